@@ -1,0 +1,1 @@
+"""Scores pools of unlabelled images with exported models, and selects the b most worth labelling."""

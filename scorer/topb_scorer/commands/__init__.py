@@ -1,0 +1,1 @@
+"""The scorer's part of the `topb` command."""

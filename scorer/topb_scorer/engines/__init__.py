@@ -1,0 +1,1 @@
+"""Engines fill a score log from the shards of a pool."""

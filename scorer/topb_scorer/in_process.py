@@ -1,0 +1,96 @@
+"""A selection in this process, without a server: the same code, the same result."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from topb.progress import Progress
+from topb.results import SelectionResult
+
+from topb_scorer.bundle import open_bundle
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import InvalidRequestError
+from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool
+from topb_scorer.pools.parquet import read_ids
+from topb_scorer.selections import SelectionSpec, select_from_shards
+from topb_scorer.strategies import DEFAULT_STRATEGY
+
+
+def select_batch(
+    pool: str,
+    budget: int,
+    *,
+    bundle: str | Path,
+    strategy: str = DEFAULT_STRATEGY,
+    seed: int = 0,
+    exclude: Iterable[str] = (),
+    exclude_uri: str | None = None,
+    exclude_column: str = "id",
+    strategy_options: Mapping[str, str] | None = None,
+    format: str | None = None,
+    id_column: str = "id",
+    image_column: str = "image",
+    path_column: str = "path",
+    device: str = "cpu",
+    batch_size: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> SelectionResult:
+    """Selects from a pool that this process can read, with the bundle in a directory.
+
+    Args:
+        pool: a path or file:// URI of Parquet or of a folder of images.
+        budget: b, at least 1.
+        bundle: the bundle's directory.
+        strategy: name of a query strategy.
+        seed: for strategies that draw at random.
+        exclude: ids to leave out.
+        exclude_uri: a Parquet file of further ids to leave out.
+        exclude_column: the column of that file.
+        strategy_options: by name.
+        format: "parquet" or "image-folder"; None: the scorer looks.
+        id_column: of a Parquet pool.
+        image_column: of a Parquet pool.
+        path_column: of a Parquet pool.
+        device: "cpu" or "cuda:<index>".
+        batch_size: images a run; None: the device's default.
+        progress: called as images are scored.
+
+    Raises:
+        ScorerError: as each of the parts says.
+    """
+    started = time.monotonic()
+    roots = AllowedRoots.anywhere()
+    excluded = set(exclude)
+    if exclude_uri is not None:
+        excluded.update(read_ids(roots.path_of(exclude_uri), exclude_column))
+    spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
+    engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
+    columns = Columns(id_column, image_column, path_column)
+    opened = open_pool(pool, format=format_of(format), columns=columns, roots=roots)
+    total, read = opened.rows, 0
+
+    def report(rows: int) -> None:
+        nonlocal read
+        read += rows
+        if progress:
+            progress(Progress(read=read, total=total, elapsed_seconds=time.monotonic() - started))
+
+    return select_from_shards(spec, engine, opened.shards, cancelled=threading.Event(), on_rows=report)
+
+
+def format_of(name: str | None) -> PoolFormat | None:
+    """The format of that name; None for None.
+
+    Raises:
+        InvalidRequestError: there is none of that name.
+    """
+    try:
+        return None if name is None else PoolFormat(name)
+    except ValueError as error:
+        known = ", ".join(format_.value for format_ in PoolFormat)
+        raise InvalidRequestError(
+            f"{name!r} is no pool format; there are {known}", reason="POOL_FORMAT"
+        ) from error

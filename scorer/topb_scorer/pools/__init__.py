@@ -1,0 +1,7 @@
+"""Pools of unlabelled images: each a list of shards, each shard an iterator of items."""
+
+from topb_scorer.pools.opening import PoolFormat, open_pool
+from topb_scorer.pools.pool import Columns, Pool, PoolItem, Shard, Unreadable
+from topb_scorer.pools.roots import AllowedRoots
+
+__all__ = ["AllowedRoots", "Columns", "Pool", "PoolFormat", "PoolItem", "Shard", "Unreadable", "open_pool"]

@@ -1,0 +1,89 @@
+"""A pool that a caller sends in chunks; each chunk is a shard."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topb_scorer.errors import SelectionCancelledError
+from topb_scorer.pools.pool import PoolItem, Unreadable
+
+_IDLE_SECONDS = 0.02
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class ChunkShard:
+    """The images of one chunk."""
+
+    seq: int
+    ids: Sequence[str]
+    images: NDArray[np.uint8] | Sequence[bytes]
+    """uint8 (n, h, w, 3), or n encoded images."""
+
+    @property
+    def identity(self) -> str:
+        """The chunk's place in its stream."""
+        return f"{self.seq:020d}"
+
+    @property
+    def rows(self) -> int:
+        """One an image."""
+        return len(self.ids)
+
+    def items(self) -> Iterator[PoolItem]:
+        """The chunk's images; one without an id is a row that cannot be read."""
+        for row, (id_, image) in enumerate(zip(self.ids, self.images, strict=True)):
+            if id_:
+                yield PoolItem(id_, image)
+            else:
+                where = f"{self.seq}:{row}"
+                yield PoolItem(where, Unreadable("ID_MISSING", f"image {row} of chunk {self.seq} has no id"))
+
+
+class ChunkQueue:
+    """Hands chunks from the thread that receives them to the one that scores; holds a few at most."""
+
+    def __init__(self, capacity: int, cancelled: threading.Event) -> None:
+        self._chunks: queue.Queue[ChunkShard | None] = queue.Queue(capacity)
+        self._cancelled = cancelled
+
+    def put(self, chunk: ChunkShard | None) -> None:
+        """Waits for room; None ends the stream.
+
+        Raises:
+            SelectionCancelledError: the selection was cancelled meanwhile.
+        """
+        while not self._cancelled.is_set():
+            try:
+                self._chunks.put(chunk, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+        raise SelectionCancelledError
+
+    def shards(self) -> Iterator[ChunkShard | None]:
+        """Chunks as they come, and None where the next is late, so that what is at hand gets scored.
+
+        Raises:
+            SelectionCancelledError: the selection was cancelled meanwhile.
+        """
+        idle = False
+        while not self._cancelled.is_set():
+            try:
+                chunk = self._chunks.get(timeout=_POLL_SECONDS if idle else _IDLE_SECONDS)
+            except queue.Empty:
+                if not idle:
+                    yield None
+                idle = True
+                continue
+            if chunk is None:
+                return
+            idle = False
+            yield chunk
+        raise SelectionCancelledError

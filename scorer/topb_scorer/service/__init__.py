@@ -1,0 +1,1 @@
+"""The gRPC skin: request in, core call, response out."""

@@ -1,0 +1,81 @@
+"""From the scorer's errors to google.rpc.Status."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from topb_scorer.errors import (
+    AccessDeniedError,
+    BundleError,
+    DeviceError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+    ScorerError,
+    SelectionCancelledError,
+    UnreadablePoolError,
+)
+
+DOMAIN = "topb"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = logging.getLogger(__name__)
+
+_CODES: dict[type[ScorerError], grpc.StatusCode] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    AccessDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    LimitExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    BundleError: grpc.StatusCode.FAILED_PRECONDITION,
+    DeviceError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnreadablePoolError: grpc.StatusCode.FAILED_PRECONDITION,
+    SelectionCancelledError: grpc.StatusCode.CANCELLED,
+}
+
+
+class UnavailableError(ScorerError):
+    """The server cannot take this now; another try later, or at another server, may do."""
+
+    def __init__(self, message: str, *, reason: str, retry_seconds: float) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_seconds = retry_seconds
+
+
+async def abort(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the status that the error means. What nobody foresaw is INTERNAL, and logged."""
+    if not isinstance(error, ScorerError):
+        _log.exception("unforeseen error", exc_info=error)
+        error = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL")
+    status = status_of(error)
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort_with_status raises")
+
+
+def status_of(error: ScorerError) -> status_pb2.Status:
+    """The google.rpc.Status with ErrorInfo, and RetryInfo where another try may do."""
+    details = [
+        _packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    ]
+    code = grpc.StatusCode.INTERNAL
+    if isinstance(error, UnavailableError):
+        code = grpc.StatusCode.UNAVAILABLE
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_seconds * 1000))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    for kind, kind_code in _CODES.items():
+        if isinstance(error, kind):
+            code = kind_code
+    return status_pb2.Status(code=code.value[0], message=str(error), details=details)
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

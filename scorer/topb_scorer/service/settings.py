@@ -1,0 +1,37 @@
+"""What an operator decides about a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topb_scorer.engines.local import EngineSettings
+from topb_scorer.pools import AllowedRoots
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The settings of one server."""
+
+    models: Path
+    """Directory of bundles."""
+    listen: str = "127.0.0.1:50051"
+    """host:port; port 0 takes a free one."""
+    roots: AllowedRoots = field(default_factory=lambda: AllowedRoots.below(()))
+    """What pools may be read from; nothing by default."""
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    """How images are scored."""
+    default_model: str = ""
+    """Model of requests that name none; empty: the most recently created."""
+    grace_seconds: float = 30.0
+    """How long running selections may go on after SIGTERM."""
+    max_concurrent_selections: int = 2
+    """More are turned away with a hint when to try again."""
+    max_chunk_bytes: int = 8 * 2**20
+    """Of image data in one chunk of a streamed pool."""
+    max_message_bytes: int = 64 * 2**20
+    """Of any request; holds some three million excluded ids."""
+    max_images_per_score_call: int = 256
+    """Of one ScoreImages call."""
+    scratch: Path | None = None
+    """Where score logs stand while a selection runs; None: the system's temporary directory."""

@@ -1,0 +1,168 @@
+"""Between the messages of topb.v1 and the scorer's own types."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from google.protobuf import duration_pb2
+from topb.results import Accounts, SelectionResult
+from topb.v1 import model_pb2, selection_pb2
+
+from topb_scorer.bundle import Bundle
+from topb_scorer.errors import InvalidRequestError, LimitExceededError
+from topb_scorer.imaging import ImageLimits
+from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
+from topb_scorer.pools.parquet import read_ids
+from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.selections import SelectionSpec
+from topb_scorer.strategies import DEFAULT_STRATEGY
+
+PICKS_A_PAGE = 5_000
+
+_FORMATS = {
+    selection_pb2.POOL_FORMAT_UNSPECIFIED: None,
+    selection_pb2.POOL_FORMAT_PARQUET: PoolFormat.PARQUET,
+    selection_pb2.POOL_FORMAT_IMAGE_FOLDER: PoolFormat.IMAGE_FOLDER,
+}
+
+
+def spec_of(message: selection_pb2.SelectionSpec, roots: AllowedRoots) -> SelectionSpec:
+    """What to select; reads the file of excluded ids, if one is named."""
+    exclude = set(message.exclude.ids)
+    if message.exclude.uri:
+        path = roots.path_of(message.exclude.uri)
+        if not path.is_file():
+            raise InvalidRequestError(
+                f"there is no file {message.exclude.uri} of ids to exclude", reason="EXCLUSION_NOT_FOUND"
+            )
+        exclude.update(read_ids(path, message.exclude.column or "id"))
+    return SelectionSpec(
+        budget=message.budget,
+        strategy=message.strategy or DEFAULT_STRATEGY,
+        seed=message.seed,
+        exclude=frozenset(exclude),
+        options=dict(message.strategy_options),
+    )
+
+
+def pool_of(message: selection_pb2.Pool, roots: AllowedRoots, limits: ImageLimits) -> Pool:
+    """The pool that the server is to read."""
+    if message.format not in _FORMATS:
+        raise InvalidRequestError(f"pool format {message.format} is not known", reason="POOL_FORMAT")
+    default = Columns()
+    columns = Columns(
+        message.id_column or default.id,
+        message.image_column or default.image,
+        message.path_column or default.path,
+    )
+    return open_pool(
+        message.uri, format=_FORMATS[message.format], columns=columns, roots=roots, limits=limits
+    )
+
+
+def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) -> ChunkShard:
+    """The chunk, if it is the next one, whole and well-formed.
+
+    Raises:
+        InvalidRequestError: it is not.
+        LimitExceededError: it holds more than `max_bytes` of images.
+    """
+    if chunk.seq != expected_seq:
+        raise InvalidRequestError(
+            f"chunk {chunk.seq} came where chunk {expected_seq} was due",
+            reason="CHUNK_OUT_OF_SEQUENCE",
+            seq=chunk.seq,
+            expected=expected_seq,
+        )
+    kind = chunk.WhichOneof("images")
+    if kind is None:
+        raise _malformed(chunk, "holds no images")
+    # Reading a bytes field copies it: once each.
+    packed = chunk.packed.data
+    encoded = list(chunk.encoded.data)
+    size = len(packed) + sum(map(len, encoded))
+    if size > max_bytes:
+        raise LimitExceededError(
+            f"chunk {chunk.seq} has {size} bytes of images; at most {max_bytes} are taken",
+            reason="CHUNK_TOO_LARGE",
+            seq=chunk.seq,
+        )
+    crc32 = zlib.crc32(packed)
+    for image in encoded:
+        crc32 = zlib.crc32(image, crc32)
+    if crc32 != chunk.crc32:
+        raise InvalidRequestError(
+            f"chunk {chunk.seq} has CRC-32 {crc32:08x}, not {chunk.crc32:08x} as it says: altered on the way",
+            reason="CHUNK_CHECKSUM",
+            seq=chunk.seq,
+        )
+    ids = list(chunk.ids)
+    if kind == "encoded":
+        if len(encoded) != len(ids):
+            raise _malformed(chunk, f"has {len(ids)} ids for {len(encoded)} images")
+        return ChunkShard(chunk.seq, ids, encoded)
+    height, width = chunk.packed.height, chunk.packed.width
+    if height < 1 or width < 1 or len(packed) != len(ids) * height * width * 3:
+        raise _malformed(chunk, f"has {len(packed)} bytes for {len(ids)} images of {height}×{width}×3")
+    return ChunkShard(chunk.seq, ids, np.frombuffer(packed, np.uint8).reshape(-1, height, width, 3))
+
+
+def summary_message(result: SelectionResult) -> selection_pb2.SelectionSummary:
+    """All of the result but its picks."""
+    return selection_pb2.SelectionSummary(
+        model=result.model,
+        strategy=result.strategy,
+        seed=result.seed,
+        budget=result.budget,
+        pick_count=len(result.picks),
+        accounts=_accounts_message(result.accounts),
+        elapsed=duration_message(result.elapsed_seconds),
+    )
+
+
+def pick_pages(result: SelectionResult) -> Iterator[selection_pb2.PickPage]:
+    """The picks in pages, in rank order."""
+    for start in range(0, len(result.picks), PICKS_A_PAGE):
+        page = selection_pb2.PickPage()
+        for pick in result.picks[start : start + PICKS_A_PAGE]:
+            page.picks.add(
+                id=pick.id,
+                rank=pick.rank,
+                score=pick.score,
+                predicted_class=pick.predicted_class,
+                probability=pick.probability,
+                entropy=pick.entropy,
+            )
+        yield page
+
+
+def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:
+    """The model as the service lists it."""
+    return model_pb2.Model(bundle=bundle.manifest, is_default=bundle.model_id == default_id)
+
+
+def duration_message(seconds: float) -> duration_pb2.Duration:
+    """The duration, to the microsecond."""
+    duration = duration_pb2.Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
+
+
+def _accounts_message(accounts: Accounts) -> selection_pb2.Accounts:
+    message = selection_pb2.Accounts(
+        read=accounts.read,
+        scored=accounts.scored,
+        duplicate=accounts.duplicate,
+        excluded=accounts.excluded,
+    )
+    for reason, count in accounts.skipped.items():
+        message.skipped.add(reason=reason, count=count)
+    for row in accounts.skipped_examples:
+        message.skipped_examples.add(id=row.id, reason=row.reason, detail=row.detail)
+    return message
+
+
+def _malformed(chunk: selection_pb2.PoolChunk, fault: str) -> InvalidRequestError:
+    return InvalidRequestError(f"chunk {chunk.seq} {fault}", reason="CHUNK_MALFORMED", seq=chunk.seq)
