@@ -112,15 +112,16 @@ def sha256_of(path: Path) -> str:
 
 def _read_manifest(path: Path) -> bundle_pb2.Bundle:
     try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
+        content = (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(
             f"{path} is no bundle: it holds no {MANIFEST}; `topb train --out` writes bundles",
             reason="BUNDLE_NOT_FOUND",
         ) from error
     try:
-        return json_format.Parse(text, bundle_pb2.Bundle())
-    except json_format.ParseError as error:
+        # Fields that a newer release added are passed over; whether the rest can be read, the version tells.
+        return json_format.Parse(content.decode(), bundle_pb2.Bundle(), ignore_unknown_fields=True)
+    except (UnicodeDecodeError, json_format.ParseError) as error:
         raise BundleError(f"{path / MANIFEST} cannot be read: {error}", reason="BUNDLE_MANIFEST") from error
 
 

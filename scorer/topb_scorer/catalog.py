@@ -10,7 +10,7 @@ from pathlib import Path
 from topb_scorer.bundle import MANIFEST, Bundle, open_bundle
 from topb_scorer.durable import is_unpublished
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.errors import NotFoundError, ScorerError
+from topb_scorer.errors import BundleError, NotFoundError, ScorerError
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ModelCatalog:
 
         Raises:
             NotFoundError: there is none.
-            BundleError: it is torn or altered.
+            BundleError: it is torn or altered, or its directory does not bear its id.
         """
         if not model_id:
             return self.get(self.default_id())
@@ -90,7 +90,13 @@ class ModelCatalog:
         # A bundle never changes once it is published: it is verified once.
         with self._lock:
             if name not in self._verified:
-                self._verified[name] = open_bundle(self._root / name)
+                bundle = open_bundle(self._root / name)
+                if bundle.model_id != name:
+                    raise BundleError(
+                        f"{self._root / name} holds model {bundle.model_id}: name the directory so",
+                        reason="BUNDLE_MODEL_ID",
+                    )
+                self._verified[name] = bundle
             return self._verified[name]
 
 

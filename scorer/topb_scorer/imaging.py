@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 import numpy as np
 import simplejpeg
@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EXIF_ORIENTATION = 0x0112
+# Decoding these runs a program of their own, a PostScript interpreter.
+_REFUSED_FORMATS = {"EPS"}
 
 
 class ResizeRule(Enum):
@@ -40,8 +42,9 @@ class ImageLimits:
 
     max_bytes: int = 64 * 2**20
     """Of one encoded image."""
-    max_pixels: int = 100_000_000
-    """Of one decoded image: 300 MB as uint8 RGB. A small file can claim far more."""
+    max_pixels: int = 89_478_485
+    """Of one decoded image: 256 MiB as uint8 RGB, where Pillow too begins to warn. A small file can claim far
+    more."""
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -86,14 +89,11 @@ def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.u
             "IMAGE_TOO_LARGE", f"{len(encoded)} bytes; at most {limits.max_bytes} are read"
         )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images; the pixel limit below is what decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as opened:
-                return _decode_opened(opened, encoded, limits)
+        with Image.open(io.BytesIO(encoded), formats=_formats()) as opened:
+            return _decode_opened(opened, encoded, limits)
     except SkippedImageError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SkippedImageError("IMAGE_TOO_LARGE", str(error)) from error
     except UnidentifiedImageError as error:
         raise SkippedImageError("IMAGE_FORMAT_UNKNOWN", "not an image that Pillow can identify") from error
@@ -109,12 +109,25 @@ def fit(image: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
         return image
     box = (0.0, 0.0, float(width), float(height))
     if target.resize is ResizeRule.COVER_AND_CENTER_CROP:
-        scale = min(width / target.width, height / target.height)
-        crop_width, crop_height = scale * target.width, scale * target.height
+        # The side that is kept whole stays exact: a box beyond the image by rounding is refused.
+        crop_width, crop_height = float(width), float(height)
+        if width * target.height < height * target.width:
+            crop_height = width * target.height / target.width
+        else:
+            crop_width = height * target.width / target.height
         left, top = (width - crop_width) / 2, (height - crop_height) / 2
         box = (left, top, left + crop_width, top + crop_height)
     resized = Image.fromarray(image).resize((target.width, target.height), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    # Left to itself, Pillow loads its less usual formats when the first such file comes, and a thread that
+    # opens one meanwhile may be told that it is no image.
+    Image.preinit()
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
 
 
 def _decode_opened(opened: Image.Image, encoded: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
@@ -137,14 +150,14 @@ def _decode_opened(opened: Image.Image, encoded: bytes, limits: ImageLimits) -> 
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # 16-bit grey, which convert() would clip at 255.
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGB", rgba.size)
         canvas.paste(rgba, mask=rgba.getchannel("A"))
         return canvas
-    if image.mode.startswith("I;16"):
-        # convert() would clip 16-bit grey at 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 

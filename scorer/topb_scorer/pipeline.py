@@ -93,9 +93,9 @@ def score_shards(
     ):
         try:
             for load in loads:
-                if cancelled.is_set():
-                    raise SelectionCancelledError
+                _check(cancelled)
                 while under_way and (load is None or not free):
+                    _check(cancelled)
                     done = under_way.popleft()
                     yield from _run(session, done)
                     free.append(done.batch)
@@ -106,6 +106,11 @@ def score_shards(
             for abandoned in under_way:
                 for future in abandoned.decoding:
                     future.cancel()
+
+
+def _check(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise SelectionCancelledError
 
 
 def _loads(shards: Iterable[Shard | None], size: int) -> Iterator[_Load | None]:

@@ -112,10 +112,11 @@ def select_from_shards(
     check_strategy_served(spec, engine.bundle.model_id, engine.bundle.strategies)
     with tempfile.TemporaryDirectory(prefix="topb-", dir=scratch) as directory:
         log = ScoreLog(Path(directory))
-        committed: list[Shard] = []
+        # Not the shards themselves: those of a stream hold its images.
+        committed: list[tuple[str, int]] = []
 
         def commit(shard: Shard) -> None:
-            committed.append(shard)
+            committed.append((shard.identity, shard.rows))
             if on_commit is not None:
                 on_commit(shard)
 
@@ -124,8 +125,8 @@ def select_from_shards(
                 on_rows(rows)
 
         engine.fill(log, shards, cancelled=cancelled, on_rows=count, on_commit=commit)
-        rows = sum(shard.rows for shard in committed)
-        identities = [shard.identity for shard in committed]
+        rows = sum(shard_rows for _, shard_rows in committed)
+        identities = [identity for identity, _ in committed]
         picks, accounts = select_from_log(spec, log.read(identities), rows=rows, scratch=Path(directory))
     return SelectionResult(
         picks=picks,

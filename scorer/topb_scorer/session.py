@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from topb_scorer.errors import DeviceError
+from topb_scorer.errors import DeviceError, InvalidRequestError
 
 OUTPUTS = ("score", "probabilities", "features")
 
@@ -56,10 +56,14 @@ class Session:
 
         Raises:
             DeviceError: the device is not one, or cannot be used; never falls back to the CPU.
-            ValueError: the batch size is below 2.
+            InvalidRequestError: the batch size is below 2.
         """
         if batch_size < 2:
-            raise ValueError(f"batch size {batch_size}; expected at least 2")
+            raise InvalidRequestError(
+                f"batch size {batch_size}; expected at least 2",
+                reason="BATCH_SIZE_TOO_SMALL",
+                batch_size=batch_size,
+            )
         self.device = device
         self.batch_size = batch_size
         provider, provider_options = _provider(device)
@@ -87,12 +91,16 @@ class Session:
             )
         (self._input,) = self._session.get_inputs()
         self.image_shape: tuple[int, int] = (self._input.shape[1], self._input.shape[2])
-        self._outputs = {output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()}
+        self.output_shapes: dict[str, tuple[int, ...]] = {
+            output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()
+        }
 
     def new_batch(self, outputs: Sequence[str]) -> Batch:
         """Buffers for one batch, bound once; only `outputs`, by name, are brought back from the device."""
         images = np.zeros((self.batch_size, *self.image_shape, 3), np.uint8)
-        buffers = {name: np.zeros((self.batch_size, *self._outputs[name]), np.float32) for name in outputs}
+        buffers = {
+            name: np.zeros((self.batch_size, *self.output_shapes[name]), np.float32) for name in outputs
+        }
         binding = self._session.io_binding()
         binding.bind_input(self._input.name, "cpu", 0, np.uint8, images.shape, images.ctypes.data)
         for name, buffer in buffers.items():

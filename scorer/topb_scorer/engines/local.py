@@ -8,13 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from topb_scorer.bundle import Bundle
+from topb_scorer.errors import BundleError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pipeline import score_shards
 from topb_scorer.pools.pool import Shard
 from topb_scorer.score_log import ScoredRows, ScoreLog
-from topb_scorer.session import Session, usable_cores
-
-_DEFAULT_BATCH_SIZES = {"cpu": 32, "cuda": 256}
+from topb_scorer.session import OUTPUTS, Session, usable_cores
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,21 @@ class LocalEngine:
         """Loads the bundle's graph on the device.
 
         Raises:
+            BundleError: the graph is not what the manifest says.
             DeviceError: the device cannot be used.
+            InvalidRequestError: the batch size is below 2.
         """
         self.bundle = bundle
         self.settings = settings
         self.session = Session(
             bundle.graph,
             device=settings.device,
-            batch_size=settings.batch_size or _DEFAULT_BATCH_SIZES[settings.device.partition(":")[0]],
+            batch_size=_default_batch_size(settings.device)
+            if settings.batch_size is None
+            else settings.batch_size,
             threads=settings.session_threads,
         )
+        _check_graph(bundle, self.session)
 
     def fill(
         self,
@@ -91,3 +95,25 @@ class LocalEngine:
                     log.commit(part.shard.identity, parts)
                     parts = []
                     on_commit(part.shard)
+
+
+def _default_batch_size(device: str) -> int:
+    return 32 if device == "cpu" else 256
+
+
+def _check_graph(bundle: Bundle, session: Session) -> None:
+    expected = (bundle.input.height, bundle.input.width)
+    if session.image_shape != expected:
+        raise BundleError(
+            f"bundle {bundle.model_id}: the manifest speaks of images of {expected}, "
+            f"the graph takes {session.image_shape}",
+            reason="BUNDLE_GRAPH",
+        )
+    for output in OUTPUTS:
+        shape = bundle.output_shape(output)
+        if session.output_shapes.get(output) != shape:
+            raise BundleError(
+                f"bundle {bundle.model_id}: the manifest says that output {output!r} is {shape} an image, "
+                f"the graph {session.output_shapes.get(output)}",
+                reason="BUNDLE_GRAPH",
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools.pool import Unreadable
@@ -15,7 +17,11 @@ def read_image_file(path: str, roots: AllowedRoots, limits: ImageLimits) -> byte
     except (AccessDeniedError, InvalidRequestError) as error:
         return Unreadable("FILE_NOT_ALLOWED", str(error))
     try:
-        size = resolved.stat().st_size
+        status = resolved.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # A pipe would wait for a writer, and a device may never end.
+            return Unreadable("FILE_UNREADABLE", f"{path} is no regular file")
+        size = status.st_size
         if size > limits.max_bytes:
             return Unreadable("IMAGE_TOO_LARGE", f"{path}: {size} bytes; at most {limits.max_bytes} are read")
         return resolved.read_bytes()

@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
+from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools.files import read_image_file
 from topb_scorer.pools.pool import Pool, PoolItem, Unreadable, identity_of
@@ -20,9 +22,11 @@ _MEAN_SLICE_ROWS = 512
 _MAX_SLICE_ROWS = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _File:
     id: str
+    """With escapes for bytes that are not UTF-8, which no id can hold; then it names no file."""
+    is_utf8: bool
     size: int
     modified_ns: int
 
@@ -50,18 +54,23 @@ class FolderShard:
     def items(self) -> Iterator[PoolItem]:
         """Each file's bytes; a file whose name is not that of an image is a row that cannot be read."""
         for file in self.files:
-            if is_image_name(file.id):
-                yield PoolItem(file.id, read_image_file(str(self.root / file.id), self.roots, self.limits))
-            else:
-                yield PoolItem(
-                    file.id, Unreadable("FILE_NOT_AN_IMAGE", f"{file.id} is not named as an image")
-                )
+            yield PoolItem(file.id, self._image(file))
+
+    def _image(self, file: _File) -> bytes | Unreadable:
+        if not file.is_utf8:
+            return Unreadable("FILE_NAME_NOT_UTF8", f"the name of {file.id} is not UTF-8")
+        if not is_image_name(file.id):
+            return Unreadable("FILE_NOT_AN_IMAGE", f"{file.id} is not named as an image")
+        return read_image_file(str(self.root / file.id), self.roots, self.limits)
 
 
 def open_folder(root: Path, roots: AllowedRoots, limits: ImageLimits) -> Pool:
     """Lists `root` and what is below it. An id is a path relative to `root`, with `/`.
 
     Hidden files and folders (a leading dot) are no part of the pool. Folders behind links are not entered.
+
+    Raises:
+        UnreadablePoolError: a folder cannot be listed.
     """
     slices: list[tuple[_File, ...]] = []
     current: list[_File] = []
@@ -86,16 +95,28 @@ def is_image_name(name: str) -> bool:
 
 
 def _files(root: Path) -> Iterator[_File]:
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in os.walk(root, onerror=_cannot_be_listed):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in names:
             path = Path(folder, name)
             if name.startswith("."):
                 continue
+            name_bytes = os.fsencode(path.relative_to(root).as_posix())
+            id_ = name_bytes.decode(errors="backslashreplace")
+            is_utf8 = id_.encode() == name_bytes
             try:
                 stamp = path.stat()
             except OSError:
                 # Gone, or a dangling link: a row all the same, which reading will explain.
-                yield _File(path.relative_to(root).as_posix(), -1, -1)
+                yield _File(id_, is_utf8, -1, -1)
             else:
-                yield _File(path.relative_to(root).as_posix(), stamp.st_size, stamp.st_mtime_ns)
+                yield _File(id_, is_utf8, stamp.st_size, stamp.st_mtime_ns)
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    # Left out in silence, its images would be missing from the accounts.
+    raise UnreadablePoolError(
+        f"{error.filename} cannot be listed: {error.strerror}",
+        reason="POOL_UNREADABLE",
+        folder=error.filename,
+    ) from error

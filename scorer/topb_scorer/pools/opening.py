@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.errors import InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools.folder import holds_image, open_folder
 from topb_scorer.pools.parquet import open_parquet
@@ -39,14 +39,20 @@ def open_pool(
         UnreadablePoolError: a Parquet file is torn.
     """
     path = roots.path_of(uri)
-    if not path.exists():
-        raise NotFoundError(f"there is no pool at {uri}", reason="POOL_NOT_FOUND", uri=uri)
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no pool at {uri}", reason="POOL_NOT_FOUND", uri=uri) from error
+    except OSError as error:
+        raise UnreadablePoolError(
+            f"{uri} cannot be read: {error.strerror}", reason="POOL_UNREADABLE", uri=uri
+        ) from error
     if format is PoolFormat.IMAGE_FOLDER:
         if not path.is_dir():
             raise InvalidRequestError(f"{uri} is no folder", reason="POOL_FORMAT", uri=uri)
         return open_folder(path, roots, limits)
     files = [path] if path.is_file() else _parquet_files(path, roots)
-    if files:
+    if files or (format is PoolFormat.PARQUET and path.is_dir()):
         return open_parquet(files, columns, roots, limits)
     if format is None and holds_image(path):
         return open_folder(path, roots, limits)
@@ -58,5 +64,11 @@ def open_pool(
 
 
 def _parquet_files(folder: Path, roots: AllowedRoots) -> list[Path]:
-    names = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith("."))
-    return [roots.path_of(str(path)) for path in names if path.is_file()]
+    """Those in the folder and below, but for hidden ones and those in hidden folders."""
+    files = [path for path in sorted(folder.rglob("*.parquet")) if path.is_file()]
+    shown = [path for path in files if not any(map(_is_hidden, path.relative_to(folder).parts))]
+    return [roots.path_of(str(path)) for path in shown]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")

@@ -18,6 +18,8 @@ from topb_scorer.pools.roots import AllowedRoots
 
 _READ_ROWS = 64
 _READ_BUFFER_BYTES = 1 << 20
+# Text that is not UTF-8 shows as UnicodeDecodeError, and only once it is looked at.
+_READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ParquetShard:
                     for id_, cell in zip(ids, batch.column(1), strict=True):
                         yield self._item(id_, cell.as_py(), row)
                         row += 1
-        except (OSError, pa.ArrowException) as error:
+        except _READ_ERRORS as error:
             raise UnreadablePoolError(
                 f"{self.file}: row group {self.row_group} cannot be read: {error}",
                 reason="POOL_UNREADABLE",
@@ -55,9 +57,10 @@ class ParquetShard:
             ) from error
 
     def _item(self, id_: str | None, cell: Any, row: int) -> PoolItem:
-        if id_ is None:
+        # An empty id is none: over the wire the two are one.
+        if not id_:
             where = f"{self.file.name}:{self.row_group}:{row}"
-            return PoolItem(where, Unreadable("ID_MISSING", f"column {self.columns.id} is null at {where}"))
+            return PoolItem(where, Unreadable("ID_MISSING", f"column {self.columns.id} has no id at {where}"))
         if self.has_images:
             image = cell.get("bytes") if isinstance(cell, dict) else cell
             if image is None:
@@ -78,8 +81,8 @@ def open_parquet(files: list[Path], columns: Columns, roots: AllowedRoots, limit
     """
     shards: list[ParquetShard] = []
     for path in files:
-        stamp = path.stat()
         try:
+            stamp = path.stat()
             with _open_file(path) as file:
                 schema = file.schema_arrow
                 group_rows = [
@@ -112,16 +115,18 @@ def read_ids(path: Path, column: str) -> list[str]:
         with _open_file(path) as file:
             _check_id_type(path, file.schema_arrow, column)
             table = file.read([column], use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+            return [id_ for chunk in table.column(0).chunks for id_ in _as_strings(chunk) if id_ is not None]
+    except _READ_ERRORS as error:
         raise UnreadablePoolError(
             f"{path} cannot be read as Parquet: {error}", reason="EXCLUSION_UNREADABLE", file=path
         ) from error
-    return [id_ for chunk in table.column(0).chunks for id_ in _as_strings(chunk) if id_ is not None]
 
 
 def _open_file(path: Path) -> pq.ParquetFile:
     # Buffered and not prefetched: a row group of any size is read through a small window.
-    return pq.ParquetFile(path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
+    return pq.ParquetFile(
+        path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+    )
 
 
 def _as_strings(ids: pa.Array) -> list[str | None]:
@@ -131,6 +136,13 @@ def _as_strings(ids: pa.Array) -> list[str | None]:
 
 def _check_columns(path: Path, schema: pa.Schema, columns: Columns) -> bool:
     """Whether images stand in the file (True) or at paths (False)."""
+    for column in (columns.id, columns.image, columns.path):
+        if schema.names.count(column) > 1:
+            raise InvalidRequestError(
+                f"{path} has {schema.names.count(column)} columns {column!r}; expected one",
+                reason="POOL_COLUMN_AMBIGUOUS",
+                file=path,
+            )
     _check_id_type(path, schema, columns.id)
     if columns.image in schema.names:
         if _holds_images(schema.field(columns.image).type):

@@ -33,7 +33,11 @@ class AllowedRoots:
             InvalidRequestError: the URI is empty or of another scheme.
             AccessDeniedError: it lies outside the allowed roots.
         """
-        resolved = _local_path(uri).resolve()
+        try:
+            resolved = _local_path(uri).resolve()
+        except (OSError, RuntimeError) as error:
+            # RuntimeError is what a loop of links is before Python 3.13.
+            raise InvalidRequestError(f"{uri} leads nowhere: {error}", reason="POOL_URI", uri=uri) from error
         if self.roots is None or any(resolved.is_relative_to(root) for root in self.roots):
             return resolved
         allowed = ", ".join(map(str, self.roots)) or "none; the server was started without --allow-root"
@@ -43,13 +47,25 @@ class AllowedRoots:
 
 
 def _local_path(uri: str) -> Path:
-    if not uri or "\0" in uri:
+    path = _path_of_uri(uri) if "://" in uri else uri
+    if not path or "\0" in path:
         raise InvalidRequestError(f"{uri!r} is no path or file:// URI", reason="POOL_URI", uri=uri)
-    if "://" not in uri:
-        return Path(uri)
-    parts = urlsplit(uri)
+    return Path(path)
+
+
+def _path_of_uri(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidRequestError(f"{uri!r} is no URI: {error}", reason="POOL_URI", uri=uri) from error
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
         raise InvalidRequestError(
             f"{uri}: only paths and file:// URIs of this machine are read", reason="POOL_URI", uri=uri
         )
-    return Path(unquote(parts.path))
+    if parts.query or parts.fragment:
+        raise InvalidRequestError(
+            f"{uri}: a file has no query and no fragment; write ? as %3F and # as %23",
+            reason="POOL_URI",
+            uri=uri,
+        )
+    return unquote(parts.path)

@@ -73,17 +73,17 @@ class ChunkQueue:
         Raises:
             SelectionCancelledError: the selection was cancelled meanwhile.
         """
-        idle = False
+        late = False
         while not self._cancelled.is_set():
             try:
-                chunk = self._chunks.get(timeout=_POLL_SECONDS if idle else _IDLE_SECONDS)
+                chunk = self._chunks.get(timeout=_POLL_SECONDS if late else _IDLE_SECONDS)
             except queue.Empty:
-                if not idle:
-                    yield None
-                idle = True
+                late = True
+                # Again and again: here a reader that was stopped for another reason finds out.
+                yield None
                 continue
             if chunk is None:
                 return
-            idle = False
+            late = False
             yield chunk
         raise SelectionCancelledError

@@ -68,7 +68,8 @@ class SelectionRelay:
 
         However this ends, the worker has stopped when it does.
         """
-        future = self._loop.run_in_executor(executor, work, self)
+        job = executor.submit(work, self)
+        future = asyncio.wrap_future(job)
         future.add_done_callback(lambda _: self._changed.set())
         try:
             while not future.done():
@@ -86,7 +87,7 @@ class SelectionRelay:
         finally:
             self.cancelled.set()
             # A worker that never started is taken back; one that runs sees the flag within a batch.
-            if not future.cancel():
+            if not job.cancel():
                 await asyncio.wait([future])
                 future.exception()
 

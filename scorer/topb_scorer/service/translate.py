@@ -103,6 +103,8 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
         if len(encoded) != len(ids):
             raise _malformed(chunk, f"has {len(ids)} ids for {len(encoded)} images")
         return ChunkShard(chunk.seq, ids, encoded)
+    if not ids and not packed:
+        return ChunkShard(chunk.seq, [], [])
     height, width = chunk.packed.height, chunk.packed.width
     if height < 1 or width < 1 or len(packed) != len(ids) * height * width * 3:
         raise _malformed(chunk, f"has {len(packed)} bytes for {len(ids)} images of {height}×{width}×3")

@@ -1,0 +1,130 @@
+"""From the caller's rows to chunks of about 2 MiB, each row checked on its way."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from topb.errors import InvalidRequestError, LimitExceededError
+from topb.selection_request import image_id
+from topb.v1 import selection_pb2
+
+# Messages of 1–4 MiB are where gRPC in Python moves the most bytes a second; its cost a message is high.
+TARGET_CHUNK_BYTES = 2 * 2**20
+_ID_OVERHEAD_BYTES = 4
+
+# What may share a chunk: arrays of one (height, width); encoded images, whatever their size, are None.
+_Kind = tuple[int, int] | None
+
+
+class Chunker:
+    """Gathers the rows of a pool into requests that each hold one chunk.
+
+    Rows are copied as they come, so that a caller may use one buffer again for the next image. At most
+    one chunk and one row are held.
+    """
+
+    def __init__(self, *, max_chunk_bytes: int) -> None:
+        """Args: max_chunk_bytes: image data in one chunk, as the server allows."""
+        self._max_chunk_bytes = max_chunk_bytes
+        self._target_bytes = min(TARGET_CHUNK_BYTES, max_chunk_bytes)
+        self._kind: _Kind = None
+        self._ids: list[str] = []
+        self._images: list[bytes] = []
+        self._bytes = 0
+        self.chunks = 0
+        self.rows = 0
+
+    def add(self, row: object) -> selection_pb2.SelectBatchFromStreamRequest | None:
+        """Takes a row; the chunk that was closed because the row does not go into it, or None.
+
+        Raises:
+            InvalidRequestError: the row is not what a row is.
+            LimitExceededError: the image alone is larger than a chunk may be.
+        """
+        where = f"row {self.rows} of the pool"
+        given_id, image = _pair(row, where=where)
+        row_id = image_id(given_id, where=where)
+        data, kind = _image_data(image, where=f"{where} (id {row_id!r})")
+        if len(data) > self._max_chunk_bytes:
+            raise LimitExceededError(
+                f"the image of {where} (id {row_id!r}) is {len(data)} bytes, more than the "
+                f"{self._max_chunk_bytes} that the server takes in one chunk",
+                reason="IMAGE_TOO_LARGE",
+                metadata={
+                    "id": row_id,
+                    "bytes": str(len(data)),
+                    "max_chunk_bytes": str(self._max_chunk_bytes),
+                },
+            )
+        size = len(data) + len(row_id.encode()) + _ID_OVERHEAD_BYTES
+        closed = None
+        if self._ids and (kind != self._kind or self._bytes + size > self._target_bytes):
+            closed = self.close()
+        self._kind = kind
+        self._ids.append(row_id)
+        self._images.append(data)
+        self._bytes += size
+        self.rows += 1
+        return closed
+
+    def close(self) -> selection_pb2.SelectBatchFromStreamRequest | None:
+        """The chunk of the rows gathered so far, or None where there are none."""
+        if not self._ids:
+            return None
+        # Filled in place: to assign a finished message to a field copies its bytes once more.
+        request = selection_pb2.SelectBatchFromStreamRequest()
+        chunk = request.chunk
+        chunk.seq = self.chunks
+        chunk.ids.extend(self._ids)
+        chunk.crc32 = _crc32(self._images)
+        if self._kind is None:
+            chunk.encoded.data.extend(self._images)
+        else:
+            chunk.packed.height, chunk.packed.width = self._kind
+            chunk.packed.data = b"".join(self._images)
+        self._ids, self._images, self._bytes = [], [], 0
+        self.chunks += 1
+        return request
+
+
+def _pair(row: object, *, where: str) -> tuple[object, object]:
+    if isinstance(row, (tuple, list)) and len(row) == 2:
+        return row[0], row[1]
+    described = (
+        f"{type(row).__name__} of {len(row)}" if isinstance(row, (tuple, list)) else type(row).__name__
+    )
+    raise InvalidRequestError(
+        f"{where} is a {described}; expected (id, encoded bytes) or (id, uint8 array (height, width, 3))",
+        reason="POOL_ROW_INVALID",
+    )
+
+
+def _image_data(image: object, *, where: str) -> tuple[bytes, _Kind]:
+    """The image's bytes and the kind of chunk that they go into."""
+    if isinstance(image, bytes):
+        return image, None
+    if isinstance(image, (bytearray, memoryview)):
+        return bytes(image), None
+    if not isinstance(image, np.ndarray):
+        raise InvalidRequestError(
+            f"the image of {where} is a {type(image).__name__}; expected encoded bytes, "
+            "or a uint8 array of shape (height, width, 3)",
+            reason="POOL_ROW_INVALID",
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InvalidRequestError(
+            f"the image of {where} is an array of {image.dtype} {image.shape}; "
+            "expected uint8 (height, width, 3), RGB",
+            reason="POOL_ROW_INVALID",
+        )
+    return image.tobytes(), (image.shape[0], image.shape[1])
+
+
+def _crc32(images: Sequence[bytes]) -> int:
+    checksum = 0
+    for image in images:
+        checksum = zlib.crc32(image, checksum)
+    return checksum

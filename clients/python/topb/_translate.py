@@ -1,0 +1,151 @@
+"""From the contract's messages to the SDK's frozen types."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
+
+from topb.descriptions import GateMeasurement, ImageInput, Limits, Model, ModelOutput, ServerInfo
+from topb.errors import ProtocolError
+from topb.progress import Progress
+from topb.results import Accounts, Pick, SkippedRow
+from topb.scores import ImageScores, SkippedImage
+from topb.v1 import bundle_pb2, model_pb2, selection_pb2
+
+
+def seconds(duration: Duration) -> float:
+    """The duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def progress(message: selection_pb2.SelectionProgress) -> Progress:
+    """How far the selection has come."""
+    return Progress(read=message.read, total=message.total, elapsed_seconds=seconds(message.elapsed))
+
+
+def pick(message: selection_pb2.Pick) -> Pick:
+    """One pick."""
+    return Pick(
+        id=message.id,
+        rank=message.rank,
+        score=message.score,
+        predicted_class=message.predicted_class,
+        probability=message.probability,
+        entropy=message.entropy,
+    )
+
+
+def accounts(message: selection_pb2.Accounts) -> Accounts:
+    """What became of each row.
+
+    Raises:
+        ProtocolError: the counts do not add up.
+    """
+    try:
+        return Accounts(
+            read=message.read,
+            scored=message.scored,
+            skipped={skipped.reason: skipped.count for skipped in message.skipped},
+            duplicate=message.duplicate,
+            excluded=message.excluded,
+            skipped_examples=tuple(
+                SkippedRow(id=row.id, reason=row.reason, detail=row.detail)
+                for row in message.skipped_examples
+            ),
+        )
+    except ValueError as error:
+        raise ProtocolError(f"the server's {error}", reason="ACCOUNTS_DO_NOT_ADD_UP") from error
+
+
+def image_scores(
+    response: selection_pb2.ScoreImagesResponse, *, expected: int
+) -> list[ImageScores | SkippedImage]:
+    """One outcome an image, in order.
+
+    Raises:
+        ProtocolError: there are more or fewer outcomes than images, or one is neither scored nor skipped.
+    """
+    if len(response.results) != expected:
+        raise ProtocolError(
+            f"the server answered {expected} images with {len(response.results)} results",
+            reason="RESULTS_INCOMPLETE",
+        )
+    return [_outcome(result, response.model) for result in response.results]
+
+
+def server_info(message: selection_pb2.GetServerInfoResponse) -> ServerInfo:
+    """What the server is."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        devices=tuple(message.devices),
+        default_model=message.default_model,
+        strategies=tuple(message.strategies),
+        limits=Limits(
+            max_budget=limits.max_budget,
+            max_chunk_bytes=limits.max_chunk_bytes,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_images_per_score_call=limits.max_images_per_score_call,
+            max_concurrent_selections=limits.max_concurrent_selections,
+        ),
+    )
+
+
+def model(message: model_pb2.Model) -> Model:
+    """What the trainer wrote beside the graph."""
+    bundle = message.bundle
+    has_time = bundle.HasField("create_time")
+    return Model(
+        id=bundle.model_id,
+        is_default=message.is_default,
+        create_time=bundle.create_time.ToDatetime(datetime.UTC) if has_time else None,
+        method=bundle.method,
+        round=bundle.round,
+        input=ImageInput(
+            height=bundle.input.height,
+            width=bundle.input.width,
+            resize=bundle_pb2.ResizeRule.Name(bundle.input.resize).removeprefix("RESIZE_RULE_").lower(),
+        ),
+        classes=tuple(bundle.classes),
+        outputs=tuple(
+            ModelOutput(name=output.name, meaning=output.meaning, shape=tuple(output.shape))
+            for output in bundle.outputs
+        ),
+        strategies=tuple(bundle.strategies),
+        labelled_count=bundle.labelled_count,
+        test_accuracy=bundle.test_accuracy if bundle.HasField("test_accuracy") else None,
+        seed=bundle.seed,
+        configuration=json_format.MessageToDict(bundle.configuration),
+        library_versions=dict(bundle.library_versions),
+        gates=tuple(
+            GateMeasurement(name=gate.name, measured=gate.measured, limit=gate.limit, meaning=gate.meaning)
+            for gate in bundle.gates
+        ),
+    )
+
+
+def _outcome(result: selection_pb2.ImageScores, model_id: str) -> ImageScores | SkippedImage:
+    match result.WhichOneof("outcome"):
+        case "scored":
+            scored = result.scored
+            return ImageScores(
+                score=scored.score,
+                probabilities=_read_only(scored.probabilities),
+                features=_read_only(scored.features) if scored.features else None,
+                entropy=scored.entropy,
+                model=model_id,
+            )
+        case "skipped":
+            return SkippedImage(reason=result.skipped.reason, detail=result.skipped.detail)
+    raise ProtocolError("an image was neither scored nor skipped", reason="RESULTS_INCOMPLETE")
+
+
+def _read_only(values: object) -> npt.NDArray[np.float32]:
+    array = np.array(values, dtype=np.float32)
+    array.flags.writeable = False
+    return array

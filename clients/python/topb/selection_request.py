@@ -1,0 +1,184 @@
+"""From the arguments of a selection to its request; what is wrong with them is said before it is sent."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from topb.channel import MAX_MESSAGE_BYTES
+from topb.errors import InvalidRequestError, LimitExceededError
+from topb.v1 import selection_pb2
+
+PoolFormatName = Literal["parquet", "image-folder"]
+
+_FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
+    "parquet": selection_pb2.POOL_FORMAT_PARQUET,
+    "image-folder": selection_pb2.POOL_FORMAT_IMAGE_FOLDER,
+}
+_UINT64_LIMIT = 2**64
+_INT64_LIMIT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludeFile:
+    """Ids to leave out, in a column of a Parquet file that the server reads."""
+
+    uri: str | os.PathLike[str]
+    """A path or a file:// URI within the server's allowed roots."""
+    column: str = "id"
+    """The column that holds ids, strings or integers."""
+
+
+def image_id(value: object, *, where: str) -> str:
+    """An id as the contract has it: a string as it is, an integer in decimal.
+
+    Args:
+        value: what the caller gave.
+        where: what the id belongs to, for the message.
+
+    Raises:
+        InvalidRequestError: it is neither a string nor an integer, or a string that UTF-8 cannot hold.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                f"the id of {where} is {value!r}, which UTF-8 cannot hold: {error.reason}",
+                reason="ID_INVALID",
+            ) from error
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return str(int(value))
+    raise InvalidRequestError(
+        f"the id of {where} is {value!r} ({type(value).__name__}); ids are strings or integers",
+        reason="ID_INVALID",
+    )
+
+
+def selection_spec(
+    *,
+    budget: int,
+    strategy: str,
+    model: str | None,
+    exclude: Iterable[str | int] | ExcludeFile | None,
+    seed: int,
+    strategy_options: Mapping[str, str] | None,
+) -> selection_pb2.SelectionSpec:
+    """What to select, whatever the pool.
+
+    Raises:
+        InvalidRequestError: an argument is of the wrong type, or a number that the contract cannot hold.
+        LimitExceededError: the ids to leave out do not fit into one message.
+    """
+    spec = selection_pb2.SelectionSpec(
+        budget=_whole_number("budget", budget, -_INT64_LIMIT, _INT64_LIMIT),
+        strategy=_text("strategy", strategy),
+        model="" if model is None else _text("model", model),
+        seed=_whole_number("seed", seed, 0, _UINT64_LIMIT),
+        strategy_options={
+            _text("the name of a strategy option", name): _text(f"strategy option {name}", value)
+            for name, value in (strategy_options or {}).items()
+        },
+    )
+    if exclude is not None:
+        spec.exclude.CopyFrom(_exclusion(exclude))
+        if spec.ByteSize() > MAX_MESSAGE_BYTES:
+            raise LimitExceededError(
+                f"the {len(spec.exclude.ids)} ids to leave out take {spec.ByteSize()} bytes, more than the "
+                f"{MAX_MESSAGE_BYTES} that one message holds; put them into a Parquet file that the server "
+                "reads and give topb.ExcludeFile(uri)",
+                reason="EXCLUSION_TOO_LARGE",
+            )
+    return spec
+
+
+def served_pool(
+    uri: str | os.PathLike[str],
+    *,
+    format: PoolFormatName | None,
+    id_column: str | None,
+    image_column: str | None,
+    path_column: str | None,
+) -> selection_pb2.Pool:
+    """A pool that the server reads; what is None is the server's choice.
+
+    Raises:
+        InvalidRequestError: the format is none that is known.
+    """
+    if format is not None and format not in _FORMATS:
+        raise InvalidRequestError(
+            f'format is "{format}", expected one of {", ".join(_FORMATS)}, or None to let the server look',
+            reason="POOL_FORMAT_UNKNOWN",
+        )
+    return selection_pb2.Pool(
+        uri=_text("pool", os.fspath(uri)),
+        format=selection_pb2.POOL_FORMAT_UNSPECIFIED if format is None else _FORMATS[format],
+        id_column=id_column or "",
+        image_column=image_column or "",
+        path_column=path_column or "",
+    )
+
+
+def call_timeout(timeout: float | None, default: float | None) -> float | None:
+    """Seconds that a call may take, None for as long as it needs.
+
+    Args:
+        timeout: the call's own; None for the client's, infinity for no deadline.
+        default: the client's.
+
+    Raises:
+        InvalidRequestError: it is not a positive number.
+    """
+    chosen = default if timeout is None else timeout
+    if chosen is None or chosen == math.inf:
+        return None
+    if not isinstance(chosen, numbers.Real) or not chosen > 0:
+        raise InvalidRequestError(
+            f"timeout is {chosen!r}; expected seconds, more than 0", reason="TIMEOUT_INVALID"
+        )
+    return float(chosen)
+
+
+def _exclusion(exclude: Iterable[str | int] | ExcludeFile) -> selection_pb2.Exclusion:
+    if isinstance(exclude, ExcludeFile):
+        return selection_pb2.Exclusion(uri=os.fspath(exclude.uri), column=exclude.column)
+    if isinstance(exclude, (str, bytes, os.PathLike)) or not isinstance(exclude, Iterable):
+        raise InvalidRequestError(
+            f"exclude is {exclude!r} ({type(exclude).__name__}); "
+            "expected ids, or topb.ExcludeFile(uri) for a file that the server reads",
+            reason="EXCLUSION_INVALID",
+        )
+    ids = (image_id(value, where=f"row {row} of exclude") for row, value in enumerate(exclude))
+    return selection_pb2.Exclusion(ids=ids)
+
+
+def _whole_number(name: str, value: object, low: int, high: int) -> int:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise InvalidRequestError(
+            f"{name} is {value!r} ({type(value).__name__}); expected a whole number",
+            reason="ARGUMENT_INVALID",
+            metadata={"argument": name},
+        )
+    number = int(value)
+    if not low <= number < high:
+        raise InvalidRequestError(
+            f"{name} is {number}; expected a whole number from {low} to {high - 1}",
+            reason="ARGUMENT_INVALID",
+            metadata={"argument": name},
+        )
+    return number
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequestError(
+            f"{name} is {value!r} ({type(value).__name__}); expected a string",
+            reason="ARGUMENT_INVALID",
+            metadata={"argument": name},
+        )
+    return value

@@ -1,0 +1,1 @@
+"""What `deploy/check.py` holds the deployment files to. A check returns problems, one line each."""

@@ -1,0 +1,296 @@
+"""Cross-checks between rendered manifests, container files and pyproject.toml, that no schema can make."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from checks.containers import ContainerFile
+from checks.kustomize import Document
+from checks.project import Project
+
+HEALTH_SERVICES = {"", "topb.v1.ModelService", "topb.v1.SelectionService"}
+"""What the server's grpc.health.v1 answers for."""
+CANCEL_SECONDS = 5
+"""How long after --grace-seconds the server waits for the calls that it then ends."""
+GPU = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the manifests are held against."""
+
+    project: Project
+    container_files: dict[str, ContainerFile]
+    """By name, such as `scorer-cpu`."""
+    claims: set[str]
+    """Names of the persistent volume claims of all kustomizations."""
+
+
+def problems_of(documents: list[Document], setting: Setting) -> list[str]:
+    """All that is wrong with the documents of one kustomization."""
+    problems: list[str] = []
+    for document in documents:
+        name = f"{document['kind']}/{document['metadata']['name']}"
+        found = ["names a namespace; leave that to whoever applies it"] * (
+            "namespace" in document["metadata"]
+        )
+        if document["kind"] in ("Deployment", "Job"):
+            found += _pod_problems(document, documents, setting)
+        found += _selector_problems(document, documents)
+        if document["kind"] == "HorizontalPodAutoscaler":
+            found += _autoscaler_problems(document, documents)
+        problems.extend(f"{name}: {problem}" for problem in found)
+    return problems
+
+
+def _pod_problems(document: Document, documents: list[Document], setting: Setting) -> list[str]:
+    pod = document["spec"]["template"]["spec"]
+    problems = [*_pod_security_problems(pod), *_volume_problems(pod, setting)]
+    account = pod.get("serviceAccountName")
+    if account is not None and not any(_is(found, "ServiceAccount", account) for found in documents):
+        problems.append(f"its service account {account} is not among the resources")
+    for container in pod["containers"]:
+        problems += _container_security_problems(container)
+        problems += _resource_problems(container)
+        problems += _image_problems(container, pod, setting)
+        if _command(container) == "serve":
+            problems += [*_port_problems(container), *_drain_problems(container, pod)]
+            problems += [*_directory_problems(container), *_thread_problems(container)]
+    return problems
+
+
+def _pod_security_problems(pod: Document) -> list[str]:
+    """Kubernetes' Pod Security Standard "restricted", as far as it is the pod's."""
+    security = pod.get("securityContext", {})
+    problems = []
+    if security.get("runAsNonRoot") is not True:
+        problems.append("securityContext.runAsNonRoot is not true")
+    if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        problems.append("securityContext.seccompProfile.type is not RuntimeDefault")
+    if pod.get("automountServiceAccountToken") is not False:
+        problems.append("automountServiceAccountToken is not false")
+    problems += [f"{field} is set" for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
+    problems += [
+        f"volume {volume['name']} is a hostPath" for volume in pod.get("volumes", []) if "hostPath" in volume
+    ]
+    return problems
+
+
+def _container_security_problems(container: Document) -> list[str]:
+    security = container.get("securityContext", {})
+    wanted: dict[str, Any] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    return [
+        f"container {container['name']}: securityContext.{field} is {security.get(field)}; expected {value}"
+        for field, value in wanted.items()
+        if security.get(field) != value
+    ]
+
+
+def _resource_problems(container: Document) -> list[str]:
+    resources = container.get("resources", {})
+    requests, limits = resources.get("requests", {}), resources.get("limits", {})
+    problems = []
+    if "cpu" not in requests or "memory" not in requests:
+        problems.append(f"container {container['name']}: resources.requests lacks cpu or memory")
+    if "memory" not in limits or limits["memory"] != requests.get("memory"):
+        problems.append(
+            f"container {container['name']}: memory limit is {limits.get('memory')}, its request "
+            f"{requests.get('memory')}; expected the same, so that a full node does not evict it"
+        )
+    return problems
+
+
+def _image_problems(container: Document, pod: Document, setting: Setting) -> list[str]:
+    images = {
+        f"{setting.project.name}-{name}:{setting.project.version}": name for name in setting.container_files
+    }
+    image = container["image"]
+    if image not in images:
+        return [f"image {image} is none of the container files': {', '.join(sorted(images))}"]
+    file = setting.container_files[images[image]]
+    problems = []
+    security = pod.get("securityContext", {})
+    if f"{security.get('runAsUser')}:{security.get('runAsGroup')}" != file.user():
+        problems.append(f"runAsUser:runAsGroup differ from the image's USER {file.user()}")
+    if "command" in container or _command(container) not in setting.project.commands:
+        problems.append(
+            f"args name the command {_command(container)!r}; pyproject.toml has no such topb command"
+        )
+    return [*problems, *_device_problems(container, file)]
+
+
+def _device_problems(container: Document, file: ContainerFile) -> list[str]:
+    """A GPU is asked for by the command, granted by Kubernetes and known to the image, or none of these."""
+    device = _option(container, "--device") or "cpu"
+    granted = GPU in container.get("resources", {}).get("limits", {})
+    asked = device.startswith("cuda")
+    # The trainer's image is for both.
+    if asked == granted and file.name in ("trainer", "scorer-gpu" if asked else "scorer-cpu"):
+        return []
+    grant = "granted" if granted else "not granted"
+    return [f"at odds: --device {device}, image {container['image']}, {GPU} {grant}"]
+
+
+def _port_problems(container: Document) -> list[str]:
+    ports = [port["containerPort"] for port in container.get("ports", [])]
+    listens = (_option(container, "--listen") or "").rpartition(":")[2]
+    problems = []
+    if [str(port) for port in ports] != [listens]:
+        problems.append(f"it listens on {listens or 'its default'}, but its containerPort is {ports}")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container.get(probe, {}).get("grpc")
+        if asked is None:
+            problems.append(f"it has no gRPC {probe}")
+            continue
+        if asked["port"] not in ports:
+            problems.append(f"{probe} asks port {asked['port']}, but its containerPort is {ports}")
+        if asked.get("service", "") not in HEALTH_SERVICES:
+            problems.append(f"{probe} asks for {asked['service']}, which the server's health does not know")
+    return problems
+
+
+def _drain_problems(container: Document, pod: Document) -> list[str]:
+    grace = _option(container, "--grace-seconds")
+    if grace is None:
+        return ["--grace-seconds is not given, so what the pod is granted cannot be checked"]
+    sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    problems = []
+    if sleep < 1:
+        problems.append("no preStop sleep: calls would still be sent to a server that has begun to drain")
+    # Kubernetes grants 30 where nothing is said.
+    granted = pod.get("terminationGracePeriodSeconds", 30)
+    if granted <= sleep + float(grace) + CANCEL_SECONDS:
+        problems.append(
+            f"terminationGracePeriodSeconds is {granted}; expected more than the preStop sleep, "
+            f"--grace-seconds and what ended calls get, {sleep} + {grace} + {CANCEL_SECONDS}"
+        )
+    return problems
+
+
+def _directory_problems(container: Document) -> list[str]:
+    """What the server is told to read must be mounted, and only to read."""
+    mounts = {mount["mountPath"]: mount for mount in container.get("volumeMounts", [])}
+    problems = []
+    for option in ("--models", "--allow-root"):
+        directories = _options(container, option)
+        if not directories:
+            problems.append(f"{option} is not given")
+        for directory in directories:
+            holding = [path for path in mounts if PurePosixPath(directory).is_relative_to(path)]
+            if not holding:
+                problems.append(f"{option} {directory} is on no volume")
+            elif not mounts[max(holding, key=len)].get("readOnly"):
+                problems.append(f"{option} {directory} is mounted to be written")
+    return problems
+
+
+def _thread_problems(container: Document) -> list[str]:
+    """Left to itself, the server takes as many threads as the node has cores."""
+    asked = container["resources"]["requests"].get("cpu")
+    return [
+        f"{option} is {threads}, but {asked} CPUs are asked for"
+        for option in ("--session-threads", "--decode-threads")
+        if (threads := _option(container, option)) != asked
+    ]
+
+
+def _volume_problems(pod: Document, setting: Setting) -> list[str]:
+    volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+    mounted = {
+        mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", [])
+    }
+    problems = [
+        f"volume {name} is declared or mounted, but not both" for name in sorted(mounted ^ set(volumes))
+    ]
+    for volume in volumes.values():
+        claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+        if claim is not None and claim not in setting.claims:
+            problems.append(f"volume {volume['name']} claims {claim}, which no kustomization has")
+    return problems
+
+
+def _selector_problems(document: Document, documents: list[Document]) -> list[str]:
+    """Services, policies and budgets must select the pods of one workload, by ports that they have."""
+    spec = document.get("spec", {})
+    if document["kind"] == "Deployment":
+        labels = spec["template"]["metadata"]["labels"]
+        return (
+            [] if _matches(spec["selector"], labels) else ["its selector does not match its own pods' labels"]
+        )
+    if document["kind"] == "Service":
+        selector, ports = (
+            {"matchLabels": spec["selector"]},
+            [port.get("targetPort", port["port"]) for port in spec["ports"]],
+        )
+    elif document["kind"] == "NetworkPolicy":
+        selector = spec["podSelector"]
+        ports = [port["port"] for rule in spec["ingress"] for port in rule["ports"]]
+    elif document["kind"] == "PodDisruptionBudget":
+        selector, ports = spec["selector"], []
+    else:
+        return []
+    selected = [
+        workload["spec"]["template"]
+        for workload in documents
+        if workload["kind"] in ("Deployment", "Job")
+        and _matches(selector, workload["spec"]["template"]["metadata"]["labels"])
+    ]
+    if len(selected) != 1:
+        return [f"it selects {len(selected)} workloads; expected 1"]
+    known = {value for port in _ports(selected[0]) for value in (port["containerPort"], port.get("name"))}
+    return [
+        f"it names port {port}, which the pods it selects do not have" for port in ports if port not in known
+    ]
+
+
+def _autoscaler_problems(document: Document, documents: list[Document]) -> list[str]:
+    target = document["spec"]["scaleTargetRef"]
+    targets = [found for found in documents if _is(found, target["kind"], target["name"])]
+    if len(targets) != 1:
+        return [f"it scales {target['kind']}/{target['name']}, which is not among the resources"]
+    if "replicas" in targets[0]["spec"]:
+        return [
+            f"{target['kind']}/{target['name']} sets replicas too, so each apply would undo the autoscaler"
+        ]
+    return []
+
+
+def _matches(selector: Document, labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {})
+    return bool(wanted) and wanted.items() <= labels.items()
+
+
+def _ports(template: Document) -> Iterator[Document]:
+    for container in template["spec"]["containers"]:
+        yield from container.get("ports", [])
+
+
+def _is(document: Document, kind: str, name: str) -> bool:
+    return bool(document["kind"] == kind and document["metadata"]["name"] == name)
+
+
+def _command(container: Document) -> str | None:
+    args = container.get("args", [])
+    return args[0] if args else None
+
+
+def _option(container: Document, name: str) -> str | None:
+    """The last value of an option, which is the one that counts."""
+    return next(reversed(_options(container, name)), None)
+
+
+def _options(container: Document, name: str) -> list[str]:
+    """Every value given as `--name=value` or `--name value`."""
+    args: list[str] = container.get("args", [])
+    found = []
+    for arg, after in zip(args, [*args[1:], ""], strict=True):
+        if arg.startswith(f"{name}="):
+            found.append(arg.partition("=")[2])
+        elif arg == name:
+            found.append(after)
+    return found

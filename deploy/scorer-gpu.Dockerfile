@@ -1,0 +1,45 @@
+# The scorer on an NVIDIA GPU. From the root of the repository:
+#   docker build -f deploy/scorer-gpu.Dockerfile -t topb-scorer-gpu:0.1.0 .
+#   docker run --gpus 1 …
+#
+# CUDA and cuDNN come from onnxruntime-gpu's own extras, in the versions that it was built for, so the base
+# image holds no CUDA. The driver is the host's, brought in by the NVIDIA container toolkit: CUDA 13 needs
+# driver 580 or newer.
+
+FROM python:3.12.13-slim-bookworm AS build
+WORKDIR /src
+COPY deploy/constraints.txt /constraints.txt
+# Holds for what builds the wheel, too.
+ENV PIP_CONSTRAINT=/constraints.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY clients clients
+COPY scorer scorer
+COPY trainer trainer
+# Every version is pinned in constraints.txt.
+# hadolint ignore=DL3013
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir /wheels . \
+    && python -m venv --without-pip /opt/topb \
+    && pip --python /opt/topb/bin/python install \
+        "$(echo /wheels/topb-*.whl)[scorer-gpu]" "onnxruntime-gpu[cuda,cudnn]"
+
+FROM python:3.12.13-slim-bookworm
+LABEL org.opencontainers.image.title="topb scorer (NVIDIA GPU)" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The home is /tmp, the one place that is writable where the root file system is not.
+RUN groupadd --gid 10001 topb \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb
+COPY --from=build /opt/topb /opt/topb
+COPY deploy/healthcheck.py /opt/topb/healthcheck.py
+ENV PATH=/opt/topb/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+EXPOSE 50051
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "/opt/topb/healthcheck.py", "localhost:50051"]
+ENTRYPOINT ["topb"]
+CMD ["serve", "--models", "/models", "--listen", "0.0.0.0:50051", "--allow-root", "/data", "--device", "cuda:0"]

@@ -1,0 +1,228 @@
+"""Squared Euclidean distances: float32 products to rule pairs out, float64 differences for what is left.
+
+‖x − y‖² expanded as ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, and cancels: far from zero, float32
+keeps nothing of a small distance. So the expansion only ever serves as a *lower bound*, with a rigorous rounding
+error taken off (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.5: a sum of n products
+is off by at most γ_n Σ|xᵢyᵢ|, γ_n = nu / (1 − nu), in whatever order it is summed). A pair that the bound cannot
+rule out is computed from the differences themselves, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topb_scorer.errors import InvalidRequestError
+
+Features = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+ROWS_AT_ONCE = 2048
+"""Rows that are gathered and multiplied at once: 4 MiB at 512 dimensions, which stays in the cache."""
+_SAMPLE = 1024
+_LARGEST_SCALE = 126
+"""2 to this power and to minus this power are normal float32 numbers."""
+_HITS_WORTH_FLOAT64 = 8
+"""Pairs a row that float32 may leave open before a float64 product (twice the time) is the cheaper way to close them."""
+
+
+def check_features(features: Features, name: str) -> None:
+    """Returns if `features` is a finite float32 (N, D) array, D ≥ 1.
+
+    Raises:
+        InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE or FEATURES_NOT_FINITE.
+    """
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise InvalidRequestError(
+            f"{name} has shape {features.shape}; expected (N, D) with D at least 1",
+            reason="FEATURES_SHAPE",
+            features=name,
+            shape=features.shape,
+        )
+    if features.dtype != np.float32:
+        raise InvalidRequestError(
+            f"{name} is {features.dtype}; expected float32", reason="FEATURES_DTYPE", features=name
+        )
+    for first in range(0, len(features), ROWS_AT_ONCE):
+        block = features[first : first + ROWS_AT_ONCE]
+        if not np.isfinite(block.max()) or not np.isfinite(block.min()):
+            row = first + int(np.argmin(np.isfinite(block).all(axis=1)))
+            raise InvalidRequestError(
+                f"row {row} of {name} holds NaN or an infinity; leave such rows out before selecting",
+                reason="FEATURES_NOT_FINITE",
+                features=name,
+                row=row,
+            )
+
+
+def check_same_width(pool: Features, labelled: Features) -> None:
+    """Returns if both have the same number of columns.
+
+    Raises:
+        InvalidRequestError: with reason FEATURES_SHAPE.
+    """
+    if pool.shape[1] != labelled.shape[1]:
+        raise InvalidRequestError(
+            f"the pool has {pool.shape[1]} features a row and the labelled set {labelled.shape[1]}; "
+            "both must come from one model",
+            reason="FEATURES_SHAPE",
+            pool=pool.shape,
+            labelled=labelled.shape,
+        )
+
+
+def squared_distances(x: Features, y: Features) -> Doubles:
+    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, by differences, each within `relative_error(D)`."""
+    differences = x.astype(np.float64)
+    differences -= y
+    summed: Doubles = np.einsum("ij,ij->i", differences, differences)
+    return summed
+
+
+def relative_error(width: int) -> float:
+    """Returns the largest relative error of `squared_distances` over `width` dimensions."""
+    return (width + 4) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Rows, and where they lie in a `Frame`."""
+
+    rows: Features
+    """float32 (n, D): as they were given."""
+    near: NDArray[np.floating]
+    """float32 or float64 (n, D): (rows − origin) · scale."""
+    norms: Doubles
+    """float64 (n,): ‖near‖², each rounded by no more than a product is."""
+
+    def take(self, positions: Indices) -> Placed:
+        """Returns these of the rows."""
+        return Placed(self.rows[positions], self.near[positions], self.norms[positions])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The coordinates in which products are taken: near zero, so that little cancels, and of size 1, so that no
+    square overflows."""
+
+    origin: Features
+    """(D,): an element of the sample, column by column, in the middle of it; robust to an outlier, unlike a mean."""
+    scale: float
+    """A power of two: multiplying by it is exact."""
+    exact: frozenset[type] = frozenset()
+    """The precisions in which products of these features round nothing at all: few bits, and no more."""
+
+    @classmethod
+    def around(cls, *arrays: Features) -> Frame:
+        """Returns a frame for finite `arrays`, each float32 (n, D), not all of them empty."""
+        middle = max(arrays, key=len)
+        sample = np.sort(middle[:: max(1, len(middle) // _SAMPLE)], axis=0)
+        largest = max(_largest(array) for array in arrays)
+        scale = 2.0 ** -int(np.clip(np.frexp(largest)[1], -_LARGEST_SCALE, _LARGEST_SCALE))
+        return cls(
+            origin=sample[len(sample) // 2].copy(), scale=scale, exact=_exact_precisions(arrays, largest)
+        )
+
+    def place(self, rows: Features, precision: type = np.float32) -> Placed:
+        """Returns `rows`, float32 (n, D), with their coordinates in this frame, in `precision`."""
+        scale = precision(self.scale)
+        near = rows * scale if self.scale != 1.0 else rows.astype(precision)
+        near -= self.origin * scale
+        return Placed(rows, near, np.einsum("ij,ij->i", near, near).astype(np.float64))
+
+    def slack(self, precision: type) -> float:
+        """Returns ε: of ‖a‖² + ‖b‖² − 2a·b in `precision`, at most ε(‖a‖² + ‖b‖²) is rounding.
+
+        4u for placing both rows, γ_D for the norms, 2γ_(D+1) for the product with a norm as one more term.
+        """
+        if precision in self.exact:
+            return 0.0
+        return 1.01 * (3 * len(self.origin) + 16) * float(np.finfo(precision).eps) / 2
+
+    def lower_bounds(self, candidates: Placed, centres: Placed) -> tuple[NDArray[np.floating], Doubles]:
+        """Returns `(products, offsets)`: products[i, k] + offsets[i] ≤ ‖candidateᵢ − centreₖ‖² · scale².
+
+        products is (n, m) in the precision of both; offsets is float64 (n,). Their sum is not taken: comparing rows
+        of products with a threshold that has the offset taken off saves two passes over the (n, m) array.
+        """
+        precision = candidates.near.dtype.type
+        kept = 1.0 - self.slack(precision)
+        n, width = candidates.near.shape
+        left = np.empty((n, width + 1), precision)
+        left[:, :width] = candidates.near
+        left[:, width] = 1
+        right = np.empty((len(centres.near), width + 1), precision)
+        np.multiply(centres.near, -2, out=right[:, :width])
+        right[:, width] = centres.norms * kept
+        return left @ right.T, candidates.norms * kept - self._underflow(precision)
+
+    def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles) -> None:
+        """Lowers `nearest` where a centre is nearer.
+
+        Args:
+            candidates: (n, D).
+            centres: (m, D).
+            nearest: float64 (n,), in and out: squared distances, unscaled, as `squared_distances` computes them.
+        """
+        rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
+        if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
+            finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
+            rows, columns = self._open_pairs(finer[0], finer[1], nearest, np.float64)
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            i, k = rows[first : first + ROWS_AT_ONCE], columns[first : first + ROWS_AT_ONCE]
+            np.minimum.at(nearest, i, squared_distances(candidates.rows[i], centres.rows[k]))
+
+    def _open_pairs(
+        self, candidates: Placed, centres: Placed, nearest: Doubles, precision: type
+    ) -> tuple[Indices, Indices]:
+        """Returns the pairs (i, k) of which one may be the nearest centre of i, nearer than nearest[i]."""
+        products, offsets = self.lower_bounds(candidates, centres)
+        least = products.argmin(axis=1)
+        lowest = products[np.arange(len(products)), least].astype(np.float64)
+        below = np.where(nearest > 0, nearest * self.scale**2 - offsets, -np.inf)
+        rows = np.flatnonzero(lowest < below)
+        if precision in self.exact:
+            return rows, least[rows]
+        width = 2 * self.slack(precision) * (candidates.norms[rows] + centres.norms.max(initial=0.0))
+        width += 2 * self._underflow(precision)
+        limits = np.minimum(below[rows], lowest[rows] + width)
+        hits, columns = np.nonzero(products[rows] <= np.nextafter(limits.astype(precision), np.inf)[:, None])
+        return rows[hits], columns
+
+    def _underflow(self, precision: type) -> float:
+        return 0.0 if precision in self.exact else (len(self.origin) + 8) * float(np.finfo(precision).tiny)
+
+
+def _largest(array: Features) -> float:
+    return max(float(array.max()), -float(array.min())) if len(array) else 0.0
+
+
+def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset[type]:
+    """Returns the precisions in which every product and sum over `arrays` is an integer that fits the significand.
+
+    True of small integers, bits and quantised features, where ties are many: there nothing needs settling.
+    """
+    width = arrays[0].shape[1]
+    exact: frozenset[type] = frozenset({np.float32, np.float64})
+    grain = np.inf
+    for array in arrays:
+        for first in range(0, len(array), ROWS_AT_ONCE):
+            grain = min(grain, _grain(array[first : first + ROWS_AT_ONCE]))
+            steps = 2 * largest / grain
+            exact = frozenset(p for p in exact if 4 * width * steps**2 <= 2.0 ** (np.finfo(p).nmant + 1))
+            if not exact:
+                return exact
+    return exact
+
+
+def _grain(rows: Features) -> float:
+    """Returns the largest power of two that divides every element; infinity where all are 0."""
+    significand, exponent = np.frexp(rows[rows != 0])
+    if not len(significand):
+        return np.inf
+    whole = (significand * 2**24).astype(np.int32)
+    trailing = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+    return float(2.0 ** int((exponent - 24 + trailing).min()))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import topb
+from support.bundles import write_bundle
+from support.images import random_pool, write_parquet
+from support.servers import RunningServer, running_server
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `models/` of one bundle and `pool.parquet` of 300 images."""
+    folder = tmp_path_factory.mktemp("data")
+    write_bundle(folder / "models")
+    write_parquet(folder / "pool.parquet", random_pool(300))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(data: Path) -> Iterator[RunningServer]:
+    with running_server(data / "models", data) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[topb.Client]:
+    with topb.Client(server.address, timeout=60) as client:
+        yield client

@@ -1,0 +1,132 @@
+"""One pool, one result: whoever reads it, in whatever order, in whatever batches, on however many threads."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import topb
+from support.bundles import write_bundle
+from support.images import encode, random_image, random_pool, write_parquet
+from support.servers import RunningServer, running_server
+from topb_scorer.in_process import select_batch
+
+pytestmark = pytest.mark.scorer
+
+STRATEGIES = ("aalu", "entropy", "least_confidence", "margin", "random")
+
+
+@pytest.fixture(scope="module")
+def shuffled(data: Path) -> Path:
+    rows = random_pool(300)
+    random.Random(1).shuffle(rows)
+    return write_parquet(data / "shuffled.parquet", rows, row_group=37)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_in_process_served_and_streamed_selections_agree_to_the_bit(
+    strategy: str, data: Path, shuffled: Path, client: topb.Client
+) -> None:
+    (bundle,) = (data / "models").iterdir()
+    expected = select_batch(str(data / "pool.parquet"), 25, bundle=bundle, strategy=strategy, seed=7)
+
+    assert len(expected.picks) == 25
+    for batch_size in (2, 5, 64):
+        again = select_batch(
+            str(shuffled), 25, bundle=bundle, strategy=strategy, seed=7, batch_size=batch_size
+        )
+        assert again.picks == expected.picks
+    for pool in (data / "pool.parquet", shuffled):
+        served = client.select_batch(pool, 25, strategy=strategy, seed=7)
+        assert (served.picks, served.accounts) == (expected.picks, expected.accounts)
+    rows = random_pool(300)
+    random.Random(2).shuffle(rows)
+    streamed = client.select_batch(iter(rows), 25, strategy=strategy, seed=7)
+    assert (streamed.picks, streamed.accounts) == (expected.picks, expected.accounts)
+    arrays = [(f"img-{i:05d}", random_image(i)) for i in range(300)]
+    as_arrays = client.select_batch(iter(arrays), 25, strategy=strategy, seed=7)
+    assert as_arrays.picks == expected.picks
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(2, 1), (7, 2), (33, 3), (128, 1)])
+def test_a_servers_batch_size_and_threads_do_not_show_in_the_result(
+    batch_size: int, threads: int, data: Path, client: topb.Client
+) -> None:
+    expected = client.select_batch(data / "pool.parquet", 40)
+    options = (
+        f"--batch-size={batch_size}",
+        f"--session-threads={threads}",
+        f"--decode-threads={threads}",
+    )
+    with (
+        running_server(data / "models", data, options=options) as other,
+        topb.Client(other.address, timeout=60) as other_client,
+    ):
+        assert other_client.select_batch(data / "pool.parquet", 40).picks == expected.picks
+
+
+def test_an_image_folder_gives_the_scores_of_the_same_images_in_parquet(
+    data: Path, client: topb.Client
+) -> None:
+    folder = data / "folder"
+    for i in range(60):
+        path = folder / f"shelf-{i % 3}" / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(random_image(i)))
+    from_folder = client.select_batch(folder, 60)
+    from_parquet = client.select_batch(data / "pool.parquet", 300)
+    scores = {pick.id: pick.score for pick in from_parquet.picks}
+
+    assert from_folder.accounts.scored == 60
+    for pick in from_folder.picks:
+        assert pick.score == scores[f"img-{int(Path(pick.id).stem):05d}"]
+
+
+def test_a_parquet_pool_of_paths_reads_the_files(data: Path, client: topb.Client) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (data / "shots").mkdir()
+    (data / "shots" / "0.png").write_bytes(encode(random_image(0)))
+    table = pa.table({"id": [1, 2, 3], "path": ["shots/0.png", "shots/gone.png", "/etc/hostname"]})
+    pq.write_table(table, data / "paths.parquet")
+    result = client.select_batch(data / "paths.parquet", 3)
+
+    assert result.ids == ("1",)
+    assert result.fell_short
+    assert dict(result.accounts.skipped) == {"FILE_MISSING": 1, "FILE_NOT_ALLOWED": 1}
+
+
+def test_several_selections_at_once_each_get_their_own_result(data: Path, server: RunningServer) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def select(strategy: str) -> topb.SelectionResult:
+        with topb.Client(server.address, timeout=60) as client:
+            return client.select_batch(data / "pool.parquet", 20, strategy=strategy)
+
+    with ThreadPoolExecutor(2) as threads:
+        margin, entropy = threads.map(select, ("margin", "entropy"))
+    (bundle,) = (data / "models").iterdir()
+    for result in (margin, entropy):
+        alone = select_batch(str(data / "pool.parquet"), 20, bundle=bundle, strategy=result.strategy)
+        assert result.picks == alone.picks
+
+
+def test_photos_of_differing_sizes_agree_over_every_path(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "models")
+    rng = np.random.default_rng(0)
+    sizes = [tuple(rng.integers(8, 200, 2).tolist()) for _ in range(40)]
+    rows = [
+        (f"photo-{i}", encode(random_image(i, *size), ("JPEG", "PNG", "WEBP")[i % 3]))
+        for i, size in enumerate(sizes)
+    ]
+    pool = write_parquet(tmp_path / "photos.parquet", rows)
+    expected = select_batch(str(pool), 40, bundle=bundle)
+    with (
+        running_server(tmp_path / "models", tmp_path) as server,
+        topb.Client(server.address, timeout=60) as client,
+    ):
+        assert client.select_batch(pool, 40).picks == expected.picks
+        assert client.select_batch(reversed(rows), 40).picks == expected.picks

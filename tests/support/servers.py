@@ -1,0 +1,45 @@
+"""A real server in a process of its own, on a free loopback port."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that is ready."""
+
+    address: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
+    """Starts `topb serve` on the bundles in `models`, waits until it is ready, and stops it at the end."""
+    command = [sys.executable, "-m", "topb", "serve", "--models", str(models), "--listen", "127.0.0.1:0"]
+    for root in roots:
+        command += ["--allow-root", str(root)]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        assert ready.startswith("topb is ready on "), f"the server said {ready!r} and ended"
+        yield RunningServer(ready.split()[-1], process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()

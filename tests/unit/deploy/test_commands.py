@@ -1,0 +1,57 @@
+"""What the containers and pods run is what the commands understand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from checks import containers, kustomize, workloads
+from topb_scorer.commands import serve as serve_command
+from topb_scorer.service import server
+
+REPOSITORY = Path(__file__).parents[3]
+KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
+
+
+def commands_of(name: str) -> list[list[str]]:
+    """The arguments after `topb NAME`, of every container file and every rendered pod."""
+    argument_lists = [
+        [word for found in file.arguments_of("CMD") for word in found.words()]
+        for file in containers.read_all(REPOSITORY)
+    ]
+    argument_lists += [
+        container["args"]
+        for kustomization in KUBERNETES.rglob("kustomization.yaml")
+        for document in kustomize.render(kustomization.parent)
+        if document["kind"] in ("Deployment", "Job")
+        for container in document["spec"]["template"]["spec"]["containers"]
+    ]
+    return [arguments[1:] for arguments in argument_lists if arguments[0] == name]
+
+
+def test_serve_understands_every_command() -> None:
+    found = commands_of("serve")
+    assert len(found) == 5, json.dumps(found)
+    for arguments in found:
+        options = serve_command._parser().parse_args(arguments)
+        assert str(options.models) == "/models"
+        assert [str(root) for root in options.allow_root] == ["/data"]
+
+
+def test_train_understands_every_command() -> None:
+    train_command = pytest.importorskip("topb_trainer.commands.train", exc_type=ImportError)
+    found = [arguments for arguments in commands_of("train") if arguments != ["--help"]]
+    assert len(found) == 2, json.dumps(found)
+    devices = set()
+    for arguments in found:
+        options = train_command._parse(arguments)
+        assert str(options.out) == "/models"
+        devices.add(options.config.device)
+    assert devices == {"cpu", "cuda"}
+
+
+def test_probes_may_ask_for_what_the_server_answers_for() -> None:
+    assert {"", server.SELECTION_SERVICE, server.MODEL_SERVICE} == workloads.HEALTH_SERVICES
+
+
+def test_the_checks_know_how_long_the_server_waits_for_ended_calls() -> None:
+    assert workloads.CANCEL_SECONDS == server._CANCEL_SECONDS

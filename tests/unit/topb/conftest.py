@@ -1,0 +1,258 @@
+"""A real gRPC server in this process whose answers each test scripts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
+
+MODEL = "0123456789abcdef"
+
+Script = Callable[[Any, grpc.ServicerContext], Any]
+
+
+def duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
+
+
+def picks(count: int, *, first: int = 1) -> list[selection_pb2.Pick]:
+    return [
+        selection_pb2.Pick(
+            id=f"image-{rank}",
+            rank=rank,
+            score=1.0 / rank,
+            predicted_class=rank % 3,
+            probability=0.5,
+            entropy=1.25,
+        )
+        for rank in range(first, first + count)
+    ]
+
+
+def summary(pick_count: int, *, budget: int | None = None, read: int = 100) -> selection_pb2.SelectionSummary:
+    return selection_pb2.SelectionSummary(
+        model=MODEL,
+        strategy="aalu",
+        seed=7,
+        budget=pick_count if budget is None else budget,
+        pick_count=pick_count,
+        accounts=selection_pb2.Accounts(read=read, scored=read),
+        elapsed=duration(1.5),
+    )
+
+
+def whole_answer(
+    response: type, *, pick_count: int = 3, budget: int | None = None, read: int = 100
+) -> list[Any]:
+    """A summary and its picks in two pages, as responses of the given type."""
+    half = pick_count // 2
+    pages = [picks(half), picks(pick_count - half, first=half + 1)]
+    return [
+        response(summary=summary(pick_count, budget=budget, read=read)),
+        *(response(picks=selection_pb2.PickPage(picks=page)) for page in pages if page),
+    ]
+
+
+def error_details(
+    reason: str, metadata: dict[str, str] | None = None, retry_delay: float | None = None
+) -> bytes:
+    """google.rpc.Status with an ErrorInfo, and a RetryInfo where there is a delay."""
+    status = error_details_pb2.ErrorStatus(message="the status's own message")
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="topb", metadata=metadata or {})
+    status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString())
+    # One that no client knows: it is passed over.
+    status.details.add(type_url="type.googleapis.com/google.rpc.Help", value=b"\x0a\x00")
+    if retry_delay is not None:
+        retry = error_details_pb2.RetryInfo(retry_delay=duration(retry_delay))
+        status.details.add(
+            type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry.SerializeToString()
+        )
+    return status.SerializeToString()
+
+
+def abort(
+    context: grpc.ServicerContext, code: grpc.StatusCode, message: str, details: bytes | None = None
+) -> None:
+    if details is not None:
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+    context.abort(code, message)
+
+
+class StreamServer:
+    """Plays SelectBatchFromStream by the contract, and keeps what it was sent."""
+
+    def __init__(
+        self, *, window: int = 4, max_chunk_bytes: int = 4 * 2**20, pick_count: int = 0, lost_rows: int = 0
+    ) -> None:
+        self.window = window
+        self.max_chunk_bytes = max_chunk_bytes
+        self.pick_count = pick_count
+        self.lost_rows = lost_rows
+        self.start: selection_pb2.StreamStart | None = None
+        self.chunks: list[selection_pb2.PoolChunk] = []
+        self.end: selection_pb2.StreamEnd | None = None
+
+    @property
+    def rows(self) -> list[tuple[str, bytes]]:
+        return [row for chunk in self.chunks for row in zip(chunk.ids, images_of(chunk), strict=True)]
+
+    def before_acknowledging(self, chunk: selection_pb2.PoolChunk) -> None:
+        """For tests to override: called when a chunk has come and is not yet acknowledged."""
+
+    def __call__(self, requests: Iterator[Any], _context: grpc.ServicerContext) -> Iterator[Any]:
+        response = selection_pb2.SelectBatchFromStreamResponse
+        self.start = next(requests).start
+        yield response(
+            accepted=selection_pb2.StreamAccepted(
+                model=MODEL, window=self.window, max_chunk_bytes=self.max_chunk_bytes
+            )
+        )
+        for request in requests:
+            if request.WhichOneof("message") == "end":
+                self.end = request.end
+                break
+            chunk = request.chunk
+            assert chunk.seq == len(self.chunks)
+            assert chunk.crc32 == zlib.crc32(b"".join(chunk.encoded.data) or chunk.packed.data)
+            self.chunks.append(chunk)
+            self.before_acknowledging(chunk)
+            yield response(acknowledged=selection_pb2.ChunkAcknowledged(seq=chunk.seq))
+            yield response(progress=selection_pb2.SelectionProgress(read=len(self.rows)))
+        read = len(self.rows) - self.lost_rows
+        yield from whole_answer(response, pick_count=self.pick_count, read=read)
+
+
+def images_of(chunk: selection_pb2.PoolChunk) -> list[bytes]:
+    if chunk.WhichOneof("images") == "encoded":
+        return list(chunk.encoded.data)
+    size = chunk.packed.height * chunk.packed.width * 3
+    assert len(chunk.packed.data) == size * len(chunk.ids)
+    return [chunk.packed.data[start : start + size] for start in range(0, len(chunk.packed.data), size)]
+
+
+class ScriptedServer:
+    """Serves both services at `address`; each test sets the methods that it needs."""
+
+    select_batch: Script
+    select_batch_from_stream: Script
+    score_images: Script
+    get_server_info: Script
+    list_models: Script
+    get_model: Script
+
+    def __init__(self, port: int = 0) -> None:
+        script = self
+        self.timeouts: list[float | None] = []
+
+        def scripted(name: str) -> Script:
+            def method(self: object, request: Any, context: grpc.ServicerContext) -> Any:
+                script.timeouts.append(context.time_remaining())
+                if not hasattr(script, name):
+                    return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+                return getattr(script, name)(request, context)
+
+            return method
+
+        def streamed(name: str) -> Script:
+            unary = scripted(name)
+
+            def method(self: object, request: Any, context: grpc.ServicerContext) -> Any:
+                yield from unary(self, request, context)
+
+            return method
+
+        class Selections(selection_pb2_grpc.SelectionServiceServicer):
+            SelectBatch = streamed("select_batch")
+            SelectBatchFromStream = streamed("select_batch_from_stream")
+            ScoreImages = scripted("score_images")
+            GetServerInfo = scripted("get_server_info")
+
+        class Models(model_pb2_grpc.ModelServiceServicer):
+            ListModels = scripted("list_models")
+            GetModel = scripted("get_model")
+
+        self._workers = ThreadPoolExecutor(4)
+        self._server = grpc.server(
+            self._workers, options=(("grpc.max_receive_message_length", 64 * 2**20), ("grpc.so_reuseport", 0))
+        )
+        selection_pb2_grpc.add_SelectionServiceServicer_to_server(Selections(), self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(Models(), self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.address = f"127.0.0.1:{self.port}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=0).wait()
+        self._workers.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    scripted = ScriptedServer()
+    yield scripted
+    scripted.stop()
+
+
+@pytest.fixture
+def model_message() -> model_pb2.Model:
+    message = model_pb2.Model(is_default=True)
+    bundle = message.bundle
+    bundle.model_id = MODEL
+    bundle.create_time.FromJsonString("2025-03-04T05:06:07Z")
+    bundle.method = "aalu"
+    bundle.round = 2
+    bundle.input.height, bundle.input.width, bundle.input.resize = 32, 48, 2
+    bundle.classes.extend(["cat", "dog", "horse"])
+    bundle.outputs.add(name="score", meaning="the assistant's")
+    bundle.outputs.add(name="features", meaning="the task model's", shape=[16])
+    bundle.strategies.extend(["aalu", "random"])
+    bundle.labelled_count = 4500
+    bundle.test_accuracy = 0.625
+    bundle.seed = 11
+    bundle.configuration.update({"task": {"epochs": 3.0}})
+    bundle.library_versions["torch"] = "2.9"
+    bundle.gates.add(name="score_error", measured=1e-6, limit=1e-4, meaning="largest difference")
+    return message
+
+
+@pytest.fixture
+def server_info_message() -> selection_pb2.GetServerInfoResponse:
+    return selection_pb2.GetServerInfoResponse(
+        version="0.1.0",
+        devices=["cpu"],
+        default_model=MODEL,
+        strategies=["aalu", "random"],
+        limits=selection_pb2.Limits(
+            max_budget=1_000_000,
+            max_chunk_bytes=4 * 2**20,
+            max_image_bytes=20 * 2**20,
+            max_image_pixels=50_000_000,
+            max_images_per_score_call=64,
+            max_concurrent_selections=2,
+        ),
+    )
+
+
+@pytest.fixture
+def script() -> Any:
+    """The helpers above, for tests: they are not importable as a module of a package."""
+    import types
+
+    return types.SimpleNamespace(
+        MODEL=MODEL,
+        ScriptedServer=ScriptedServer,
+        StreamServer=StreamServer,
+        abort=abort,
+        duration=duration,
+        error_details=error_details,
+        images_of=images_of,
+        picks=picks,
+        summary=summary,
+        whole_answer=whole_answer,
+    )

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from topb import commands
+from topb.v1 import model_pb2
+
+pytestmark = pytest.mark.sdk
+
+
+@pytest.fixture
+def described(server, server_info_message, model_message):
+    server.get_server_info = lambda _request, _context: server_info_message
+    server.list_models = lambda _request, _context: model_pb2.ListModelsResponse(models=[model_message])
+    return server
+
+
+def test_a_server_is_shown_for_a_person(described, capsys):
+    assert commands.main(["info", "--server", described.address]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"topb 0.1.0 at {described.address}",
+        "  devices     cpu",
+        "  strategies  aalu, random",
+        "  limits      budget 1,000,000; 2 selections at once; chunks of 4 MiB",
+        "              images of 20 MiB and 50,000,000 pixels; 64 in one call to score",
+        "",
+        "model               method  round  image  classes  labelled  accuracy  created",
+        "0123456789abcdef *  aalu        2  32×48        3     4,500     62.5%  2025-03-04 05:06",
+        "",
+        "* the default model",
+    ]
+
+
+def test_a_server_is_shown_for_a_program(described, capsys):
+    assert commands.main(["info", "--server", described.address, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["server"]["limits"]["max_budget"] == 1_000_000
+    assert shown["models"][0]["id"] == "0123456789abcdef"
+    assert shown["models"][0]["create_time"] == "2025-03-04T05:06:07+00:00"
+    assert shown["models"][0]["configuration"] == {"task": {"epochs": 3.0}}
+
+
+def test_a_server_without_models_says_so(described, capsys):
+    described.list_models = lambda _request, _context: model_pb2.ListModelsResponse()
+    assert commands.main(["info", "--server", described.address]) == 0
+    assert capsys.readouterr().out.endswith("No models.\n")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import types
+from importlib.metadata import version
+
+import pytest
+import topb
+from topb import errors
+
+pytestmark = pytest.mark.sdk
+
+
+def test_all_names_what_is_public_and_nothing_else():
+    public = {
+        name
+        for name, value in vars(topb).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert set(topb.__all__) == public | {"__version__"}
+    assert topb.__all__ == sorted(topb.__all__)
+
+
+def test_every_public_name_says_what_it_is():
+    for name in topb.__all__:
+        if name != "__version__":
+            assert getattr(topb, name).__doc__, name
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert topb.__version__ == version("topb")
+
+
+def test_the_exception_tree_is_drawn_as_it_is():
+    drawn = [
+        line.split()[1] if line[0] in "├└" else line
+        for line in errors.__doc__.splitlines()
+        if line.startswith(("├", "└", "TopbError"))
+    ]
+    defined = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    ]
+    assert sorted(drawn) == sorted(defined)
+    assert all(getattr(errors, name).__base__ is errors.TopbError for name in drawn if name != "TopbError")
+    assert set(drawn) <= set(topb.__all__)
+
+
+def test_importing_all_of_the_sdk_needs_only_grpcio_protobuf_and_numpy():
+    names = [module.name for module in pkgutil.walk_packages(topb.__path__, "topb.")]
+    assert "topb.commands.select" in names
+    program = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "heavy = {'torch', 'onnxruntime', 'PIL', 'pyarrow', 'pandas', 'topb_scorer', 'topb_trainer'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+    assert all(importlib.import_module(name).__doc__ for name in names if ".v1" not in name)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import topb
+
+pytestmark = pytest.mark.sdk
+
+PICKS = (topb.Pick("b", 1, 0.9, 2, 0.5, 1.0), topb.Pick("a", 2, 0.8, 0, 0.25, 1.5))
+ACCOUNTS = topb.Accounts(read=5, scored=3, skipped={"Z": 1, "A": 1})
+RESULT = topb.SelectionResult(PICKS, ACCOUNTS, "m", "aalu", 3, 4, 1.25)
+
+
+def test_results_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RESULT.budget = 5
+    with pytest.raises(TypeError):
+        RESULT.accounts.skipped["A"] = 2
+
+
+def test_ids_come_in_rank_order_and_a_short_result_says_so():
+    assert RESULT.ids == ("b", "a")
+    assert RESULT.fell_short
+    assert not dataclasses.replace(RESULT, budget=2).fell_short
+
+
+def test_accounts_that_do_not_add_up_cannot_be_made():
+    with pytest.raises(ValueError, match="do not add up"):
+        topb.Accounts(read=4, scored=3)
+
+
+def test_json_holds_everything():
+    assert json.loads(RESULT.to_json()) == {
+        "model": "m",
+        "strategy": "aalu",
+        "seed": 3,
+        "budget": 4,
+        "fell_short": True,
+        "elapsed_seconds": 1.25,
+        "accounts": {
+            "read": 5,
+            "scored": 3,
+            "skipped": {"A": 1, "Z": 1},
+            "duplicate": 0,
+            "excluded": 0,
+            "skipped_examples": [],
+        },
+        "picks": [dataclasses.asdict(pick) for pick in PICKS],
+    }
+
+
+@pytest.mark.parametrize("picks", [PICKS, ()], ids=["some", "none"])
+def test_an_arrow_table_has_the_picks_with_fixed_types(picks):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = dataclasses.replace(RESULT, picks=picks).to_arrow()
+    assert [str(field.type) for field in table.schema] == [
+        "string",
+        "int64",
+        "double",
+        "int32",
+        "float",
+        "double",
+    ]
+    assert table.schema.field("id").type == pyarrow.string()
+    assert table.column("id").to_pylist() == [pick.id for pick in picks]
+
+
+def test_a_data_frame_has_the_picks():
+    pytest.importorskip("pandas")
+    frame = RESULT.to_pandas()
+    assert list(frame.columns) == ["id", "rank", "score", "predicted_class", "probability", "entropy"]
+    assert frame["id"].tolist() == ["b", "a"]

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+
+import pytest
+import topb
+from topb import commands
+from topb.commands import _picks_file, _progress_line, select
+from topb.v1 import model_pb2, selection_pb2
+
+pytestmark = pytest.mark.sdk
+
+Response = selection_pb2.SelectBatchResponse
+
+
+@pytest.fixture
+def answer(server, script, model_message):
+    """Scripts a server with a model that answers with so many picks; gives what it was asked."""
+    requests = []
+
+    def prepare(pick_count=3, *, budget=None):
+        def serve(request, context):
+            requests.append(request)
+            yield Response(progress=selection_pb2.SelectionProgress(read=50, total=100))
+            yield from script.whole_answer(Response, pick_count=pick_count, budget=budget)
+
+        server.select_batch = serve
+        server.get_model = lambda _request, _context: model_pb2.GetModelResponse(model=model_message)
+        return requests
+
+    return prepare
+
+
+def topb_select(server, *arguments, pool="/p", budget=3):
+    return commands.main(["select", pool, "--budget", str(budget), "--server", server.address, *arguments])
+
+
+def test_a_table_and_the_accounts(server, answer, capsys, script):
+    answer()
+    assert topb_select(server) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "rank  id          score  class  probability  entropy",
+        "   1  image-1  1.000000  dog         0.5000   1.2500",
+        "   2  image-2  0.500000  horse       0.5000   1.2500",
+        "   3  image-3  0.333333  cat         0.5000   1.2500",
+        f"3 picked by aalu with model {script.MODEL} in 1.5 s.",
+        "Of 100 rows read: 100 scored.",
+    ]
+    assert captured.err == ""
+
+
+def test_a_long_result_shows_the_first_twenty_and_where_the_others_are(server, answer, capsys, tmp_path):
+    answer(50)
+    assert topb_select(server, budget=50) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[20].split()[1] == "image-20"
+    assert lines[21] == "… and 30 more: --out FILE or --json gives them all."
+    out = tmp_path / "picks.csv"
+    assert topb_select(server, "--out", str(out), budget=50) == 0
+    assert capsys.readouterr().out.splitlines()[21] == f"All 50 picks are in {out}."
+
+
+def test_classes_go_by_number_where_the_server_cannot_name_them(server, answer, capsys):
+    answer()
+    del server.get_model
+    assert topb_select(server) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[3] == "1"
+
+
+def test_every_account_is_said_in_words(server, capsys):
+    def serve(request, context):
+        summary = selection_pb2.SelectionSummary(model="m", strategy="aalu", budget=1)
+        summary.accounts.CopyFrom(selection_pb2.Accounts(read=2010, scored=1990, duplicate=5, excluded=12))
+        summary.accounts.skipped.add(reason="IMAGE_CORRUPT", count=3)
+        summary.accounts.skipped_examples.add(id="a\x1b[31m", reason="IMAGE_CORRUPT", detail="no\nJPEG")
+        yield Response(summary=summary)
+
+    server.select_batch = serve
+    assert topb_select(server, budget=1) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "Nothing picked by aalu with model m in 0.0 s.",
+        "Of 2,010 rows read: 1,990 scored, 3 skipped (3 IMAGE_CORRUPT), 5 duplicate, 12 excluded.",
+        r"  skipped a\x1b[31m: IMAGE_CORRUPT, no\nJPEG",
+    ]
+    assert "0 of the 1 images asked for were picked" in captured.err
+
+
+def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, answer, capsys):
+    answer(3, budget=5)
+    assert topb_select(server, "--quiet", budget=5) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("warning: 3 of the 5 images")
+
+
+def test_json_stands_alone_on_stdout(server, answer, capsys):
+    answer(3, budget=5)
+    assert topb_select(server, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["fell_short"] is True
+    assert result["picks"][0] == {
+        "id": "image-1",
+        "rank": 1,
+        "score": 1.0,
+        "predicted_class": 1,
+        "probability": 0.5,
+        "entropy": 1.25,
+    }
+
+
+def test_every_option_reaches_the_server(server, answer, capsys, tmp_path):
+    requests = answer()
+    labelled = tmp_path / "labelled.txt"
+    labelled.write_text("a\r\nb c\n\n7", encoding="utf-8")
+    options = "--strategy random --model m --seed 5 --format image-folder --id-column i --image-column p "
+    options += f"--path-column f --strategy-option k=v=w --timeout 30 --exclude {labelled}"
+    assert topb_select(server, *options.split()) == 0
+    assert topb_select(server, "--exclude", "/labelled.parquet", "--exclude-column", "name") == 0
+    spec = requests[0].spec
+    assert (spec.strategy, spec.model, spec.seed, spec.budget) == ("random", "m", 5, 3)
+    assert dict(spec.strategy_options) == {"k": "v=w"}
+    assert list(spec.exclude.ids) == ["a", "b c", "7"]
+    assert requests[0].pool == selection_pb2.Pool(
+        uri="/p",
+        format=selection_pb2.POOL_FORMAT_IMAGE_FOLDER,
+        id_column="i",
+        image_column="p",
+        path_column="f",
+    )
+    assert requests[1].spec.exclude == selection_pb2.Exclusion(uri="/labelled.parquet", column="name")
+    assert 0 < server.timeouts[0] <= 30
+
+
+def test_csv_holds_every_pick(server, answer, tmp_path):
+    answer(50)
+    out = tmp_path / "picks.csv"
+    assert topb_select(server, "--out", str(out), "--quiet", budget=50) == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy"]
+    assert [row["id"] for row in rows] == [f"image-{rank}" for rank in range(1, 51)]
+    assert [float(row["score"]) for row in rows] == [1 / rank for rank in range(1, 51)]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_parquet_holds_every_pick(server, answer, tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    answer(50)
+    out = tmp_path / "picks.parquet"
+    assert topb_select(server, "--out", str(out), "--quiet", budget=50) == 0
+    table = pyarrow.parquet.read_table(out)
+    assert table.column("id").to_pylist() == [f"image-{rank}" for rank in range(1, 51)]
+    assert table.column("score").to_pylist() == [1 / rank for rank in range(1, 51)]
+
+
+def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, answer, capsys, monkeypatch):
+    requests = answer()
+    monkeypatch.setattr(_picks_file.importlib.util, "find_spec", lambda _name: None)
+    assert topb_select(server, "--out", "picks.parquet") == 2
+    assert "Parquet needs pyarrow: pip install pyarrow" in capsys.readouterr().err
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "picks.txt"], "must end in .csv or .parquet"),
+        (["--out", "/no/such/folder/picks.csv"], "there is no folder /no/such/folder"),
+        (["--device", "cuda:0"], "--device goes with --bundle"),
+        (["--batch-size", "8"], "--batch-size goes with --bundle"),
+        (["--strategy-option", "k"], "expected NAME=VALUE"),
+        (["--exclude", "/no/such/labelled.txt"], "No such file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, capsys, arguments, said):
+    requests = answer()
+    assert topb_select(server, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert requests == []
+
+
+@pytest.mark.parametrize("option", [["--model", "m"], ["--timeout", "5"], ["--tls"], ["--tls-ca", "x"]])
+def test_options_of_a_server_are_refused_with_a_bundle(option, capsys):
+    assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b", *option]) == 2
+    assert f"{option[0]} goes with --server" in capsys.readouterr().err
+
+
+def test_an_error_of_the_server_is_one_line(server, script, capsys):
+    import grpc
+
+    server.select_batch = lambda _request, context: script.abort(
+        context, grpc.StatusCode.NOT_FOUND, "there is no pool /p", script.error_details("POOL_NOT_FOUND")
+    )
+    assert topb_select(server) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "error: there is no pool /p [POOL_NOT_FOUND]\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, monkeypatch, capsys):
+    answer()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert topb_select(server, "--json") == 0
+    shown = sys.stderr.getvalue()
+    assert "50 of 100 images (50 %)" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_progress_in_words():
+    text = _progress_line.progress_text
+    assert text(topb.Progress(12_000, 60_000, 4.0)) == (
+        "12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go"
+    )
+    assert text(topb.Progress(12_000, 0, 4.0)) == "12,000 images, 3,000 images/s"
+    assert text(topb.Progress(0, 10, 0.0)) == "0 of 10 images (0 %)"
+
+
+@pytest.fixture
+def engine(monkeypatch, tmp_path):
+    """An in-process engine in the scorer's place; gives what it was called with."""
+    calls = []
+    pick = topb.Pick("a", 1, 0.5, 1, 0.75, 0.5)
+    accounts = topb.Accounts(read=1, scored=1)
+    result = topb.SelectionResult((pick,), accounts, "m", "aalu", 0, 1, 0.25)
+
+    def select_batch(pool, budget, **arguments):
+        calls.append((pool, budget, arguments))
+        return dataclasses.replace(result, budget=budget)
+
+    class Entry:
+        def load(self):
+            return select_batch
+
+    monkeypatch.setattr(select, "entry_points", lambda group, name: [Entry()])
+    (tmp_path / "manifest.json").write_text('{"classes": ["cat", "dog"]}')
+    return calls
+
+
+def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
+    arguments = ["--bundle", str(tmp_path), "--device", "cuda:0", "--batch-size", "8", "--seed", "4"]
+    assert commands.main(["select", "/p", "-b", "1", *arguments, "--exclude", "/l.parquet"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "1",
+        "a",
+        "0.500000",
+        "dog",
+        "0.7500",
+        "0.5000",
+    ]
+    assert engine == [
+        (
+            "/p",
+            1,
+            {
+                "bundle": tmp_path,
+                "strategy": "aalu",
+                "seed": 4,
+                "exclude": [],
+                "exclude_uri": "/l.parquet",
+                "exclude_column": "id",
+                "strategy_options": {},
+                "format": None,
+                "id_column": "id",
+                "image_column": "image",
+                "path_column": "path",
+                "device": "cuda:0",
+                "batch_size": 8,
+                "progress": None,
+            },
+        )
+    ]
+
+
+def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch, capsys):
+    class Entry:
+        def load(self):
+            raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+
+    monkeypatch.setattr(select, "entry_points", lambda group, name: [Entry()])
+    assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b"]) == 2
+    assert capsys.readouterr().err == (
+        "error: topb select --bundle needs the scorer: pip install 'topb[scorer]' "
+        "(no module named onnxruntime)\n"
+    )

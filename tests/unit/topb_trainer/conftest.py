@@ -1,0 +1,102 @@
+"""Real digits, tiny models, and one thread: what these tests train is too small to share between cores."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from topb_scorer.imaging import ImageInput
+from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
+from topb_trainer.data import LabelledSet, UnlabelledSet
+from topb_trainer.rounds import RoundData
+
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write_parquet(
+    path: Path,
+    ids: Sequence[object],
+    images: Sequence[bytes | None],
+    labels: Sequence[object] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Path:
+    columns: dict[str, object] = {"id": ids, "image": pa.array(images, pa.binary())}
+    if labels is not None:
+        columns["label"] = labels
+    table = pa.table(columns)
+    if classes is not None:
+        table = table.replace_schema_metadata({"classes": json.dumps(list(classes))})
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Real 8 × 8 digits as uint8 (N, 8, 8, 3), and what they show, (N)."""
+    data = load_digits()
+    grey = (data.images * 255 / 16).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def digit_files(
+    digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with labelled.parquet (60), pool.parquet (those and 140 more, without labels), test.parquet (100)."""
+    images, labels = digits
+    folder = tmp_path_factory.mktemp("digits")
+    encoded = [png(image) for image in images[:300]]
+    ids = [f"digit-{i:03d}" for i in range(300)]
+    write_parquet(folder / "labelled.parquet", ids[:60], encoded[:60], labels[:60].tolist(), DIGITS)
+    write_parquet(folder / "pool.parquet", ids[:200], encoded[:200])
+    write_parquet(folder / "test.parquet", ids[200:], encoded[200:], labels[200:300].tolist(), DIGITS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digit_round(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> RoundData:
+    """The same 60, 140 and 100 digits in memory."""
+    images, labels = digits
+    ids = tuple(f"digit-{i:03d}" for i in range(300))
+    return RoundData(
+        LabelledSet(ids[:60], images[:60], labels[:60], DIGITS),
+        UnlabelledSet(ids[60:200], images[60:200]),
+        LabelledSet(ids[200:], images[200:300], labels[200:300], DIGITS),
+        ImageInput(8, 8),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TrainConfig:
+    """Everything small: a round in a second or two."""
+    return TrainConfig(
+        task=TaskConfig(width=4, epochs=2, batch_size=32, horizontal_flip=False),
+        vae=VaeConfig(latent_size=4, hidden=(16, 8)),
+        assistant=AssistantConfig(hidden=(16, 16)),
+        cotrain=CotrainConfig(epochs=2, batch_size=32),
+    )

@@ -1,0 +1,255 @@
+"""The second loop: whom each loss moves, what the assistant learns on toys, and that a seed decides it all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from topb_trainer.config import AssistantConfig, CotrainConfig, VaeConfig
+from topb_trainer.cotrain import Batch, CoTraining, Selector, cotrain
+from topb_trainer.errors import TrainingDivergedError
+from topb_trainer.losses import assistant_adversarial_loss, ranking_loss, vae_adversarial_loss
+from topb_trainer.models.assistant import Assistant
+from topb_trainer.models.vae import Vae
+from topb_trainer.seeding import generator
+from topb_trainer.task import TaskOutputs
+
+VAE = VaeConfig(latent_size=8, hidden=(64, 32))
+ASSISTANT = AssistantConfig(hidden=(64, 64))
+
+
+def trained(labelled: TaskOutputs, losses: Tensor, unlabelled: TaskOutputs, config: CotrainConfig, seed: int = 0) -> Selector:
+    return cotrain(labelled, losses, unlabelled, config, vae=VAE, assistant=ASSISTANT, seed=seed)
+
+
+# Whom each loss moves
+
+
+def pair() -> tuple[Vae, Assistant, Batch]:
+    torch.manual_seed(0)
+    batch = Batch(torch.randn(12, 5), torch.randn(12, 3).softmax(1), torch.rand(4))
+    return Vae(5, 2, (8, 6)), Assistant(2, 3, (8, 8)), batch
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
+    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]
+
+
+@pytest.mark.parametrize("latent", ["mean", "sample"])
+def test_updating_the_vae_moves_all_of_it_and_nothing_of_the_assistant(latent: str) -> None:
+    vae, assistant, batch = pair()
+    config = CotrainConfig(latent_for_assistant=latent)
+    training = CoTraining(vae, assistant, config, VaeConfig(), generator(0))
+    vae_before, assistant_before = weights(vae), weights(assistant)
+    training.update_vae(batch)
+    assert all(moved(vae, vae_before))
+    assert not any(moved(assistant, assistant_before))
+    assert all(parameter.grad is None for parameter in assistant.parameters())
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"ranking": False}, {"adversary": False}, {"latent_for_assistant": "sample"}]
+)
+def test_updating_the_assistant_moves_all_of_it_and_nothing_of_the_vae(switches: dict) -> None:
+    vae, assistant, batch = pair()
+    training = CoTraining(vae, assistant, CotrainConfig(**switches), VaeConfig(), generator(0))
+    vae_before, assistant_before = weights(vae), weights(assistant)
+    training.update_assistant(batch)
+    # The ranking loss knows only differences of scores: it says nothing of the last bias.
+    assert all(moved(assistant, assistant_before)) or switches.get("adversary") is False
+    assert any(moved(assistant, assistant_before))
+    assert not any(moved(vae, vae_before))
+    assert all(parameter.grad is None for parameter in vae.parameters())
+
+
+def test_equation_5_reaches_the_encoder_through_the_assistant() -> None:
+    vae, assistant, batch = pair()
+    logits = assistant(vae.encode_mean(batch.features), batch.probabilities)
+    vae_adversarial_loss(*batch.split(logits)).backward(inputs=list(vae.trunk.parameters()))
+    assert all(parameter.grad.abs().sum() > 0 for parameter in vae.trunk.parameters())
+
+
+def test_one_vae_step_down_equation_5_makes_unlabelled_look_more_labelled() -> None:
+    vae, assistant, batch = pair()
+    config = CotrainConfig(beta=1e4, learning_rate=1e-3)  # so that the adversary outweighs the rest
+    training = CoTraining(vae, assistant, config, VaeConfig(), generator(0))
+
+    def answer() -> tuple[float, float]:
+        logits = assistant(vae.encode_mean(batch.features), batch.probabilities)
+        l_logits, u_logits = batch.split(logits)
+        return vae_adversarial_loss(l_logits, u_logits).item(), assistant_adversarial_loss(l_logits, u_logits).item()
+
+    before = answer()[0]
+    for _ in range(5):
+        training.update_vae(batch)
+    between = answer()
+    assert between[0] < before
+    for _ in range(5):
+        training.update_assistant(batch)
+    assert answer()[1] < between[1]
+
+
+def test_the_assistant_step_is_adam_on_equation_9_over_the_encoder_mean() -> None:
+    vae, assistant, batch = pair()
+    reference = Assistant(2, 3, (8, 8))
+    reference.load_state_dict(assistant.state_dict())
+    config = CotrainConfig()
+    CoTraining(vae, assistant, config, VaeConfig(), generator(0)).update_assistant(batch)
+    mean = vae.encode(batch.features)[0].detach()
+    answers = reference(mean, batch.probabilities).sigmoid()
+    l_answers, u_answers = answers[:4], answers[4:]
+    loss = -(1 - l_answers).log().mean() - u_answers.log().mean()
+    loss = loss + 10 * ranking_loss(l_answers, batch.task_losses, 0.1)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=5e-4)
+    loss.backward()
+    optimizer.step()
+    for ours, theirs in zip(assistant.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+# What the assistant learns
+
+CLUSTERS = 4
+PER_CLUSTER = 100
+
+
+def clusters(seed: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
+    """Labelled samples of three clusters of features, with their task losses, and unlabelled samples of four."""
+    random = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(CLUSTERS, 32, generator=random).abs()  # (4, D)
+
+    def draw(count: int, of: int) -> Tensor:
+        noise = 0.3 * torch.randn(count * of, 32, generator=random)
+        return centres[:of].repeat_interleave(count, dim=0) + noise  # (of × count, D)
+
+    def outputs(features: Tensor) -> TaskOutputs:
+        return TaskOutputs(features, -torch.cdist(features, centres[:3]))  # (N, D), (N, 3)
+
+    labelled, unlabelled = outputs(draw(60, 3)), outputs(draw(PER_CLUSTER, CLUSTERS))
+    labels = torch.arange(3).repeat_interleave(60)
+    return labelled, F.cross_entropy(labelled.logits, labels, reduction="none"), unlabelled
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cluster_that_labelled_data_misses_is_ranked_first(seed: int) -> None:
+    labelled, losses, unlabelled = clusters(seed)
+    selector = trained(labelled, losses, unlabelled, CotrainConfig(), seed)
+    best = selector.score(unlabelled).argsort(descending=True)[:PER_CLUSTER]
+    assert (best >= 3 * PER_CLUSTER).float().mean() >= 0.99
+
+
+def two_regions(harder: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
+    """Two labelled clusters, left and right, and beyond each, equally far, a region that labelled data misses.
+
+    T is as unsure of all of them; its losses are higher on one side (0 left, 1 right).
+    """
+    random = torch.Generator().manual_seed(7)
+    side = torch.arange(2).repeat_interleave(100)  # (200)
+
+    def outputs(beyond: float) -> TaskOutputs:
+        features = 0.2 * torch.randn(200, 16, generator=random)
+        features[:, 0] += 2 * (2 * side - 1)
+        features[:, 1] += beyond
+        return TaskOutputs(features, torch.zeros(200, 3))
+
+    labelled, near, far = outputs(0), outputs(0), outputs(2)
+    losses = torch.where(side == harder, 2.0, 0.2) + 0.1 * torch.rand(200, generator=random)
+    return labelled, losses, TaskOutputs(torch.cat([near.features, far.features]), torch.zeros(400, 3))
+
+
+def scores_beyond(harder: int, config: CotrainConfig) -> tuple[Tensor, Tensor]:
+    """Scores of the missed regions left and right, (100) each."""
+    labelled, losses, unlabelled = two_regions(harder)
+    scores = trained(labelled, losses, unlabelled, config).score(unlabelled)
+    return scores[200:300], scores[300:]
+
+
+@pytest.mark.parametrize("harder", [0, 1])
+def test_of_two_regions_equally_far_the_one_with_higher_task_loss_is_ranked_first(harder: int) -> None:
+    regions = scores_beyond(harder, CotrainConfig())
+    wins = (regions[harder][:, None] > regions[1 - harder][None, :]).float().mean()  # of all pairs
+    assert wins > 0.9
+
+
+def test_without_the_ranking_term_task_losses_decide_nothing() -> None:
+    left, right = (torch.cat(scores_beyond(harder, CotrainConfig(ranking=False))) for harder in (0, 1))
+    assert torch.equal(left, right)
+
+
+def test_without_the_prediction_the_assistant_sees_none_of_it() -> None:
+    labelled, losses, unlabelled = clusters(0)
+    config = CotrainConfig(epochs=3, prediction=False)
+    selector = trained(labelled, losses, unlabelled, config)
+    other = replace(unlabelled, logits=unlabelled.logits.flip(0))
+    assert torch.equal(selector.score(unlabelled), selector.score(other))
+    informed = trained(labelled, losses, unlabelled, replace(config, prediction=True))
+    assert not torch.equal(informed.score(unlabelled), informed.score(other))
+
+
+def test_without_the_adversary_nothing_is_learned_of_the_pool() -> None:
+    """lossLearn: the VAE represents the pool; the assistant ranks labelled samples, and no more."""
+    labelled, losses, unlabelled = clusters(0)
+    selector = trained(labelled, losses, unlabelled, CotrainConfig(adversary=False))
+    assert selector.score(unlabelled)[3 * PER_CLUSTER :].mean() < 0.7
+    full = trained(labelled, losses, unlabelled, CotrainConfig())
+    assert full.score(unlabelled)[3 * PER_CLUSTER :].mean() > 0.7
+
+
+# That a seed decides it all
+
+
+def state(selector: Selector) -> dict[str, Tensor]:
+    return {**selector.vae.state_dict(), **{f"a.{k}": v for k, v in selector.assistant.state_dict().items()}}
+
+
+def same(one: Selector, other: Selector) -> bool:
+    return all(torch.equal(value, state(other)[name]) for name, value in state(one).items())
+
+
+def test_a_seed_gives_the_same_weights_whatever_was_drawn_before() -> None:
+    data = clusters(0)
+    config = CotrainConfig(epochs=2, latent_for_assistant="sample")
+    first = trained(*data, config, seed=5)
+    torch.rand(3)
+    assert same(first, trained(*data, config, seed=5))
+    assert not same(first, trained(*data, config, seed=6))
+
+
+def test_training_leaves_no_global_state_changed() -> None:
+    before = torch.get_rng_state()
+    trained(*clusters(0), CotrainConfig(epochs=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(("labelled_count", "unlabelled_count"), [(2, 1), (3, 5), (7, 300)])
+def test_few_images_of_either_kind_are_enough(labelled_count: int, unlabelled_count: int) -> None:
+    labelled = TaskOutputs(torch.rand(labelled_count, 6), torch.rand(labelled_count, 3))
+    unlabelled = TaskOutputs(torch.rand(unlabelled_count, 6), torch.rand(unlabelled_count, 3))
+    selector = trained(labelled, torch.rand(labelled_count), unlabelled, CotrainConfig(epochs=2))
+    scores = selector.score(unlabelled)
+    assert scores.shape == (unlabelled_count,)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_standardised_features_have_mean_0_and_deviation_1_over_both() -> None:
+    labelled, losses, unlabelled = clusters(0)
+    selector = trained(labelled, losses, unlabelled, CotrainConfig(epochs=1, standardise_features=True))
+    scaled = selector.scaling(torch.cat([labelled.features, unlabelled.features]))
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(32), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(32), atol=1e-5, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    labelled, losses, unlabelled = clusters(0)
+    huge = replace(unlabelled, features=unlabelled.features * 1e30)
+    with pytest.raises(TrainingDivergedError, match="VAE and assistant is not finite after epoch 1"):
+        trained(labelled, losses, huge, CotrainConfig(epochs=2))

@@ -1,0 +1,197 @@
+"""`topb demo`: train a round, export it, serve it, select over gRPC, and show what was picked."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import topb
+from topb_scorer.bundle import Bundle, open_bundle
+
+from topb_trainer.demo.contact_sheet import Exhibit, write_contact_sheet
+from topb_trainer.demo.images import DemoImages, digits, images_at, split
+from topb_trainer.errors import TrainerError
+
+_BUDGET_SHARE = 0.05
+_PICKS_SHOWN = 10
+_EXHIBITS = 36
+_MARKER = ".topb-demo"
+
+
+class DemoError(TrainerError):
+    """A step of the demo did not do its part."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the demo; 0 once all of it is done.
+
+    Raises:
+        TrainerError, ScorerError, TopbError: the step that failed says what was wrong.
+    """
+    arguments = _parser().parse_args(argv)
+    started = time.monotonic()
+    out: Path = arguments.out
+    _empty(out)
+    _say("1 of 4: images")
+    source = digits() if arguments.data is None else images_at(arguments.data)
+    images = split(source, out / "images", limit=arguments.limit, seed=arguments.seed)
+    name = "scikit-learn's digits" if arguments.data is None else arguments.data.name
+    print(
+        f"{name}: {images.labelled_count} labelled, {len(images.pool_images)} in the pool, "
+        f"{images.test_count} to test"
+    )
+    _say("2 of 4: train a round of AALU and export it")
+    bundle = _train(images, out, arguments.seed, flip=arguments.data is not None)
+    budget = arguments.budget or max(1, round(len(images.pool_images) * _BUDGET_SHARE))
+    with _served(out) as address:
+        _say(f"4 of 4: select {budget} of {len(images.pool_images)} images over gRPC")
+        with topb.Client(address, timeout=600) as client:
+            result = client.select_batch(images.pool.resolve(), budget)
+            others = _scored_sample(client, images, set(result.ids), arguments.seed)
+    classes = list(bundle.manifest.classes)
+    picked = [_exhibit(images, pick.id, pick.score, classes[pick.predicted_class]) for pick in result.picks]
+    not_picked = [
+        _exhibit(images, id_, scores.score, classes[scores.predicted_class]) for id_, scores in others
+    ]
+    _table(result, classes, images)
+    sheet = out / "contact-sheet.png"
+    write_contact_sheet(
+        sheet,
+        picked=picked[:_EXHIBITS],
+        not_picked=sorted(not_picked[:_EXHIBITS], key=lambda exhibit: -exhibit.score),
+        title=f"{len(result.picks)} of {len(images.pool_images)} picked by {result.strategy}",
+    )
+    print(
+        f"\nT is wrong on {_share_wrong(picked)} of the {len(picked)} picked "
+        f"and on {_share_wrong(not_picked)} of {len(not_picked)} drawn from the rest.\n"
+    )
+    accuracy = bundle.manifest.test_accuracy
+    size = bundle.graph.stat().st_size / 2**20
+    gates = ", ".join(f"{gate.name} {gate.measured:.2g} ≤ {gate.limit:.2g}" for gate in bundle.manifest.gates)
+    print(f"trained   test accuracy {accuracy:.1%} from {images.labelled_count} labels")
+    print(f"exported  {bundle.path}, graph of {size:.1f} MiB; gates: {gates}")
+    print(f"selected  {len(result.picks)} in {result.elapsed_seconds:.1f} s")
+    print(f"sheet     {sheet}")
+    print(f"done in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="topb demo",
+        description="Train a round, export it, serve it, select over gRPC, and show what was picked.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="labelled Parquet (id, image, label) or a folder of class/file.jpg; default: real digits",
+    )
+    parser.add_argument("--limit", type=int, help="draw this many images; default: all")
+    parser.add_argument("--budget", type=int, help="default: 5 %% of the pool")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="emptied first; default: demo-out")
+    return parser
+
+
+def _empty(out: Path) -> None:
+    """Makes `out` an empty directory, if it is new or an earlier demo's."""
+    if out.exists() and not (out / _MARKER).is_file() and any(out.iterdir()):
+        raise DemoError(
+            f"{out} holds something else than an earlier demo; name another --out", reason="OUT_NOT_EMPTY"
+        )
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / _MARKER).touch()
+
+
+def _train(images: DemoImages, out: Path, seed: int, *, flip: bool) -> Bundle:
+    command = ["train", "--labelled", str(images.labelled), "--pool", str(images.pool)]
+    command += ["--test", str(images.test), "--out", str(out / "bundles"), "--preset", "small"]
+    command += ["--seed", str(seed)]
+    if not flip:
+        # A mirrored digit is no digit.
+        command.append("--task.no-horizontal-flip")
+    _show(command)
+    if subprocess.run(_topb(command), check=False).returncode:
+        raise DemoError("training ended with the error above", reason="DEMO_TRAINING")
+    (path,) = (out / "bundles").iterdir()
+    return open_bundle(path)
+
+
+@contextmanager
+def _served(out: Path) -> Iterator[str]:
+    """A server on a free port, in a process of its own, for as long as the block runs."""
+    _say("3 of 4: serve it")
+    command = ["serve", "--models", str(out / "bundles"), "--listen", "127.0.0.1:0", "--allow-root", str(out)]
+    _show(command)
+    with subprocess.Popen(_topb(command), stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            ready = server.stdout.readline().strip()
+            if not ready:
+                raise DemoError("the server ended with the error above", reason="DEMO_SERVER")
+            print(ready)
+            yield ready.split()[-1]
+        finally:
+            server.terminate()
+
+
+def _scored_sample(
+    client: topb.Client, images: DemoImages, picked: set[str], seed: int
+) -> list[tuple[str, topb.ImageScores]]:
+    """Scores of images drawn from what was not picked, as many as one call takes."""
+    rest = sorted(set(images.pool_images) - picked)
+    limit = client.server_info().limits.max_images_per_score_call
+    drawn = random.Random(seed).sample(rest, min(len(rest), limit))
+    outcomes = client.score_images([images.pool_images[id_].image for id_ in drawn])
+    return [
+        (id_, scores)
+        for id_, scores in zip(drawn, outcomes, strict=True)
+        if isinstance(scores, topb.ImageScores)
+    ]
+
+
+def _exhibit(images: DemoImages, id_: str, score: float, predicted: str) -> Exhibit:
+    image = images.pool_images[id_]
+    return Exhibit(image.image, score, predicted, image.label)
+
+
+def _share_wrong(exhibits: Sequence[Exhibit]) -> str:
+    wrong = sum(exhibit.predicted != exhibit.label for exhibit in exhibits)
+    return f"{wrong / len(exhibits):.0%}" if exhibits else "none"
+
+
+def _table(result: topb.SelectionResult, classes: Sequence[str], images: DemoImages) -> None:
+    width = max(len(pick.id) for pick in result.picks[:_PICKS_SHOWN])
+    print(f"{'rank':>4}  {'id':<{width}}  {'score':>7}  {'entropy':>7}  {'p':>5}  predicted → true")
+    for pick in result.picks[:_PICKS_SHOWN]:
+        label = images.pool_images[pick.id].label
+        print(
+            f"{pick.rank:>4}  {pick.id:<{width}}  {pick.score:>7.4f}  {pick.entropy:>7.3f}  "
+            f"{pick.probability:>5.2f}  {classes[pick.predicted_class]} → {label}"
+        )
+    accounts = result.accounts
+    print(
+        f"read {accounts.read} = scored {accounts.scored} + skipped {sum(accounts.skipped.values())} "
+        f"+ duplicate {accounts.duplicate} + excluded {accounts.excluded}"
+    )
+
+
+def _topb(command: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "topb", *command]
+
+
+def _show(command: Sequence[str]) -> None:
+    print(f"$ topb {shlex.join(command)}", flush=True)
+
+
+def _say(heading: str) -> None:
+    print(f"\n── {heading}", flush=True)

@@ -1,0 +1,1 @@
+"""The parts of `topb demo`: its images and its contact sheet."""

@@ -1,0 +1,120 @@
+"""The demo's images, split into test, labelled and pool, and written as Parquet."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from topb_scorer.pools import AllowedRoots, open_pool
+
+from topb_trainer.errors import InvalidDataError
+from topb_trainer.labels import folder_class_name, parquet_files, read_class_names
+
+_TEST_SHARE = 0.2
+_LABELLED_SHARE = 0.1
+_MOST_TEST_IMAGES = 1000
+_DIGIT_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An encoded image and the name of its class."""
+
+    id: str
+    image: bytes
+    label: str
+
+
+@dataclass(frozen=True)
+class DemoImages:
+    """The files of one demo, and what the oracle knows of the pool."""
+
+    test: Path
+    labelled: Path
+    pool: Path
+    """Without labels."""
+    pool_images: dict[str, LabelledImage]
+    """By id, with the labels that the pool's file lacks."""
+    labelled_count: int
+    test_count: int
+
+
+def digits() -> list[LabelledImage]:
+    """The 1,797 handwritten digits, 8 × 8 and grey, that scikit-learn ships (UCI, optical recognition)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / _DIGIT_LEVELS)).astype(np.uint8)
+    return [
+        LabelledImage(f"digit-{i:04d}", _png(image), str(label))
+        for i, (image, label) in enumerate(zip(images, bunch.target, strict=True))
+    ]
+
+
+def images_at(path: Path) -> list[LabelledImage]:
+    """The readable images of a labelled Parquet file or of an image folder (class/file.jpg).
+
+    Raises:
+        InvalidDataError: a label is missing or cannot be read.
+        ScorerError: nothing is there, or it cannot be read as a pool.
+    """
+    pool = open_pool(str(path), roots=AllowedRoots.anywhere())
+    files = parquet_files(path)
+    names, _ = read_class_names(files, None) if files else ({}, None)
+    return [
+        LabelledImage(item.id, item.image, names.get(item.id) or folder_class_name(item.id))
+        for shard in pool.shards
+        for item in shard.items()
+        if isinstance(item.image, bytes)
+    ]
+
+
+def split(images: Sequence[LabelledImage], folder: Path, *, limit: int | None, seed: int) -> DemoImages:
+    """Draws `limit` images and writes them to `folder`: a fifth to test, a tenth of the rest labelled.
+
+    Raises:
+        InvalidDataError: there are too few to train on.
+    """
+    drawn = random.Random(seed).sample(images, min(limit or len(images), len(images)))
+    tests = min(int(len(drawn) * _TEST_SHARE), _MOST_TEST_IMAGES)
+    labelled_count = int((len(drawn) - tests) * _LABELLED_SHARE)
+    if labelled_count < 2:
+        raise InvalidDataError(
+            f"{len(drawn)} images; the demo needs at least 25, and some hundreds to learn anything",
+            reason="TOO_FEW_IMAGES",
+        )
+    test, labelled = drawn[:tests], drawn[tests : tests + labelled_count]
+    pool = drawn[tests + labelled_count :]
+    folder.mkdir(parents=True, exist_ok=True)
+    return DemoImages(
+        test=_write(folder / "test.parquet", test, with_labels=True),
+        labelled=_write(folder / "labelled.parquet", labelled, with_labels=True),
+        pool=_write(folder / "pool.parquet", pool, with_labels=False),
+        pool_images={image.id: image for image in pool},
+        labelled_count=len(labelled),
+        test_count=len(test),
+    )
+
+
+def _write(path: Path, images: Sequence[LabelledImage], *, with_labels: bool) -> Path:
+    columns = {
+        "id": pa.array([image.id for image in images], pa.string()),
+        "image": pa.array([image.image for image in images], pa.binary()),
+    }
+    if with_labels:
+        columns["label"] = pa.array([image.label for image in images], pa.string())
+    pq.write_table(pa.table(columns), path, row_group_size=512)
+    return path
+
+
+def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,145 @@
+"""The task model T: trained on the labelled images (Algorithm 1, lines 1–6), then frozen and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from topb_trainer.config import ImageConfig, TaskConfig
+from topb_trainer.data import LabelledSet
+from topb_trainer.errors import TrainingDivergedError
+from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
+from topb_trainer.progress import bar
+from topb_trainer.seeding import derived_seed, generator, reproducible
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+_ASKED_TOGETHER = 256
+
+
+@dataclass(frozen=True)
+class TaskOutputs:
+    """What T says of a set of images."""
+
+    features: Tensor
+    """float32 (N, D), f."""
+    logits: Tensor
+    """float32 (N, C); their softmax is the prediction p."""
+
+
+def train_task(
+    labelled: LabelledSet,
+    task: TaskConfig,
+    image: ImageConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: bool = False,
+) -> ResNet18:
+    """Returns a ResNet18 trained from new weights by cross-entropy, in evaluation mode and frozen.
+
+    Raises:
+        TrainingDivergedError: the loss is no longer finite.
+    """
+    height, width = labelled.images.shape[1:3]
+    with reproducible(seed, device):
+        normalisation = _normalisation(labelled.images, image)
+        model = ResNet18(normalisation, len(labelled.classes), task.width, stem_for(task.stem, height, width))
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _train(model, labelled, task, seed, device, progress)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def ask(
+    model: ResNet18,
+    images: NDArray[np.uint8],
+    *,
+    device: torch.device,
+    what: str = "",
+    progress: bool = False,
+) -> TaskOutputs:
+    """Returns T's outputs, on `device`, for images uint8 (N, H, W, 3)."""
+    features = torch.empty(len(images), model.feature_size, device=device)
+    logits = torch.empty(len(images), model.class_count, device=device)
+    starts = range(0, len(images), _ASKED_TOGETHER)
+    for start in bar(starts, f"features of {what}", "batch", show=progress):
+        part = slice(start, start + _ASKED_TOGETHER)
+        features[part], logits[part] = model(torch.from_numpy(images[part]).to(device))
+    return TaskOutputs(features, logits)
+
+
+def task_losses(outputs: TaskOutputs, labels: NDArray[np.int64]) -> Tensor:
+    """Returns T's cross-entropy, l of eq. 8, float32 (N), for each image with its label (N)."""
+    return F.cross_entropy(
+        outputs.logits, torch.from_numpy(labels).to(outputs.logits.device), reduction="none"
+    )
+
+
+def accuracy(outputs: TaskOutputs, labels: NDArray[np.int64]) -> float:
+    """Returns the share of images that T classifies rightly; a label of −1 is always wrong."""
+    return float((outputs.logits.argmax(1).cpu().numpy() == labels).mean())
+
+
+def _train(
+    model: ResNet18, labelled: LabelledSet, task: TaskConfig, seed: int, device: torch.device, progress: bool
+) -> None:
+    images = torch.from_numpy(labelled.images).to(device)  # (N, H, W, 3)
+    labels = torch.from_numpy(labelled.labels).to(device)  # (N)
+    optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
+    random = generator(derived_seed(seed, "order"))
+    model.train()
+    epochs = bar(range(task.epochs), "task model", "epoch", show=progress)
+    for epoch in epochs:
+        total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        order = torch.randperm(len(images), generator=random)  # (N)
+        flipped = torch.rand(len(images), generator=random) < (0.5 if task.horizontal_flip else 0.0)  # (N)
+        for index in _batches(order, task.batch_size):
+            batch = _mirrored(images[index.to(device)], flipped[index].to(device))  # (B, H, W, 3)
+            target = labels[index.to(device)]  # (B)
+            _, logits = model(batch)  # (B, C)
+            loss = F.cross_entropy(logits, target)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total_loss += loss.detach() * len(batch)
+            right += (logits.detach().argmax(1) == target).sum()
+        mean_loss = total_loss.item() / len(images)
+        if not np.isfinite(mean_loss):
+            raise TrainingDivergedError("the task model", epoch + 1)
+        epochs.set_postfix(loss=f"{mean_loss:.4f}", accuracy=f"{right.item() / len(images):.1%}")
+
+
+def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """Cuts an order (N) into pieces of `size`; a last piece of one joins the one before."""
+    pieces = list(torch.split(order, size))
+    if len(pieces) > 1 and len(pieces[-1]) == 1:
+        pieces[-2:] = [torch.cat(pieces[-2:])]
+    yield from pieces
+
+
+def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
+    """Returns images (B, H, W, 3), those that are `flipped` (B) mirrored left to right."""
+    return torch.where(flipped[:, None, None, None], images.flip(2), images)
+
+
+def _normalisation(images: NDArray[np.uint8], image: ImageConfig) -> Normalisation:
+    if image.normalisation == "imagenet":
+        return Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+    # By counts of each value: exact, and in the memory of one channel.
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(3):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size  # (256)
+        mean = float(share @ values)
+        means.append(mean)
+        # Images of one colour have no deviation: one step of a pixel then.
+        deviations.append(max(float(np.sqrt(share @ (values - mean) ** 2)), 1 / 255))
+    return Normalisation(means, deviations)
