@@ -15,7 +15,7 @@ from pathlib import Path
 _UNPUBLISHED = ".unpublished-"
 
 
-def publish_file(path: Path, write: Callable[[Path], None]) -> None:
+def publish_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a path beside `path`, makes what it wrote durable, and renames it into place."""
     descriptor, name = tempfile.mkstemp(prefix=_UNPUBLISHED, suffix=path.suffix, dir=path.parent)
     os.close(descriptor)

@@ -9,6 +9,7 @@ ScorerError
 ├── DeviceError               a device that was asked for cannot be used
 ├── InstallationError         the installed packages do not fit together
 ├── UnreadablePoolError       a pool can be found but not read to its end
+├── UnavailableError          not now; another try later, or at another server, may do
 └── SelectionCancelledError   the caller cancelled, or went away
 """
 
@@ -59,6 +60,18 @@ class InstallationError(ScorerError):
 
 class UnreadablePoolError(ScorerError):
     """A pool can be found but not read to its end."""
+
+
+class UnavailableError(ScorerError):
+    """Not now; another try later, or at another server, may do.
+
+    Attributes:
+        retry_seconds: after which another try is worth it.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_seconds: float = 5.0, **metadata: object) -> None:
+        super().__init__(message, reason=reason, **metadata)
+        self.retry_seconds = retry_seconds
 
 
 class SelectionCancelledError(ScorerError):

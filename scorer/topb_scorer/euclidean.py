@@ -1,10 +1,10 @@
 """Squared Euclidean distances: float32 products to rule pairs out, float64 differences for what is left.
 
-‖x − y‖² expanded as ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, and cancels: far from zero, float32
-keeps nothing of a small distance. So the expansion only ever serves as a *lower bound*, with a rigorous rounding
-error taken off (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.5: a sum of n products
-is off by at most γ_n Σ|xᵢyᵢ|, γ_n = nu / (1 − nu), in whatever order it is summed). A pair that the bound cannot
-rule out is computed from the differences themselves, in float64.
+‖x − y‖² expanded as ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, and cancels: far from zero,
+float32 keeps nothing of a small distance. So the expansion only ever serves as a *lower bound*, with a
+rigorous rounding error taken off (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section
+3.5: a sum of n products is off by at most γ_n Σ|xᵢyᵢ|, γ_n = nu / (1 − nu), in whatever order it is summed).
+A pair that the bound cannot rule out is computed from the differences themselves, in float64.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _SAMPLE = 1024
 _LARGEST_SCALE = 126
 """2 to this power and to minus this power are normal float32 numbers."""
 _HITS_WORTH_FLOAT64 = 8
-"""Pairs a row that float32 may leave open before a float64 product (twice the time) is the cheaper way to close them."""
+"""Pairs a row that float32 may leave open before a float64 product (twice the time) is the cheaper way to
+close them."""
 
 
 def check_features(features: Features, name: str) -> None:
@@ -75,7 +76,8 @@ def check_same_width(pool: Features, labelled: Features) -> None:
 
 
 def squared_distances(x: Features, y: Features) -> Doubles:
-    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, by differences, each within `relative_error(D)`."""
+    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, by differences, each within
+    `relative_error(D)`."""
     differences = x.astype(np.float64)
     differences -= y
     summed: Doubles = np.einsum("ij,ij->i", differences, differences)
@@ -105,11 +107,12 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frame:
-    """The coordinates in which products are taken: near zero, so that little cancels, and of size 1, so that no
-    square overflows."""
+    """The coordinates in which products are taken: near zero, so that little cancels, and of size 1, so that
+    no square overflows."""
 
     origin: Features
-    """(D,): an element of the sample, column by column, in the middle of it; robust to an outlier, unlike a mean."""
+    """(D,): an element of the sample, column by column, in the middle of it; robust to an outlier, unlike a
+    mean."""
     scale: float
     """A power of two: multiplying by it is exact."""
     exact: frozenset[type] = frozenset()
@@ -145,8 +148,9 @@ class Frame:
     def lower_bounds(self, candidates: Placed, centres: Placed) -> tuple[NDArray[np.floating], Doubles]:
         """Returns `(products, offsets)`: products[i, k] + offsets[i] ≤ ‖candidateᵢ − centreₖ‖² · scale².
 
-        products is (n, m) in the precision of both; offsets is float64 (n,). Their sum is not taken: comparing rows
-        of products with a threshold that has the offset taken off saves two passes over the (n, m) array.
+        products is (n, m) in the precision of both; offsets is float64 (n,). Their sum is not taken:
+        comparing rows of products with a threshold that has the offset taken off saves two passes over the
+        (n, m) array.
         """
         precision = candidates.near.dtype.type
         kept = 1.0 - self.slack(precision)
@@ -159,13 +163,22 @@ class Frame:
         right[:, width] = centres.norms * kept
         return left @ right.T, candidates.norms * kept - self._underflow(precision)
 
+    def uncertainty(self, candidates: Placed, centres: Placed) -> Doubles:
+        """Returns float64 (n,): how far above its lower bound the squared distance to a centre can be, at
+        most."""
+        precision = candidates.near.dtype.type
+        norms = candidates.norms + centres.norms.max(initial=0.0)
+        uncertain: Doubles = 2 * self.slack(precision) * norms + 2 * self._underflow(precision)
+        return uncertain
+
     def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles) -> None:
         """Lowers `nearest` where a centre is nearer.
 
         Args:
             candidates: (n, D).
             centres: (m, D).
-            nearest: float64 (n,), in and out: squared distances, unscaled, as `squared_distances` computes them.
+            nearest: float64 (n,), in and out: squared distances, unscaled, as `squared_distances` computes
+                them.
         """
         rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
@@ -186,9 +199,7 @@ class Frame:
         rows = np.flatnonzero(lowest < below)
         if precision in self.exact:
             return rows, least[rows]
-        width = 2 * self.slack(precision) * (candidates.norms[rows] + centres.norms.max(initial=0.0))
-        width += 2 * self._underflow(precision)
-        limits = np.minimum(below[rows], lowest[rows] + width)
+        limits = np.minimum(below, lowest + self.uncertainty(candidates, centres))[rows]
         hits, columns = np.nonzero(products[rows] <= np.nextafter(limits.astype(precision), np.inf)[:, None])
         return rows[hits], columns
 
@@ -201,7 +212,8 @@ def _largest(array: Features) -> float:
 
 
 def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset[type]:
-    """Returns the precisions in which every product and sum over `arrays` is an integer that fits the significand.
+    """Returns the precisions in which every product and sum over `arrays` is an integer that fits the
+    significand.
 
     True of small integers, bits and quantised features, where ties are many: there nothing needs settling.
     """

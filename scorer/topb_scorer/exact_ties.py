@@ -13,7 +13,8 @@ _UNIT = 2.0**149
 
 
 def near_ties(width: int) -> float:
-    """Returns how far apart, relatively, two computed squared distances lie that may be equal or the other way round."""
+    """Returns how far apart, relatively, two computed squared distances lie that may be equal or the other
+    way round."""
     return 4 * relative_error(width)
 
 
@@ -26,7 +27,8 @@ def exact_squared_distance(x: Features, y: Features) -> int:
 class ExactDistances:
     """Exact squared distances to the nearest centre, for the few candidates that need one.
 
-    What was found is kept, so that a candidate which stays tied from pick to pick is only held against new centres.
+    What was found is kept, so that a candidate which stays tied from pick to pick is only held against new
+    centres.
     """
 
     def __init__(self, frame: Frame, centre_rows: Callable[[int, int], Features]) -> None:
@@ -35,12 +37,14 @@ class ExactDistances:
         self._found: dict[int, tuple[int, int]] = {}
 
     def farthest(self, candidates: Indices, rows: Features, nearest: Doubles, centres: int) -> int:
-        """Returns the position in `candidates` of the one farthest from its nearest centre; of equals the first.
+        """Returns the position in `candidates` of the one farthest from its nearest centre; of equals the
+        first.
 
         Args:
             candidates: (n,) which rows of the pool these are, ascending.
             rows: float32 (n, D).
-            nearest: float64 (n,) their squared distances to the nearest centre, as `squared_distances` computes them.
+            nearest: float64 (n,) their squared distances to the nearest centre, as `squared_distances`
+                computes them.
             centres: how many centres there are, at least one.
         """
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])

@@ -1,18 +1,20 @@
-"""Exact k-center greedy: again and again the point of the pool that is farthest from all that was chosen before.
+"""Exact k-center greedy: again and again the point of the pool that is farthest from all that was chosen
+before.
 
-The method is Gonzalez, Clustering to minimize the maximum intercluster distance (1985); choosing what to label with
-it is Core-set: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018), algorithm 1. A
-batch that it picks leaves no point farther away than twice what the best possible batch would.
+The method is Gonzalez, Clustering to minimize the maximum intercluster distance (1985); choosing what to
+label with it is Core-set: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018),
+algorithm 1. A batch that it picks leaves no point farther away than twice what the best possible batch would.
 
 The usual loop computes b·N distances. This one computes few of them, and picks the same points:
 
-* Distances to the nearest centre only ever fall, so a stale one is an upper bound. A point is held against the
-  centres it has not seen only once it is among the farthest by its bound.
-* Points are brought up to date in blocks, as matrix products, which run ten times faster than passing over the pool
-  for each pick. Those of them that are still farther away than the bound of any other point form the *front*: as
-  long as the farthest of the front lies beyond that bound, it is the farthest of all, and nothing else is looked at.
-* float32 products only rule pairs out (`euclidean`). What is compared is float64; what float64 cannot tell apart is
-  compared in integers (`exact_ties`).
+* Distances to the nearest centre only ever fall, so a stale one is an upper bound. A point is held against
+  the centres it has not seen only once it is among the farthest by its bound.
+* Points are brought up to date in blocks, as matrix products, which run ten times faster than passing over
+  the pool for each pick. Those of them that are still farther away than the bound of any other point form the
+  *front*: as long as the farthest of the front lies beyond that bound, it is the farthest of all, and nothing
+  else is looked at.
+* float32 products only rule pairs out (`euclidean`). What is compared is float64; what float64 cannot tell
+  apart is compared in integers (`exact_ties`).
 """
 
 from __future__ import annotations
@@ -28,16 +30,18 @@ from topb_scorer.euclidean import (
     Features,
     Frame,
     Indices,
-    Placed,
     check_features,
     check_same_width,
     squared_distances,
 )
 from topb_scorer.exact_ties import ExactDistances, near_ties
+from topb_scorer.front_products import FrontProducts
 from topb_scorer.nearest_labelled import upper_bounds
 
-# On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any of these
-# cost 0 to 20 % more.
+# On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any of
+# these cost 0 to 20 % more.
+_FEW_CENTRES = 128
+"""Centres that are too few for a matrix product of their own."""
 _NARROWEST = 512
 """Rows that are brought up to date at once, at least; twice as many after fewer picks than `_FEW_PICKS`."""
 _FEW_PICKS = 64
@@ -45,10 +49,6 @@ _MANY_PICKS = 256
 """Half as many rows at once after more picks than this."""
 _WIDEST_FRONT = 8192
 """Rows that are held together to be picked from: 32 MiB at 512 dimensions."""
-_GRAM_ROWS = 128
-"""Rows of a front whose products with all of it are taken at once: enough for a matrix product."""
-_GRAM_SIZE = 2**24
-"""Products that are held at once: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class KCenterResult:
     indices: Indices
     """int64 (b,): rows of the pool, in pick order."""
     radii: Doubles
-    """float64 (b,): how far each pick was from its nearest centre when it was picked, Euclidean, in units of the
-    features; infinite for the first pick where nothing is labelled. Never rises: where it flattens out, more picks
-    cover little more."""
+    """float64 (b,): how far each pick was from its nearest centre when it was picked, Euclidean, in units of
+    the features; infinite for the first pick where nothing is labelled. Never rises: where it flattens out,
+    more picks cover little more."""
     approximate: bool = False
     """Whether this is `k_center_greedy_in_parts`, not the greedy sequence itself."""
 
@@ -68,14 +68,14 @@ class KCenterResult:
 def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: int = 0) -> KCenterResult:
     """Returns the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
-    Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones the lowest index.
-    Duplicates are points like any others: once one of them is picked the rest are at distance 0, and are only picked,
-    lowest index first, when all that is left is at distance 0. Where nothing is labelled the first pick is a row
-    drawn with `seed`; otherwise `seed` has no effect.
+    Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones the lowest
+    index. Duplicates are points like any others: once one of them is picked the rest are at distance 0, and
+    are only picked, lowest index first, when all that is left is at distance 0. Where nothing is labelled the
+    first pick is a row drawn with `seed`; otherwise `seed` has no effect.
 
-    Memory: 40 bytes a row of the pool and some blocks of rows, besides the features, which are read and never copied;
-    they may be memory-mapped. Only where more than a few thousand points that are no small integers tie for the
-    farthest are those held together.
+    Memory: 40 bytes a row of the pool and some blocks of rows, besides the features, which are read and never
+    copied; they may be memory-mapped. Only where more than a few thousand points that are no small integers
+    tie for the farthest are those held together.
 
     Args:
         pool: float32 (N, D), finite.
@@ -84,7 +84,8 @@ def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: in
         seed: draws the first pick where L is 0.
 
     Raises:
-        InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE or
+        InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE
+        or
             BUDGET_TOO_LARGE.
     """
     check_features(pool, "pool")
@@ -133,7 +134,8 @@ def check_budget(budget: int, size: int) -> None:
 
 @dataclass
 class _Cover:
-    """How far each row of the pool is from the nearest centre. The centres are the labelled rows, then the picks."""
+    """How far each row of the pool is from the nearest centre. The centres are the labelled rows, then the
+    picks."""
 
     pool: Features
     labelled: Features
@@ -143,7 +145,8 @@ class _Cover:
 
     def __post_init__(self) -> None:
         self.nearest: Doubles = np.full(len(self.pool), np.inf)
-        """Squared distance to the nearest centre: of all that a row has seen, and so an upper bound; −1 once picked."""
+        """Squared distance to the nearest centre: of all that a row has seen, and so an upper bound; −1 once
+        picked."""
         self.seen = np.zeros(len(self.pool), np.int32)
         """How many centres a row has been held against, from the first."""
         self.exact = ExactDistances(self.frame, self.centre_rows)
@@ -171,17 +174,18 @@ class _Cover:
         seen = self.seen[rows]
         first = 0
         while first < len(rows):
-            # One block holds rows that have missed about as many centres: at most twice as many as they need be held
-            # against, and many enough for a matrix product.
+            # One block holds rows that have missed about as many centres: at most twice as many as they need
+            # be held against, and many enough for a matrix product.
             missed = self.centres - seen[first]
-            last = first + int(np.searchsorted(seen[first:], seen[first] + missed // 2 + _GRAM_ROWS))
+            last = first + int(np.searchsorted(seen[first:], seen[first] + missed // 2 + _FEW_CENTRES))
             block = rows[first : min(last, first + ROWS_AT_ONCE)]
             self._hold_against(block, int(seen[first]))
             first += len(block)
 
     def _hold_against(self, rows: Indices, first: int) -> None:
         candidates = self.frame.place(self.pool[rows])
-        # A bound that no centre has been seen at, as the start's are, is not a distance: it could not be told from one.
+        # A bound that no centre has been seen at, as the start's are, is not a distance: it could not be told
+        # from one.
         nearest = np.where(self.seen[rows] > 0, self.nearest[rows], np.inf)
         for start in range(first, self.centres, ROWS_AT_ONCE):
             centres = self.frame.place(self.centre_rows(start, min(start + ROWS_AT_ONCE, self.centres)))
@@ -191,7 +195,8 @@ class _Cover:
 
 
 def _advance(cover: _Cover, width: int, budget: int) -> None:
-    """Brings the `width` farthest rows by their bounds up to date and picks from them while that is sure to be right."""
+    """Brings the `width` farthest rows by their bounds up to date and picks from them while that is sure to
+    be right."""
     candidates, bound, rival = _farthest(cover.nearest, width)
     if cover.nearest[candidates].max() <= 0:
         for row in np.flatnonzero(cover.nearest == 0)[: budget - len(cover.picks)]:
@@ -220,7 +225,8 @@ def _narrowed(
 
 
 def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
-    """Returns the `width` rows of largest bound, ascending; the bound of the next row; the first row that has it.
+    """Returns the `width` rows of largest bound, ascending; the bound of the next row; the first row that has
+    it.
 
     Of rows with equal bounds the first are taken.
     """
@@ -250,7 +256,7 @@ def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: 
     """
     frame, tolerance = cover.frame, cover.ties
     placed = frame.place(cover.pool[front])
-    gram = _Gram(frame, placed)
+    products = FrontProducts(frame, placed)
     nearest = cover.nearest[front]
     while len(cover.picks) < budget:
         winner = int(nearest.argmax())
@@ -265,31 +271,7 @@ def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: 
             )
         cover.pick(int(front[winner]), float(nearest[winner]))
         nearest[winner] = -1.0
-        near = gram.maybe_nearer(winner, nearest)
+        near = products.maybe_nearer(winner, nearest, likely=nearest)
         nearest[near] = np.minimum(nearest[near], squared_distances(placed.rows[near], placed.rows[winner]))
     cover.nearest[front] = nearest
     cover.seen[front] = cover.centres
-
-
-class _Gram:
-    """Products between the rows of a front, some rows at a time: those that are likely to be picked next."""
-
-    def __init__(self, frame: Frame, front: Placed) -> None:
-        self._frame = frame
-        self._front = front
-        self._at_once = max(1, min(_GRAM_ROWS, _GRAM_SIZE // len(front.rows), len(front.rows)))
-        self._held: dict[int, int] = {}
-
-    def maybe_nearer(self, row: int, nearest: Doubles) -> Indices:
-        """Returns the rows of the front that may be nearer to `row` than `nearest` says; no other is."""
-        if row not in self._held:
-            self._hold(row, nearest)
-        position = self._held[row]
-        limits = nearest * self._frame.scale**2 - self._offsets[position]
-        return np.flatnonzero((self._products[position] < limits) & (nearest > 0))
-
-    def _hold(self, row: int, nearest: Doubles) -> None:
-        likely = np.argpartition(nearest, -self._at_once)[-self._at_once :]
-        rows = np.unique(np.append(likely, row))
-        self._products, self._offsets = self._frame.lower_bounds(self._front.take(rows), self._front)
-        self._held = {int(held): position for position, held in enumerate(rows)}

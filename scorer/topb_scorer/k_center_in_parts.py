@@ -1,4 +1,5 @@
-"""K-center greedy over more features than fit in memory, or on one machine: within each part, then over the picks."""
+"""K-center greedy over more features than fit in memory, or on one machine: within each part, then over the
+picks."""
 
 from __future__ import annotations
 
@@ -24,19 +25,20 @@ def k_center_greedy_in_parts(
 ) -> KCenterResult:
     """Returns `budget` rows of the pool that `parts` make up, picked on two levels, marked as approximate.
 
-    Each part picks as many rows as the budget asks for, k-center greedily from `labelled`; k-center greedy over the
-    picks of all parts, again from `labelled`, then picks the result. No row of the pool is then farther from the
-    nearest pick or labelled row than 4 times what the best possible batch would leave (k-center greedy over all of
-    the pool: 2 times): each level adds at most twice that. This is the algorithm of Malkomes, Kusner, Chen,
-    Weinberger and Moseley, Fast distributed k-center clustering with outliers on massive data (NIPS 2015), section
-    3; picks of parts as composable core-sets are due to Indyk, Mahabadi, Mahdian and Mirrokni, Composable core-sets
-    for diversity and coverage maximization (PODS 2014).
+    Each part picks as many rows as the budget asks for, k-center greedily from `labelled`; k-center greedy
+    over the picks of all parts, again from `labelled`, then picks the result. No row of the pool is then
+    farther from the nearest pick or labelled row than 4 times what the best possible batch would leave
+    (k-center greedy over all of the pool: 2 times): each level adds at most twice that. This is the algorithm
+    of Malkomes, Kusner, Chen, Weinberger and Moseley, Fast distributed k-center clustering with outliers on
+    massive data (NIPS 2015), section 3; picks of parts as composable core-sets are due to Indyk, Mahabadi,
+    Mahdian and Mirrokni, Composable core-sets for diversity and coverage maximization (PODS 2014).
 
-    The result depends on how the pool is parted. Of a part no more than its picks is kept, b rows; so a part may be
-    a slice of a memory-mapped array, or be read when it is asked for.
+    The result depends on how the pool is parted. Of a part no more than its picks is kept, b rows; so a part
+    may be a slice of a memory-mapped array, or be read when it is asked for.
 
     Args:
-        parts: float32 (Nᵢ, D) arrays, finite; together the pool, in the order in which `indices` counts its rows.
+        parts: float32 (Nᵢ, D) arrays, finite; together the pool, in the order in which `indices` counts its
+            rows.
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to ΣNᵢ.
         seed: draws the first pick of each level where L is 0.
@@ -44,7 +46,8 @@ def k_center_greedy_in_parts(
 
     Raises:
         InvalidRequestError: as `k_center_greedy`; of a part that is at fault the message tells which.
-        LimitExceededError: with reason FEATURES_OVER_LIMIT. Fewer parts, or a smaller budget, keep fewer rows.
+        LimitExceededError: with reason FEATURES_OVER_LIMIT. Fewer parts, or a smaller budget, keep fewer
+        rows.
     """
     check_features(labelled, "labelled")
     check_budget(budget, budget)
@@ -55,7 +58,7 @@ def k_center_greedy_in_parts(
         kept_bytes += min(budget, len(part)) * part.itemsize * part.shape[1]
         if kept_bytes > max_kept_bytes:
             raise LimitExceededError(
-                f"the picks of the first {number + 1} parts take {kept_bytes} bytes and {max_kept_bytes} are allowed; "
+                f"the picks of the first {number + 1} parts take {kept_bytes} bytes, over {max_kept_bytes}; "
                 "make fewer, larger parts, ask for fewer rows or raise the limit",
                 reason="FEATURES_OVER_LIMIT",
                 bytes=kept_bytes,

@@ -1,9 +1,10 @@
 """How far each row of the pool is, at most, from the nearest labelled row: where k-center greedy starts.
 
-Greedy needs the farthest points' distances exactly, and of everyone else only that they are not the farthest. So the
-labelled rows are put into an inverted file (FAISS), √L lists of √L rows, and each row of the pool is held against the
-nearest two lists: some 3√L distances instead of L. On features of CIFAR-10, a tenth of it labelled, one row in ten
-has to be held against all of the labelled rows after that, to pick a twentieth of the pool.
+Greedy needs the farthest points' distances exactly, and of everyone else only that they are not the farthest.
+So the labelled rows are put into an inverted file (FAISS), √L lists of √L rows, and each row of the pool is
+held against the nearest two lists: some 3√L distances instead of L. On features of CIFAR-10, a tenth of it
+labelled, one row in ten has to be held against all of the labelled rows after that, to pick a twentieth of
+the pool.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _ITERATIONS = 4
 
 
 def upper_bounds(pool: Features, labelled: Features, frame: Frame) -> Doubles:
-    """Returns float64 (N,): no row of `pool` is farther from its nearest labelled row, squared Euclidean distance.
+    """Returns float64 (N,): no row of `pool` is farther from its nearest labelled row, squared Euclidean
+    distance.
 
     A bound may be infinite; all are where there is little to gain, or where float32 would overflow.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from topb_scorer.durable import publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
 NOT_FINITE = "SCORE_NOT_FINITE"
+
+_SUFFIX = ".parquet"
 
 SCHEMA = pa.schema(
     {
@@ -87,11 +91,30 @@ def scored_rows(
     )
 
 
-class ScoreLog:
-    """A directory of finished shards."""
+class AlteredShardError(Exception):
+    """A committed shard is torn or was altered: it is to be discarded, and scored again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, identity: str) -> None:
+        super().__init__(f"shard {identity} of the score log is torn or was altered")
+        self.identity = identity
+
+
+class ScoreLog:
+    """A directory of finished shards, one file each, named by the shard and by the digest of what is in it.
+
+    Several processes may commit to one log. A shard's rows follow from the shard and the model alone, so that
+    of two who commit the same shard it does not matter who is first.
+    """
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        """Takes the log's directory, and makes it where it is not there.
+
+        Args:
+            directory: of this log alone.
+            durable: whether a committed shard survives a power loss; a log that is thrown away need not.
+        """
         self._directory = directory
+        self._durable = durable
         directory.mkdir(parents=True, exist_ok=True)
 
     def commit(self, identity: str, parts: Iterable[ScoredRows]) -> None:
@@ -100,22 +123,97 @@ class ScoreLog:
         Raises:
             OSError: the directory cannot be written to.
         """
-        batches = [_record_batch(part) for part in parts]
-        table = pa.Table.from_batches(batches, SCHEMA)
-        publish_file(self._path(identity), lambda path: pq.write_table(table, path, compression="zstd"))
+        table = pa.Table.from_batches([_record_batch(part) for part in parts], SCHEMA)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue().to_pybytes()
+        path = self._shelf(identity) / f"{identity}-{_digest(content)}{_SUFFIX}"
+        if self._durable:
+            publish_file(path, lambda beside: beside.write_bytes(content))
+        else:
+            path.write_bytes(content)
 
     def holds(self, identity: str) -> bool:
         """Whether the shard was committed."""
-        return self._path(identity).is_file()
+        return self._path(identity) is not None
+
+    def identities(self) -> list[str]:
+        """The committed shards, in the order of their names."""
+        return sorted({path.name.rpartition("-")[0] for path in self._directory.rglob(f"*{_SUFFIX}")})
+
+    def rows(self, identities: Iterable[str]) -> int:
+        """How many rows the committed shards have in all.
+
+        Raises:
+            AlteredShardError: one of them cannot be read.
+        """
+        return sum(self._row_count(identity) for identity in identities)
 
     def read(self, identities: Iterable[str]) -> Iterator[ScoredRows]:
-        """The rows of committed shards, one shard at a time."""
-        for identity in identities:
-            # One thread: the order of rows, and of everything after, is that of the file.
-            yield _scored_rows_of(pq.read_table(self._path(identity), schema=SCHEMA, use_threads=False))
+        """The rows of committed shards, one shard at a time.
 
-    def _path(self, identity: str) -> Path:
-        return self._directory / f"{identity}.parquet"
+        Raises:
+            AlteredShardError: one of them is not as it was committed.
+        """
+        for identity in identities:
+            content = self._content(identity)
+            # One thread: the order of rows, and of everything after, is that of the file.
+            table = pq.read_table(pa.BufferReader(content), schema=SCHEMA, use_threads=False)
+            yield _scored_rows_of(table)
+
+    def verify(self, identity: str) -> bool:
+        """Whether a committed shard is as it was committed."""
+        try:
+            self._content(identity)
+        except AlteredShardError:
+            return False
+        return True
+
+    def discard(self, identity: str) -> None:
+        """Removes a shard, so that it is scored again."""
+        for path in self._files(identity):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the whole log."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _content(self, identity: str) -> bytes:
+        path = self._path(identity)
+        if path is None:
+            raise AlteredShardError(identity)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise AlteredShardError(identity) from None
+        if _digest(content) != path.stem.rpartition("-")[2]:
+            raise AlteredShardError(identity)
+        return content
+
+    def _row_count(self, identity: str) -> int:
+        path = self._path(identity)
+        try:
+            return 0 if path is None else int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException):
+            raise AlteredShardError(identity) from None
+
+    def _path(self, identity: str) -> Path | None:
+        # Two files of one shard hold scores of two devices; either will do, the same one each time.
+        return min(self._files(identity), default=None)
+
+    def _files(self, identity: str) -> list[Path]:
+        return list(self._shelf(identity, make=False).glob(f"{identity}-*{_SUFFIX}"))
+
+    def _shelf(self, identity: str, *, make: bool = True) -> Path:
+        # A log may hold very many shards; the end of an identity spreads them evenly.
+        shelf = self._directory / identity[-2:]
+        if make and not shelf.is_dir():
+            shelf.mkdir(exist_ok=True)
+        return shelf
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _record_batch(rows: ScoredRows) -> pa.RecordBatch:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +17,18 @@ from topb.results import Accounts, Pick, SelectionResult, SkippedRow
 
 from topb_scorer.distinct_ids import DistinctIds
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import InvalidRequestError, LimitExceededError
+from topb_scorer.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    SelectionCancelledError,
+    UnreadablePoolError,
+)
 from topb_scorer.pools.pool import Shard
 from topb_scorer.ranking import Candidate, TopB
-from topb_scorer.score_log import ScoredRows, ScoreLog
+from topb_scorer.score_log import AlteredShardError, ScoredRows, ScoreLog
 from topb_scorer.strategies import DEFAULT_STRATEGY, names, pointwise
+
+_log = logging.getLogger(__name__)
 
 MAX_BUDGET = 1_000_000
 SKIPPED_EXAMPLES = 20
@@ -89,45 +97,78 @@ def select_from_shards(
     *,
     cancelled: threading.Event,
     on_rows: Callable[[int], None] | None = None,
-    on_commit: Callable[[Shard], None] | None = None,
-    scratch: Path | None = None,
 ) -> SelectionResult:
     """Scores the shards into a score log of its own, selects from it, and removes it.
+
+    Args and errors are those of `select_into_log`.
+    """
+    with tempfile.TemporaryDirectory(prefix="topb-") as directory:
+        log = ScoreLog(Path(directory), durable=False)
+        return select_into_log(spec, engine, shards, log, cancelled=cancelled, on_rows=on_rows)
+
+
+def select_into_log(
+    spec: SelectionSpec,
+    engine: LocalEngine,
+    shards: Iterable[Shard | None],
+    log: ScoreLog,
+    *,
+    rereadable: bool = True,
+    cancelled: threading.Event,
+    on_rows: Callable[[int], None] | None = None,
+    on_commit: Callable[[Shard], None] | None = None,
+    on_complete: Callable[[int], None] | None = None,
+) -> SelectionResult:
+    """Scores what the log does not hold yet, and selects from the log.
 
     Args:
         spec: what to select.
         engine: scores.
-        shards: as `score_shards` takes them.
+        shards: the pool; as `score_shards` takes them where it is not rereadable.
+        log: of the engine's model; holds what was scored before, and will hold all.
+        rereadable: whether shards can be read again, as those of a pool at a URI can. Otherwise all that the
+            log holds is the pool, and `shards` is what comes on top.
         cancelled: stops the work within one batch.
-        on_rows: called with the number of rows scored since the last call.
+        on_rows: called with the number of rows done since the last call, those in the log already included.
         on_commit: called once a shard is in the log.
-        scratch: where the log stands meanwhile; None: the system's temporary directory.
+        on_complete: called with the number of shards once the log holds the whole pool.
 
     Raises:
         InvalidRequestError: the model cannot serve the strategy.
         SelectionCancelledError: `cancelled` was set.
-        UnreadablePoolError: a shard cannot be read to its end.
+        UnreadablePoolError: a shard cannot be read to its end, or not read again though its scores are lost.
     """
     started = time.monotonic()
     check_strategy_served(spec, engine.bundle.model_id, engine.bundle.strategies)
-    with tempfile.TemporaryDirectory(prefix="topb-", dir=scratch) as directory:
-        log = ScoreLog(Path(directory))
-        # Not the shards themselves: those of a stream hold its images.
-        committed: list[tuple[str, int]] = []
-
-        def commit(shard: Shard) -> None:
-            committed.append((shard.identity, shard.rows))
-            if on_commit is not None:
-                on_commit(shard)
-
-        def count(rows: int) -> None:
-            if on_rows is not None:
-                on_rows(rows)
-
-        engine.fill(log, shards, cancelled=cancelled, on_rows=count, on_commit=commit)
-        rows = sum(shard_rows for _, shard_rows in committed)
-        identities = [identity for identity, _ in committed]
-        picks, accounts = select_from_log(spec, log.read(identities), rows=rows, scratch=Path(directory))
+    report = on_rows or _ignore
+    known = _known(shards) if rereadable else None
+    if known is None:
+        engine.fill(log, shards, cancelled=cancelled, on_rows=report, on_commit=on_commit or _ignore)
+    while True:
+        if known is not None:
+            missing = [shard for shard in known if not log.holds(shard.identity)]
+            report(sum(shard.rows for shard in known) - sum(shard.rows for shard in missing))
+            engine.fill(log, missing, cancelled=cancelled, on_rows=report, on_commit=on_commit or _ignore)
+        identities = log.identities() if known is None else [shard.identity for shard in known]
+        if on_complete is not None:
+            on_complete(len(identities))
+        try:
+            with tempfile.TemporaryDirectory(prefix="topb-") as scratch:
+                picks, accounts = select_from_log(
+                    spec,
+                    _until(cancelled, log.read(identities)),
+                    rows=log.rows(identities),
+                    scratch=Path(scratch),
+                )
+            break
+        except AlteredShardError as error:
+            if known is None:
+                raise UnreadablePoolError(
+                    f"the scores of chunk {error.identity} are lost; send the pool under a new request id",
+                    reason="STREAM_SCORES_LOST",
+                ) from error
+            _log.warning("%s; it is scored again", error)
+            log.discard(error.identity)
     return SelectionResult(
         picks=picks,
         accounts=accounts,
@@ -203,3 +244,20 @@ def _pick(rank: int, candidate: Candidate) -> Pick:
         probability=candidate.probability,
         entropy=candidate.entropy,
     )
+
+
+def _known(shards: Iterable[Shard | None]) -> list[Shard]:
+    """The shards of a pool that is known beforehand, each identity once."""
+    by_identity = {shard.identity: shard for shard in shards if shard is not None}
+    return list(by_identity.values())
+
+
+def _until(cancelled: threading.Event, parts: Iterable[ScoredRows]) -> Iterator[ScoredRows]:
+    for part in parts:
+        if cancelled.is_set():
+            raise SelectionCancelledError
+        yield part
+
+
+def _ignore(_: object) -> None:
+    """Stands where nobody wants to be told."""

@@ -327,26 +327,39 @@ def once_free(select: Callable[[], topb.SelectionResult]) -> topb.SelectionResul
     raise AssertionError("the place was not freed")
 
 
-def test_more_selections_than_the_server_runs_are_told_when_to_try_again(data: Path) -> None:
+def test_a_stream_that_finds_the_server_busy_is_told_when_to_try_again(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
         topb.Client(server.address) as client,
+        grpc.insecure_channel(server.address) as channel,
     ):
         started = threading.Event()
 
         def rows() -> Iterator[tuple[str, bytes]]:
             started.set()
-            yield from slow_rows(2.0)
+            yield from slow_rows(1.0)
 
         first = threading.Thread(target=lambda: client.select_batch(rows(), 3, timeout=30))
         first.start()
         assert started.wait(10)
-        with pytest.raises(topb.ServerUnavailableError) as caught:
-            client.select_batch(data / "pool.parquet", 3, timeout=30)
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.SelectBatchFromStream(iter([START])))
+        waited_for_its_turn = client.select_batch(data / "pool.parquet", 3, timeout=30)
         first.join()
-    assert caught.value.reason == "SELECTIONS_BUSY"
-    assert caught.value.retry_delay == 5.0
+    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SELECTIONS_BUSY")
+    assert retry_seconds(caught.value) == 5
+    assert len(waited_for_its_turn.ids) == 3
+
+
+def retry_seconds(error: grpc.RpcError) -> float:
+    """What an error says of when to try again."""
+    status = rpc_status.from_call(error)
+    assert status is not None
+    info = error_details_pb2.RetryInfo()
+    assert status.details[1].Unpack(info)
+    return info.retry_delay.ToTimedelta().total_seconds()
 
 
 def test_a_server_that_drains_finishes_what_runs(data: Path) -> None:
@@ -370,27 +383,23 @@ def test_a_server_that_drains_finishes_what_runs(data: Path) -> None:
 def test_a_server_whose_grace_ends_says_unavailable_and_when_to_try_again(data: Path) -> None:
     with (
         running_server(data / "models", data, options=("--grace-seconds=0.2",)) as server,
-        topb.Client(server.address) as client,
+        grpc.insecure_channel(server.address) as channel,
     ):
-        started = threading.Event()
 
-        def rows() -> Iterator[tuple[str, bytes]]:
-            started.set()
-            yield from slow_rows()
+        def requests() -> Iterator[Request]:
+            yield START
+            for seq in range(1000):
+                if seq == 20:
+                    server.process.send_signal(signal.SIGTERM)
+                yield encoded_chunk(seq, ids=(f"row-{seq}",))
+                time.sleep(0.02)
 
-        def stop() -> None:
-            assert started.wait(10)
-            time.sleep(0.3)
-            server.process.send_signal(signal.SIGTERM)
-
-        stopping = threading.Thread(target=stop)
-        stopping.start()
-        with pytest.raises(topb.ServerUnavailableError) as caught:
-            client.select_batch(rows(), 3, timeout=30)
-        stopping.join()
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.SelectBatchFromStream(requests()))
         assert server.process.wait(10) == 0
-    assert caught.value.reason == "SERVER_DRAINING"
-    assert caught.value.retry_delay is not None
+    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
+    assert retry_seconds(caught.value) == 5
 
 
 def test_a_taken_address_is_an_error_at_the_start(server: RunningServer, data: Path) -> None:

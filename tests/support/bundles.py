@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,23 +52,55 @@ def convolutional_graph(
     return _model(nodes, initializers, height, width, classes, features)
 
 
-def null_graph(*, height: int = 16, width: int = 16) -> bytes:
-    """A graph that does next to nothing: scores are the first pixel's red."""
+def deep_graph(*, height: int = 32, width: int = 32, classes: int = 10, seed: int = 0) -> bytes:
+    """A graph large enough for the kernels that small ones do not reach: four convolutions, 512 features."""
+    rng = np.random.default_rng(seed)
     nodes = [
-        helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["pixel"]),
-        helper.make_node("Cast", ["pixel"], ["red"], to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["red", "flat"], ["score"]),
-        helper.make_node("Reshape", ["red", "column"], ["features"]),
-        helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "scale"], ["unit"]),
+        helper.make_node("Transpose", ["unit"], ["active0"], perm=[0, 3, 1, 2]),
     ]
     initializers = [
-        numpy_helper.from_array(np.array([0, 0, 0], np.int64), "starts"),
-        numpy_helper.from_array(np.array([1, 1, 1], np.int64), "ends"),
-        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
-        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
-        numpy_helper.from_array(np.array([-1, 1], np.int64), "column"),
+        numpy_helper.from_array(np.array(128.0, np.float32), "scale"),
+        numpy_helper.from_array(np.array([1], np.int64), "last"),
     ]
-    return _model(nodes, initializers, height, width, classes=1, features=1)
+
+    def weights(name: str, *shape: int) -> str:
+        drawn = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+        initializers.append(numpy_helper.from_array(drawn, name))
+        return name
+
+    channels = (3, 24, 48, 48, 64)
+    for i, (before, after) in enumerate(pairwise(channels)):
+        kernel = weights(f"kernel{i}", after, before, 3, 3)
+        stride = [1, 1] if i == 2 else [2, 2]
+        nodes += [
+            helper.make_node("Conv", [f"active{i}", kernel], [f"conv{i}"], pads=[1, 1, 1, 1], strides=stride),
+            helper.make_node("Relu", [f"conv{i}"], [f"active{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("Flatten", [f"active{len(channels) - 1}"], ["flat"]),
+        helper.make_node(
+            "Gemm", ["flat", weights("dense", 512, 64 * (height // 8) * (width // 8))], ["hidden"], transB=1
+        ),
+        helper.make_node("Relu", ["hidden"], ["features"]),
+        helper.make_node("Gemm", ["features", weights("class_weights", classes, 512)], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Gemm", ["features", weights("score_weights", 1, 512)], ["score_logits"], transB=1),
+        helper.make_node("Sigmoid", ["score_logits"], ["score_column"]),
+        helper.make_node("Squeeze", ["score_column", "last"], ["score"]),
+    ]
+    return _model(nodes, initializers, height, width, classes, features=512)
+
+
+def reciprocal_graph(*, height: int = 16, width: int = 16) -> bytes:
+    """A graph whose score is one over the first pixel's red: infinite where that is 0."""
+    return _first_red_graph([helper.make_node("Reciprocal", ["red"], ["value"])], height=height, width=width)
+
+
+def null_graph(*, height: int = 16, width: int = 16) -> bytes:
+    """A graph that does next to nothing: scores are the first pixel's red."""
+    return _first_red_graph([helper.make_node("Identity", ["red"], ["value"])], height=height, width=width)
 
 
 def write_bundle(
@@ -119,6 +152,25 @@ def write_bundle(
         manifest.files.add(name=name, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
     (path / "manifest.json").write_text(json_format.MessageToJson(manifest), encoding="utf-8")
     return path
+
+
+def _first_red_graph(between: list[onnx.NodeProto], *, height: int, width: int) -> bytes:
+    nodes = [
+        helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["pixel"]),
+        helper.make_node("Cast", ["pixel"], ["red"], to=TensorProto.FLOAT),
+        *between,
+        helper.make_node("Reshape", ["value", "flat"], ["score"]),
+        helper.make_node("Reshape", ["red", "column"], ["features"]),
+        helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array([0, 0, 0], np.int64), "starts"),
+        numpy_helper.from_array(np.array([1, 1, 1], np.int64), "ends"),
+        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
+        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
+        numpy_helper.from_array(np.array([-1, 1], np.int64), "column"),
+    ]
+    return _model(nodes, initializers, height, width, classes=1, features=1)
 
 
 def _model(

@@ -105,9 +105,10 @@ class CoTraining:
     def update_assistant(self, batch: Batch) -> Tensor:
         """Line 11: one step of the assistant, and of nothing else, down eq. 9; returns the loss, ()."""
         with torch.no_grad():
-            latent, log_variance = self.vae.encode(batch.features)  # (2n + u, Z) each
-            if self._config.latent_for_assistant == "sample":
-                latent = sample(latent, log_variance, self._noise)
+            if self._config.latent_for_assistant == "mean":
+                latent = self.vae.encode_mean(batch.features)  # (2n + u, Z)
+            else:
+                latent = sample(*self.vae.encode(batch.features), self._noise)  # (2n + u, Z)
         labelled, unlabelled = batch.split(self.assistant(latent, batch.probabilities))  # (2n), (u)
         loss = torch.zeros((), device=labelled.device)
         if self._config.adversary:

@@ -60,12 +60,22 @@ class UnlabelledSet:
     """Rows that could not be decoded, by reason."""
 
 
+def open_images(path: Path) -> Pool:
+    """Opens Parquet or an image folder without reading an image.
+
+    Raises:
+        ScorerError: nothing is there, or it cannot be read as a pool.
+    """
+    # A training run reads with its caller's own rights.
+    return open_pool(str(path), roots=AllowedRoots.anywhere())
+
+
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
     """Returns what the model will take for one image: as configured, else by the labelled images' sizes."""
     resize = ResizeRule(config.resize)
     if config.height is not None and config.width is not None:
         return ImageInput(config.height, config.width, resize)
-    size = _common_small_size(_open(labelled))
+    size = _common_small_size(open_images(labelled))
     return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), resize)
 
 
@@ -115,7 +125,7 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
         InvalidDataError: nothing unlabelled is left.
         ScorerError: nothing is there, or it cannot be read as a pool.
     """
-    pool = _open(path)
+    pool = open_images(path)
     left_out: Counter[str] = Counter()
     fresh = _unlabelled(_items(pool), labelled, left_out)
     ids, images, skipped = _decode(fresh, pool.rows, target, "pool", progress)
@@ -129,11 +139,6 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
     return UnlabelledSet(
         ids, images, left_out["labelled"], left_out["duplicate"], dict(sorted(reasons.items()))
     )
-
-
-def _open(path: Path) -> Pool:
-    # A training run reads with its caller's own rights.
-    return open_pool(str(path), roots=AllowedRoots.anywhere())
 
 
 def _items(pool: Pool) -> Iterator[PoolItem]:
@@ -164,7 +169,7 @@ def _read_with_labels(
     path: Path, target: ImageInput, known: Sequence[str] | None, what: str, progress: bool
 ) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, str], list[str] | None]:
     """Returns ids, images, class name by id, and the classes that the files declare, if they do."""
-    pool = _open(path)
+    pool = open_images(path)
     files = parquet_files(path)
     # Before the images, so that a missing column shows at once.
     names, declared = read_class_names(files, known) if files else ({}, None)

@@ -42,7 +42,9 @@ def run(argv: Sequence[str]) -> int:
         default_model=arguments.default_model,
         grace_seconds=arguments.grace_seconds,
         max_concurrent_selections=arguments.max_concurrent_selections,
-        scratch=arguments.scratch,
+        state=arguments.state,
+        catalog_url=arguments.catalog_url,
+        lease_seconds=arguments.lease_seconds,
     )
     host = arguments.listen.rpartition(":")[0]
 
@@ -74,7 +76,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--decode-threads", type=_at_least(1), help="default: all cores")
     parser.add_argument("--max-concurrent-selections", type=_at_least(1), default=2)
     parser.add_argument("--grace-seconds", type=float, default=30.0, help="for what runs at SIGTERM")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="for score logs; default: the system's")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keeps scores, results and selections under way; default: a temporary one, gone with the server",
+    )
+    parser.add_argument(
+        "--catalog-url",
+        default="",
+        metavar="URL",
+        help="postgresql+psycopg://… for several servers on one state; default: SQLite in the state directory",
+    )
+    parser.add_argument(
+        "--lease-seconds",
+        type=float,
+        default=15.0,
+        help="how long a server may be silent before others take its selections up",
+    )
     return parser
 
 

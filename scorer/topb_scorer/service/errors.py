@@ -19,6 +19,7 @@ from topb_scorer.errors import (
     NotFoundError,
     ScorerError,
     SelectionCancelledError,
+    UnavailableError,
     UnreadablePoolError,
 )
 
@@ -38,14 +39,6 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
     UnreadablePoolError: grpc.StatusCode.FAILED_PRECONDITION,
     SelectionCancelledError: grpc.StatusCode.CANCELLED,
 }
-
-
-class UnavailableError(ScorerError):
-    """The server cannot take this now; another try later, or at another server, may do."""
-
-    def __init__(self, message: str, *, reason: str, retry_seconds: float) -> None:
-        super().__init__(message, reason=reason)
-        self.retry_seconds = retry_seconds
 
 
 async def abort(context: Context, error: Exception) -> NoReturn:

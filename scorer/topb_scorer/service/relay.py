@@ -1,9 +1,8 @@
-"""Runs a selection in a worker thread and tells an event loop how it goes."""
+"""Tells an event loop how a worker thread's selection goes."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -11,8 +10,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from topb.progress import Progress
-from topb.results import SelectionResult
-
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
 
@@ -26,21 +23,16 @@ class ChunkScored:
     seq: int
 
 
-Event = Progress | ChunkScored | SelectionResult
-
-
 class SelectionRelay:
     """The link between one selection's worker thread and the coroutine that answers its caller.
 
     Of progress only the latest is kept, so a caller that is slow to read holds no memory.
     """
 
-    def __init__(self, total: int, cancelled: threading.Event) -> None:
-        self.cancelled = cancelled
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._started = time.monotonic()
-        self._total = total
         self._read = 0
         self._reported = 0.0
         self._progress: Progress | None = None
@@ -52,7 +44,7 @@ class SelectionRelay:
         elapsed = time.monotonic() - self._started
         if elapsed - self._reported >= _PROGRESS_SECONDS:
             self._reported = elapsed
-            self._progress = Progress(read=self._read, total=self._total, elapsed_seconds=elapsed)
+            self._progress = Progress(read=self._read, total=0, elapsed_seconds=elapsed)
             self._wake()
 
     def on_commit(self, shard: Shard) -> None:
@@ -62,14 +54,13 @@ class SelectionRelay:
             self._wake()
 
     async def events(
-        self, executor: Executor, work: Callable[[SelectionRelay], SelectionResult]
-    ) -> AsyncGenerator[Event, None]:
-        """Runs `work` on the executor; yields what it tells, and its result last.
+        self, executor: Executor, work: Callable[[], object], stop: Callable[[], None]
+    ) -> AsyncGenerator[Progress | ChunkScored, None]:
+        """Runs `work` on the executor and yields what it tells until it has ended.
 
-        However this ends, the worker has stopped when it does.
+        However this generator ends, the worker has ended when it does: `stop` is called to see to that.
         """
-        job = executor.submit(work, self)
-        future = asyncio.wrap_future(job)
+        future = self._loop.run_in_executor(executor, work)
         future.add_done_callback(lambda _: self._changed.set())
         try:
             while not future.done():
@@ -80,16 +71,11 @@ class SelectionRelay:
                 if self._progress is not None:
                     progress, self._progress = self._progress, None
                     yield progress
-            result = await future
             while self._scored:
                 yield self._scored.popleft()
-            yield result
         finally:
-            self.cancelled.set()
-            # A worker that never started is taken back; one that runs sees the flag within a batch.
-            if not job.cancel():
-                await asyncio.wait([future])
-                future.exception()
+            stop()
+            await asyncio.wait([future])
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._changed.set)

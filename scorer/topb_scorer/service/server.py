@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import secrets
 import signal
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
-from topb_scorer.catalog import EngineCache, ModelCatalog
+from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.errors import NotFoundError, ScorerError
-from topb_scorer.service.admission import Admission
+from topb_scorer.selection_host import SelectionHost
 from topb_scorer.service.model_service import ModelService
+from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.selection_service import SelectionService
 from topb_scorer.service.settings import ServerSettings
+from topb_scorer.state import State
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +35,7 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 5.0
+_WAITING_THREADS = 64
 
 
 class ListenError(ScorerError):
@@ -42,15 +52,31 @@ class Server:
             NotFoundError: there is no models directory, or no such default model.
             BundleError: the default model is torn or altered.
             DeviceError: the device cannot be used.
+            OSError: the state directory cannot be written to.
+            UnavailableError: the catalog cannot be reached.
         """
         self._settings = settings
-        self._catalog = ModelCatalog(settings.models, default_model=settings.default_model)
+        self._models = ModelCatalog(settings.models, default_model=settings.default_model)
         self._engines = EngineCache(settings.engine)
-        self._admission = Admission(settings.max_concurrent_selections)
         try:
-            self._engines.get(self._catalog.get(""))
+            self._engines.get(self._models.get(""))
         except NotFoundError as error:
             _log.warning("%s", error)
+        self._open = ExitStack()
+        directory = settings.state
+        if directory is None:
+            directory = Path(self._open.enter_context(TemporaryDirectory(prefix="topb-state-")))
+            _log.warning("no --state: what is scored and selected goes with this server")
+        self._state = State.open(directory, settings.catalog_url)
+        self._open.callback(self._state.catalog.close)
+        self._requests = SelectionRequests(settings, self._models, self._engines, self._state)
+        self._host = SelectionHost(
+            self._state,
+            self._requests.job_of,
+            owner=f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(4)}",
+            max_concurrent=settings.max_concurrent_selections,
+            lease_seconds=settings.lease_seconds,
+        )
 
     async def start(self) -> int:
         """Listens, turns healthy, and returns the port.
@@ -67,9 +93,11 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        selection = SelectionService(settings, self._catalog, self._engines, self._admission)
+        selection = SelectionService(
+            settings, self._models, self._engines, self._state, self._host, self._requests
+        )
         selection_pb2_grpc.add_SelectionServiceServicer_to_server(selection, self._server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._catalog), self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._models), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (SELECTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -83,17 +111,29 @@ class Server:
         await self._server.start()
         for service in ("", SELECTION_SERVICE, MODEL_SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._taking_up = asyncio.create_task(self._take_up())
         return port
 
     async def drain(self) -> None:
         """Turns unhealthy, admits no more, gives what runs its grace, then stops it with UNAVAILABLE."""
         await self._health.enter_graceful_shutdown()
-        self._admission.drain()
+        self._taking_up.cancel()
+        self._host.drain()
         deadline = asyncio.get_running_loop().time() + self._settings.grace_seconds
-        while self._admission.running and asyncio.get_running_loop().time() < deadline:
+        while self._host.running and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
-        self._admission.interrupt()
+        await asyncio.to_thread(self._host.interrupt)
         await self._server.stop(_CANCEL_SECONDS)
+        await asyncio.to_thread(self._open.close)
+
+    async def _take_up(self) -> None:
+        """Now and then looks for selections that wait for a server."""
+        while True:
+            try:
+                await asyncio.to_thread(self._host.take_up)
+            except ScorerError as error:
+                _log.warning("%s", error)
+            await asyncio.sleep(self._settings.lease_seconds / 4)
 
 
 async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) -> None:
@@ -106,6 +146,8 @@ async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) ->
     Raises:
         ScorerError: the server cannot start.
     """
+    # Threads that wait, for the catalog's disk or for room in a queue: more of them than there are cores.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WAITING_THREADS))
     server = Server(settings)
     port = await server.start()
     stopping = asyncio.Event()

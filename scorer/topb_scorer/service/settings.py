@@ -33,5 +33,10 @@ class ServerSettings:
     """Of any request; holds some three million excluded ids."""
     max_images_per_score_call: int = 256
     """Of one ScoreImages call."""
-    scratch: Path | None = None
-    """Where score logs stand while a selection runs; None: the system's temporary directory."""
+    state: Path | None = None
+    """Where score logs, results and selections under way are kept; None: a temporary directory, gone with the
+    server."""
+    catalog_url: str = ""
+    """Of the database of selections, as SQLAlchemy has it; empty: SQLite in the state directory."""
+    lease_seconds: float = 15.0
+    """How long a server of the same state may be silent before this one takes its selections up."""

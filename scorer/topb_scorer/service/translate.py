@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 from google.protobuf import duration_pb2
-from topb.results import Accounts, SelectionResult
+from topb.progress import Progress
+from topb.results import Accounts, Pick, SelectionResult
 from topb.v1 import model_pb2, selection_pb2
 
 from topb_scorer.bundle import Bundle
-from topb_scorer.errors import InvalidRequestError, LimitExceededError
+from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids
 from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.result_store import ResultStore
+from topb_scorer.selection_catalog import SelectionRecord, SelectionState
 from topb_scorer.selections import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 
-PICKS_A_PAGE = 5_000
+STATES = {
+    SelectionState.PENDING: selection_pb2.SELECTION_STATE_PENDING,
+    SelectionState.RUNNING: selection_pb2.SELECTION_STATE_RUNNING,
+    SelectionState.SUCCEEDED: selection_pb2.SELECTION_STATE_SUCCEEDED,
+    SelectionState.FAILED: selection_pb2.SELECTION_STATE_FAILED,
+    SelectionState.CANCELLED: selection_pb2.SELECTION_STATE_CANCELLED,
+}
 
 _FORMATS = {
     selection_pb2.POOL_FORMAT_UNSPECIFIED: None,
@@ -111,33 +120,62 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
     return ChunkShard(chunk.seq, ids, np.frombuffer(packed, np.uint8).reshape(-1, height, width, 3))
 
 
-def summary_message(result: SelectionResult) -> selection_pb2.SelectionSummary:
-    """All of the result but its picks."""
+def summary_message(result: SelectionResult, pick_count: int) -> selection_pb2.SelectionSummary:
+    """All of the result but its picks, which are so many."""
     return selection_pb2.SelectionSummary(
         model=result.model,
         strategy=result.strategy,
         seed=result.seed,
         budget=result.budget,
-        pick_count=len(result.picks),
+        pick_count=pick_count,
         accounts=_accounts_message(result.accounts),
         elapsed=duration_message(result.elapsed_seconds),
     )
 
 
-def pick_pages(result: SelectionResult) -> Iterator[selection_pb2.PickPage]:
-    """The picks in pages, in rank order."""
-    for start in range(0, len(result.picks), PICKS_A_PAGE):
-        page = selection_pb2.PickPage()
-        for pick in result.picks[start : start + PICKS_A_PAGE]:
-            page.picks.add(
-                id=pick.id,
-                rank=pick.rank,
-                score=pick.score,
-                predicted_class=pick.predicted_class,
-                probability=pick.probability,
-                entropy=pick.entropy,
-            )
-        yield page
+def pick_message(pick: Pick) -> selection_pb2.Pick:
+    """The pick as the service sends it."""
+    return selection_pb2.Pick(
+        id=pick.id,
+        rank=pick.rank,
+        score=pick.score,
+        predicted_class=pick.predicted_class,
+        probability=pick.probability,
+        entropy=pick.entropy,
+    )
+
+
+def selection_message(record: SelectionRecord, results: ResultStore) -> selection_pb2.Selection:
+    """The selection as the service lists it."""
+    message = selection_pb2.Selection(
+        id=record.id,
+        request_id=record.request_id,
+        state=STATES[record.state],
+        model=record.model,
+        strategy=record.strategy,
+        budget=record.budget,
+        pool_uri=record.pool_uri,
+        progress=progress_message(
+            Progress(read=record.read, total=record.total, elapsed_seconds=record.elapsed_seconds)
+        ),
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+    )
+    message.create_time.FromNanoseconds(round(record.created * 1e9))
+    message.update_time.FromNanoseconds(round(record.updated * 1e9))
+    if record.ended is not None:
+        message.end_time.FromNanoseconds(round(record.ended * 1e9))
+    if record.state is SelectionState.SUCCEEDED:
+        with suppress(NotFoundError):
+            message.summary.CopyFrom(summary_message(*results.read_summary(record.id)))
+    return message
+
+
+def progress_message(progress: Progress) -> selection_pb2.SelectionProgress:
+    """The progress as the service sends it."""
+    return selection_pb2.SelectionProgress(
+        read=progress.read, total=progress.total, elapsed=duration_message(progress.elapsed_seconds)
+    )
 
 
 def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:

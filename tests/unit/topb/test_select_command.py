@@ -134,7 +134,8 @@ def test_every_option_reaches_the_server(server, answer, capsys, tmp_path):
         path_column="f",
     )
     assert requests[1].spec.exclude == selection_pb2.Exclusion(uri="/labelled.parquet", column="name")
-    assert 0 < server.timeouts[0] <= 30
+    # gRPC rounds a deadline up on its way.
+    assert 25 < server.timeouts[0] < 31
 
 
 def test_csv_holds_every_pick(server, answer, tmp_path):
@@ -243,7 +244,7 @@ def engine(monkeypatch, tmp_path):
         def load(self):
             return select_batch
 
-    monkeypatch.setattr(select, "entry_points", lambda group, name: [Entry()])
+    monkeypatch.setattr(select, "entry_points", lambda **_: [Entry()])
     (tmp_path / "manifest.json").write_text('{"classes": ["cat", "dog"]}')
     return calls
 
@@ -288,7 +289,7 @@ def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch, capsys):
         def load(self):
             raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
-    monkeypatch.setattr(select, "entry_points", lambda group, name: [Entry()])
+    monkeypatch.setattr(select, "entry_points", lambda **_: [Entry()])
     assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b"]) == 2
     assert capsys.readouterr().err == (
         "error: topb select --bundle needs the scorer: pip install 'topb[scorer]' "

@@ -18,6 +18,12 @@ def encoded(count, size=100):
     return [(f"image-{row}", bytes([row % 256]) * size) for row in range(count)]
 
 
+def accepted(window=4, max_chunk_bytes=CHUNK):
+    return Response(
+        accepted=selection_pb2.StreamAccepted(model="m", window=window, max_chunk_bytes=max_chunk_bytes)
+    )
+
+
 @pytest.fixture
 def no_thread_is_left():
     yield
@@ -162,6 +168,40 @@ def test_an_error_of_the_server_stops_an_endless_pool(server, script):
     assert caught.value.reason == "CHECKSUM"
 
 
+def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server, script):
+    def serve(requests, context):
+        next(requests)
+        yield accepted(max_chunk_bytes=2**20)
+        script.abort(context, grpc.StatusCode.UNAVAILABLE, "going away", script.error_details("DRAINING"))
+
+    def slow_rows():
+        for row in itertools.count():
+            time.sleep(0.005)
+            yield row, b"x"
+
+    server.select_batch_from_stream = serve
+    with topb.Client(server.address) as client, pytest.raises(topb.ServerUnavailableError) as caught:
+        client.select_batch(slow_rows(), 1)
+    assert caught.value.reason == "DRAINING"
+
+
+def test_streams_that_ended_however_leave_no_thread(server, script):
+    server.select_batch_from_stream = lambda requests, context: script.StreamServer()(requests, context)
+    with topb.Client(server.address) as client:
+        client.select_batch(encoded(3), 1)
+        before = threading.active_count()
+        for _ in range(10):
+            client.select_batch(encoded(3), 1)
+            with pytest.raises(topb.InvalidRequestError):
+                client.select_batch(["no row"], 1)
+        # The server in this process may have started its remaining three workers.
+        for _ in range(100):
+            if threading.active_count() <= before + 3:
+                return
+            time.sleep(0.02)
+    pytest.fail(f"{threading.active_count() - before} threads more than before")
+
+
 class OwnError(Exception):
     pass
 
@@ -169,25 +209,26 @@ class OwnError(Exception):
 @pytest.mark.parametrize(
     "error", [OwnError("mine"), KeyboardInterrupt(), grpc.RpcError("of another service")]
 )
-def test_what_the_callers_iterable_raises_comes_out_unchanged_and_cancels(server, script, error):
+def test_what_the_callers_iterable_raises_comes_out_unchanged_and_cancels(server, error):
     cancelled = threading.Event()
 
-    class Watching(script.StreamServer):
-        def __call__(self, requests, context):
-            context.add_callback(lambda: context.is_active() or cancelled.set())
-            yield from super().__call__(requests, context)
+    def serve(requests, context):
+        context.add_callback(cancelled.set)
+        next(requests)
+        yield accepted(window=100)
+        while context.is_active():
+            time.sleep(0.01)
 
     def pool():
         yield from encoded(50)
         raise error
 
-    stream = server.select_batch_from_stream = Watching(max_chunk_bytes=CHUNK)
+    server.select_batch_from_stream = serve
     with topb.Client(server.address) as client:
         with pytest.raises(type(error)) as caught:
             client.select_batch(pool(), 1)
         assert caught.value is error
         assert cancelled.wait(5)
-    assert stream.end is None
 
 
 def test_the_callers_iterable_and_callback_run_on_the_callers_thread(server, script):
@@ -248,12 +289,6 @@ def test_a_deadline_ends_a_stalled_stream(server):
     with topb.Client(server.address) as client, pytest.raises(topb.DeadlineExceededError, match=r"0\.3 s"):
         client.select_batch(encoded(1000), 1, timeout=0.3)
     assert time.monotonic() - begun < 5
-
-
-def accepted(window=4, max_chunk_bytes=CHUNK):
-    return Response(
-        accepted=selection_pb2.StreamAccepted(model="m", window=window, max_chunk_bytes=max_chunk_bytes)
-    )
 
 
 @pytest.mark.parametrize(

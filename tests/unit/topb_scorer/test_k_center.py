@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from support.reference_k_center import brute_force, in_real_arithmetic
-
-from topb_scorer import euclidean, exact_ties, k_center, nearest_labelled
+from topb_scorer import euclidean, exact_ties, front_products, k_center, nearest_labelled
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.k_center import k_center_greedy
 from topb_scorer.k_center_in_parts import k_center_greedy_in_parts
@@ -27,7 +26,8 @@ def small_blocks():
             (k_center, "_FEW_PICKS", 1),
             (k_center, "_MANY_PICKS", 2),
             (k_center, "_WIDEST_FRONT", 4),
-            (k_center, "_GRAM_ROWS", 2),
+            (k_center, "_FEW_CENTRES", 2),
+            (front_products, "_ROWS_AT_ONCE", 2),
             (k_center, "ROWS_AT_ONCE", 3),
             (exact_ties, "ROWS_AT_ONCE", 3),
             (euclidean, "ROWS_AT_ONCE", 3),
@@ -138,7 +138,8 @@ def made(kind, size, width, seed=0):
 
 
 KINDS = [
-    "gaussian", "clustered", "far apart", "offset", "small integers", "bytes", "tenths", "with an outlier", "tiny", "huge"
+    "gaussian", "clustered", "far apart", "offset", "small integers", "bytes", "tenths", "with an outlier",
+    "tiny", "huge",
 ]  # fmt: skip
 
 

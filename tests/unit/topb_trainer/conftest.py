@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
-
 from topb_scorer.imaging import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
 from topb_trainer.data import LabelledSet, UnlabelledSet
@@ -24,7 +23,7 @@ from topb_trainer.rounds import RoundData
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,7 +66,7 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def digit_files(
     digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with labelled.parquet (60), pool.parquet (those and 140 more, without labels), test.parquet (100)."""
+    """A folder: labelled.parquet (60), pool.parquet (those and 140 more, unlabelled), test.parquet (100)."""
     images, labels = digits
     folder = tmp_path_factory.mktemp("digits")
     encoded = [png(image) for image in images[:300]]

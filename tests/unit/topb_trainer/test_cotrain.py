@@ -1,4 +1,4 @@
-"""The second loop: whom each loss moves, what the assistant learns on toys, and that a seed decides it all."""
+"""The second loop: whom each loss moves, what the assistant learns on toys, and that a seed decides all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from topb_trainer.config import AssistantConfig, CotrainConfig, VaeConfig
 from topb_trainer.cotrain import Batch, CoTraining, Selector, cotrain
 from topb_trainer.errors import TrainingDivergedError
@@ -17,12 +14,16 @@ from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.vae import Vae
 from topb_trainer.seeding import generator
 from topb_trainer.task import TaskOutputs
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 VAE = VaeConfig(latent_size=8, hidden=(64, 32))
 ASSISTANT = AssistantConfig(hidden=(64, 64))
 
 
-def trained(labelled: TaskOutputs, losses: Tensor, unlabelled: TaskOutputs, config: CotrainConfig, seed: int = 0) -> Selector:
+def trained(
+    labelled: TaskOutputs, losses: Tensor, unlabelled: TaskOutputs, config: CotrainConfig, seed: int = 0
+) -> Selector:
     return cotrain(labelled, losses, unlabelled, config, vae=VAE, assistant=ASSISTANT, seed=seed)
 
 
@@ -85,7 +86,9 @@ def test_one_vae_step_down_equation_5_makes_unlabelled_look_more_labelled() -> N
     def answer() -> tuple[float, float]:
         logits = assistant(vae.encode_mean(batch.features), batch.probabilities)
         l_logits, u_logits = batch.split(logits)
-        return vae_adversarial_loss(l_logits, u_logits).item(), assistant_adversarial_loss(l_logits, u_logits).item()
+        return vae_adversarial_loss(l_logits, u_logits).item(), assistant_adversarial_loss(
+            l_logits, u_logits
+        ).item()
 
     before = answer()[0]
     for _ in range(5):
@@ -122,7 +125,7 @@ PER_CLUSTER = 100
 
 
 def clusters(seed: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
-    """Labelled samples of three clusters of features, with their task losses, and unlabelled samples of four."""
+    """Labelled samples of three clusters, their task losses, and unlabelled samples of four clusters."""
     random = torch.Generator().manual_seed(seed)
     centres = 2 * torch.randn(CLUSTERS, 32, generator=random).abs()  # (4, D)
 
@@ -135,7 +138,7 @@ def clusters(seed: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
 
     labelled, unlabelled = outputs(draw(60, 3)), outputs(draw(PER_CLUSTER, CLUSTERS))
     labels = torch.arange(3).repeat_interleave(60)
-    return labelled, F.cross_entropy(labelled.logits, labels, reduction="none"), unlabelled
+    return labelled, cross_entropy(labelled.logits, labels, reduction="none"), unlabelled
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -147,7 +150,7 @@ def test_a_cluster_that_labelled_data_misses_is_ranked_first(seed: int) -> None:
 
 
 def two_regions(harder: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
-    """Two labelled clusters, left and right, and beyond each, equally far, a region that labelled data misses.
+    """Two labelled clusters, left and right, and beyond each, as far, a region that labelled data misses.
 
     T is as unsure of all of them; its losses are higher on one side (0 left, 1 right).
     """

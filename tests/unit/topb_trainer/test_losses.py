@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
 from topb_trainer.losses import (
     assistant_adversarial_loss,
     assistant_loss,
@@ -48,7 +47,9 @@ def test_equation_1_is_the_negative_evidence_lower_bound(seed: int, count: int) 
             variance = np.exp(log_variance[i, d])
             kl += 0.5 * (variance + mu[i, d] ** 2 - 1 - np.log(variance))
         total += -(log_likelihood - kl)
-    assert negative_elbo(*tensors(f, f_hat, mu, log_variance)).item() == pytest.approx(total / count, rel=1e-12)
+    assert negative_elbo(*tensors(f, f_hat, mu, log_variance)).item() == pytest.approx(
+        total / count, rel=1e-12
+    )
 
 
 def test_equation_1_s_kl_is_that_of_two_gaussians_by_integration() -> None:
@@ -81,7 +82,9 @@ def test_equation_5_asks_for_the_answer_labelled_on_both(seed: int, labelled: in
 def test_equation_7_asks_for_both_to_be_told_apart(seed: int, labelled: int, unlabelled: int) -> None:
     l_logits, u_logits = drawn(seed, (labelled,), (unlabelled,))
     expected = -np.mean(np.log(1 - sigmoid(l_logits))) - np.mean(np.log(sigmoid(u_logits)))
-    assert assistant_adversarial_loss(*tensors(l_logits, u_logits)).item() == pytest.approx(expected, rel=1e-12)
+    assert assistant_adversarial_loss(*tensors(l_logits, u_logits)).item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("loss", [vae_adversarial_loss, assistant_adversarial_loss])
@@ -103,7 +106,9 @@ def test_equation_8_pairs_sample_i_with_n_plus_i(seed: int, n: int, margin: floa
     total = 0.0
     for i in range(n):
         total += max(0.0, -np.sign(losses[i] - losses[n + i]) * (scores[i] - scores[n + i]) + margin)
-    assert ranking_loss(*tensors(scores, losses), margin).item() == pytest.approx(total / n, rel=1e-12, abs=1e-15)
+    assert ranking_loss(*tensors(scores, losses), margin).item() == pytest.approx(
+        total / n, rel=1e-12, abs=1e-15
+    )
 
 
 def test_equation_8_is_zero_once_the_harder_scores_higher_by_the_margin() -> None:

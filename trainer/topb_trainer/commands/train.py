@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from topb_trainer.config import TrainConfig
-from topb_trainer.data import LabelledSet, image_input, read_labelled, read_pool, read_test
+from topb_trainer.data import LabelledSet, image_input, open_images, read_labelled, read_pool, read_test
 from topb_trainer.presets import load_preset, preset_names
 from topb_trainer.rounds import RoundData, TrainedRound, torch_device, train_round
 
@@ -51,7 +51,11 @@ def run(argv: Sequence[str]) -> int:
     """
     arguments = _parse(argv)
     config = arguments.config
-    torch_device(config.device)  # before minutes of decoding
+    # What can be wrong at once is said before minutes of decoding and training.
+    torch_device(config.device)
+    for path in (arguments.labelled, arguments.pool, arguments.test):
+        if path is not None:
+            open_images(path)
     progress = not arguments.json
     target = image_input(config.image, arguments.labelled)
     labelled = read_labelled(arguments.labelled, target, progress=progress)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -27,22 +28,56 @@ class _PoolFormat:
 class _PoolFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POOL_FORMAT_UNSPECIFIED: _PoolFormat.ValueType  # 0
-    """The server looks: a .parquet file, a folder of them, or a folder of images."""
+    """The server looks: .parquet, .tar or .csv files, folders of them, or a folder of images."""
     POOL_FORMAT_PARQUET: _PoolFormat.ValueType  # 1
     """Parquet with encoded images or with paths of images."""
     POOL_FORMAT_IMAGE_FOLDER: _PoolFormat.ValueType  # 2
     """A folder of image files; the id of each is its path relative to the folder."""
+    POOL_FORMAT_WEBDATASET: _PoolFormat.ValueType  # 3
+    """WebDataset: .tar files of images, whose keys are the ids."""
+    POOL_FORMAT_CSV: _PoolFormat.ValueType  # 4
+    """A .csv file with columns of ids and of paths or URLs of images."""
 
 class PoolFormat(_PoolFormat, metaclass=_PoolFormatEnumTypeWrapper):
     """How a pool at a URI is laid out."""
 
 POOL_FORMAT_UNSPECIFIED: PoolFormat.ValueType  # 0
-"""The server looks: a .parquet file, a folder of them, or a folder of images."""
+"""The server looks: .parquet, .tar or .csv files, folders of them, or a folder of images."""
 POOL_FORMAT_PARQUET: PoolFormat.ValueType  # 1
 """Parquet with encoded images or with paths of images."""
 POOL_FORMAT_IMAGE_FOLDER: PoolFormat.ValueType  # 2
 """A folder of image files; the id of each is its path relative to the folder."""
+POOL_FORMAT_WEBDATASET: PoolFormat.ValueType  # 3
+"""WebDataset: .tar files of images, whose keys are the ids."""
+POOL_FORMAT_CSV: PoolFormat.ValueType  # 4
+"""A .csv file with columns of ids and of paths or URLs of images."""
 Global___PoolFormat: _TypeAlias = PoolFormat  # noqa: Y015
+
+class _SelectionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SelectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SelectionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SELECTION_STATE_UNSPECIFIED: _SelectionState.ValueType  # 0
+    SELECTION_STATE_PENDING: _SelectionState.ValueType  # 1
+    """Waits for a server, or for its caller to send the pool."""
+    SELECTION_STATE_RUNNING: _SelectionState.ValueType  # 2
+    SELECTION_STATE_SUCCEEDED: _SelectionState.ValueType  # 3
+    SELECTION_STATE_FAILED: _SelectionState.ValueType  # 4
+    SELECTION_STATE_CANCELLED: _SelectionState.ValueType  # 5
+
+class SelectionState(_SelectionState, metaclass=_SelectionStateEnumTypeWrapper):
+    """The life of a selection."""
+
+SELECTION_STATE_UNSPECIFIED: SelectionState.ValueType  # 0
+SELECTION_STATE_PENDING: SelectionState.ValueType  # 1
+"""Waits for a server, or for its caller to send the pool."""
+SELECTION_STATE_RUNNING: SelectionState.ValueType  # 2
+SELECTION_STATE_SUCCEEDED: SelectionState.ValueType  # 3
+SELECTION_STATE_FAILED: SelectionState.ValueType  # 4
+SELECTION_STATE_CANCELLED: SelectionState.ValueType  # 5
+Global___SelectionState: _TypeAlias = SelectionState  # noqa: Y015
 
 @_typing.final
 class SelectionSpec(_message.Message):
@@ -152,7 +187,7 @@ class Pool(_message.Message):
     IMAGE_COLUMN_FIELD_NUMBER: _builtins.int
     PATH_COLUMN_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """A path or a file:// URI within the server's allowed roots."""
+    """A path, a glob, or a file:// or s3:// URI within the server's allowed roots."""
     format: Global___PoolFormat.ValueType
     id_column: _builtins.str
     """Column of ids (strings or integers). Empty: "id"."""
@@ -185,6 +220,12 @@ class SelectBatchRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """What makes repeating this request safe, such as a UUID. Empty: the server draws one."""
+    detached: _builtins.bool
+    """Whether the selection runs on when the caller goes; otherwise it is cancelled then."""
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
     @_builtins.property
@@ -194,10 +235,12 @@ class SelectBatchRequest(_message.Message):
         *,
         spec: Global___SelectionSpec | None = ...,
         pool: Global___Pool | None = ...,
+        request_id: _builtins.str = ...,
+        detached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "pool", b"pool", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,28 +253,58 @@ class SelectBatchResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     PICKS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___SelectionProgress: ...
     @_builtins.property
     def summary(self) -> Global___SelectionSummary: ...
     @_builtins.property
     def picks(self) -> Global___PickPage: ...
+    @_builtins.property
+    def started(self) -> Global___SelectionStarted:
+        """Always the first."""
+
     def __init__(
         self,
         *,
         progress: Global___SelectionProgress | None = ...,
         summary: Global___SelectionSummary | None = ...,
         picks: Global___PickPage | None = ...,
+        started: Global___SelectionStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "picks", b"picks", "progress", b"progress", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "picks", b"picks", "progress", b"progress", "started", b"started", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "picks", b"picks", "progress", b"progress", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "picks", b"picks", "progress", b"progress", "started", b"started", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "summary", "picks"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "summary", "picks", "started"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___SelectBatchResponse: _TypeAlias = SelectBatchResponse  # noqa: Y015
+
+@_typing.final
+class SelectionStarted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    selection: _builtins.str
+    """The selection's id."""
+    model: _builtins.str
+    """The model that it is pinned to."""
+    def __init__(
+        self,
+        *,
+        selection: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectionStarted: _TypeAlias = SelectionStarted  # noqa: Y015
 
 @_typing.final
 class SelectBatchFromStreamRequest(_message.Message):
@@ -268,16 +341,20 @@ class StreamStart(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """What makes resuming this stream possible, such as a UUID. Empty: the server draws one."""
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
     def __init__(
         self,
         *,
         spec: Global___SelectionSpec | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,22 +522,34 @@ class StreamAccepted(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    NEXT_SEQ_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that the selection is pinned to."""
     window: _builtins.int
     """How many chunks may be under way without an acknowledgement."""
     max_chunk_bytes: _builtins.int
     """The largest chunk that the server takes, in bytes of image data."""
+    selection: _builtins.str
+    """The selection's id."""
+    next_seq: _builtins.int
+    """The first chunk that the server does not have yet; those before it are not to be sent again."""
+    complete: _builtins.bool
+    """Whether the server has the whole pool: then nothing is to be sent, not even `end`."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         window: _builtins.int = ...,
         max_chunk_bytes: _builtins.int = ...,
+        selection: _builtins.str = ...,
+        next_seq: _builtins.int = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chunk_bytes", b"max_chunk_bytes", "model", b"model", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "max_chunk_bytes", b"max_chunk_bytes", "model", b"model", "next_seq", b"next_seq", "selection", b"selection", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,6 +766,7 @@ class Pick(_message.Message):
     PREDICTED_CLASS_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     ENTROPY_FIELD_NUMBER: _builtins.int
+    RADIUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     rank: _builtins.int
     """1 for the image most worth labelling."""
@@ -688,6 +778,10 @@ class Pick(_message.Message):
     """The predicted class's probability."""
     entropy: _builtins.float
     """Of the predicted distribution, in nats."""
+    radius: _builtins.float
+    """Of core_set and of diversified strategies: the Euclidean distance to the nearest labelled or already
+    picked image when this one was picked.
+    """
     def __init__(
         self,
         *,
@@ -697,14 +791,273 @@ class Pick(_message.Message):
         predicted_class: _builtins.int = ...,
         probability: _builtins.float = ...,
         entropy: _builtins.float = ...,
+        radius: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "radius", b"radius"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "id", b"id", "predicted_class", b"predicted_class", "probability", b"probability", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "entropy", b"entropy", "id", b"id", "predicted_class", b"predicted_class", "probability", b"probability", "radius", b"radius", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__radius: _TypeAlias = _typing.Literal["radius"]  # noqa: Y015
+    _WhichOneofArgType__radius: _TypeAlias = _typing.Literal["_radius", b"_radius"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__radius) -> _WhichOneofReturnType__radius | None: ...
+
+Global___Pick: _TypeAlias = Pick  # noqa: Y015
+
+@_typing.final
+class Selection(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    POOL_URI_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    request_id: _builtins.str
+    state: Global___SelectionState.ValueType
+    model: _builtins.str
+    """The model that it is pinned to."""
+    strategy: _builtins.str
+    budget: _builtins.int
+    pool_uri: _builtins.str
+    """The pool's URI; empty where the caller sends the pool."""
+    error_reason: _builtins.str
+    """Where it failed: the reason, in UPPER_SNAKE_CASE, and what happened."""
+    error_message: _builtins.str
+    @_builtins.property
+    def progress(self) -> Global___SelectionProgress: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def summary(self) -> Global___SelectionSummary:
+        """Where it succeeded."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        state: Global___SelectionState.ValueType = ...,
+        model: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        budget: _builtins.int = ...,
+        pool_uri: _builtins.str = ...,
+        progress: Global___SelectionProgress | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        summary: Global___SelectionSummary | None = ...,
+        error_reason: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "summary", b"summary", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "end_time", b"end_time", "error_message", b"error_message", "error_reason", b"error_reason", "id", b"id", "model", b"model", "pool_uri", b"pool_uri", "progress", b"progress", "request_id", b"request_id", "state", b"state", "strategy", b"strategy", "summary", b"summary", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Pick: _TypeAlias = Pick  # noqa: Y015
+Global___Selection: _TypeAlias = Selection  # noqa: Y015
+
+@_typing.final
+class GetSelectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    selection: _builtins.str
+    """The selection's id, or the request id it was asked for under."""
+    def __init__(
+        self,
+        *,
+        selection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSelectionRequest: _TypeAlias = GetSelectionRequest  # noqa: Y015
+
+@_typing.final
+class GetSelectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def selection(self) -> Global___Selection: ...
+    def __init__(
+        self,
+        *,
+        selection: Global___Selection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSelectionResponse: _TypeAlias = GetSelectionResponse  # noqa: Y015
+
+@_typing.final
+class ListSelectionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many, 0 for the server's choice. More than 1000 is taken as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    model: _builtins.str
+    """Only selections by this model; empty: by any."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___SelectionState.ValueType]:
+        """Only selections in one of these states; empty: in any."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___SelectionState.ValueType] | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectionsRequest: _TypeAlias = ListSelectionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSelectionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def selections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Selection]: ...
+    def __init__(
+        self,
+        *,
+        selections: _abc.Iterable[Global___Selection] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "selections", b"selections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSelectionsResponse: _TypeAlias = ListSelectionsResponse  # noqa: Y015
+
+@_typing.final
+class ListPicksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    selection: _builtins.str
+    page_size: _builtins.int
+    """At most this many, 0 for the server's choice. More than 10000 is taken as 10000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        selection: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPicksRequest: _TypeAlias = ListPicksRequest  # noqa: Y015
+
+@_typing.final
+class ListPicksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PICKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def picks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pick]: ...
+    def __init__(
+        self,
+        *,
+        picks: _abc.Iterable[Global___Pick] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "picks", b"picks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPicksResponse: _TypeAlias = ListPicksResponse  # noqa: Y015
+
+@_typing.final
+class CancelSelectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    selection: _builtins.str
+    def __init__(
+        self,
+        *,
+        selection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelSelectionRequest: _TypeAlias = CancelSelectionRequest  # noqa: Y015
+
+@_typing.final
+class CancelSelectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def selection(self) -> Global___Selection: ...
+    def __init__(
+        self,
+        *,
+        selection: Global___Selection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelSelectionResponse: _TypeAlias = CancelSelectionResponse  # noqa: Y015
 
 @_typing.final
 class ScoreImagesRequest(_message.Message):

@@ -48,6 +48,26 @@ class SelectionServiceStub:
                 request_serializer=topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamRequest.SerializeToString,
                 response_deserializer=topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamResponse.FromString,
                 _registered_method=True)
+        self.GetSelection = channel.unary_unary(
+                '/topb.v1.SelectionService/GetSelection',
+                request_serializer=topb_dot_v1_dot_selection__pb2.GetSelectionRequest.SerializeToString,
+                response_deserializer=topb_dot_v1_dot_selection__pb2.GetSelectionResponse.FromString,
+                _registered_method=True)
+        self.ListSelections = channel.unary_unary(
+                '/topb.v1.SelectionService/ListSelections',
+                request_serializer=topb_dot_v1_dot_selection__pb2.ListSelectionsRequest.SerializeToString,
+                response_deserializer=topb_dot_v1_dot_selection__pb2.ListSelectionsResponse.FromString,
+                _registered_method=True)
+        self.ListPicks = channel.unary_unary(
+                '/topb.v1.SelectionService/ListPicks',
+                request_serializer=topb_dot_v1_dot_selection__pb2.ListPicksRequest.SerializeToString,
+                response_deserializer=topb_dot_v1_dot_selection__pb2.ListPicksResponse.FromString,
+                _registered_method=True)
+        self.CancelSelection = channel.unary_unary(
+                '/topb.v1.SelectionService/CancelSelection',
+                request_serializer=topb_dot_v1_dot_selection__pb2.CancelSelectionRequest.SerializeToString,
+                response_deserializer=topb_dot_v1_dot_selection__pb2.CancelSelectionResponse.FromString,
+                _registered_method=True)
         self.ScoreImages = channel.unary_unary(
                 '/topb.v1.SelectionService/ScoreImages',
                 request_serializer=topb_dot_v1_dot_selection__pb2.ScoreImagesRequest.SerializeToString,
@@ -68,8 +88,9 @@ class SelectionServiceServicer:
     """
 
     def SelectBatch(self, request, context):
-        """Selects from a pool that the server can read. Answers with progress, then one summary, then the
-        picks in pages, in rank order.
+        """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
+        then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
+        the selection that runs or has ended; the same id with another request is an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +98,36 @@ class SelectionServiceServicer:
 
     def SelectBatchFromStream(self, request_iterator, context):
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-        The server acknowledges each chunk once its images are scored.
+        The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
+        sending the same `start` again and going on at the chunk that `accepted` names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSelection(self, request, context):
+        """One selection: its state, and once it ended its summary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSelections(self, request, context):
+        """Selections, the latest first, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPicks(self, request, context):
+        """The picks of a selection that succeeded, in rank order, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSelection(self, request, context):
+        """Stops a selection, within one batch where it runs. One that has ended stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +159,26 @@ def add_SelectionServiceServicer_to_server(servicer, server):
                     servicer.SelectBatchFromStream,
                     request_deserializer=topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamRequest.FromString,
                     response_serializer=topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamResponse.SerializeToString,
+            ),
+            'GetSelection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSelection,
+                    request_deserializer=topb_dot_v1_dot_selection__pb2.GetSelectionRequest.FromString,
+                    response_serializer=topb_dot_v1_dot_selection__pb2.GetSelectionResponse.SerializeToString,
+            ),
+            'ListSelections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSelections,
+                    request_deserializer=topb_dot_v1_dot_selection__pb2.ListSelectionsRequest.FromString,
+                    response_serializer=topb_dot_v1_dot_selection__pb2.ListSelectionsResponse.SerializeToString,
+            ),
+            'ListPicks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPicks,
+                    request_deserializer=topb_dot_v1_dot_selection__pb2.ListPicksRequest.FromString,
+                    response_serializer=topb_dot_v1_dot_selection__pb2.ListPicksResponse.SerializeToString,
+            ),
+            'CancelSelection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSelection,
+                    request_deserializer=topb_dot_v1_dot_selection__pb2.CancelSelectionRequest.FromString,
+                    response_serializer=topb_dot_v1_dot_selection__pb2.CancelSelectionResponse.SerializeToString,
             ),
             'ScoreImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ScoreImages,
@@ -179,6 +249,114 @@ class SelectionService:
             '/topb.v1.SelectionService/SelectBatchFromStream',
             topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamRequest.SerializeToString,
             topb_dot_v1_dot_selection__pb2.SelectBatchFromStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSelection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topb.v1.SelectionService/GetSelection',
+            topb_dot_v1_dot_selection__pb2.GetSelectionRequest.SerializeToString,
+            topb_dot_v1_dot_selection__pb2.GetSelectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSelections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topb.v1.SelectionService/ListSelections',
+            topb_dot_v1_dot_selection__pb2.ListSelectionsRequest.SerializeToString,
+            topb_dot_v1_dot_selection__pb2.ListSelectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPicks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topb.v1.SelectionService/ListPicks',
+            topb_dot_v1_dot_selection__pb2.ListPicksRequest.SerializeToString,
+            topb_dot_v1_dot_selection__pb2.ListPicksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSelection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/topb.v1.SelectionService/CancelSelection',
+            topb_dot_v1_dot_selection__pb2.CancelSelectionRequest.SerializeToString,
+            topb_dot_v1_dot_selection__pb2.CancelSelectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,13 +38,23 @@ class SelectionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SelectionServiceAsyncStub: ...
     SelectBatch: _grpc.UnaryStreamMultiCallable[_selection_pb2.SelectBatchRequest, _selection_pb2.SelectBatchResponse]
-    """Selects from a pool that the server can read. Answers with progress, then one summary, then the
-    picks in pages, in rank order.
+    """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
+    then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
+    the selection that runs or has ended; the same id with another request is an error.
     """
     SelectBatchFromStream: _grpc.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-    The server acknowledges each chunk once its images are scored.
+    The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
+    sending the same `start` again and going on at the chunk that `accepted` names.
     """
+    GetSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]
+    """One selection: its state, and once it ended its summary."""
+    ListSelections: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ListSelectionsRequest, _selection_pb2.ListSelectionsResponse]
+    """Selections, the latest first, in pages."""
+    ListPicks: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]
+    """The picks of a selection that succeeded, in rank order, in pages."""
+    CancelSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]
+    """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
     ScoreImages: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]
     """Scores a few images at once, for a look at what the model makes of them."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]
@@ -60,13 +70,23 @@ class SelectionServiceAsyncStub(SelectionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SelectBatch: _aio.UnaryStreamMultiCallable[_selection_pb2.SelectBatchRequest, _selection_pb2.SelectBatchResponse]  # type: ignore[assignment]
-    """Selects from a pool that the server can read. Answers with progress, then one summary, then the
-    picks in pages, in rank order.
+    """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
+    then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
+    the selection that runs or has ended; the same id with another request is an error.
     """
     SelectBatchFromStream: _aio.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]  # type: ignore[assignment]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-    The server acknowledges each chunk once its images are scored.
+    The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
+    sending the same `start` again and going on at the chunk that `accepted` names.
     """
+    GetSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]  # type: ignore[assignment]
+    """One selection: its state, and once it ended its summary."""
+    ListSelections: _aio.UnaryUnaryMultiCallable[_selection_pb2.ListSelectionsRequest, _selection_pb2.ListSelectionsResponse]  # type: ignore[assignment]
+    """Selections, the latest first, in pages."""
+    ListPicks: _aio.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]  # type: ignore[assignment]
+    """The picks of a selection that succeeded, in rank order, in pages."""
+    CancelSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]  # type: ignore[assignment]
+    """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
     ScoreImages: _aio.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]  # type: ignore[assignment]
     """Scores a few images at once, for a look at what the model makes of them."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -85,8 +105,9 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.SelectBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_selection_pb2.SelectBatchResponse], _abc.AsyncIterator[_selection_pb2.SelectBatchResponse]]:
-        """Selects from a pool that the server can read. Answers with progress, then one summary, then the
-        picks in pages, in rank order.
+        """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
+        then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
+        the selection that runs or has ended; the same id with another request is an error.
         """
 
     @_abc_1.abstractmethod
@@ -96,8 +117,41 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_selection_pb2.SelectBatchFromStreamResponse], _abc.AsyncIterator[_selection_pb2.SelectBatchFromStreamResponse]]:
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-        The server acknowledges each chunk once its images are scored.
+        The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
+        sending the same `start` again and going on at the chunk that `accepted` names.
         """
+
+    @_abc_1.abstractmethod
+    def GetSelection(
+        self,
+        request: _selection_pb2.GetSelectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_selection_pb2.GetSelectionResponse, _abc.Awaitable[_selection_pb2.GetSelectionResponse]]:
+        """One selection: its state, and once it ended its summary."""
+
+    @_abc_1.abstractmethod
+    def ListSelections(
+        self,
+        request: _selection_pb2.ListSelectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_selection_pb2.ListSelectionsResponse, _abc.Awaitable[_selection_pb2.ListSelectionsResponse]]:
+        """Selections, the latest first, in pages."""
+
+    @_abc_1.abstractmethod
+    def ListPicks(
+        self,
+        request: _selection_pb2.ListPicksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_selection_pb2.ListPicksResponse, _abc.Awaitable[_selection_pb2.ListPicksResponse]]:
+        """The picks of a selection that succeeded, in rank order, in pages."""
+
+    @_abc_1.abstractmethod
+    def CancelSelection(
+        self,
+        request: _selection_pb2.CancelSelectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_selection_pb2.CancelSelectionResponse, _abc.Awaitable[_selection_pb2.CancelSelectionResponse]]:
+        """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
 
     @_abc_1.abstractmethod
     def ScoreImages(

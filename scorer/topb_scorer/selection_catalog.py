@@ -1,0 +1,367 @@
+"""Selections and their lives, in SQLite or PostgreSQL: what survives a server, and what servers share.
+
+A selection is PENDING until a server claims it with a lease, RUNNING while the lease is kept alive, and ends
+SUCCEEDED, FAILED or CANCELLED. A server that dies lets its lease run out; whoever claims it next goes on with
+what is in the score log. Every change is one transaction that names the state it starts from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+
+from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
+
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SelectionState(StrEnum):
+    """Where a selection stands."""
+
+    PENDING = "pending"
+    """Waits for a server, or for its caller to send the pool or to come back."""
+    RUNNING = "running"
+    """A server works on it, for as long as its lease lasts."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self not in {SelectionState.PENDING, SelectionState.RUNNING}
+
+
+@dataclass(frozen=True)
+class NewSelection:
+    """What a selection is, for life."""
+
+    request_id: str
+    """What the caller repeats it by; empty: drawn."""
+    request: bytes
+    """The whole request, as whoever runs it reads it."""
+    model: str
+    strategy: str
+    budget: int
+    pool_uri: str
+    """Empty where the caller sends the pool."""
+    detached: bool
+    """Whether it runs on when its caller goes."""
+
+
+@dataclass(frozen=True)
+class SelectionRecord:
+    """A selection as the catalog holds it; times are seconds since the epoch."""
+
+    id: str
+    request_id: str
+    request: bytes
+    request_digest: str
+    model: str
+    strategy: str
+    budget: int
+    pool_uri: str
+    detached: bool
+    state: SelectionState
+    owner: str
+    """The server that works on it, or that did last."""
+    lease_until: float
+    cancel_requested: bool
+    read: int
+    total: int
+    elapsed_seconds: float
+    stream_chunks: int | None
+    """How many chunks the pool has, once its caller said that it is complete."""
+    created: float
+    updated: float
+    ended: float | None
+    error_code: str
+    error_reason: str
+    error_message: str
+
+
+_METADATA = sa.MetaData()
+_SELECTIONS = sa.Table(
+    "selections",
+    _METADATA,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("request_id", sa.String(200), nullable=False, unique=True),
+    sa.Column("request", sa.LargeBinary, nullable=False),
+    sa.Column("request_digest", sa.String(64), nullable=False),
+    sa.Column("model", sa.String(64), nullable=False),
+    sa.Column("strategy", sa.String(64), nullable=False),
+    sa.Column("budget", sa.BigInteger, nullable=False),
+    sa.Column("pool_uri", sa.Text, nullable=False),
+    sa.Column("detached", sa.Boolean, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("lease_until", sa.Float(53), nullable=False),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("read", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("elapsed_seconds", sa.Float(53), nullable=False),
+    sa.Column("stream_chunks", sa.BigInteger),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("updated", sa.Float(53), nullable=False),
+    sa.Column("ended", sa.Float(53)),
+    sa.Column("error_code", sa.String(32), nullable=False),
+    sa.Column("error_reason", sa.String(64), nullable=False),
+    sa.Column("error_message", sa.Text, nullable=False),
+)
+_MAX_REQUEST_ID = 200
+_RETRY_SECONDS = 0.5
+_OPEN = (SelectionState.PENDING.value, SelectionState.RUNNING.value)
+
+
+class SelectionCatalog:
+    """The selections of one state, shared by any number of servers."""
+
+    def __init__(self, url: str, *, patience_seconds: float = 30.0) -> None:
+        """Connects, and makes the table where there is none.
+
+        Args:
+            url: of SQLAlchemy: `sqlite:///…` or `postgresql+psycopg://…`.
+            patience_seconds: how long to try again where the database does not answer.
+
+        Raises:
+            UnavailableError: the database cannot be reached or written to.
+        """
+        self._patience_seconds = patience_seconds
+        # Of a connection that went stale while the database restarted, the pool makes a new one.
+        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _make_sqlite_durable)
+        self._transact(_METADATA.create_all)
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._engine.dispose()
+
+    def create(self, new: NewSelection) -> SelectionRecord:
+        """The selection of that request id, made by this call or before.
+
+        Raises:
+            InvalidRequestError: the request id is of another request, or too long.
+        """
+        if len(new.request_id) > _MAX_REQUEST_ID:
+            raise InvalidRequestError(
+                f"request id of {len(new.request_id)} characters; at most {_MAX_REQUEST_ID} are taken",
+                reason="REQUEST_ID_TOO_LONG",
+            )
+        digest = hashlib.sha256(new.request).hexdigest()
+        now = time.time()
+        id_ = f"{time.time_ns():016x}-{secrets.token_hex(4)}"
+        values = {
+            "id": id_,
+            "request_id": new.request_id or id_,
+            "request": new.request,
+            "request_digest": digest,
+            "model": new.model,
+            "strategy": new.strategy,
+            "budget": new.budget,
+            "pool_uri": new.pool_uri,
+            "detached": new.detached,
+            "state": SelectionState.PENDING.value,
+            "owner": "",
+            "lease_until": 0.0,
+            "cancel_requested": False,
+            "read": 0,
+            "total": 0,
+            "elapsed_seconds": 0.0,
+            "created": now,
+            "updated": now,
+            "error_code": "",
+            "error_reason": "",
+            "error_message": "",
+        }
+        try:
+            self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
+        except IntegrityError:
+            stands = self.find(new.request_id, new.request)
+            if stands is None:
+                raise
+            return stands
+        return self.get(id_)
+
+    def find(self, request_id: str, request: bytes) -> SelectionRecord | None:
+        """The selection of that request id, if there is one.
+
+        Raises:
+            InvalidRequestError: the request id is of another request.
+        """
+        if not request_id:
+            return None
+        found = self._records(sa.select(_SELECTIONS).where(_SELECTIONS.c.request_id == request_id))
+        if found and found[0].request_digest != hashlib.sha256(request).hexdigest():
+            raise InvalidRequestError(
+                f"request id {request_id!r} stands for another request; use a new one",
+                reason="REQUEST_ID_REUSED",
+                request_id=request_id,
+                selection=found[0].id,
+            )
+        return found[0] if found else None
+
+    def get(self, id_: str) -> SelectionRecord:
+        """The selection of that id or request id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        where = sa.or_(_SELECTIONS.c.id == id_, _SELECTIONS.c.request_id == id_)
+        records = self._records(sa.select(_SELECTIONS).where(where))
+        if not records:
+            raise NotFoundError(f"there is no selection {id_!r}", reason="SELECTION_NOT_FOUND", selection=id_)
+        return records[0]
+
+    def page(
+        self, size: int, *, before: str = "", states: Sequence[SelectionState] = (), model: str = ""
+    ) -> list[SelectionRecord]:
+        """At most `size` selections, the latest first, that were made before the one of id `before`."""
+        query = sa.select(_SELECTIONS).order_by(_SELECTIONS.c.id.desc()).limit(size)
+        if before:
+            query = query.where(_SELECTIONS.c.id < before)
+        if states:
+            query = query.where(_SELECTIONS.c.state.in_([state.value for state in states]))
+        if model:
+            query = query.where(_SELECTIONS.c.model == model)
+        return self._records(query)
+
+    def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
+        """Takes the selection on, if it is open and no live lease is another's. Whether that was so."""
+        now = time.time()
+        free = sa.or_(
+            _SELECTIONS.c.state == SelectionState.PENDING.value,
+            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < now),
+        )
+        return self._change(
+            sa.and_(_SELECTIONS.c.id == id_, free),
+            state=SelectionState.RUNNING.value,
+            owner=owner,
+            lease_until=now + lease_seconds,
+        )
+
+    def keep(
+        self, id_: str, owner: str, lease_seconds: float, *, read: int, total: int, elapsed_seconds: float
+    ) -> bool:
+        """Renews the lease and notes how far it came. False: it is no longer this owner's, or is to stop."""
+        return self._change(
+            sa.and_(_held(id_, owner), _SELECTIONS.c.cancel_requested.is_(False)),
+            lease_until=time.time() + lease_seconds,
+            read=read,
+            total=total,
+            elapsed_seconds=elapsed_seconds,
+        )
+
+    def release(self, id_: str, owner: str) -> bool:
+        """Gives it back unfinished: PENDING again."""
+        return self._change(_held(id_, owner), state=SelectionState.PENDING.value, owner="", lease_until=0.0)
+
+    def complete_stream(self, id_: str, owner: str, chunks: int) -> bool:
+        """Notes that its caller has sent the whole pool."""
+        return self._change(_held(id_, owner), stream_chunks=chunks)
+
+    def succeed(self, id_: str, owner: str) -> bool:
+        """Ends it, its result being stored. False: it was no longer this owner's, and nothing changed."""
+        return self._end(_held(id_, owner), SelectionState.SUCCEEDED)
+
+    def fail(self, id_: str, owner: str, *, code: str, reason: str, message: str) -> bool:
+        """Ends it with what went wrong. False: it was no longer this owner's, and nothing changed."""
+        return self._end(
+            _held(id_, owner),
+            SelectionState.FAILED,
+            error_code=code,
+            error_reason=reason,
+            error_message=message,
+        )
+
+    def cancel(self, id_: str) -> SelectionRecord:
+        """Asks whoever runs it to stop; one that nobody runs is CANCELLED at once. Ended ones stay.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        record = self.get(id_)
+        of_this = _SELECTIONS.c.id == record.id
+        now = time.time()
+        nobodys = sa.or_(
+            _SELECTIONS.c.state == SelectionState.PENDING.value,
+            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < now),
+        )
+        if not self._end(sa.and_(of_this, nobodys), SelectionState.CANCELLED, cancel_requested=True):
+            self._change(sa.and_(of_this, _SELECTIONS.c.state.in_(_OPEN)), cancel_requested=True)
+        return self.get(record.id)
+
+    def cancelled(self, id_: str, owner: str) -> bool:
+        """Ends it CANCELLED, its owner having stopped."""
+        return self._end(_held(id_, owner), SelectionState.CANCELLED)
+
+    def orphans(self) -> list[SelectionRecord]:
+        """Selections to take up: detached ones that wait, and those whose server let the lease run out."""
+        waiting = sa.and_(
+            _SELECTIONS.c.state == SelectionState.PENDING.value, _SELECTIONS.c.detached.is_(True)
+        )
+        deserted = sa.and_(
+            _SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < time.time()
+        )
+        query = sa.select(_SELECTIONS).where(sa.or_(waiting, deserted)).order_by(_SELECTIONS.c.id)
+        return self._records(query)
+
+    def _end(self, where: sa.ColumnElement[bool], state: SelectionState, **values: Any) -> bool:
+        return self._change(where, state=state.value, lease_until=0.0, ended=time.time(), **values)
+
+    def _change(self, where: sa.ColumnElement[bool], **values: Any) -> bool:
+        update = _SELECTIONS.update().where(where).values(updated=time.time(), **values)
+        return self._transact(lambda connection: connection.execute(update).rowcount) == 1
+
+    def _records(self, query: sa.Select[Any]) -> list[SelectionRecord]:
+        return self._transact(lambda connection: [_record(row) for row in connection.execute(query)])
+
+    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Does the work in one transaction; tries again for a while where the database does not answer."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except (OperationalError, InterfaceError) as error:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(
+                        f"the catalog of selections cannot be reached or written to: {error.orig}",
+                        reason="CATALOG_UNAVAILABLE",
+                    ) from error
+                _log.warning("the catalog did not answer, trying again: %s", error.orig)
+                time.sleep(_RETRY_SECONDS)
+
+
+def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _SELECTIONS.c.id == id_,
+        _SELECTIONS.c.owner == owner,
+        _SELECTIONS.c.state == SelectionState.RUNNING.value,
+    )
+
+
+def _record(row: sa.Row[Any]) -> SelectionRecord:
+    values = dict(row._mapping)
+    return SelectionRecord(**{**values, "state": SelectionState(values["state"])})
+
+
+def _make_sqlite_durable(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # In WAL mode only FULL makes a commit survive power loss.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.close()

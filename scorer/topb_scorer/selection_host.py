@@ -1,0 +1,278 @@
+"""Runs the selections that this server has claimed, and keeps their leases alive."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from topb.results import SelectionResult
+from topb_scorer.engines.local import LocalEngine
+from topb_scorer.errors import LimitExceededError, ScorerError, SelectionCancelledError, UnavailableError
+from topb_scorer.pools.pool import Shard
+from topb_scorer.score_log import ScoreLog
+from topb_scorer.selection_catalog import SelectionRecord
+from topb_scorer.selections import SelectionSpec, select_into_log
+from topb_scorer.state import State
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What running a selection takes."""
+
+    spec: SelectionSpec
+    engine: LocalEngine
+    shards: Iterable[Shard | None]
+    log: ScoreLog
+    total: int
+    """Rows of the pool, 0 where that is not known."""
+    sent_by_caller: bool = False
+    """Whether the shards come from a caller: they cannot be read a second time."""
+
+
+@dataclass
+class Run:
+    """A selection that runs here."""
+
+    record: SelectionRecord
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    started: float = field(default_factory=time.monotonic)
+    read: int = 0
+    total: int = 0
+    watchers: int = 0
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since it was claimed."""
+        return time.monotonic() - self.started
+
+
+class SelectionHost:
+    """At most so many selections at once, each on a thread of its own, each under a lease."""
+
+    def __init__(
+        self,
+        state: State,
+        open_job: Callable[[SelectionRecord], Job],
+        *,
+        owner: str,
+        max_concurrent: int,
+        lease_seconds: float,
+    ) -> None:
+        """Takes what selections need.
+
+        Args:
+            state: where they are kept.
+            open_job: what a record asks for; raises ScorerError where it cannot be had.
+            owner: what the leases are in the name of; no two servers share one.
+            max_concurrent: selections that run at once.
+            lease_seconds: how long a server may be silent before others take its selections up.
+
+        Attributes:
+            workers: the threads that selections run on.
+        """
+        self._state = state
+        self._open_job = open_job
+        self._owner = owner
+        self._max_concurrent = max_concurrent
+        self._lease_seconds = lease_seconds
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()
+        self._draining = False
+        self.workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selection")
+
+    @property
+    def running(self) -> int:
+        """How many run here now."""
+        return len(self._runs)
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is taken on any more."""
+        return self._draining
+
+    def run_of(self, selection: str) -> Run | None:
+        """The run of that selection, if it runs here."""
+        return self._runs.get(selection)
+
+    def claim(self, record: SelectionRecord) -> Run | None:
+        """Takes the selection on, if there is room and no other server works on it; then it must be run."""
+        with self._lock:
+            if self._draining or len(self._runs) >= self._max_concurrent or record.id in self._runs:
+                return None
+            if not self._state.catalog.claim(record.id, self._owner, self._lease_seconds):
+                return None
+            run = self._runs[record.id] = Run(record)
+            return run
+
+    def start(self, record: SelectionRecord, job: Job | None = None) -> Run | None:
+        """Claims the selection and runs it on a thread; None if it could not be claimed.
+
+        Args:
+            record: of the selection.
+            job: what it asks for, where that is open already.
+        """
+        run = self.claim(record)
+        if run is not None:
+            self.workers.submit(self.execute, run, lambda: job or self._open_job(record))
+        return run
+
+    def abandon(self, run: Run) -> None:
+        """Gives back a claimed selection that will not be run."""
+        with self._lock:
+            self._runs.pop(run.record.id, None)
+        run.ended.set()
+        self._state.catalog.release(run.record.id, self._owner)
+
+    def execute(
+        self,
+        run: Run,
+        open_job: Callable[[], Job],
+        *,
+        on_rows: Callable[[int], None] | None = None,
+        on_commit: Callable[[Shard], None] | None = None,
+    ) -> SelectionResult | None:
+        """Runs a claimed selection to its end, or until it is cancelled; the catalog tells which.
+
+        Returns its result, or None where it failed, was cancelled, or is another server's by now.
+        """
+        keeper = threading.Thread(target=self._keep_lease, args=(run,), name="lease", daemon=True)
+        keeper.start()
+        try:
+            return self._select(run, open_job(), on_rows, on_commit)
+        except SelectionCancelledError:
+            self._stopped(run)
+        except UnavailableError as error:
+            # The catalog does not answer: the lease runs out, and whoever takes the selection up goes on.
+            _log.error("selection %s stopped: %s", run.record.id, error)
+        except Exception as error:
+            self._failed(run, error)
+        finally:
+            with self._lock:
+                del self._runs[run.record.id]
+            run.ended.set()
+            keeper.join()
+        return None
+
+    def pause(self, selection: str) -> None:
+        """Stops a selection here within one batch, for somebody to go on with later; returns once it has."""
+        run = self._runs.get(selection)
+        if run is not None:
+            run.cancelled.set()
+            run.ended.wait()
+
+    def cancel(self, selection: str) -> SelectionRecord:
+        """Cancels a selection, wherever it runs."""
+        record = self._state.catalog.cancel(selection)
+        self.pause(record.id)
+        return self._state.catalog.get(record.id)
+
+    def take_up(self) -> None:
+        """Starts what waits for a server: detached selections, and those of servers that died."""
+        for record in self._state.catalog.orphans():
+            if record.pool_uri or record.stream_chunks is not None:
+                self.start(record)
+
+    def drain(self) -> None:
+        """From here on nothing is taken on."""
+        self._draining = True
+
+    def interrupt(self) -> None:
+        """Stops all within one batch; what is scored stays, and the next server carries on."""
+        for run in list(self._runs.values()):
+            run.cancelled.set()
+        self.workers.shutdown(wait=True)
+
+    def _select(
+        self,
+        run: Run,
+        job: Job,
+        on_rows: Callable[[int], None] | None,
+        on_commit: Callable[[Shard], None] | None,
+    ) -> SelectionResult | None:
+        run.total = job.total
+
+        def count(rows: int) -> None:
+            run.read += rows
+            if on_rows is not None:
+                on_rows(rows)
+
+        completed: Callable[[int], None] | None = None
+        if job.sent_by_caller:
+
+            def note_complete(chunks: int) -> None:
+                self._state.catalog.complete_stream(run.record.id, self._owner, chunks)
+
+            completed = note_complete
+        result = select_into_log(
+            job.spec,
+            job.engine,
+            job.shards,
+            job.log,
+            rereadable=not job.sent_by_caller,
+            cancelled=run.cancelled,
+            on_rows=count,
+            on_commit=on_commit,
+            on_complete=completed,
+        )
+        self._state.results.write(run.record.id, result)
+        if not self._state.catalog.succeed(run.record.id, self._owner):
+            return None
+        if job.sent_by_caller:
+            job.log.remove()
+        return result
+
+    def _stopped(self, run: Run) -> None:
+        catalog = self._state.catalog
+        if catalog.get(run.record.id).cancel_requested:
+            catalog.cancelled(run.record.id, self._owner)
+        else:
+            catalog.release(run.record.id, self._owner)
+
+    def _failed(self, run: Run, error: Exception) -> None:
+        known = _as_scorer_error(error)
+        unforeseen = error if known.reason == "INTERNAL" else None
+        _log.error("selection %s failed: %s [%s]", run.record.id, known, known.reason, exc_info=unforeseen)
+        with suppress(UnavailableError):
+            self._state.catalog.fail(
+                run.record.id,
+                self._owner,
+                code=type(known).__name__,
+                reason=known.reason,
+                message=str(known),
+            )
+
+    def _keep_lease(self, run: Run) -> None:
+        while not run.ended.wait(self._lease_seconds / 4):
+            try:
+                kept = self._state.catalog.keep(
+                    run.record.id,
+                    self._owner,
+                    self._lease_seconds,
+                    read=run.read,
+                    total=run.total,
+                    elapsed_seconds=run.elapsed_seconds,
+                )
+            except UnavailableError:
+                kept = False
+            if not kept:
+                run.cancelled.set()
+
+
+def _as_scorer_error(error: Exception) -> ScorerError:
+    if isinstance(error, ScorerError):
+        return error
+    if isinstance(error, OSError):
+        advice = "what is scored stays scored: mend the storage and ask again under a new request id"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
+        return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")
+    return ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL")

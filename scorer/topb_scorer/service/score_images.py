@@ -1,0 +1,54 @@
+"""Scores a few images in one go."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topb.v1 import selection_pb2 as pb
+from topb_scorer import imaging
+from topb_scorer.errors import LimitExceededError
+from topb_scorer.model_catalog import EngineCache, ModelCatalog
+from topb_scorer.score_log import Skip, scored_rows
+from topb_scorer.service.settings import ServerSettings
+
+
+def score_images(
+    request: pb.ScoreImagesRequest, models: ModelCatalog, engines: EngineCache, settings: ServerSettings
+) -> pb.ScoreImagesResponse:
+    """What the model makes of each image, by the code that scores pools.
+
+    Raises:
+        LimitExceededError: there are more images than one call may hold.
+        NotFoundError: there is no such model.
+    """
+    limit = settings.max_images_per_score_call
+    if len(request.images) > limit:
+        raise LimitExceededError(
+            f"{len(request.images)} images; one call scores at most {limit}, SelectBatch any number",
+            reason="TOO_MANY_IMAGES",
+        )
+    engine = engines.get(models.get(request.model))
+    target, limits = engine.bundle.input, settings.engine.limits
+    images = np.zeros((len(request.images), target.height, target.width, 3), np.uint8)
+    skips: dict[int, Skip] = {}
+    for row, encoded in enumerate(request.images):
+        try:
+            images[row] = imaging.load(encoded, target, limits)
+        except imaging.SkippedImageError as error:
+            skips[row] = Skip(error.reason, error.detail)
+    outputs = engine.session.score(images)
+    rows = scored_rows([str(row) for row in range(len(images))], outputs, skips)
+    response = pb.ScoreImagesResponse(model=engine.bundle.model_id)
+    for row in range(len(images)):
+        if row in rows.skips:
+            skip = rows.skips[row]
+            response.results.add(skipped=pb.ImageScores.Skipped(reason=skip.reason, detail=skip.detail))
+            continue
+        scored = pb.ImageScores.Scored(
+            score=float(rows.score[row]),
+            probabilities=outputs["probabilities"][row].tolist(),
+            features=outputs["features"][row].tolist() if request.include_features else [],
+            entropy=float(rows.entropy[row]),
+        )
+        response.results.add(scored=scored)
+    return response

@@ -1,0 +1,313 @@
+"""K-center greedy against what else there is: how long it takes, whether it picks the same, how it scales.
+
+    python tests/benchmarks/k_center.py --features features.npy --labelled labelled.npy --json docs/results/k_center.json
+
+features.npy holds float32 (N, D), labelled.npy the rows of it that are labelled. Without --features there is only
+synthetic data. Each measurement is a process of its own, all with the same threads, and interleaved: a repeat runs
+every contender once. Contenders that are not installed are left out: pip install torch-quickfps scikit-activeml
+lightly-mundig. `--only` names the parts to run: real, scaling, memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def main() -> None:
+    arguments = parsed_arguments()
+    if arguments.contender:
+        print(json.dumps(measure(json.loads(arguments.contender))))
+        return
+    result = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "date": arguments.date}
+    if "real" in arguments.only and arguments.features:
+        result["real"] = real(arguments)
+    if "scaling" in arguments.only:
+        result["scaling"] = scaling(arguments)
+    if "memory" in arguments.only:
+        result["memory"] = memory(arguments)
+    known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    arguments.json.write_text(json.dumps(known | result, indent=1) + "\n")
+
+
+def parsed_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=Path)
+    parser.add_argument("--labelled", type=Path)
+    parser.add_argument("--budget", type=int, default=2500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--slow-repeats", type=int, default=1, help="of contenders that take minutes")
+    parser.add_argument("--limit", type=float, default=400, help="seconds after which a contender is stopped")
+    parser.add_argument("--only", nargs="+", default=["real", "scaling", "memory"])
+    parser.add_argument("--json", type=Path, default=Path("k_center.json"))
+    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def real(arguments: argparse.Namespace) -> dict[str, object]:
+    """From the labelled rows, and from one row, everyone on the same features."""
+    features = {"features": str(arguments.features), "budget": arguments.budget}
+    from_labelled = features | {"labelled": str(arguments.labelled)}
+    quick, slow = ["topb", "numpy_gemv"], ["skactiveml", "mundig"]
+    return {
+        "from_labelled": compare(arguments, from_labelled, quick, slow),
+        "from_one": compare(arguments, features, quick, ["quickfps"]),
+    }
+
+
+def compare(arguments: argparse.Namespace, task: dict[str, object], quick: list[str], slow: list[str]) -> object:
+    rows: dict[str, list[dict[str, object]]] = {}
+    for repeat in range(arguments.repeats):
+        for name in quick + (slow if repeat < arguments.slow_repeats else []):
+            rows.setdefault(name, []).append(in_a_process(arguments, task | {"name": name}))
+    exact = in_a_process(arguments, task | {"name": "float64"})["picks"]
+    table = {}
+    for name, runs in rows.items():
+        done = [run for run in runs if "seconds" in run]
+        if not done:
+            table[name] = {"failed": runs[0]["failed"]}
+            continue
+        table[name] = {
+            "start": statistics.median(run["start"] for run in done),
+            "greedy": statistics.median(run["seconds"] - run["start"] for run in done),
+            "seconds": statistics.median(run["seconds"] for run in done),
+            "all_seconds": [run["seconds"] for run in done],
+            "same_picks": float(np.mean(np.array(done[0]["picks"]) == np.array(exact))),
+            "same_set": len(set(done[0]["picks"]) & set(exact)) / len(exact),
+            "last_radius": done[0].get("last_radius"),
+            "distances": done[0].get("distances"),
+        }
+    return table
+
+
+def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """One size changed at a time, on data that suits bounding more and less; the loop only where it takes a minute."""
+    base = {"kind": "clustered", "size": 50_000, "width": 128, "known": 5000, "budget": 2500}
+    tasks = [base | {"kind": kind} for kind in ("clustered", "gaussian", "uniform", "shells")]
+    tasks += [base | {"kind": kind, "known": 0} for kind in ("clustered", "gaussian", "shells")]
+    tasks += [base | {"size": size} for size in (100_000, 300_000)]
+    tasks += [base | {"size": 1_000_000, "known": known, "budget": 10_000} for known in (0, 10_000)]
+    tasks += [base | {"width": width} for width in (8, 32, 512)]
+    tasks += [base | {"budget": budget} for budget in (500, 10_000)]
+    tasks += [base | {"known": known} for known in (1, 500, 20_000)]
+    rows = []
+    for task in tasks:
+        row = dict(task)
+        ours = [in_a_process(arguments, task | {"name": "topb"}) for _ in range(arguments.repeats)]
+        row["topb"] = statistics.median(run["seconds"] for run in ours)
+        row["share_of_distances"] = ours[0]["distances"] / (task["size"] * (task["known"] + task["budget"]))
+        if task["size"] * task["width"] * (task["budget"] + task["known"]) <= 2e11:
+            loop = in_a_process(arguments, task | {"name": "numpy_gemv"})
+            row["numpy_gemv"] = loop["seconds"]
+            row["same_picks"] = float(np.mean(np.array(loop["picks"]) == np.array(ours[0]["picks"])))
+        print(row, file=sys.stderr, flush=True)
+        rows.append(row)
+    return rows
+
+
+def memory(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    task = {"name": "topb", "kind": "clustered", "size": 1_000_000, "width": 512, "known": 0, "budget": 10_000}
+    rows = []
+    for known in (0, 10_000):
+        run = in_a_process(arguments, task | {"known": known, "limit": 1500})
+        features = (task["size"] + known) * task["width"] * 4
+        kept = {name: value for name, value in run.items() if name != "picks"}
+        rows.append(task | kept | {"known": known, "features": features})
+        rows[-1]["ratio"] = (run["peak"] - run["before"]) / features if "peak" in run else None
+    return rows
+
+
+def in_a_process(arguments: argparse.Namespace, task: dict[str, object]) -> dict[str, object]:
+    """Returns what `measure` returns, or `failed`."""
+    package = {"quickfps": "torch_quickfps", "skactiveml": "skactiveml", "mundig": "lightly_mundig"}.get(task["name"])
+    if package and importlib.util.find_spec(package) is None:
+        return {"failed": "not installed"}
+    limit = task.get("limit", arguments.limit)
+    command = [sys.executable, __file__, "--contender", json.dumps(task)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {limit:.0f} s"}
+    except subprocess.CalledProcessError as error:
+        return {"failed": error.stderr.strip().splitlines()[-1]}
+    result = json.loads(done.stdout.splitlines()[-1])
+    shown = {name: value for name, value in result.items() if name != "picks"}
+    print({k: v for k, v in task.items() if k != "features"}, shown, file=sys.stderr, flush=True)
+    return result
+
+
+def measure(task: dict[str, object]) -> dict[str, object]:
+    before = peak_memory()
+    pool, labelled = load(task)
+    # Threads that spin up, and pages of libraries, are nobody's doing.
+    contenders[task["name"]](pool[:600], labelled[:300], 5)
+    held = time.perf_counter()
+    result = contenders[task["name"]](pool, labelled, task["budget"])
+    seconds = time.perf_counter() - held
+    return {"start": 0.0, "seconds": seconds, "before": before, "peak": peak_memory()} | result
+
+
+def load(task: dict[str, object]) -> tuple[np.ndarray, np.ndarray]:
+    if "features" in task:
+        features = np.load(task["features"])
+        if "labelled" not in task:
+            return features, features[:0]
+        rows = np.load(task["labelled"])
+        kept = np.ones(len(features), bool)
+        kept[rows] = False
+        return features[kept], features[rows]
+    features = made(task["kind"], task["size"] + task["known"], task["width"])
+    return features[task["known"] :], features[: task["known"]]
+
+
+def made(kind: str, size: int, width: int) -> np.ndarray:
+    """float32 (size, width), filled a block at a time, so that making it takes no more memory than holding it."""
+    random = np.random.default_rng(0)
+    middles = random.standard_normal((100, width)).astype(np.float32)
+    rows = np.empty((size, width), np.float32)
+    for first in range(0, size, 10_000):
+        block = rows[first : first + 10_000]
+        if kind == "uniform":
+            random.random(out=block, dtype=np.float32)
+            continue
+        random.standard_normal(out=block, dtype=np.float32)
+        if kind == "clustered":
+            block *= 0.3
+            block += middles[random.integers(0, 100, len(block))]
+        if kind == "shells":
+            # All on one sphere: nearly equal distances, in high dimensions, are the hardest to bound.
+            block /= np.linalg.norm(block, axis=1, keepdims=True)
+    return rows
+
+
+def topb(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    from topb_scorer import k_center
+    from topb_scorer.euclidean import Frame
+
+    start, products, bounds = [0.0], [0], k_center.upper_bounds
+    lower_bounds = Frame.lower_bounds
+
+    def timed(*arguments):
+        begun = time.perf_counter()
+        found = bounds(*arguments)
+        start[0] = time.perf_counter() - begun
+        return found
+
+    def counted(frame, candidates, centres):
+        products[0] += len(candidates.rows) * len(centres.rows)
+        return lower_bounds(frame, candidates, centres)
+
+    k_center.upper_bounds, Frame.lower_bounds = timed, counted
+    try:
+        result = k_center.k_center_greedy(pool, labelled, budget)
+    finally:
+        k_center.upper_bounds, Frame.lower_bounds = bounds, lower_bounds
+    return {
+        "picks": result.indices.tolist(),
+        "start": start[0],
+        "last_radius": float(result.radii[-1]),
+        "distances": products[0],
+    }
+
+
+def first_pick(pool: np.ndarray) -> int:
+    """The row that k_center_greedy starts from where nothing is labelled."""
+    return int(np.random.default_rng(0).integers(len(pool)))
+
+
+def numpy_gemv(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    """The loop that users write: the start in blocks, then one matrix-vector product a pick."""
+    begun = time.perf_counter()
+    norms = np.einsum("ij,ij->i", pool, pool)
+    nearest = np.full(len(pool), np.inf, pool.dtype)
+    for first in range(0, len(labelled), 512):
+        block = labelled[first : first + 512]
+        for row in range(0, len(pool), 8192):
+            products = pool[row : row + 8192] @ block.T
+            products *= -2
+            products += np.einsum("ij,ij->i", block, block)
+            found = products.min(axis=1) + norms[row : row + 8192]
+            nearest[row : row + 8192] = np.minimum(nearest[row : row + 8192], found)
+    start = time.perf_counter() - begun
+    picks = []
+    for _ in range(budget):
+        pick = first_pick(pool) if len(labelled) == 0 and not picks else int(nearest.argmax())
+        picks.append(pick)
+        distances = norms - 2 * (pool @ pool[pick])
+        distances += norms[pick]
+        np.minimum(nearest, distances, out=nearest)
+        nearest[pick] = -np.inf
+    return {"picks": picks, "start": start, "distances": len(pool) * (len(labelled) + budget)}
+
+
+def float64(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    """The same in float64, on features around zero: what is right."""
+    middle = pool.mean(axis=0, dtype=np.float64)
+    return numpy_gemv(pool - middle, labelled - middle, budget)
+
+
+def quickfps(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    import torch
+    import torch_quickfps
+
+    rows = torch.from_numpy(pool)[None]
+    return {"picks": torch_quickfps.sample_idx(rows, budget, start_idx=first_pick(pool))[0].tolist()}
+
+
+def skactiveml(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    from skactiveml.pool import k_greedy_center
+
+    rows = np.concatenate([labelled, pool])
+    classes = np.full(len(rows), np.nan)
+    classes[: len(labelled)] = 0
+    picks, _ = k_greedy_center(rows, classes, batch_size=budget, random_state=0)
+    return {"picks": (picks - len(labelled)).tolist()}
+
+
+def mundig(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
+    import lightly_mundig
+
+    begun = time.perf_counter()
+    rows = np.concatenate([labelled, pool]).tolist()
+    selection = lightly_mundig.Selection()
+    selection.add_diversifying_strategy(rows, 1.0)
+    start = time.perf_counter() - begun
+    picks = selection.run_selection(list(range(len(labelled))), len(rows), len(labelled) + budget)
+    return {"picks": [pick - len(labelled) for pick in picks[len(labelled) :]], "start": start}
+
+
+contenders = {f.__name__: f for f in (topb, numpy_gemv, float64, quickfps, skactiveml, mundig)}
+
+
+def peak_memory() -> int:
+    """Bytes of this process that were ever in memory at once."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def machine() -> dict[str, object]:
+    import faiss
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "faiss": faiss.__version__}
+    for package in ("torch_quickfps", "scikit-activeml", "lightly-mundig"):
+        found = [d.version for d in importlib.metadata.distributions() if d.metadata["Name"] == package]
+        versions[package] = found[0] if found else None
+    return {"cpu": model, "cores": os.cpu_count(), "versions": versions}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""How close a selection comes to the limit of the machine, in paired runs against the bare loop in it.
+
+  model  Parquet → ranked ids, against `session.run` over arrays already in memory
+  jpeg   the same with a graph that does next to nothing, against decoding alone on all cores
+  grpc   packed uint8 streamed to a server with such a graph, against echoing the same bytes over gRPC
+  torch  Parquet → ranked ids, against PyTorch's evaluation loop with a DataLoader on the same model
+
+Each pair runs alternately; the figure is the median of the paired ratios. Usage:
+
+  python tests/benchmarks/throughput.py --bundle bundles/<id> --pool pool.parquet --out throughput.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
+import pyarrow.parquet as pq
+from machine import machine
+from PIL import Image
+
+import topb
+from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.engines.local import LocalEngine
+from topb_scorer.imaging import ImageInput, load
+from topb_scorer.pools import AllowedRoots, open_pool
+from topb_scorer.selections import SelectionSpec, select_from_shards
+from topb_scorer.session import usable_cores
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from support.bundles import null_graph, write_bundle
+from support.servers import running_server
+
+BATCH_SIZE = 32
+BUDGET = 100
+CHUNK_BYTES = 2 * 2**20
+ROOTS = AllowedRoots.anywhere()
+
+Timed = Callable[[], float]
+
+
+def paired(ours: Timed, limit: Timed, repeats: int, images: int) -> dict[str, float]:
+    """Alternates the two, after one unmeasured run of each; the ratio is of throughputs."""
+    ours(), limit()
+    pairs = [(ours(), limit()) for _ in range(repeats)]
+    ratios = [theirs / own for own, theirs in pairs]
+    return {
+        "images": images,
+        "repeats": repeats,
+        "ours_seconds": statistics.median(own for own, _ in pairs),
+        "limit_seconds": statistics.median(theirs for _, theirs in pairs),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+    }
+
+
+def timed(work: Callable[[], object]) -> Timed:
+    def run() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return run
+
+
+def selection(engine: LocalEngine, pool: Path) -> Timed:
+    """Parquet → ranked ids, the model being loaded."""
+    spec = SelectionSpec(BUDGET, strategy="aalu")
+
+    def select() -> None:
+        opened = open_pool(str(pool), roots=ROOTS)
+        result = select_from_shards(spec, engine, opened.shards, cancelled=threading.Event())
+        assert result.accounts.scored == opened.rows
+
+    return timed(select)
+
+
+def decoded(pool: Path, target: ImageInput) -> np.ndarray:
+    shards = open_pool(str(pool), roots=ROOTS).shards
+    return np.stack([load(item.image, target) for shard in shards for item in shard.items()])
+
+
+def bare_loop(bundle: Bundle, images: np.ndarray) -> Timed:
+    """`session.run` with ONNX Runtime's defaults over whole batches in memory."""
+    session = ort.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
+    batches = [
+        np.ascontiguousarray(images[i : i + BATCH_SIZE])
+        for i in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE)
+    ]
+    left = len(images) - BATCH_SIZE * len(batches)
+    assert left == 0, f"take a pool of a multiple of {BATCH_SIZE} images; {left} are left over"
+
+    def loop() -> None:
+        for batch in batches:
+            session.run(["score", "probabilities"], {"images": batch})
+
+    return timed(loop)
+
+
+def decoding(pool: Path, target: ImageInput) -> Timed:
+    """Decoding alone, by the same code, on all cores, from bytes in memory."""
+    encoded = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()]
+    parts = [encoded[i : i + BATCH_SIZE] for i in range(0, len(encoded), BATCH_SIZE)]
+
+    def decode_part(part: list[bytes]) -> None:
+        for image in part:
+            load(image, target)
+
+    def decode() -> None:
+        with ThreadPoolExecutor(usable_cores()) as threads:
+            list(threads.map(decode_part, parts))
+
+    return timed(decode)
+
+
+def as_photos(pool: Path, path: Path, count: int, size: int) -> Path:
+    """The pool's images as JPEGs of size × size, quality 90, repeated under new ids up to `count`."""
+    images = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()][
+        :count
+    ]
+    photos = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(image)).convert("RGB").resize((size, size)).save(buffer, "JPEG", quality=90)
+        photos.append(buffer.getvalue())
+    rows = [photos[i % len(photos)] for i in range(count)]
+    pq.write_table(pa.table({"id": [f"{i}" for i in range(count)], "image": rows}), path, row_group_size=1024)
+    return path
+
+
+def torch_loop(bundle: Bundle, pool: Path) -> Timed:
+    """The usual evaluation loop: a Dataset that decodes with Pillow, a DataLoader, `no_grad`, top-b.
+
+    The model is the exported graph's twin: the same layers with other weights, which cost the same.
+    """
+    import torch
+    from google.protobuf import json_format
+    from torch.utils.data import DataLoader, Dataset
+
+    from topb_trainer.config import TrainConfig
+    from topb_trainer.models.assistant import Assistant
+    from topb_trainer.models.resnet import Normalisation, ResNet18
+    from topb_trainer.models.scoring import ScoringModel
+    from topb_trainer.models.vae import Vae
+    from topb_trainer.presets import from_mapping
+
+    # protobuf's Struct knows no integers, and a setting that is not there is the default
+    settings = json.loads(
+        json_format.MessageToJson(bundle.manifest.configuration),
+        parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text),
+        object_hook=lambda part: {name: value for name, value in part.items() if value is not None},
+    )
+    config = from_mapping(TrainConfig, settings, "the bundle's configuration")
+    classes = len(bundle.manifest.classes)
+    stem = "cifar" if config.task.stem == "auto" else config.task.stem
+    task = ResNet18(Normalisation([0.5] * 3, [0.25] * 3), classes, config.task.width, stem)
+    vae = Vae(task.feature_size, config.vae.latent_size, config.vae.hidden)
+    assistant = Assistant(config.vae.latent_size, classes, config.assistant.hidden)
+    model = ScoringModel(task, torch.nn.Identity(), vae, assistant).eval()
+    target = bundle.input
+
+    class Images(Dataset[torch.Tensor]):
+        def __init__(self) -> None:
+            shards = open_pool(str(pool), roots=ROOTS).shards
+            self.encoded = [item.image for shard in shards for item in shard.items()]
+
+        def __len__(self) -> int:
+            return len(self.encoded)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            image = Image.open(io.BytesIO(self.encoded[index])).convert("RGB")
+            return torch.from_numpy(np.asarray(image.resize((target.width, target.height))).copy())
+
+    def evaluate() -> None:
+        loader = DataLoader(Images(), batch_size=BATCH_SIZE, num_workers=usable_cores())
+        with torch.no_grad():
+            scores = torch.cat([model(batch)[0] for batch in loader])
+        scores.topk(BUDGET)
+
+    return timed(evaluate)
+
+
+def grpc_stream(server: str, images: np.ndarray) -> Timed:
+    rows = [(f"{i:07d}", image) for i, image in enumerate(images)]
+
+    def select() -> None:
+        with topb.Client(server) as client:
+            assert client.select_batch(iter(rows), BUDGET).accounts.scored == len(rows)
+
+    return timed(select)
+
+
+ECHO_SERVER = """
+import asyncio, grpc
+async def echo(requests, context):
+    async for request in requests:
+        yield request
+async def main():
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    handler = grpc.stream_stream_rpc_method_handler(echo)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Echo", {"Echo": handler})])
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination(600)
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """A server on a free loopback port that sends back whatever it is sent; it ends by itself."""
+    with subprocess.Popen([sys.executable, "-c", ECHO_SERVER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def grpc_echo(port: int, images: np.ndarray) -> Timed:
+    payload = images.tobytes()
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(payload), CHUNK_BYTES):
+            yield payload[start : start + CHUNK_BYTES]
+
+    def echo() -> None:
+        options = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            received = sum(len(message) for message in channel.stream_stream("/Echo/Echo")(chunks()))
+        assert received == len(payload)
+
+    return timed(echo)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument(
+        "--pool", type=Path, required=True, help=f"Parquet, a multiple of {BATCH_SIZE} images"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=("model", "jpeg", "grpc", "torch"))
+    parser.add_argument("--null-images", type=int, default=8192, help="for the graphs that do nothing")
+    parser.add_argument("--photo-size", type=int, default=256)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    only = arguments.only or ["model", "torch", "jpeg", "grpc"]
+    bundle, pool, repeats = open_bundle(arguments.bundle), arguments.pool, arguments.repeats
+    results: dict[str, object] = {"machine": machine(), "command": " ".join(sys.argv)}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if "model" in only:
+            images = decoded(pool, bundle.input)
+            results["model"] = paired(
+                selection(LocalEngine(bundle), pool), bare_loop(bundle, images), repeats, len(images)
+            )
+            print("model", results["model"], flush=True)
+        if "torch" in only:
+            count = open_pool(str(pool), roots=ROOTS).rows
+            results["torch"] = paired(
+                selection(LocalEngine(bundle), pool), torch_loop(bundle, pool), repeats, count
+            )
+            print("torch", results["torch"], flush=True)
+        size = arguments.photo_size
+        if "jpeg" in only:
+            null = open_bundle(write_bundle(folder / "null-photos", null_graph(height=224, width=224)))
+            photos = as_photos(pool, folder / "photos.parquet", arguments.null_images, size)
+            results["jpeg"] = paired(
+                selection(LocalEngine(null), photos),
+                decoding(photos, null.input),
+                repeats,
+                arguments.null_images,
+            )
+            print("jpeg", results["jpeg"], flush=True)
+        for side in (32, 224) if "grpc" in only else ():
+            write_bundle(folder / f"null-{side}", null_graph(height=side, width=side))
+            count = 4 * arguments.null_images * 32 * 32 // side**2
+            images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+            with running_server(folder / f"null-{side}") as server, echo_server() as port:
+                results[f"grpc_{side}"] = paired(
+                    grpc_stream(server.address, images), grpc_echo(port, images), repeats, count
+                )
+            print(f"grpc_{side}", results[f"grpc_{side}"], flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The main job with the commands that a user types: train, export, serve, select, look."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="the main job trains, and torch is not installed")
+pytest.importorskip("sklearn", reason="the demo's digits come with scikit-learn")
+
+
+def topb(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "topb", *arguments], capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished demo's folder, and what it printed."""
+    out = tmp_path_factory.mktemp("e2e") / "out"
+    ended = topb("demo", "--limit", "300", "--out", str(out), "--budget", "15")
+    assert ended.returncode == 0, ended.stderr
+    return out, ended.stdout
+
+
+def test_the_demo_trains_exports_serves_and_selects(demo: tuple[Path, str]) -> None:
+    out, told = demo
+    (bundle,) = (out / "bundles").iterdir()
+
+    assert re.search(r"^read 216 = scored 216 \+ skipped 0 \+ duplicate 0 \+ excluded 0$", told, re.M)
+    assert len(re.findall(r"^ +\d+  digit-\d{4} +0\.\d{4}", told, re.M)) == 10
+    assert re.search(r"test accuracy \d+\.\d% from 24 labels", told)
+    assert str(bundle) in told
+    assert {file.name for file in bundle.iterdir()} == {"labelled.parquet", "manifest.json", "scorer.onnx"}
+    with Image.open(out / "contact-sheet.png") as sheet:
+        assert sheet.width > 900
+
+
+def test_selecting_in_process_gives_what_the_service_gave(demo: tuple[Path, str]) -> None:
+    out, told = demo
+    (bundle,) = (out / "bundles").iterdir()
+    ended = topb(
+        "select", str(out / "images" / "pool.parquet"), "--bundle", str(bundle), "--budget", "15", "--json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    picks = json.loads(ended.stdout)["picks"]
+    served = re.findall(r"^ +\d+  (digit-\d{4}) +(0\.\d{4})", told, re.M)
+
+    assert [(pick["id"], f"{pick['score']:.4f}") for pick in picks[:10]] == served
+
+
+def test_a_bundle_is_shown_for_a_person_and_for_a_program(demo: tuple[Path, str]) -> None:
+    (bundle,) = (demo[0] / "bundles").iterdir()
+    shown, as_json = topb("model", "show", str(bundle)), topb("model", "show", str(bundle), "--json")
+
+    assert f"model                          {bundle.name}" in shown.stdout
+    manifest = json.loads(as_json.stdout)
+    assert manifest["modelId"] == bundle.name
+    assert {gate["name"] for gate in manifest["gates"]} >= {"score_difference", "top_b_difference"}
+
+
+def test_an_altered_bundle_is_refused(demo: tuple[Path, str], tmp_path: Path) -> None:
+    import shutil
+
+    (bundle,) = (demo[0] / "bundles").iterdir()
+    copy = shutil.copytree(bundle, tmp_path / bundle.name)
+    graph = bytearray((copy / "scorer.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (copy / "scorer.onnx").write_bytes(graph)
+    ended = topb("model", "show", str(copy))
+
+    assert ended.returncode == 1
+    assert "BUNDLE_ALTERED" in ended.stderr
+
+
+def test_the_demo_empties_no_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    ended = topb("demo", "--out", str(tmp_path))
+
+    assert ended.returncode == 1
+    assert "OUT_NOT_EMPTY" in ended.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from support.images import encode, random_image
+from topb_scorer.imaging import (
+    ImageInput,
+    ImageLimits,
+    ResizeRule,
+    SkippedImageError,
+    decode,
+    fit,
+    load,
+)
+
+pytestmark = pytest.mark.scorer
+
+TARGET = ImageInput(16, 16)
+
+
+def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def picture(height: int = 24, width: int = 32) -> NDArray[np.uint8]:
+    return random_image(7, height, width)
+
+
+def skip_of(encoded: bytes, limits: ImageLimits | None = None) -> SkippedImageError:
+    with pytest.raises(SkippedImageError) as caught:
+        load(encoded, TARGET, limits or ImageLimits())
+    return caught.value
+
+
+def claiming_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 64))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("format_", ["PNG", "BMP", "TIFF", "PPM", "QOI"])
+def test_a_lossless_file_comes_back_as_it_was(format_: str) -> None:
+    assert np.array_equal(decode(encode(picture(), format_)), picture())
+
+
+def test_a_lossless_webp_comes_back_as_it_was() -> None:
+    assert np.array_equal(decode(saved(Image.fromarray(picture()), "WEBP", lossless=True)), picture())
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
+def test_a_lossy_file_comes_back_nearly_as_it_was(format_: str) -> None:
+    difference = decode(encode(picture(), format_)).astype(int) - picture()
+    assert np.abs(difference).mean() < 6
+
+
+def test_a_grey_jpeg_becomes_rgb() -> None:
+    grey = decode(saved(Image.fromarray(picture()).convert("L"), "JPEG"))
+    assert grey.shape == (24, 32, 3)
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+def test_a_cmyk_jpeg_becomes_rgb_through_pillow() -> None:
+    encoded = saved(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95)
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    assert np.array_equal(decode(encoded), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_an_image_is_turned_upright_as_its_exif_says(format_: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+        "PNG": {},
+    }
+    encoded = saved(Image.fromarray(picture()), format_, exif=exif, **options[format_])
+    turned = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+        7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+        8: lambda a: a.transpose(1, 0, 2)[::-1],
+    }[orientation](picture())
+    decoded = decode(encoded)
+    assert decoded.shape == turned.shape
+    assert np.abs(decoded.astype(int) - turned).max() <= (8 if format_ == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_keeps_its_upper_eight_bits(format_: str) -> None:
+    values = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    image = Image.fromarray(values)
+    decoded = decode(saved(image.convert("I") if format_ == "PPM" else image, format_))
+    assert np.array_equal(decoded, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_transparency_is_laid_over_black() -> None:
+    rgba = np.dstack([picture(), np.full((24, 32), 255, np.uint8)])
+    rgba[:, :16, 3] = 0
+    decoded = decode(saved(Image.fromarray(rgba), "PNG"))
+    assert not decoded[:, :16].any()
+    assert np.array_equal(decoded[:, 16:], picture()[:, 16:])
+
+
+@pytest.mark.parametrize("format_", ["PNG", "GIF"])
+def test_the_transparent_colour_of_a_palette_becomes_black(format_: str) -> None:
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(0, (0, 0, 8, 16))
+    decoded = decode(saved(image, format_, transparency=0))
+    assert decoded[0, 0].tolist() == [0, 0, 0]
+    assert decoded[0, 15].tolist() == [200, 100, 50]
+
+
+def test_a_palette_with_an_alpha_a_colour_is_blended() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([200, 100, 50])
+    assert decode(saved(image, "PNG", transparency=bytes([128])))[0, 0].tolist() == [100, 50, 25]
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_counts(format_: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    encoded = saved(frames[0], format_, save_all=True, append_images=frames[1:], **options)
+    assert decode(encoded)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_empty_bytes_are_skipped() -> None:
+    assert skip_of(b"").reason == "IMAGE_EMPTY"
+
+
+@pytest.mark.parametrize("encoded", [b"id,label\n1,cat\n", b"\0" * 100, b"\xff\xd8\xff", b"GIF"])
+def test_what_is_no_image_is_skipped(encoded: bytes) -> None:
+    assert skip_of(encoded).reason in {"IMAGE_FORMAT_UNKNOWN", "IMAGE_CORRUPT"}
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_truncated_file_is_skipped_at_whatever_byte_it_ends(format_: str) -> None:
+    encoded = encode(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8), format_)
+    for length in range(1, int(0.9 * len(encoded)), max(1, len(encoded) // 40)):
+        assert skip_of(encoded[:length]).reason in {"IMAGE_CORRUPT", "IMAGE_FORMAT_UNKNOWN"}, length
+
+
+@given(st.data(), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"]))
+@settings(max_examples=80, deadline=None)
+def test_a_damaged_file_is_decoded_or_skipped_and_nothing_else(data: st.DataObject, format_: str) -> None:
+    encoded = bytearray(encode(picture(), format_))
+    for _ in range(data.draw(st.integers(1, 8))):
+        encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = load(bytes(encoded), TARGET, ImageLimits(max_pixels=10_000))
+    except SkippedImageError as error:
+        reason = error.reason
+    else:
+        reason = "none" if decoded.shape == (16, 16, 3) and decoded.dtype == np.uint8 else "another shape"
+    assert reason in {"none", "IMAGE_CORRUPT", "IMAGE_FORMAT_UNKNOWN", "IMAGE_TOO_LARGE"}
+
+
+@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)])
+def test_a_small_file_that_claims_a_huge_image_is_not_decoded(width: int, height: int) -> None:
+    bomb = claiming_png(width, height)
+    assert len(bomb) < 200
+    assert skip_of(bomb).reason == "IMAGE_TOO_LARGE"
+
+
+def test_the_limits_are_inclusive() -> None:
+    encoded = encode(picture())
+    assert decode(encoded, ImageLimits(max_bytes=len(encoded), max_pixels=24 * 32)).shape == (24, 32, 3)
+    assert skip_of(encoded, ImageLimits(max_bytes=len(encoded) - 1)).reason == "IMAGE_TOO_LARGE"
+    assert skip_of(encoded, ImageLimits(max_pixels=24 * 32 - 1)).reason == "IMAGE_TOO_LARGE"
+    assert "24" in str(skip_of(encoded, ImageLimits(max_pixels=24 * 32 - 1)))
+
+
+def test_what_would_run_a_postscript_interpreter_is_no_image() -> None:
+    assert skip_of(encode(picture(), "EPS")).reason == "IMAGE_FORMAT_UNKNOWN"
+
+
+def test_many_threads_that_begin_at_once_all_know_the_less_usual_formats() -> None:
+    program = """
+import base64, sys, threading
+from topb_scorer.imaging import decode
+encoded = base64.b64decode(sys.argv[1])
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(16)
+decoded = []
+def work():
+    start.wait()
+    decoded.append(decode(encoded).shape)
+threads = [threading.Thread(target=work) for _ in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(decoded))
+"""
+    argument = base64.b64encode(encode(picture(), "WEBP")).decode()
+    shown = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, argument], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "16\n"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_no_rgb_image_is_skipped(array: NDArray[Any]) -> None:
+    with pytest.raises(SkippedImageError) as caught:
+        load(array, TARGET)
+    assert caught.value.reason == "IMAGE_SHAPE"
+
+
+def test_an_array_over_the_pixel_limit_is_skipped() -> None:
+    with pytest.raises(SkippedImageError) as caught:
+        load(np.zeros((5, 5, 3), np.uint8), TARGET, ImageLimits(max_pixels=24))
+    assert caught.value.reason == "IMAGE_TOO_LARGE"
+
+
+def test_an_array_and_its_lossless_file_load_alike() -> None:
+    assert np.array_equal(load(picture(), TARGET), load(encode(picture()), TARGET))
+
+
+def test_an_image_of_the_right_size_is_not_resampled() -> None:
+    image = random_image(3)
+    assert fit(image, TARGET) is image
+
+
+def test_stretching_keeps_the_whole_image_and_covering_its_centre() -> None:
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, :16] = (255, 0, 0)
+    wide[:, 16:32] = (0, 255, 0)
+    wide[:, 32:] = (0, 0, 255)
+    stretched = fit(wide, ImageInput(16, 16, ResizeRule.STRETCH))
+    assert stretched[8, 1, 0] > 200
+    assert stretched[8, 14, 2] > 200
+    covered = fit(wide, ImageInput(16, 16, ResizeRule.COVER_AND_CENTER_CROP))
+    assert np.array_equal(covered, wide[:, 16:32])
+    assert np.array_equal(
+        fit(wide.transpose(1, 0, 2), ImageInput(16, 16, ResizeRule.COVER_AND_CENTER_CROP))[8, 8], [0, 255, 0]
+    )
+
+
+@given(
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    target=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    rule=st.sampled_from(ResizeRule),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_size_fits_every_other(
+    size: tuple[int, int], target: tuple[int, int], rule: ResizeRule
+) -> None:
+    image = np.full((*size, 3), 77, np.uint8)
+    fitted = fit(image, ImageInput(*target, rule))
+    assert fitted.shape == (*target, 3)
+    assert (fitted == 77).all()
+
+
+@pytest.mark.parametrize("side", [29, 58, 676])
+def test_a_square_covers_a_square_whatever_its_side(side: int) -> None:
+    for target in (7, 49, 69):
+        rule = ResizeRule.COVER_AND_CENTER_CROP
+        image = random_image(side, side, side)
+        assert np.array_equal(
+            fit(image, ImageInput(target, target, rule)), fit(image, ImageInput(target, target))
+        )

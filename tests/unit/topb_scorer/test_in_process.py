@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.images import encode, random_image, random_pool, write_parquet
+from topb.progress import Progress
+from topb_scorer.bundle import Bundle
+from topb_scorer.engines.local import LocalEngine
+from topb_scorer.errors import (
+    DeviceError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+    ScorerError,
+    UnreadablePoolError,
+)
+from topb_scorer.in_process import format_of, select_batch
+from topb_scorer.pools import PoolFormat
+
+pytestmark = pytest.mark.scorer
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return write_parquet(tmp_path / "pool.parquet", random_pool(80))
+
+
+def test_it_selects_without_a_server(bundle: Bundle, pool: Path) -> None:
+    result = select_batch(str(pool), 12, bundle=bundle.path)
+    assert len(result.picks) == 12
+    assert result.accounts.read == result.accounts.scored == 80
+    assert result.model == bundle.model_id
+    assert result.strategy == "aalu"
+    assert [pick.score for pick in result.picks] == sorted(
+        (pick.score for pick in result.picks), reverse=True
+    )
+
+
+def test_a_uri_and_a_batch_size_change_nothing(bundle: Bundle, pool: Path) -> None:
+    first = select_batch(str(pool), 12, bundle=str(bundle.path), strategy="entropy")
+    second = select_batch(f"file://{pool}", 12, bundle=bundle.path, strategy="entropy", batch_size=3)
+    assert first.picks == second.picks
+
+
+def test_ids_are_left_out_be_they_listed_or_in_a_file(bundle: Bundle, pool: Path, tmp_path: Path) -> None:
+    all_ids = select_batch(str(pool), 80, bundle=bundle.path).ids
+    labelled = tmp_path / "labelled.parquet"
+    pq.write_table(pa.table({"key": [*all_ids[5:10], None]}), labelled)
+    result = select_batch(
+        str(pool),
+        80,
+        bundle=bundle.path,
+        exclude=iter(all_ids[:5]),
+        exclude_uri=f"file://{labelled}",
+        exclude_column="key",
+    )
+    assert result.ids == all_ids[10:]
+    assert result.accounts.excluded == 10
+
+
+def test_columns_and_a_seed_are_heeded(bundle: Bundle, tmp_path: Path) -> None:
+    table = pa.table(
+        {"key": [f"{i}" for i in range(30)], "img": [encode(random_image(i)) for i in range(30)]}
+    )
+    pq.write_table(table, tmp_path / "pool.parquet")
+
+    def ids(seed: int) -> tuple[str, ...]:
+        return select_batch(
+            str(tmp_path),
+            30,
+            bundle=bundle.path,
+            strategy="random",
+            seed=seed,
+            id_column="key",
+            image_column="img",
+        ).ids
+
+    assert ids(1) == ids(1)
+    assert ids(1) != ids(2)
+
+
+def test_paths_are_read_from_the_column_that_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(random_image(0)))
+    pq.write_table(pa.table({"id": ["a", "b"], "file": ["a.png", "b.png"]}), tmp_path / "pool.parquet")
+    result = select_batch(str(tmp_path / "pool.parquet"), 2, bundle=bundle.path, path_column="file")
+    assert result.ids == ("a",)
+    assert result.accounts.skipped == {"FILE_MISSING": 1}
+
+
+def test_an_empty_folder_with_its_format_named_gives_an_empty_result(
+    bundle: Bundle, pool_folder: Path
+) -> None:
+    for format_ in ("image-folder", "parquet"):
+        result = select_batch(str(pool_folder), 3, bundle=bundle.path, format=format_)
+        assert result.picks == ()
+        assert result.fell_short
+
+
+def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
+    told: list[Progress] = []
+    select_batch(str(pool), 1, bundle=bundle.path, batch_size=16, progress=told.append)
+    assert [progress.read for progress in told] == sorted(progress.read for progress in told)
+    assert told[-1].read == told[-1].total == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"budget": 0}, InvalidRequestError, "BUDGET_NOT_POSITIVE"),
+        ({"budget": 10**9}, LimitExceededError, "BUDGET_TOO_LARGE"),
+        ({"strategy": "bald"}, InvalidRequestError, "STRATEGY_UNKNOWN"),
+        ({"strategy_options": {"k": "1"}}, InvalidRequestError, "STRATEGY_OPTION_UNKNOWN"),
+        ({"format": "zip"}, InvalidRequestError, "POOL_FORMAT"),
+        ({"pool": "nowhere"}, NotFoundError, "POOL_NOT_FOUND"),
+        ({"pool": "s3://bucket/pool"}, InvalidRequestError, "POOL_URI"),
+        ({"bundle": "nowhere"}, NotFoundError, "BUNDLE_NOT_FOUND"),
+        ({"id_column": "key"}, InvalidRequestError, "POOL_COLUMN_MISSING"),
+        ({"exclude_uri": "nowhere.parquet"}, UnreadablePoolError, "EXCLUSION_UNREADABLE"),
+        ({"device": "tpu"}, DeviceError, "DEVICE_UNKNOWN"),
+        ({"batch_size": 1}, InvalidRequestError, "BATCH_SIZE_TOO_SMALL"),
+    ],
+)
+def test_what_cannot_be_served_is_an_error_with_its_reason(
+    bundle: Bundle, pool: Path, options: dict[str, Any], error: type[ScorerError], reason: str
+) -> None:
+    arguments = {"pool": str(pool), "budget": 5, "bundle": bundle.path, **options}
+    with pytest.raises(error) as caught:
+        select_batch(**arguments)
+    assert caught.value.reason == reason
+
+
+def test_formats_go_by_name() -> None:
+    assert format_of(None) is None
+    assert format_of("parquet") is PoolFormat.PARQUET
+    assert format_of("image-folder") is PoolFormat.IMAGE_FOLDER
+    with pytest.raises(InvalidRequestError, match="parquet, image-folder"):
+        format_of("PARQUET")
+
+
+def test_it_is_what_the_command_finds_as_its_engine() -> None:
+    from importlib.metadata import entry_points
+
+    (entry,) = entry_points(group="topb.engines", name="in_process")
+    assert entry.load() is select_batch
+
+
+def test_defaults_suit_the_device(bundle: Bundle) -> None:
+    assert LocalEngine(bundle).session.batch_size == 32

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.images import encode, random_image, random_pool, write_parquet
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
+from topb_scorer.imaging import ImageLimits
+from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, PoolItem, Unreadable, open_pool
+from topb_scorer.pools.parquet import read_ids
+
+pytestmark = pytest.mark.scorer
+
+IMAGE = encode(random_image(1))
+ANYWHERE = AllowedRoots.anywhere()
+
+
+def opened(path: Path, **options: Any) -> Pool:
+    return open_pool(str(path), roots=options.pop("roots", ANYWHERE), **options)
+
+
+def items(path: Path, **options: Any) -> list[PoolItem]:
+    return [item for shard in opened(path, **options).shards for item in shard.items()]
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def reasons(path: Path, **options: Any) -> dict[str, str]:
+    return {
+        item.id: item.image.reason if isinstance(item.image, Unreadable) else ""
+        for item in items(path, **options)
+    }
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        opened(path, **options)
+    return caught.value.reason
+
+
+def test_a_row_group_is_a_shard_and_rows_come_in_order(tmp_path: Path) -> None:
+    rows = random_pool(150)
+    pool = opened(write_parquet(tmp_path / "pool.parquet", rows, row_group=64))
+    assert [shard.rows for shard in pool.shards] == [64, 64, 22]
+    assert pool.rows == 150
+    assert len({shard.identity for shard in pool.shards}) == 3
+    read = [(item.id, item.image) for shard in pool.shards for item in shard.items()]
+    assert read == rows
+
+
+def test_a_shard_may_be_read_again(tmp_path: Path) -> None:
+    (shard,) = opened(write_parquet(tmp_path / "pool.parquet", random_pool(5))).shards
+    assert list(shard.items()) == list(shard.items())
+
+
+def test_a_folder_of_parquet_files_is_one_pool(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write_parquet(tmp_path / "a" / "2.parquet", [("c", IMAGE)])
+    write_parquet(tmp_path / "1.parquet", [("a", IMAGE), ("b", IMAGE)])
+    (tmp_path / "README.md").write_text("no part of the pool")
+    assert sorted(item.id for item in items(tmp_path)) == ["a", "b", "c"]
+
+
+def test_hidden_files_and_what_hidden_folders_hold_are_no_part_of_the_pool(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "1.parquet", [("a", IMAGE)])
+    write_parquet(tmp_path / ".2.parquet", [("b", IMAGE)])
+    write(tmp_path / ".staging" / "3.parquet", {"id": ["c"], "image": [IMAGE]})
+    assert [item.id for item in items(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array(["x", "y"]), ["x", "y"]),
+        (pa.array(["x", "y"], pa.large_string()), ["x", "y"]),
+        (pa.array(["x", "y"], pa.string_view()), ["x", "y"]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+        (pa.array([7, -8]), ["7", "-8"]),
+        (pa.array([7, 2**64 - 1], pa.uint64()), ["7", "18446744073709551615"]),
+        (pa.array([1, 2]).dictionary_encode(), ["1", "2"]),
+    ],
+)
+def test_ids_are_strings_or_integers(tmp_path: Path, ids: pa.Array, expected: list[str]) -> None:
+    path = write(tmp_path / "pool.parquet", {"id": ids, "image": [IMAGE, IMAGE]})
+    assert [item.id for item in items(path)] == expected
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pa.array([IMAGE], pa.binary()),
+        pa.array([IMAGE], pa.large_binary()),
+        pa.array([IMAGE], pa.binary_view()),
+        pa.array([{"bytes": IMAGE, "path": "a.png"}]),
+        pa.array([{"path": "a.png", "bytes": IMAGE}]),
+    ],
+)
+def test_images_are_binary_or_structs_with_bytes(tmp_path: Path, images: pa.Array) -> None:
+    path = write(tmp_path / "pool.parquet", {"id": ["a"], "image": images})
+    assert items(path) == [PoolItem("a", IMAGE)]
+
+
+def test_columns_may_stand_in_any_order_among_others_and_bear_other_names(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "pool.parquet",
+        {
+            "label": [3],
+            "img": [IMAGE],
+            "id": ["not this"],
+            "weight": [0.5],
+            "key": ["a"],
+            "image": ["nor this"],
+        },
+    )
+    assert items(path, columns=Columns(id="key", image="img")) == [PoolItem("a", IMAGE)]
+
+
+def test_a_row_without_an_id_or_an_image_is_a_row_all_the_same(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "pool.parquet",
+        [(None, IMAGE), ("b", None), ("", IMAGE), ("d", b""), ("e", IMAGE)],
+        row_group=3,
+    )
+    assert reasons(path) == {
+        "pool.parquet:0:0": "ID_MISSING",
+        "b": "IMAGE_MISSING",
+        "pool.parquet:0:2": "ID_MISSING",
+        "d": "",
+        "e": "",
+    }
+
+
+def test_a_struct_without_bytes_is_a_missing_image(tmp_path: Path) -> None:
+    images = pa.array([None, {"bytes": None}], pa.struct({"bytes": pa.binary()}))
+    path = write(tmp_path / "pool.parquet", {"id": ["a", "b"], "image": images})
+    assert reasons(path) == {"a": "IMAGE_MISSING", "b": "IMAGE_MISSING"}
+
+
+def test_the_image_column_is_read_where_there_are_paths_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.parquet", {"id": ["a"], "path": ["nowhere.png"], "image": [IMAGE]})
+    assert items(path) == [PoolItem("a", IMAGE)]
+
+
+def test_paths_are_relative_to_the_file_or_absolute_or_uris(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one 1.png").write_bytes(IMAGE)
+    paths = ["images/one 1.png", f"{tmp_path}/images/one 1.png", f"file://{tmp_path}/images/one%201.png"]
+    path = write(tmp_path / "pool.parquet", {"id": ["a", "b", "c"], "path": paths})
+    assert items(path) == [PoolItem(id_, IMAGE) for id_ in "abc"]
+
+
+def test_a_path_that_cannot_be_read_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.png").write_bytes(IMAGE)
+    (root / "link.png").symlink_to("../secret.png")
+    (root / "large.png").write_bytes(b"x" * 1001)
+    (root / "folder.png").mkdir()
+    os.mkfifo(root / "pipe.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    (root / "loop.png").symlink_to("loop.png")
+    paths = {
+        "missing": "missing.png",
+        "null": None,
+        "empty": "",
+        "outside": "../secret.png",
+        "absolute": str(tmp_path / "secret.png"),
+        "link": "link.png",
+        "large": "large.png",
+        "folder": "folder.png",
+        "pipe": "pipe.png",
+        "device": "zero.png",
+        "scheme": "s3://bucket/a.png",
+        "nul": "a\0b.png",
+        "long": "x" * 5000,
+    }
+    path = write(root / "pool.parquet", {"id": list(paths), "path": list(paths.values())})
+    limits = ImageLimits(max_bytes=1000)
+    assert reasons(path, roots=AllowedRoots.below([root]), limits=limits) == {
+        "missing": "FILE_MISSING",
+        "null": "IMAGE_MISSING",
+        "empty": "FILE_UNREADABLE",
+        "outside": "FILE_NOT_ALLOWED",
+        "absolute": "FILE_NOT_ALLOWED",
+        "link": "FILE_NOT_ALLOWED",
+        "large": "IMAGE_TOO_LARGE",
+        "folder": "FILE_UNREADABLE",
+        "pipe": "FILE_UNREADABLE",
+        "device": "FILE_NOT_ALLOWED",
+        "scheme": "FILE_NOT_ALLOWED",
+        "nul": "FILE_NOT_ALLOWED",
+        "long": "FILE_UNREADABLE",
+    }
+    everywhere = write(root / "device.parquet", {"id": ["device", "loop"], "path": ["zero.png", "loop.png"]})
+    assert reasons(everywhere)["device"] == "FILE_UNREADABLE"
+    assert reasons(everywhere)["loop"] in {"FILE_NOT_ALLOWED", "FILE_UNREADABLE"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"image": [IMAGE]}, "POOL_COLUMN_MISSING"),
+        ({"id": ["a"]}, "POOL_COLUMN_MISSING"),
+        ({"id": [0.5], "image": [IMAGE]}, "POOL_COLUMN_TYPE"),
+        ({"id": [True], "image": [IMAGE]}, "POOL_COLUMN_TYPE"),
+        ({"id": [b"a"], "image": [IMAGE]}, "POOL_COLUMN_TYPE"),
+        ({"id": ["a"], "image": ["a.png"]}, "POOL_COLUMN_TYPE"),
+        ({"id": ["a"], "image": [{"data": IMAGE}]}, "POOL_COLUMN_TYPE"),
+        ({"id": ["a"], "image": [[1, 2]]}, "POOL_COLUMN_TYPE"),
+        ({"id": ["a"], "path": [IMAGE]}, "POOL_COLUMN_TYPE"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+    assert refusal(write(tmp_path / "pool.parquet", columns)) == reason
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([IMAGE])], ["id", "id", "image"])
+    pq.write_table(table, tmp_path / "pool.parquet")
+    assert refusal(tmp_path / "pool.parquet") == "POOL_COLUMN_AMBIGUOUS"
+
+
+def test_one_file_of_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "fits.parquet", [("a", IMAGE)])
+    write(tmp_path / "other.parquet", {"key": ["a"]})
+    with pytest.raises(InvalidRequestError, match=r"other\.parquet"):
+        opened(tmp_path)
+
+
+def test_no_rows_are_an_empty_pool(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", [])
+    assert items(path) == []
+    assert opened(path).rows == 0
+
+
+def test_an_empty_folder_is_a_pool_only_if_its_format_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == "POOL_FORMAT"
+    assert opened(tmp_path, format=PoolFormat.PARQUET).rows == 0
+    assert opened(tmp_path, format=PoolFormat.IMAGE_FOLDER).rows == 0
+
+
+def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        opened(tmp_path / "nowhere.parquet")
+    assert caught.value.reason == "POOL_NOT_FOUND"
+
+
+def test_what_lies_outside_the_roots_is_refused_be_it_there_or_not(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    roots = AllowedRoots.below([tmp_path / "root"])
+    write_parquet(tmp_path / "pool.parquet", [("a", IMAGE)])
+    for name in ("pool.parquet", "nowhere.parquet"):
+        with pytest.raises(AccessDeniedError):
+            opened(tmp_path / name, roots=roots)
+    (tmp_path / "root" / "link.parquet").symlink_to("../pool.parquet")
+    with pytest.raises(AccessDeniedError):
+        opened(tmp_path / "root", roots=roots)
+
+
+def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "pool.parquet", [])
+    for path in (tmp_path / ("x" * 300), tmp_path / "pool.parquet" / "below"):
+        with pytest.raises(UnreadablePoolError) as caught:
+            opened(path)
+        assert caught.value.reason == "POOL_UNREADABLE"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"id,image\n", IMAGE])
+def test_what_is_no_parquet_is_unreadable(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "pool.parquet").write_bytes(content)
+    with pytest.raises(UnreadablePoolError, match=r"pool\.parquet") as caught:
+        opened(tmp_path / "pool.parquet")
+    assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def test_a_file_cut_anywhere_is_unreadable(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(40), row_group=16)
+    whole = path.read_bytes()
+    for length in range(1, len(whole), len(whole) // 25):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UnreadablePoolError):
+            items(path)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_altered_bytes_in_a_page_with_a_checksum_are_noticed(tmp_path: Path, compression: str) -> None:
+    rng = np.random.default_rng(0)
+    columns = {"id": [f"{i}" for i in range(64)], "image": [rng.bytes(500) for _ in range(64)]}
+    path = write(
+        tmp_path / "pool.parquet",
+        columns,
+        compression=compression,
+        write_page_checksum=True,
+        use_dictionary=False,
+    )
+    whole = path.read_bytes()
+    for position in range(3_000, 30_000, 5_000):
+        altered = bytearray(whole)
+        altered[position] ^= 0x10
+        path.write_bytes(altered)
+        with pytest.raises(UnreadablePoolError, match="row group 0") as caught:
+            items(path)
+        assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def test_a_page_that_does_not_decompress_is_noticed_without_a_checksum(tmp_path: Path) -> None:
+    columns = {"id": [f"{i}" for i in range(64)], "image": [bytes([i]) * 5_000 for i in range(64)]}
+    path = write(tmp_path / "pool.parquet", columns, compression="zstd", use_dictionary=False)
+    altered = bytearray(path.read_bytes())
+    page = altered.index(b"\x28\xb5\x2f\xfd")
+    altered[page : page + 4] = b"\0\0\0\0"
+    path.write_bytes(altered)
+    with pytest.raises(UnreadablePoolError):
+        items(path)
+
+
+def test_rows_before_the_damage_are_read(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(64), row_group=16)
+    pool = opened(path)
+    start = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    altered = bytearray(path.read_bytes())
+    altered[start : start + 200] = b"\xff" * 200
+    path.write_bytes(altered)
+    assert [len(list(shard.items())) for shard in pool.shards[:2]] == [16, 16]
+    with pytest.raises(UnreadablePoolError):
+        list(pool.shards[2].items())
+
+
+def test_text_that_is_not_utf8_makes_the_pool_unreadable(tmp_path: Path) -> None:
+    ids = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
+    )
+    path = write(tmp_path / "pool.parquet", {"id": ids, "image": [IMAGE]})
+    with pytest.raises(UnreadablePoolError):
+        items(path)
+    with pytest.raises(UnreadablePoolError) as caught:
+        read_ids(path, "id")
+    assert caught.value.reason == "EXCLUSION_UNREADABLE"
+
+
+def test_identities_change_with_the_file_and_with_the_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.parquet", {"id": ["a"], "key": ["b"], "image": [IMAGE]})
+    (first,) = opened(path).shards
+    assert opened(path).shards[0].identity == first.identity
+    assert opened(path, columns=Columns(id="key")).shards[0].identity != first.identity
+    os.utime(path, ns=(1, 1))
+    assert opened(path).shards[0].identity != first.identity
+
+
+def test_ids_to_exclude_are_read_from_any_column_without_its_nulls(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "labelled.parquet", {"id": ["a", None, "b"], "number": [1, None, 3], "x": [0.5, 1, 2]}
+    )
+    assert read_ids(path, "id") == ["a", "b"]
+    assert read_ids(path, "number") == ["1", "3"]
+    for column, reason in (("x", "POOL_COLUMN_TYPE"), ("key", "POOL_COLUMN_MISSING")):
+        with pytest.raises(InvalidRequestError) as caught:
+            read_ids(path, column)
+        assert caught.value.reason == reason
+
+
+def test_ids_to_exclude_from_what_is_no_parquet_are_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "ids.parquet").write_text("a\nb\n")
+    with pytest.raises(UnreadablePoolError) as caught:
+        read_ids(tmp_path / "ids.parquet", "id")
+    assert caught.value.reason == "EXCLUSION_UNREADABLE"

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from topb_scorer.errors import SelectionCancelledError
+from topb_scorer.pools import PoolItem, Unreadable
+from topb_scorer.pools.stream import ChunkQueue, ChunkShard
+
+pytestmark = pytest.mark.scorer
+
+
+def chunk(seq: int) -> ChunkShard:
+    return ChunkShard(seq, [f"{seq}"], [b"image"])
+
+
+def test_the_images_of_a_chunk_come_with_their_ids() -> None:
+    shard = ChunkShard(3, ["a", "b"], [b"one", b"two"])
+    assert list(shard.items()) == [PoolItem("a", b"one"), PoolItem("b", b"two")]
+    assert shard.rows == 2
+
+
+def test_a_packed_chunk_gives_arrays() -> None:
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    first, second = ChunkShard(0, ["a", "b"], images).items()
+    assert isinstance(first.image, np.ndarray)
+    assert np.array_equal(first.image, images[0])
+    assert second.id == "b"
+
+
+def test_an_image_without_an_id_is_a_row_that_cannot_be_read() -> None:
+    items = list(ChunkShard(4, ["a", ""], [b"one", b"two"]).items())
+    assert items[1].id == "4:1"
+    assert isinstance(items[1].image, Unreadable)
+    assert items[1].image.reason == "ID_MISSING"
+
+
+def test_ids_and_images_must_be_as_many() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        list(ChunkShard(0, ["a", "b"], [b"one"]).items())
+
+
+def test_identities_differ_and_sort_as_the_chunks_do() -> None:
+    identities = [chunk(seq).identity for seq in (0, 1, 9, 10, 2**63)]
+    assert identities == sorted(set(identities))
+
+
+def test_chunks_come_in_order_until_the_end() -> None:
+    queue = ChunkQueue(8, threading.Event())
+    for seq in range(3):
+        queue.put(chunk(seq))
+    queue.put(None)
+    assert [shard.seq for shard in queue.shards() if shard] == [0, 1, 2]
+
+
+def test_a_late_chunk_shows_as_none_again_and_again() -> None:
+    queue = ChunkQueue(8, threading.Event())
+    queue.put(chunk(0))
+    shards = queue.shards()
+    assert next(shards) == chunk(0)
+    assert [next(shards) for _ in range(3)] == [None] * 3
+    queue.put(chunk(1))
+    assert next(shards) == chunk(1)
+
+
+def test_a_full_queue_makes_the_sender_wait() -> None:
+    queue = ChunkQueue(2, threading.Event())
+    sent: list[int] = []
+
+    def send() -> None:
+        for seq in range(5):
+            queue.put(chunk(seq))
+            sent.append(seq)
+        queue.put(None)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(0.15)
+    assert sent == [0, 1]
+    assert [shard.seq for shard in queue.shards() if shard] == [0, 1, 2, 3, 4]
+    sender.join()
+
+
+def test_cancelling_frees_who_waits_to_send() -> None:
+    cancelled = threading.Event()
+    queue = ChunkQueue(1, cancelled)
+    queue.put(chunk(0))
+    threading.Timer(0.05, cancelled.set).start()
+    started = time.monotonic()
+    with pytest.raises(SelectionCancelledError):
+        queue.put(chunk(1))
+    assert time.monotonic() - started < 2
+
+
+def test_cancelling_frees_who_waits_to_read() -> None:
+    cancelled = threading.Event()
+    queue = ChunkQueue(1, cancelled)
+    threading.Timer(0.05, cancelled.set).start()
+    with pytest.raises(SelectionCancelledError):
+        list(queue.shards())
+
+
+def test_what_is_queued_when_it_is_cancelled_is_not_handed_out() -> None:
+    cancelled = threading.Event()
+    queue = ChunkQueue(2, cancelled)
+    queue.put(chunk(0))
+    cancelled.set()
+    with pytest.raises(SelectionCancelledError):
+        next(queue.shards())

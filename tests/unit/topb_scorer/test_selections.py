@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import reference_selection
+from support.bundles import reciprocal_graph, write_bundle
+from support.images import encode, random_image, random_pool, write_parquet
+from support.reference_selection import ReferenceScorer, Row
+from topb.results import SelectionResult
+from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import (
+    BundleError,
+    DeviceError,
+    InvalidRequestError,
+    LimitExceededError,
+    SelectionCancelledError,
+    UnreadablePoolError,
+)
+from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_pool
+from topb_scorer.pools.stream import ChunkQueue, ChunkShard
+from topb_scorer.score_log import ScoreLog
+from topb_scorer.selections import (
+    MAX_BUDGET,
+    SelectionSpec,
+    check_strategy_served,
+    select_from_log,
+    select_from_shards,
+    select_into_log,
+)
+from topb_scorer.strategies import names
+
+pytestmark = pytest.mark.scorer
+
+ANYWHERE = AllowedRoots.anywhere()
+
+VALID = [encode(random_image(seed), format_) for seed in range(6) for format_ in ("PNG", "JPEG")]
+IMAGES: list[bytes | None] = [
+    *VALID,
+    encode(random_image(3, 40, 23), "WEBP"),
+    encode(np.zeros((16, 16, 3), np.uint8)),
+    encode(np.zeros((20, 20, 3), np.uint8)),
+    VALID[0][:-30],
+    b"no image",
+    b"",
+    None,
+]
+IDS = ["a", "b", "c", "d", "e", "aa", "é", "日本", "10", "9", *(f"id-{i}" for i in range(20))]
+
+rows_of_a_pool = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from(IDS), st.sampled_from(IDS), st.sampled_from([None, ""])),
+        st.sampled_from(IMAGES),
+    ),
+    max_size=50,
+)
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> ReferenceScorer:
+    return ReferenceScorer(bundle)
+
+
+@pytest.fixture(scope="module")
+def engine_of(bundle: Bundle) -> Callable[[int, int, int], LocalEngine]:
+    engines: dict[tuple[int, int, int], LocalEngine] = {}
+
+    def engine(batch_size: int, decode_threads: int, session_threads: int) -> LocalEngine:
+        key = (batch_size, decode_threads, session_threads)
+        if key not in engines:
+            settings_ = EngineSettings(
+                batch_size=batch_size, decode_threads=decode_threads, session_threads=session_threads
+            )
+            engines[key] = LocalEngine(bundle, settings_)
+        return engines[key]
+
+    return engine
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+def selected(
+    spec: SelectionSpec,
+    engine: LocalEngine,
+    shards: Iterable[Shard | None],
+    *,
+    cancelled: threading.Event | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> SelectionResult:
+    """From shards that can be read again."""
+    return select_from_shards(spec, engine, shards, cancelled=cancelled or threading.Event(), on_rows=on_rows)
+
+
+def streamed(
+    spec: SelectionSpec,
+    engine: LocalEngine,
+    shards: Iterable[Shard | None],
+    *,
+    on_commit: Callable[[Shard], None] | None = None,
+) -> SelectionResult:
+    """From shards that come once, and are scored as they come."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = ScoreLog(Path(directory), durable=False)
+        cancelled = threading.Event()
+        return select_into_log(
+            spec, engine, shards, log, rereadable=False, cancelled=cancelled, on_commit=on_commit
+        )
+
+
+def assert_is(result: SelectionResult, expected: reference_selection.ReferenceSelection) -> None:
+    picks = [
+        (pick.id, pick.score, pick.predicted_class, pick.probability, pick.entropy) for pick in result.picks
+    ]
+    assert picks == [
+        (row.id, row.score, row.predicted_class, row.probability, row.entropy) for row in expected.picks
+    ]
+    assert [pick.rank for pick in result.picks] == list(range(1, len(picks) + 1))
+    accounts = result.accounts
+    assert accounts.read == expected.read
+    assert accounts.scored == expected.scored
+    assert dict(accounts.skipped) == dict(expected.skipped)
+    assert accounts.duplicate == expected.duplicate
+    assert accounts.excluded == expected.excluded
+    assert accounts.read == (
+        accounts.scored + sum(accounts.skipped.values()) + accounts.duplicate + accounts.excluded
+    )
+    assert len(accounts.skipped_examples) == min(20, sum(accounts.skipped.values()))
+
+
+def parquet_shards(folder: Path, rows: list[Row], *, row_group: int, files: int) -> list[Shard]:
+    for old in folder.glob("*.parquet"):
+        old.unlink()
+    size = max(1, -(-len(rows) // files))
+    for start in range(0, max(len(rows), 1), size):
+        write_parquet(folder / f"{start}.parquet", rows[start : start + size], row_group=row_group)
+    return list(open_pool(str(folder), roots=ANYWHERE).shards)
+
+
+def stream_shards(rows: list[Row], *, chunk: int) -> Iterator[Shard | None]:
+    for seq, start in enumerate(range(0, len(rows), chunk)):
+        part = rows[start : start + chunk]
+        yield ChunkShard(seq, [id_ or "" for id_, _ in part], [image or b"" for _, image in part])
+        if seq % 3 == 0:
+            yield None
+
+
+@given(
+    rows=rows_of_a_pool,
+    budget=st.integers(1, 60),
+    strategy=st.sampled_from(names()),
+    seed=st.integers(0, 2**64 - 1),
+    exclude=st.sets(st.sampled_from([*IDS, "elsewhere", ""]), max_size=8),
+    shuffler=st.randoms(use_true_random=False),
+    row_group=st.sampled_from([1, 2, 5, 64]),
+    files=st.integers(1, 3),
+    chunk=st.integers(1, 20),
+    batch_size=st.sampled_from([2, 3, 7, 32]),
+    decode_threads=st.sampled_from([1, 3]),
+    session_threads=st.sampled_from([1, 2]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_selection_is_what_the_definition_gives_however_it_is_run(
+    reference: ReferenceScorer,
+    engine_of: Callable[[int, int, int], LocalEngine],
+    scratch: Path,
+    rows: list[Row],
+    budget: int,
+    strategy: str,
+    seed: int,
+    exclude: set[str],
+    shuffler: random.Random,
+    row_group: int,
+    files: int,
+    chunk: int,
+    batch_size: int,
+    decode_threads: int,
+    session_threads: int,
+) -> None:
+    expected = reference_selection.select(
+        rows, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
+    )
+    spec = SelectionSpec(budget, strategy, seed, frozenset(exclude))
+    engine = engine_of(batch_size, decode_threads, session_threads)
+    assert_is(
+        selected(spec, engine, parquet_shards(scratch, rows, row_group=row_group, files=files)),
+        expected,
+    )
+    shuffler.shuffle(rows)
+    assert_is(
+        selected(spec, engine, parquet_shards(scratch, rows, row_group=64, files=1)),
+        expected,
+    )
+    # A stream tells neither a missing image from one without bytes.
+    sent = [(id_, image or b"") for id_, image in rows]
+    expected = reference_selection.select(
+        sent, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
+    )
+    assert_is(streamed(spec, engine, stream_shards(sent, chunk=chunk)), expected)
+
+
+@pytest.mark.parametrize("strategy", names())
+def test_a_folder_gives_what_parquet_and_a_stream_give(
+    engine: LocalEngine, tmp_path: Path, strategy: str
+) -> None:
+    rows = [(f"{id_}.png", image) for id_, image in random_pool(60)]
+    rows[7] = (rows[7][0], b"no image")
+    (tmp_path / "folder").mkdir()
+    for name, image in rows:
+        (tmp_path / "folder" / name).write_bytes(image)
+    folder = open_pool(str(tmp_path / "folder"), roots=ANYWHERE)
+    parquet = open_pool(str(write_parquet(tmp_path / "pool.parquet", rows, row_group=16)), roots=ANYWHERE)
+    spec = SelectionSpec(25, strategy, seed=3)
+    results = [
+        selected(spec, engine, shards)
+        for shards in (
+            folder.shards,
+            parquet.shards,
+            list(reversed(parquet.shards)),
+            stream_shards([*rows], chunk=9),
+        )
+    ]
+    assert len(results[0].picks) == 25
+    assert results[0].accounts.skipped == {"IMAGE_FORMAT_UNKNOWN": 1}
+    for result in results[1:]:
+        assert result.picks == results[0].picks
+        assert result.accounts == results[0].accounts
+
+
+def test_decoded_images_give_what_their_lossless_files_give(engine: LocalEngine) -> None:
+    images = [random_image(seed) for seed in range(20)]
+    ids = [f"{seed}" for seed in range(20)]
+    spec = SelectionSpec(20)
+    packed = selected(spec, engine, [ChunkShard(0, ids, np.stack(images))])
+    encoded = selected(spec, engine, [ChunkShard(0, ids, [encode(image) for image in images])])
+    assert packed.picks == encoded.picks
+
+
+def test_a_pool_smaller_than_the_budget_is_returned_whole(engine: LocalEngine, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(10))
+    result = selected(SelectionSpec(11), engine, open_pool(str(path), roots=ANYWHERE).shards)
+    assert len(result.picks) == 10
+    assert result.fell_short
+    assert not selected(SelectionSpec(10), engine, open_pool(str(path), roots=ANYWHERE).shards).fell_short
+
+
+def test_an_empty_pool_gives_an_empty_result(engine: LocalEngine, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    folder = open_pool(str(tmp_path / "folder"), format=PoolFormat.IMAGE_FOLDER, roots=ANYWHERE)
+    parquet = open_pool(str(write_parquet(tmp_path / "pool.parquet", [])), roots=ANYWHERE)
+    for shards in (folder.shards, parquet.shards, [], [None], [ChunkShard(0, [], [])]):
+        result = selected(SelectionSpec(5), engine, shards)
+        assert result.picks == ()
+        assert result.accounts.read == 0
+        assert result.fell_short
+
+
+def test_of_rows_with_one_id_the_best_scored_counts(engine: LocalEngine, bundle: Bundle) -> None:
+    images = [encode(random_image(seed)) for seed in range(12)]
+    alone = selected(SelectionSpec(12), engine, [ChunkShard(0, [f"{i}" for i in range(12)], images)])
+    result = selected(SelectionSpec(12), engine, [ChunkShard(0, ["same"] * 12, images)])
+    assert [pick.id for pick in result.picks] == ["same"]
+    assert result.picks[0].score == alone.picks[0].score
+    assert (result.accounts.scored, result.accounts.duplicate) == (1, 11)
+
+
+def test_an_excluded_row_is_excluded_and_nothing_else(engine: LocalEngine) -> None:
+    shard = ChunkShard(0, ["a", "a", "b", "c"], [VALID[0], b"no image", b"no image", VALID[1]])
+    accounts = selected(SelectionSpec(4, exclude=frozenset({"a", "b"})), engine, [shard]).accounts
+    assert (accounts.read, accounts.excluded, accounts.scored, dict(accounts.skipped)) == (4, 3, 1, {})
+
+
+def test_scores_that_are_not_finite_are_skipped_and_never_ranked(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path, reciprocal_graph()))
+    engine = LocalEngine(bundle, EngineSettings(batch_size=3))
+    reds = [0, 4, 0, 2, 8, 0, 1]
+    images = np.stack([np.full((16, 16, 3), red, np.uint8) for red in reds])
+    result = selected(SelectionSpec(10), engine, [ChunkShard(0, [f"{red}" for red in reds], images)])
+    assert [(pick.id, pick.score) for pick in result.picks] == [
+        ("1", 1.0),
+        ("2", 0.5),
+        ("4", 0.25),
+        ("8", 0.125),
+    ]
+    assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 3}
+
+
+def test_examples_of_skipped_rows_are_the_first_by_id_in_any_order(engine: LocalEngine) -> None:
+    ids = [f"{i:03d}" for i in range(100)]
+    shuffled = random.Random(0).sample(ids, 100)
+    for order in (ids, shuffled):
+        shards = [ChunkShard(seq, [id_], [b""]) for seq, id_ in enumerate(order)]
+        accounts = selected(SelectionSpec(1), engine, shards).accounts
+        assert [row.id for row in accounts.skipped_examples] == ids[:20]
+        assert dict(accounts.skipped) == {"IMAGE_EMPTY": 100}
+
+
+def test_the_result_tells_what_was_asked(engine: LocalEngine, bundle: Bundle) -> None:
+    result = selected(SelectionSpec(3, "random", seed=9), engine, [ChunkShard(0, ["a"], [VALID[0]])])
+    assert (result.model, result.strategy, result.seed, result.budget) == (bundle.model_id, "random", 9, 3)
+    assert result.elapsed_seconds > 0
+
+
+def test_a_log_selects_again_without_scoring(engine: LocalEngine, tmp_path: Path) -> None:
+    shards = list(stream_shards([*random_pool(40)], chunk=7))
+    log = ScoreLog(tmp_path / "log")
+    committed: list[str] = []
+    engine.fill(
+        log,
+        shards,
+        cancelled=threading.Event(),
+        on_rows=lambda _: None,
+        on_commit=lambda shard: committed.append(shard.identity),
+    )
+    for strategy in names():
+        for budget in (1, 17, 100):
+            spec = SelectionSpec(budget, strategy, seed=2)
+            picks, accounts = select_from_log(spec, log.read(reversed(committed)), rows=40, scratch=tmp_path)
+            result = selected(spec, engine, shards)
+            assert picks == result.picks
+            assert accounts == result.accounts
+
+
+def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: LocalEngine) -> None:
+    rows: list[int] = []
+    committed: list[str] = []
+    shards = [shard for shard in stream_shards([*random_pool(50)], chunk=9) if shard]
+    selected(SelectionSpec(1), engine, shards, on_rows=rows.append)
+    streamed(SelectionSpec(1), engine, shards, on_commit=lambda shard: committed.append(shard.identity))
+    assert sum(rows) == 50
+    assert len(rows) > 3
+    assert committed == [shard.identity for shard in shards]
+
+
+def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEngine) -> None:
+    alive: list[weakref.ref[ChunkShard]] = []
+    most = 0
+
+    def shards() -> Iterator[Shard]:
+        for seq in range(40):
+            images = np.zeros((7, 16, 16, 3), np.uint8)
+            shard = ChunkShard(seq, [f"{seq}-{row}" for row in range(7)], images)
+            alive.append(weakref.ref(shard))
+            yield shard
+
+    def count(_: Shard) -> None:
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in alive))
+
+    streamed(SelectionSpec(5), engine, shards(), on_commit=count)
+    assert len(alive) == 40
+    assert most <= 16
+
+
+def test_no_file_is_left_behind_however_it_ends(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shards = [ChunkShard(0, ["a"], [VALID[0]])]
+    selected(SelectionSpec(1), engine, shards)
+    assert list(tmp_path.iterdir()) == []
+
+    def fail(_: int) -> None:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        selected(SelectionSpec(1), engine, shards, on_rows=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+def test_a_failure_while_a_stream_waits_ends_the_selection(engine: LocalEngine) -> None:
+    chunks = ChunkQueue(2, threading.Event())
+    chunks.put(ChunkShard(0, ["a"], [VALID[0]]))
+    waited = threading.Event()
+
+    def fail(_: Shard) -> None:
+        # Long enough for the stream to be known as late.
+        waited.wait(0.3)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        streamed(SelectionSpec(1), engine, chunks.shards(), on_commit=fail)
+
+
+def test_cancelling_ends_it_and_leaves_no_thread(engine: LocalEngine) -> None:
+    before = set(threading.enumerate())
+    cancelled = threading.Event()
+    shards = stream_shards([*random_pool(200)], chunk=10)
+    with pytest.raises(SelectionCancelledError):
+        selected(SelectionSpec(1), engine, shards, cancelled=cancelled, on_rows=lambda _: cancelled.set())
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_pool_that_turns_out_torn_gives_no_result(engine: LocalEngine, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(90), row_group=30)
+    shards = open_pool(str(path), roots=ANYWHERE).shards
+    start = pq.ParquetFile(path).metadata.row_group(2).column(1).data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 64)
+    with pytest.raises(UnreadablePoolError):
+        selected(SelectionSpec(1), engine, shards)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"budget": 0}, InvalidRequestError, "BUDGET_NOT_POSITIVE"),
+        ({"budget": -5}, InvalidRequestError, "BUDGET_NOT_POSITIVE"),
+        ({"budget": MAX_BUDGET + 1}, LimitExceededError, "BUDGET_TOO_LARGE"),
+        ({"seed": -1}, InvalidRequestError, "SEED_OUT_OF_RANGE"),
+        ({"seed": 2**64}, InvalidRequestError, "SEED_OUT_OF_RANGE"),
+        ({"strategy": "bald"}, InvalidRequestError, "STRATEGY_UNKNOWN"),
+        ({"strategy": ""}, InvalidRequestError, "STRATEGY_UNKNOWN"),
+        ({"options": {"metric": "cosine"}}, InvalidRequestError, "STRATEGY_OPTION_UNKNOWN"),
+    ],
+)
+def test_a_spec_that_cannot_be_served_is_refused(
+    options: dict[str, object], error: type[InvalidRequestError], reason: str
+) -> None:
+    with pytest.raises(error) as caught:
+        SelectionSpec(**{"budget": 1, **options})  # type: ignore[arg-type]
+    assert caught.value.reason == reason
+
+
+def test_the_limits_of_a_spec_are_inclusive() -> None:
+    SelectionSpec(MAX_BUDGET, seed=2**64 - 1)
+    SelectionSpec(1, seed=0)
+
+
+def test_a_strategy_that_the_models_outputs_do_not_allow_is_refused() -> None:
+    check_strategy_served(SelectionSpec(1, "margin"), "m", ["margin", "one of a later release"])
+    with pytest.raises(InvalidRequestError, match=r"can serve entropy, random$") as caught:
+        check_strategy_served(SelectionSpec(1, "aalu"), "m", ["random", "entropy", "one of a later release"])
+    assert caught.value.reason == "STRATEGY_NOT_SERVED"
+
+
+def test_an_engine_takes_only_a_graph_that_is_as_its_manifest_says(bundle: Bundle) -> None:
+    for change in ("height", "outputs"):
+        manifest = type(bundle.manifest)()
+        manifest.CopyFrom(bundle.manifest)
+        if change == "height":
+            manifest.input.height = 32
+        else:
+            manifest.outputs[1].shape[0] += 1
+        with pytest.raises(BundleError) as caught:
+            LocalEngine(Bundle(bundle.path, manifest))
+        assert caught.value.reason == "BUNDLE_GRAPH"
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:x"])
+def test_an_engine_on_no_device_is_refused(bundle: Bundle, device: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        LocalEngine(bundle, EngineSettings(device=device))
+    assert caught.value.reason == "DEVICE_UNKNOWN"
+
+
+@pytest.mark.parametrize("batch_size", [0, 1])
+def test_an_engine_with_no_batch_to_speak_of_is_refused(bundle: Bundle, batch_size: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        LocalEngine(bundle, EngineSettings(batch_size=batch_size))
+    assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
+
+
+def test_large_photos_are_resized_on_the_way(engine: LocalEngine, reference: ReferenceScorer) -> None:
+    rows: list[Row] = [(f"{seed}", encode(random_image(seed, 90 + seed, 150), "JPEG")) for seed in range(9)]
+    expected = reference_selection.select(rows, reference, budget=9, strategy="aalu", seed=0, exclude=())
+    assert_is(selected(SelectionSpec(9), engine, stream_shards(rows, chunk=4)), expected)
+
+
+@dataclass(frozen=True)
+class SlowShard:
+    """Reads one image after the other until it is cancelled."""
+
+    cancelled: threading.Event
+    identity: str = "slow"
+    rows: int = 1000
+
+    def items(self) -> Iterator[PoolItem]:
+        for row in range(self.rows):
+            if row == 60:
+                self.cancelled.set()
+            yield PoolItem(f"{row}", VALID[row % len(VALID)])
+
+
+def test_a_cancelled_selection_reads_no_further(engine: LocalEngine) -> None:
+    cancelled = threading.Event()
+    done: list[int] = []
+    with pytest.raises(SelectionCancelledError):
+        selected(SelectionSpec(1), engine, [SlowShard(cancelled)], cancelled=cancelled, on_rows=done.append)
+    assert sum(done) <= 60 + engine.session.batch_size
+
+
+def test_ids_that_are_numbers_are_the_strings_that_a_stream_would_send(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    table = pa.table({"id": [10, 9, 8], "image": VALID[:3]})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    parquet = selected(SelectionSpec(3), engine, open_pool(str(tmp_path), roots=ANYWHERE).shards)
+    streamed = selected(SelectionSpec(3), engine, [ChunkShard(0, ["10", "9", "8"], VALID[:3])])
+    assert parquet.picks == streamed.picks

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from topb_scorer import errors
+from topb_scorer.errors import InvalidRequestError, ScorerError, SelectionCancelledError, UnavailableError
+from topb_scorer.service.errors import abort, status_of
+
+pytestmark = pytest.mark.scorer
+
+CODES = {
+    "InvalidRequestError": grpc.StatusCode.INVALID_ARGUMENT,
+    "NotFoundError": grpc.StatusCode.NOT_FOUND,
+    "AccessDeniedError": grpc.StatusCode.PERMISSION_DENIED,
+    "LimitExceededError": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "BundleError": grpc.StatusCode.FAILED_PRECONDITION,
+    "DeviceError": grpc.StatusCode.FAILED_PRECONDITION,
+    "UnreadablePoolError": grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class Aborted(Exception):
+    """What gRPC raises to end a call."""
+
+
+class CallContext:
+    """Keeps the status that a call was ended with."""
+
+    status: grpc.Status
+
+    async def abort_with_status(self, status: grpc.Status) -> None:
+        self.status = status
+        raise Aborted
+
+
+def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo()
+    (detail,) = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)]
+    detail.Unpack(info)
+    return info
+
+
+def ended_with(error: Exception) -> CallContext:
+    context = CallContext()
+    with pytest.raises(Aborted):
+        asyncio.run(abort(context, error))  # type: ignore[arg-type]
+    return context
+
+
+@pytest.mark.parametrize("name", sorted(CODES))
+def test_each_error_has_its_code_and_tells_its_reason_and_values(name: str) -> None:
+    error = getattr(errors, name)("what was wrong", reason="A_REASON", file="a.parquet", row=3)
+    status = status_of(error)
+    assert status.code == CODES[name].value[0]
+    assert status.message == "what was wrong"
+    assert info_of(status) == error_details_pb2.ErrorInfo(
+        reason="A_REASON", domain="topb", metadata={"file": "a.parquet", "row": "3"}
+    )
+    assert len(status.details) == 1
+
+
+def test_a_kind_of_an_error_has_the_code_of_its_kind() -> None:
+    class BudgetError(InvalidRequestError):
+        """A kind of it."""
+
+    assert status_of(BudgetError("b", reason="B")).code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def test_a_cancelled_selection_is_cancelled() -> None:
+    status = status_of(SelectionCancelledError())
+    assert status.code == grpc.StatusCode.CANCELLED.value[0]
+    assert info_of(status).reason == "SELECTION_CANCELLED"
+
+
+def test_what_may_be_tried_again_says_when() -> None:
+    status = status_of(UnavailableError("busy", reason="SELECTIONS_BUSY", retry_seconds=2.5))
+    assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert info_of(status).reason == "SELECTIONS_BUSY"
+    retry = error_details_pb2.RetryInfo()
+    assert status.details[1].Unpack(retry)
+    assert retry.retry_delay.ToTimedelta().total_seconds() == 2.5
+
+
+def test_every_error_of_the_scorer_is_drawn_in_its_tree() -> None:
+    drawn = [line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.startswith(("├", "└"))]
+    defined = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, ScorerError) and value is not ScorerError
+    ]
+    assert sorted(drawn) == sorted(defined)
+
+
+def test_a_call_ends_with_the_status_of_the_error() -> None:
+    context = ended_with(InvalidRequestError("budget 0", reason="BUDGET_NOT_POSITIVE", budget=0))
+    assert context.status.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert context.status.details == "budget 0"
+    ((key, value),) = context.status.trailing_metadata
+    assert key == "grpc-status-details-bin"
+    assert info_of(status_pb2.Status.FromString(value)).metadata == {"budget": "0"}
+
+
+def test_what_nobody_foresaw_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        context = ended_with(ZeroDivisionError("by zero"))
+    assert context.status.code is grpc.StatusCode.INTERNAL
+    assert "ZeroDivisionError: by zero" in context.status.details
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_was_foreseen_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    ended_with(InvalidRequestError("no", reason="NO"))
+    assert caplog.records == []

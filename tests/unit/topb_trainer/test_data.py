@@ -1,0 +1,219 @@
+"""Labelled sets, pools and test sets: how they may look, and what is said of those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from topb_scorer.errors import NotFoundError, ScorerError
+from topb_scorer.imaging import ImageInput
+from topb_trainer.config import ImageConfig
+from topb_trainer.data import image_input, read_labelled, read_pool, read_test
+from topb_trainer.errors import InvalidDataError
+
+from .conftest import png, write_parquet
+
+EIGHT = ImageInput(8, 8)
+
+
+def solid(value: int, height: int = 8, width: int = 8) -> bytes:
+    return png(np.full((height, width, 3), value, np.uint8))
+
+
+FOUR = [solid(value) for value in (10, 20, 30, 40)]
+IDS = ["a", "b", "c", "d"]
+
+
+def test_integers_with_declared_classes_are_indices(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, [2, 0, 0, 2], ["cat", "dog", "eel"])
+    labelled = read_labelled(path, EIGHT)
+    assert labelled.classes == ("cat", "dog", "eel")
+    assert labelled.labels.tolist() == [2, 0, 0, 2]
+    assert labelled.ids == ("a", "b", "c", "d")
+    assert labelled.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+
+
+def test_integers_without_declared_classes_are_names_in_the_order_of_numbers(tmp_path: Path) -> None:
+    labelled = read_labelled(write_parquet(tmp_path / "l.parquet", IDS, FOUR, [10, 9, 9, -3]), EIGHT)
+    assert labelled.classes == ("-3", "9", "10")
+    assert labelled.labels.tolist() == [2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_strings_are_names(kind: pa.DataType, tmp_path: Path) -> None:
+    labels = pa.array(["dog", "cat", "cat", "dog"]).cast(kind)
+    labelled = read_labelled(write_parquet(tmp_path / "l.parquet", [1, 2, 3, 4], FOUR, labels), EIGHT)
+    assert labelled.classes == ("cat", "dog")
+    assert labelled.labels.tolist() == [1, 0, 0, 1]
+    assert labelled.ids == ("1", "2", "3", "4")
+
+
+def test_a_column_of_paths_is_read_beside_the_parquet_file(tmp_path: Path) -> None:
+    for name, image in zip(IDS, FOUR, strict=True):
+        (tmp_path / f"{name}.png").write_bytes(image)
+    table = pa.table({"id": IDS, "path": [f"{name}.png" for name in IDS], "label": [0, 1, 0, 1]})
+    pq.write_table(table, tmp_path / "l.parquet")
+    assert read_labelled(tmp_path / "l.parquet", EIGHT).images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+
+
+def test_an_image_folder_is_labelled_by_its_folders(tmp_path: Path) -> None:
+    for name in ("dog/x.png", "cat/y.png", "cat/more/z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(FOUR[0])
+    (tmp_path / "notes.txt").write_text("not named as an image, so no part of it")
+    (tmp_path / "cat/.hidden.png").write_bytes(FOUR[0])
+    labelled = read_labelled(tmp_path, EIGHT)
+    assert labelled.classes == ("cat", "dog")
+    assert dict(zip(labelled.ids, labelled.labels, strict=True)) == {
+        "dog/x.png": 1,
+        "cat/y.png": 0,
+        "cat/more/z.png": 0,
+    }
+    # The ids are those that the pool reader gives the same files.
+    assert read_pool(tmp_path, EIGHT, frozenset({"dog/x.png"})).labelled == 1
+
+
+def test_labelled_ids_and_duplicates_leave_the_pool_and_what_is_corrupt_is_counted(tmp_path: Path) -> None:
+    ids = ["a", "b", "b", "c", "d", "e", "e"]
+    images = [*FOUR[:3], b"no image", b"", FOUR[3], FOUR[3]]
+    pool = read_pool(write_parquet(tmp_path / "p.parquet", ids, images), EIGHT, frozenset({"a", "not there"}))
+    assert pool.ids == ("b", "e")
+    assert pool.images[:, 0, 0, 0].tolist() == [20, 40]
+    assert (pool.labelled, pool.duplicates) == (1, 2)
+    assert pool.skipped == {"IMAGE_EMPTY": 1, "IMAGE_FORMAT_UNKNOWN": 1}
+
+
+def test_a_test_set_is_labelled_by_the_names_of_the_labelled_classes(tmp_path: Path) -> None:
+    swapped = write_parquet(tmp_path / "t.parquet", IDS, FOUR, [0, 1, 2, 1], ["eel", "dog", "cat"])
+    assert read_test(swapped, EIGHT, ("cat", "dog")).labels.tolist() == [-1, 1, 0, 1]
+    undeclared = write_parquet(tmp_path / "u.parquet", IDS, FOUR, [0, 1, 1, 1])
+    assert read_test(undeclared, EIGHT, ("cat", "dog")).labels.tolist() == [0, 1, 1, 1]
+    assert read_test(undeclared, EIGHT, ("1", "7")).labels.tolist() == [-1, 0, 0, 0]
+
+
+def test_images_are_brought_to_the_size_of_the_model(tmp_path: Path) -> None:
+    images = [solid(value, 20 + value, 30) for value in (10, 20, 30, 40)]
+    path = write_parquet(tmp_path / "l.parquet", IDS, images, [0, 1, 0, 1])
+    assert read_labelled(path, ImageInput(12, 16)).images.shape == (4, 12, 16, 3)
+
+
+def test_the_size_left_out_is_that_of_small_images_all_alike(tmp_path: Path) -> None:
+    def size(*images: bytes) -> tuple[int, int]:
+        labels = [0, 1, 0, 1][: len(images)]
+        path = write_parquet(tmp_path / "l.parquet", IDS[: len(images)], images, labels)
+        target = image_input(ImageConfig(), path)
+        return target.height, target.width
+
+    assert size(*[solid(0, 20, 30)] * 4) == (20, 30)
+    assert size(*[solid(0, 65, 30)] * 4) == (224, 224)
+    assert size(solid(0, 20, 30), solid(0, 21, 30)) == (224, 224)
+    assert image_input(ImageConfig(height=5, width=6), tmp_path / "l.parquet") == ImageInput(5, 6)
+
+
+# What cannot be used
+
+
+def refused(path: Path, reason: str, match: str, error: type[Exception] = InvalidDataError) -> None:
+    with pytest.raises(error, match=match) as caught:
+        read_labelled(path, EIGHT)
+    assert caught.value.reason == reason
+
+
+def test_a_missing_label_column_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR)
+    refused(path, "COLUMN_MISSING", "has no column 'label'; it has id, image")
+
+
+def test_a_missing_label_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, [0, 1, None, 1])
+    refused(path, "LABEL_MISSING", "c has no label")
+
+
+def test_labels_are_integers_or_strings(tmp_path: Path) -> None:
+    refused(write_parquet(tmp_path / "l.parquet", IDS, FOUR, [0.5, 1, 1, 1]), "LABEL_TYPE", "holds double")
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_an_index_beyond_the_declared_classes_is_named(label: int, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, [0, 1, label, 1], ["cat", "dog"])
+    refused(path, "LABEL_UNKNOWN", f"c: label {label}; expected 0 to 1 for 2 classes")
+
+
+def test_a_name_beyond_the_declared_classes_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, ["cat", "cow", "cat", "dog"], ["cat", "dog"])
+    refused(path, "LABEL_UNKNOWN", "b: 'cow' is none of the file's classes")
+
+
+@pytest.mark.parametrize("classes", ['"cat"', "[1, 2]", '["cat", "cat"]', "cat,dog"])
+def test_declared_classes_are_a_json_list_of_distinct_names(classes: str, tmp_path: Path) -> None:
+    table = pa.table({"id": IDS, "image": FOUR, "label": [0, 1, 0, 1]})
+    pq.write_table(table.replace_schema_metadata({"classes": classes}), tmp_path / "l.parquet")
+    refused(tmp_path / "l.parquet", "CLASSES_INVALID", "no JSON list of distinct names")
+
+
+def test_an_id_that_stands_twice_among_the_labelled_is_named(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", ["a", "b", "c", "b"], FOUR, [0, 1, 0, 1])
+    refused(path, "DUPLICATE_ID", "the id 'b' stands there twice")
+
+
+def test_a_labelled_image_that_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS, [FOUR[0], b"broken", b"", FOUR[1]], [0, 1, 0, 1])
+    refused(
+        path,
+        "IMAGE_UNUSABLE",
+        r"the labelled image b cannot be used: IMAGE_FORMAT_UNKNOWN: .*\(1 others as well\)",
+    )
+
+
+@pytest.mark.parametrize(("count", "labels"), [(1, [0]), (3, [5, 5, 5])])
+def test_two_images_of_two_classes_are_the_least(count: int, labels: list[int], tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "l.parquet", IDS[:count], FOUR[:count], labels)
+    refused(path, "TOO_FEW_LABELLED", f"{count} labelled images of 1 classes; at least two of each")
+
+
+def test_no_labelled_image_at_all(tmp_path: Path) -> None:
+    empty = pa.schema({"id": pa.string(), "image": pa.binary(), "label": pa.int64()}).empty_table()
+    pq.write_table(empty, tmp_path / "l.parquet")
+    refused(tmp_path / "l.parquet", "NO_IMAGES", "holds no labelled image")
+
+
+def test_a_labelled_image_in_no_class_s_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(FOUR[0])
+    refused(tmp_path, "LABEL_MISSING", "x.png lies in no class's folder")
+
+
+def test_what_is_not_there_and_what_is_not_parquet(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.parquet", "POOL_NOT_FOUND", "nothing.parquet", NotFoundError)
+    (tmp_path / "text.parquet").write_text("text")
+    refused(tmp_path / "text.parquet", "POOL_UNREADABLE", "cannot be read as Parquet", ScorerError)
+
+
+def test_a_pool_with_nothing_unlabelled_is_an_error(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "p.parquet", IDS, [*FOUR[:3], b"broken"])
+    with pytest.raises(
+        InvalidDataError, match="4 rows and no unlabelled image: 3 are labelled, 1 could not"
+    ) as caught:
+        read_pool(path, EIGHT, frozenset("abc"))
+    assert caught.value.reason == "POOL_EMPTY"
+
+
+def test_a_test_set_of_other_classes_is_an_error(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", IDS, FOUR, ["w", "x", "y", "z"])
+    with pytest.raises(
+        InvalidDataError, match="4 test images, none of them of the labelled classes cat, dog"
+    ):
+        read_test(path, EIGHT, ("cat", "dog"))
+
+
+def test_a_folder_of_parquet_files_is_read_as_one(tmp_path: Path) -> None:
+    for part in (0, 1):
+        ids, images = IDS[2 * part : 2 * part + 2], FOUR[2 * part : 2 * part + 2]
+        write_parquet(tmp_path / f"{part}.parquet", ids, images, [0, 1], ["cat", "dog"])
+    labelled = read_labelled(tmp_path, EIGHT)
+    assert labelled.ids == tuple(IDS)
+    assert labelled.classes == ("cat", "dog")
+    assert json.dumps(labelled.labels.tolist()) == "[0, 1, 0, 1]"

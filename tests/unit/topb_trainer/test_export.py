@@ -1,0 +1,280 @@
+"""The bundle: what it holds, that it is the same for the same model, and that a broken one never appears."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+import torch
+from google.protobuf import json_format
+from topb.v1 import bundle_pb2
+from topb_scorer.bundle import Bundle, sha256_of
+from topb_scorer.errors import BundleError
+from topb_scorer.imaging import ImageInput, ResizeRule
+from topb_trainer import export, gates
+from topb_trainer.config import TrainConfig
+from topb_trainer.errors import ExportGateError
+from topb_trainer.export import Provenance, export_bundle
+from topb_trainer.gates import Gate, top_b_difference
+from topb_trainer.graph import onnx_graph
+from topb_trainer.models.assistant import Assistant
+from topb_trainer.models.resnet import Normalisation, ResNet18
+from topb_trainer.models.scoring import FeatureScaling, ScoringModel
+from topb_trainer.models.vae import Vae
+
+TARGET = ImageInput(12, 16, ResizeRule.COVER_AND_CENTER_CROP)
+CLASSES = ("cat", "dog", "eel")
+
+
+@pytest.fixture(scope="module")
+def model() -> ScoringModel:
+    """Untrained but for its batch norms, which have seen images: theirs is what exporters get wrong."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        task_model = ResNet18(Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), 3, 4, "cifar")
+        images = torch.randint(0, 256, (64, 12, 16, 3), dtype=torch.uint8)
+        for _ in range(3):
+            task_model(images)
+        features = task_model.eval()(images)[0].detach()
+        scoring = ScoringModel(
+            task_model, FeatureScaling(features), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
+        )
+    return scoring.eval().requires_grad_(False)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 12, 16, 3), np.uint8)
+
+
+def exported(model: ScoringModel, parent: Path, *, gate_images: np.ndarray | None = None) -> Bundle:
+    return export_bundle(
+        model,
+        parent=parent,
+        target=TARGET,
+        labelled_ids=["a", "b"],
+        labelled_features=np.arange(64, dtype=np.float32).reshape(2, 32),
+        gate_images=images(40) if gate_images is None else gate_images,
+        provenance=Provenance(3, CLASSES, 0.625),
+        config=TrainConfig(seed=2**63 + 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def graph(model: ScoringModel) -> bytes:
+    """The model's graph: exporting takes seconds, so most tests share one."""
+    return onnx_graph(model, 12, 16)
+
+
+@pytest.fixture
+def same_graph(graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "onnx_graph", lambda *_: graph)
+
+
+@pytest.fixture(scope="module")
+def bundle(model: ScoringModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(model, tmp_path_factory.mktemp("bundles"))
+
+
+def test_it_is_a_directory_named_by_its_model_id_with_three_files(bundle: Bundle) -> None:
+    assert bundle.path.name == bundle.model_id == sha256_of(bundle.graph)[:16]
+    assert sorted(file.name for file in bundle.path.iterdir()) == [
+        "labelled.parquet",
+        "manifest.json",
+        "scorer.onnx",
+    ]
+    assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.model_id]
+
+
+def test_the_graph_takes_uint8_images_of_any_number_and_gives_float32_by_name(bundle: Bundle) -> None:
+    session = onnxruntime.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [12, 16, 3])
+    assert isinstance(taken.shape[0], str)
+    shapes = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
+    float32 = "tensor(float)"
+    assert shapes == {"score": (float32, []), "probabilities": (float32, [3]), "features": (float32, [32])}
+    for count in (1, 2, 7):
+        score, probabilities, features = session.run(None, {"images": images(count)})
+        assert (score.shape, probabilities.shape, features.shape) == ((count,), (count, 3), (count, 32))
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+
+
+def test_the_graph_holds_its_weights_and_neither_decoder_nor_log_variance(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.graph, load_external_data=False).graph
+    names = {tensor.name for tensor in graph.initializer}
+    assert not any("decoder" in name or "log_variance" in name for name in names)
+    assert not any(tensor.external_data for tensor in graph.initializer)
+    onnx.checker.check_model(str(bundle.graph))
+
+
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(bundle: Bundle) -> None:
+    text = bundle.graph.read_bytes()
+    proto = onnx.load(bundle.graph)
+    assert not proto.metadata_props
+    assert not proto.graph.metadata_props
+    nodes_and_values = [*proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer]
+    assert not any(one.metadata_props or one.doc_string for one in nodes_and_values)
+    assert b".py" not in text
+    assert b"site-packages" not in text
+    assert str(Path(__file__).parents[3]).encode() not in text
+
+
+def test_the_same_model_exports_to_the_same_bytes(graph: bytes, bundle: Bundle) -> None:
+    assert graph == bundle.graph.read_bytes()
+
+
+def test_the_manifest_tells_all(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    assert (manifest.schema_version, manifest.method, manifest.round) == (1, "aalu", 3)
+    assert (manifest.input.height, manifest.input.width) == (12, 16)
+    assert bundle.input == TARGET
+    assert tuple(manifest.classes) == CLASSES
+    assert [(output.name, list(output.shape)) for output in manifest.outputs] == [
+        ("score", []),
+        ("probabilities", [3]),
+        ("features", [32]),
+    ]
+    assert bundle.strategies == {"aalu", "entropy", "least_confidence", "margin", "random"}
+    assert (manifest.labelled_count, manifest.test_accuracy, manifest.seed) == (2, 0.625, 2**63 + 1)
+    assert manifest.configuration["cotrain"]["ranking_weight"] == 10
+    assert list(manifest.configuration["vae"]["hidden"]) == [512, 256]
+    assert {"torch", "onnx", "onnxruntime", "python", "topb"} <= set(manifest.library_versions)
+    assert {file.name for file in manifest.files} == {"scorer.onnx", "labelled.parquet"}
+    assert manifest.create_time.seconds > 1_700_000_000
+    assert [gate.name for gate in manifest.gates] == [
+        "not_finite",
+        "score_difference",
+        "probabilities_difference",
+        "features_difference",
+        "top_b_difference",
+    ]
+    assert all(gate.measured <= gate.limit <= 1e-4 for gate in manifest.gates)
+    assert all("40 real and 40 random images" in gate.meaning for gate in manifest.gates)
+
+
+def test_the_manifest_is_proto3_json_with_every_field(bundle: Bundle) -> None:
+    text = (bundle.path / "manifest.json").read_text()
+    keys = set(json.loads(text))
+    assert keys == {field.json_name for field in bundle_pb2.Bundle.DESCRIPTOR.fields}
+    assert json_format.Parse(text, bundle_pb2.Bundle()) == bundle.manifest
+
+
+def test_the_labelled_set_is_ids_and_float32_features(bundle: Bundle) -> None:
+    table = pq.read_table(bundle.labelled)
+    assert [str(field.type) for field in table.schema] == ["string", "fixed_size_list<element: float>[32]"]
+    assert table["id"].to_pylist() == ["a", "b"]
+    assert table["feature"].to_pylist()[1] == list(range(32, 64))
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_without_a_test_set_there_is_no_accuracy(model: ScoringModel, tmp_path: Path) -> None:
+    bundle = export_bundle(
+        model,
+        parent=tmp_path / "made" / "on the way",
+        target=TARGET,
+        labelled_ids=["a"],
+        labelled_features=np.zeros((1, 32), np.float32),
+        gate_images=images(2),
+        provenance=Provenance(0, CLASSES, None),
+        config=TrainConfig(),
+    )
+    assert not bundle.manifest.HasField("test_accuracy")
+    assert "testAccuracy" not in json.loads((bundle.path / "manifest.json").read_text())
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_exporting_again_returns_the_bundle_that_stands(model: ScoringModel, bundle: Bundle) -> None:
+    before = (bundle.path / "manifest.json").read_bytes()
+    again = exported(model, bundle.path.parent)
+    assert again == bundle
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.model_id]
+
+
+@pytest.mark.usefixtures("same_graph")
+def test_exporting_again_refuses_a_bundle_that_was_altered(model: ScoringModel, tmp_path: Path) -> None:
+    bundle = exported(model, tmp_path)
+    bundle.labelled.write_bytes(b"altered")
+    with pytest.raises(BundleError, match="altered"):
+        exported(model, tmp_path)
+
+
+# The gates
+
+
+def perturbed(graph: bytes, name: str, by: float = 0.5) -> bytes:
+    proto = onnx.load_from_string(graph)
+    (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == name)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] += by
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("weight", "gate"),
+    [
+        ("assistant.layers.4.bias", "score_difference"),
+        ("task_model.classifier.weight", "probabilities_difference"),
+        ("task_model.stages.2.1.conv2.weight", "features_difference"),
+    ],
+)
+def test_a_perturbed_weight_is_refused_and_nothing_is_published(
+    weight: str,
+    gate: str,
+    model: ScoringModel,
+    graph: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export, "onnx_graph", lambda *_: perturbed(graph, weight))
+    with pytest.raises(ExportGateError, match=rf"{gate} is [\d.e-]+, limit 0.0001") as caught:
+        exported(model, tmp_path)
+    assert caught.value.reason == "EXPORT_GATE"
+    assert float(caught.value.metadata[gate]) > 1e-4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_that_is_not_finite_is_refused(
+    model: ScoringModel, graph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = perturbed(graph, "assistant.layers.4.bias", math.nan)
+    monkeypatch.setattr(export, "onnx_graph", lambda *_: broken)
+    with pytest.raises(ExportGateError, match="not_finite is 80, limit 0; score_difference is nan"):
+        exported(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_that_measured_nothing_is_not_passed() -> None:
+    gate = Gate("it", math.nan, 1.0, "")
+    assert not gate.passed
+    with pytest.raises(ExportGateError, match="it is nan"):
+        gates.require([replace(gate, measured=0.5, name="other"), gate])
+
+
+def test_the_top_b_gate_measures_by_how_much_a_pick_is_worse_than_it_should_be() -> None:
+    expected = np.array([0.9, 0.5, 0.8, 0.1], np.float32)
+    assert top_b_difference(expected, expected) == 0
+    assert top_b_difference(expected, expected + np.float32(0.01)) == 0
+    # ONNX puts the second best first: at b = 1 the pick is worse by 0.1, at b = 2 both agree.
+    assert top_b_difference(expected, np.array([0.8, 0.5, 0.9, 0.1], np.float32)) == pytest.approx(0.1)
+    # The worst among the best two: 0.1 in place of 0.8.
+    assert top_b_difference(expected, np.array([0.9, 0.5, 0.7, 0.8], np.float32)) == pytest.approx(0.7)
+
+
+def test_the_top_b_gate_agrees_with_its_definition() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        expected, exported_ = random.random((2, 9)).astype(np.float32)
+        short = []
+        for b in range(1, 10):
+            picked = np.argsort(-exported_)[:b]
+            short.append(np.sort(expected)[-b] - expected[picked].min())
+        assert top_b_difference(expected, exported_) == pytest.approx(max(short))

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from topb_trainer.seeding import derived_seed, generator, reproducible
+
+CPU = torch.device("cpu")
+
+
+def test_each_purpose_has_a_seed_of_its_own_that_never_changes() -> None:
+    assert derived_seed(0, "task") == 1_586_313_154_182_942_576
+    assert len({derived_seed(seed, what, n) for seed in range(5) for what in "ab" for n in range(5)}) == 50
+    assert 0 <= derived_seed(2**64 - 1, "x") < 2**63
+
+
+def test_what_runs_inside_is_seeded_and_what_runs_outside_is_not_touched() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    with reproducible(5, CPU):
+        inside = torch.rand(2)
+        assert torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.rand(2), expected)
+    with reproducible(5, CPU):
+        assert torch.equal(torch.rand(2), inside)
+    assert torch.equal(inside, torch.rand(2, generator=generator(5)))
+
+
+def test_an_error_inside_restores_all_the_same() -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), reproducible(5, CPU):
+        torch.rand(1 // 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
