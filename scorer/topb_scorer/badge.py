@@ -1,5 +1,4 @@
-"""BADGE: k-means++ on gradient embeddings, which are large where the model is unsure and alike where samples
-are.
+"""BADGE: k-means++ on gradient embeddings, large where the model is unsure, alike where samples are.
 
 Ash, Zhang, Krishnamurthy, Langford and Agarwal, Deep batch active learning by diverse, uncertain gradient
 lower bounds (ICLR 2020), algorithm 1; k-means++ seeding is Arthur and Vassilvitskii, k-means++: the

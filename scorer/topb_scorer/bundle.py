@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from topb.v1 import bundle_pb2
 
 from topb_scorer.errors import BundleError, NotFoundError
@@ -56,6 +59,12 @@ class Bundle:
     def strategies(self) -> frozenset[str]:
         """Names of the query strategies that the graph's outputs allow."""
         return frozenset(self.manifest.strategies)
+
+    def labelled_features(self) -> NDArray[np.float32]:
+        """Float32 (L, D), of the images that the model was trained on."""
+        column = pq.ParquetFile(self.labelled).read(["feature"]).column("feature").combine_chunks()
+        flat: NDArray[np.float32] = column.flatten().to_numpy().astype(np.float32, copy=False)
+        return flat.reshape(len(column), *self.output_shape("features"))
 
     def output_shape(self, name: str) -> tuple[int, ...]:
         """The sizes of an output after the batch dimension.

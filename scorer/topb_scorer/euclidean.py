@@ -107,16 +107,17 @@ class Placed:
 
 @dataclass(frozen=True)
 class Frame:
-    """The coordinates in which products are taken: near zero, so that little cancels, and of size 1, so that
-    no square overflows."""
+    """The coordinates in which products are taken.
+
+    They are near zero, so that little cancels, and at most 4 in size, so that no square overflows.
+    """
 
     origin: Features
-    """(D,): an element of the sample, column by column, in the middle of it; robust to an outlier, unlike a
-    mean."""
+    """float32 (D,): the median of a sample, column by column, which no outlier moves."""
     scale: float
     """A power of two: multiplying by it is exact."""
     exact: frozenset[type] = frozenset()
-    """The precisions in which products of these features round nothing at all: few bits, and no more."""
+    """The precisions in which products of these features round nothing at all."""
 
     @classmethod
     def around(cls, *arrays: Features) -> Frame:
@@ -164,8 +165,7 @@ class Frame:
         return left @ right.T, candidates.norms * kept - self._underflow(precision)
 
     def uncertainty(self, candidates: Placed, centres: Placed) -> Doubles:
-        """Returns float64 (n,): how far above its lower bound the squared distance to a centre can be, at
-        most."""
+        """Returns float64 (n,): how far above its lower bound a squared distance is, at most."""
         precision = candidates.near.dtype.type
         norms = candidates.norms + centres.norms.max(initial=0.0)
         uncertain: Doubles = 2 * self.slack(precision) * norms + 2 * self._underflow(precision)
@@ -212,8 +212,7 @@ def _largest(array: Features) -> float:
 
 
 def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset[type]:
-    """Returns the precisions in which every product and sum over `arrays` is an integer that fits the
-    significand.
+    """Returns the precisions whose significand holds every product and sum over `arrays`, as an integer.
 
     True of small integers, bits and quantised features, where ties are many: there nothing needs settling.
     """

@@ -1,5 +1,4 @@
-"""Exact k-center greedy: again and again the point of the pool that is farthest from all that was chosen
-before.
+"""Exact k-center greedy: again and again the point farthest from all that was chosen before.
 
 The method is Gonzalez, Clustering to minimize the maximum intercluster distance (1985); choosing what to
 label with it is Core-set: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018),
@@ -85,8 +84,7 @@ def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: in
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE
-        or
-            BUDGET_TOO_LARGE.
+            or BUDGET_TOO_LARGE.
     """
     check_features(pool, "pool")
     check_features(labelled, "labelled")
@@ -134,8 +132,7 @@ def check_budget(budget: int, size: int) -> None:
 
 @dataclass
 class _Cover:
-    """How far each row of the pool is from the nearest centre. The centres are the labelled rows, then the
-    picks."""
+    """How far each row of the pool is from its nearest centre: a labelled row or a pick, in that order."""
 
     pool: Features
     labelled: Features
@@ -145,8 +142,7 @@ class _Cover:
 
     def __post_init__(self) -> None:
         self.nearest: Doubles = np.full(len(self.pool), np.inf)
-        """Squared distance to the nearest centre: of all that a row has seen, and so an upper bound; −1 once
-        picked."""
+        """Squared distance to the nearest centre seen, and so an upper bound; −1 once picked."""
         self.seen = np.zeros(len(self.pool), np.int32)
         """How many centres a row has been held against, from the first."""
         self.exact = ExactDistances(self.frame, self.centre_rows)
@@ -159,6 +155,8 @@ class _Cover:
     def centre_rows(self, first: int, last: int) -> Features:
         """Returns float32 (last − first, D)."""
         known = len(self.labelled)
+        if last <= known:
+            return self.labelled[first:last]
         picks = self.picks[max(first - known, 0) : max(last - known, 0)]
         return np.concatenate([self.labelled[first:last], self.pool[picks]])
 
@@ -195,8 +193,7 @@ class _Cover:
 
 
 def _advance(cover: _Cover, width: int, budget: int) -> None:
-    """Brings the `width` farthest rows by their bounds up to date and picks from them while that is sure to
-    be right."""
+    """Brings the `width` rows of largest bound up to date; picks from them while that is sure to be right."""
     candidates, bound, rival = _farthest(cover.nearest, width)
     if cover.nearest[candidates].max() <= 0:
         for row in np.flatnonzero(cover.nearest == 0)[: budget - len(cover.picks)]:
@@ -225,8 +222,7 @@ def _narrowed(
 
 
 def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
-    """Returns the `width` rows of largest bound, ascending; the bound of the next row; the first row that has
-    it.
+    """Returns the `width` rows of largest bound, ascending; the next bound; the first row that has it.
 
     Of rows with equal bounds the first are taken.
     """

@@ -1,5 +1,4 @@
-"""K-center greedy over more features than fit in memory, or on one machine: within each part, then over the
-picks."""
+"""K-center greedy over more features than memory holds: within each part, then over the picks."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ def score_shards(
     session: Session,
     target: ImageInput,
     *,
+    outputs: Sequence[str] = LOGGED_OUTPUTS,
     limits: ImageLimits,
     decode_threads: int,
     cancelled: threading.Event,
@@ -74,8 +75,9 @@ def score_shards(
     Args:
         shards: read one after the other; None among them means that no more is to be had just now, and
             the batch at hand is run as it is.
-        session: computes `score` and `probabilities`.
+        session: computes the outputs.
         target: what the session's graph takes for one image.
+        outputs: `score`, `probabilities` and, if the rows are to have them, `features`.
         limits: what is skipped rather than decoded.
         decode_threads: at least 1.
         cancelled: looked at before each batch.
@@ -85,7 +87,7 @@ def score_shards(
         UnreadablePoolError: a shard cannot be read to its end.
     """
     stop = threading.Event()
-    free = deque(session.new_batch(LOGGED_OUTPUTS) for _ in range(_BATCHES_UNDER_WAY))
+    free = deque(session.new_batch(outputs) for _ in range(_BATCHES_UNDER_WAY))
     under_way: deque[_UnderWay] = deque()
     with (
         ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as decoders,

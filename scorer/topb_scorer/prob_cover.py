@@ -1,5 +1,4 @@
-"""ProbCover: rows whose neighbourhoods of a given radius cover as much of the pool as can be; for small
-budgets.
+"""ProbCover: rows whose neighbourhoods cover as much of the pool as can be; for small budgets.
 
 Yehuda, Dekel, Hacohen and Weinshall, Active learning through a covering lens (NeurIPS 2022), algorithm 1 and
 section 3.2. Its greedy choice covers at least 1 − 1/e of what the best batch would (Nemhauser, Wolsey and

@@ -101,4 +101,5 @@ def _result(about: dict[str, Any], picks: tuple[Pick, ...]) -> SelectionResult:
         seed=about["seed"],
         budget=about["budget"],
         elapsed_seconds=about["elapsed_seconds"],
+        measures=about["measures"],
     )

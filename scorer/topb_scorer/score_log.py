@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from topb_scorer.durable import publish_file
+from topb_scorer.durable import is_unpublished, publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
 NOT_FINITE = "SCORE_NOT_FINITE"
 
 _SUFFIX = ".parquet"
+
+FEATURE_OUTPUTS = (*LOGGED_OUTPUTS, "features")
 
 SCHEMA = pa.schema(
     {
@@ -32,6 +34,7 @@ SCHEMA = pa.schema(
         "skip_detail": pa.string(),
     }
 )
+_ARRAYS = ("features", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class ScoredRows:
     """(n) index of the first probability."""
     skips: Mapping[int, Skip]
     """By row."""
+    features: NDArray[np.float32] | None = None
+    """(n, D) of the task model, where the log holds them."""
+    probabilities: NDArray[np.float32] | None = None
+    """(n, C), where the log holds features."""
 
 
 def scored_rows(
@@ -68,12 +75,15 @@ def scored_rows(
 
     Args:
         ids: (n) of the rows.
-        outputs: `score` float32 (n) and `probabilities` float32 (n, C), C at least 1; buffers that may
-            be filled again afterwards.
+        outputs: `score` float32 (n), `probabilities` float32 (n, C), C at least 1, and, if the log is to
+            hold them, `features` float32 (n, D); buffers that may be filled again afterwards.
         skips: rows that could not be scored; to these are added the rows with an output that is not finite.
     """
     score, probabilities = outputs["score"], outputs["probabilities"]
+    features = outputs.get("features")
     finite = np.isfinite(score) & np.isfinite(probabilities).all(axis=1)
+    if features is not None:
+        finite &= np.isfinite(features).all(axis=1)
     all_skips = dict(skips)
     for row in np.flatnonzero(~finite).tolist():
         all_skips.setdefault(row, Skip(NOT_FINITE, "the model's outputs are not all finite"))
@@ -88,6 +98,8 @@ def scored_rows(
         confidence=top[:, 0].astype(np.float32),
         predicted_class=exact.argmax(axis=1).astype(np.int32),
         skips=all_skips,
+        features=None if features is None else features.copy(),
+        probabilities=None if features is None else probabilities.copy(),
     )
 
 
@@ -106,13 +118,18 @@ class ScoreLog:
     of two who commit the same shard it does not matter who is first.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+    def __init__(self, directory: Path, *, durable: bool = True, with_features: bool = False) -> None:
         """Takes the log's directory, and makes it where it is not there.
 
         Args:
             directory: of this log alone.
             durable: whether a committed shard survives a power loss; a log that is thrown away need not.
+            with_features: whether its rows have features and probabilities, for set-based strategies.
+
+        Attributes:
+            outputs: of the model, that this log keeps something of.
         """
+        self.outputs = FEATURE_OUTPUTS if with_features else LOGGED_OUTPUTS
         self._directory = directory
         self._durable = durable
         directory.mkdir(parents=True, exist_ok=True)
@@ -123,7 +140,8 @@ class ScoreLog:
         Raises:
             OSError: the directory cannot be written to.
         """
-        table = pa.Table.from_batches([_record_batch(part) for part in parts], SCHEMA)
+        batches = [_record_batch(part) for part in parts]
+        table = pa.Table.from_batches(batches) if batches else SCHEMA.empty_table()
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
@@ -139,7 +157,8 @@ class ScoreLog:
 
     def identities(self) -> list[str]:
         """The committed shards, in the order of their names."""
-        return sorted({path.name.rpartition("-")[0] for path in self._directory.rglob(f"*{_SUFFIX}")})
+        files = self._directory.rglob(f"*{_SUFFIX}")
+        return sorted({path.name.rpartition("-")[0] for path in files if not is_unpublished(path)})
 
     def rows(self, identities: Iterable[str]) -> int:
         """How many rows the committed shards have in all.
@@ -158,7 +177,7 @@ class ScoreLog:
         for identity in identities:
             content = self._content(identity)
             # One thread: the order of rows, and of everything after, is that of the file.
-            table = pq.read_table(pa.BufferReader(content), schema=SCHEMA, use_threads=False)
+            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
             yield _scored_rows_of(table)
 
     def verify(self, identity: str) -> bool:
@@ -222,6 +241,10 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
     skipped[list(rows.skips)] = True
     reasons = [rows.skips[i].reason if i in rows.skips else None for i in range(count)]
     details = [rows.skips[i].detail if i in rows.skips else None for i in range(count)]
+    arrays = {name: getattr(rows, name) for name in _ARRAYS if getattr(rows, name) is not None}
+    schema = SCHEMA
+    for name, array in arrays.items():
+        schema = schema.append(pa.field(name, pa.list_(pa.float32(), array.shape[1])))
     return pa.record_batch(
         [
             pa.array(rows.ids, pa.string()),
@@ -232,8 +255,12 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
             pa.array(rows.predicted_class, pa.int32(), mask=skipped),
             pa.array(reasons, pa.string()),
             pa.array(details, pa.string()),
+            *(
+                pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+                for array in arrays.values()
+            ),
         ],
-        schema=SCHEMA,
+        schema=schema,
     )
 
 
@@ -255,4 +282,11 @@ def _scored_rows_of(table: pa.Table) -> ScoredRows:
         confidence=column("confidence", 0.0).astype(np.float32),
         predicted_class=column("predicted_class", 0).astype(np.int32),
         skips=dict(zip(skipped.tolist(), skips, strict=True)),
+        **{name: _matrix(table, name) for name in _ARRAYS if name in table.column_names},
     )
+
+
+def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    column = table.column(name).combine_chunks()
+    flat: NDArray[np.float32] = column.flatten().to_numpy()
+    return flat.reshape(len(column), column.type.list_size)

@@ -17,7 +17,8 @@ from topb_scorer.errors import LimitExceededError, ScorerError, SelectionCancell
 from topb_scorer.pools.pool import Shard
 from topb_scorer.score_log import ScoreLog
 from topb_scorer.selection_catalog import SelectionRecord
-from topb_scorer.selections import SelectionSpec, select_into_log
+from topb_scorer.selection_spec import SelectionSpec
+from topb_scorer.selections import select_into_log
 from topb_scorer.state import State
 
 _log = logging.getLogger(__name__)

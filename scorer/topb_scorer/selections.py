@@ -1,93 +1,30 @@
-"""A selection: from a request over a pool, or over a score log, to ranked picks with accounts."""
+"""A selection: from a pool, or a score log, to ranked picks with accounts."""
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import logging
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from topb.results import Accounts, Pick, SelectionResult, SkippedRow
-
-from topb_scorer.distinct_ids import DistinctIds
+from topb.results import Accounts, Pick, SelectionResult
+from topb_scorer.accounting import Ledger
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import (
-    InvalidRequestError,
-    LimitExceededError,
-    SelectionCancelledError,
-    UnreadablePoolError,
-)
+from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError
 from topb_scorer.pools.pool import Shard
 from topb_scorer.ranking import Candidate, TopB
 from topb_scorer.score_log import AlteredShardError, ScoredRows, ScoreLog
-from topb_scorer.strategies import DEFAULT_STRATEGY, names, pointwise
+from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
+from topb_scorer.set_selection import check_fits, select_set_from_log
+from topb_scorer.strategies import pointwise
 
 _log = logging.getLogger(__name__)
 
-MAX_BUDGET = 1_000_000
-SKIPPED_EXAMPLES = 20
-
-
-@dataclass(frozen=True)
-class SelectionSpec:
-    """What to select, whatever the pool.
-
-    Raises:
-        InvalidRequestError: a field is out of its range, or names what is not there.
-        LimitExceededError: the budget is over MAX_BUDGET.
-    """
-
-    budget: int
-    """b, from 1 to MAX_BUDGET."""
-    strategy: str = DEFAULT_STRATEGY
-    """Name of a query strategy."""
-    seed: int = 0
-    """For strategies that draw at random, from 0 to 2⁶⁴ − 1."""
-    exclude: frozenset[str] = frozenset()
-    """Ids to leave out."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """Of the strategy; the pointwise ones take none."""
-
-    def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise InvalidRequestError(
-                f"budget {self.budget}; expected at least 1", reason="BUDGET_NOT_POSITIVE", budget=self.budget
-            )
-        if self.budget > MAX_BUDGET:
-            raise LimitExceededError(
-                f"budget {self.budget}; at most {MAX_BUDGET} images are picked at once",
-                reason="BUDGET_TOO_LARGE",
-                budget=self.budget,
-            )
-        if not 0 <= self.seed < 2**64:
-            raise InvalidRequestError(
-                f"seed {self.seed}; expected 0 to 2**64 - 1", reason="SEED_OUT_OF_RANGE", seed=self.seed
-            )
-        pointwise(self.strategy)
-        if self.options:
-            raise InvalidRequestError(
-                f"strategy {self.strategy} takes no options; got {', '.join(sorted(self.options))}",
-                reason="STRATEGY_OPTION_UNKNOWN",
-                strategy=self.strategy,
-            )
-
-
-def check_strategy_served(spec: SelectionSpec, model_id: str, served: Iterable[str]) -> None:
-    """Raises InvalidRequestError unless the model's outputs allow the strategy."""
-    allowed = sorted(set(served) & set(names()))
-    if spec.strategy not in allowed:
-        raise InvalidRequestError(
-            f"model {model_id} cannot serve strategy {spec.strategy!r}; it can serve {', '.join(allowed)}",
-            reason="STRATEGY_NOT_SERVED",
-            strategy=spec.strategy,
-            model=model_id,
-        )
+# An altered shard is scored again; a disk that alters it each time is not to be trusted.
+_ATTEMPTS = 5
 
 
 def select_from_shards(
@@ -103,7 +40,7 @@ def select_from_shards(
     Args and errors are those of `select_into_log`.
     """
     with tempfile.TemporaryDirectory(prefix="topb-") as directory:
-        log = ScoreLog(Path(directory), durable=False)
+        log = ScoreLog(Path(directory), durable=False, with_features=spec.plan.needs_features)
         return select_into_log(spec, engine, shards, log, cancelled=cancelled, on_rows=on_rows)
 
 
@@ -125,7 +62,8 @@ def select_into_log(
         spec: what to select.
         engine: scores.
         shards: the pool; as `score_shards` takes them where it is not rereadable.
-        log: of the engine's model; holds what was scored before, and will hold all.
+        log: of the engine's model, with features where the strategy needs them; holds what was scored
+            before, and will hold all.
         rereadable: whether shards can be read again, as those of a pool at a URI can. Otherwise all that the
             log holds is the pool, and `shards` is what comes on top.
         cancelled: stops the work within one batch.
@@ -139,36 +77,50 @@ def select_into_log(
         UnreadablePoolError: a shard cannot be read to its end, or not read again though its scores are lost.
     """
     started = time.monotonic()
-    check_strategy_served(spec, engine.bundle.model_id, engine.bundle.strategies)
+    check_strategy_served(spec, engine.bundle)
     report = on_rows or _ignore
     known = _known(shards) if rereadable else None
+    if known is not None and spec.plan.set_based is not None and spec.plan.pointwise is None:
+        # Said before hours of scoring, not after.
+        (width,) = engine.bundle.output_shape("features")
+        check_fits(sum(shard.rows for shard in known), width, engine.settings.max_set_bytes)
     if known is None:
         engine.fill(log, shards, cancelled=cancelled, on_rows=report, on_commit=on_commit or _ignore)
-    while True:
+    for attempt in itertools.count(1):
         if known is not None:
             missing = [shard for shard in known if not log.holds(shard.identity)]
-            report(sum(shard.rows for shard in known) - sum(shard.rows for shard in missing))
-            engine.fill(log, missing, cancelled=cancelled, on_rows=report, on_commit=on_commit or _ignore)
+            if attempt == 1:
+                report(sum(shard.rows for shard in known) - sum(shard.rows for shard in missing))
+            found: list[Shard] = []
+            engine.fill(
+                log,
+                _still_missing(missing, log, found),
+                cancelled=cancelled,
+                on_rows=report if attempt == 1 else _ignore,
+                on_commit=on_commit or _ignore,
+            )
+            report(sum(shard.rows for shard in found))
         identities = log.identities() if known is None else [shard.identity for shard in known]
         if on_complete is not None:
             on_complete(len(identities))
         try:
-            with tempfile.TemporaryDirectory(prefix="topb-") as scratch:
-                picks, accounts = select_from_log(
-                    spec,
-                    _until(cancelled, log.read(identities)),
-                    rows=log.rows(identities),
-                    scratch=Path(scratch),
-                )
+            picks, accounts, measures = _selected(spec, engine, log, identities, cancelled)
             break
         except AlteredShardError as error:
+            if known is not None and attempt == _ATTEMPTS:
+                raise UnreadablePoolError(
+                    f"{error}, {attempt} times over; is the disk of the score log failing?",
+                    reason="SCORE_LOG_UNREADABLE",
+                ) from error
             if known is None:
                 raise UnreadablePoolError(
                     f"the scores of chunk {error.identity} are lost; send the pool under a new request id",
                     reason="STREAM_SCORES_LOST",
                 ) from error
-            _log.warning("%s; it is scored again", error)
-            log.discard(error.identity)
+            _log.warning("%s; it is scored again, and what else was altered", error)
+            for identity in identities:
+                if not log.verify(identity):
+                    log.discard(identity)
     return SelectionResult(
         picks=picks,
         accounts=accounts,
@@ -177,62 +129,59 @@ def select_into_log(
         seed=spec.seed,
         budget=spec.budget,
         elapsed_seconds=time.monotonic() - started,
+        measures=measures,
     )
+
+
+def _selected(
+    spec: SelectionSpec,
+    engine: LocalEngine,
+    log: ScoreLog,
+    identities: Sequence[str],
+    cancelled: threading.Event,
+) -> tuple[tuple[Pick, ...], Accounts, Mapping[str, float]]:
+    def read() -> Iterator[ScoredRows]:
+        return _until(cancelled, log.read(identities))
+
+    rows = log.rows(identities)
+    with tempfile.TemporaryDirectory(prefix="topb-") as scratch:
+        if spec.plan.set_based is None:
+            return *select_from_log(spec, read(), rows=rows, scratch=Path(scratch)), {}
+        return select_set_from_log(
+            spec,
+            read,
+            engine.bundle.labelled_features(),
+            rows=rows,
+            scratch=Path(scratch),
+            max_bytes=engine.settings.max_set_bytes,
+        )
 
 
 def select_from_log(
     spec: SelectionSpec, log: Iterable[ScoredRows], *, rows: int, scratch: Path
 ) -> tuple[tuple[Pick, ...], Accounts]:
-    """The picks and accounts: a function of the log's rows and the spec, not of their order.
+    """Pointwise selection: picks and accounts, a function of the log's rows and the spec, not of their order.
 
     Args:
-        spec: what to select.
+        spec: what to select, by a pointwise strategy.
         log: the rows, in parts.
         rows: about how many there are in all; sizes the counting of duplicates.
         scratch: a directory for what is spilled meanwhile.
     """
     acquisition = pointwise(spec.strategy)
     top = TopB(spec.budget)
-    read = excluded = rankable = 0
-    skipped: Counter[str] = Counter()
-    examples: list[SkippedRow] = []
-    with DistinctIds(scratch, rows) as distinct:
+    with Ledger(spec.exclude, scratch, rows) as ledger:
         for part in log:
-            read += len(part.ids)
-            kept = [row for row, id_ in enumerate(part.ids) if id_ not in spec.exclude]
-            excluded += len(part.ids) - len(kept)
-            part_skipped = [
-                SkippedRow(part.ids[row], part.skips[row].reason, part.skips[row].detail)
-                for row in kept
-                if row in part.skips
-            ]
-            skipped.update(row.reason for row in part_skipped)
-            examples = heapq.nsmallest(SKIPPED_EXAMPLES, examples + part_skipped, key=_by_id)
-            ranked = np.array([row for row in kept if row not in part.skips], np.intp)
-            ids = [part.ids[row] for row in ranked.tolist()]
-            rankable += len(ids)
-            distinct.add(ids)
+            ranked = ledger.take(part)
             top.offer(
-                ids,
+                [part.ids[row] for row in ranked.tolist()],
                 acquisition(part, seed=spec.seed)[ranked],
                 part.predicted_class[ranked],
                 part.confidence[ranked],
                 part.entropy[ranked],
             )
-        scored = distinct.count()
-    accounts = Accounts(
-        read=read,
-        scored=scored,
-        skipped=skipped,
-        duplicate=rankable - scored,
-        excluded=excluded,
-        skipped_examples=tuple(examples),
-    )
+        accounts = ledger.accounts()
     return tuple(_pick(rank, candidate) for rank, candidate in enumerate(top.ranked(), 1)), accounts
-
-
-def _by_id(row: SkippedRow) -> tuple[str, str, str]:
-    return row.id, row.reason, row.detail
 
 
 def _pick(rank: int, candidate: Candidate) -> Pick:
@@ -250,6 +199,15 @@ def _known(shards: Iterable[Shard | None]) -> list[Shard]:
     """The shards of a pool that is known beforehand, each identity once."""
     by_identity = {shard.identity: shard for shard in shards if shard is not None}
     return list(by_identity.values())
+
+
+def _still_missing(missing: Iterable[Shard], log: ScoreLog, found: list[Shard]) -> Iterator[Shard]:
+    """Those that nobody else has committed by the time that they are read; the others go to `found`."""
+    for shard in missing:
+        if log.holds(shard.identity):
+            found.append(shard)
+        else:
+            yield shard
 
 
 def _until(cancelled: threading.Event, parts: Iterable[ScoredRows]) -> Iterator[ScoredRows]:

@@ -34,10 +34,11 @@ class State:
         catalog = SelectionCatalog(catalog_url or f"sqlite:///{directory.resolve() / 'selections.sqlite'}")
         return cls(directory, catalog, ResultStore(directory / "results"))
 
-    def score_log(self, model_id: str) -> ScoreLog:
-        """The log of all that the model scored from pools that servers read."""
-        return ScoreLog(self.directory / "scores" / model_id)
+    def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
+        """The log of all that the model scored from pools that servers read; one with features beside it."""
+        name = f"{model_id}+features" if with_features else model_id
+        return ScoreLog(self.directory / "scores" / name, with_features=with_features)
 
-    def stream_log(self, selection: str) -> ScoreLog:
+    def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
         """The log of a pool that a caller sends, of that selection alone."""
-        return ScoreLog(self.directory / "streams" / selection)
+        return ScoreLog(self.directory / "streams" / selection, with_features=with_features)

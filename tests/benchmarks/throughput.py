@@ -39,7 +39,8 @@ from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.imaging import ImageInput, load
 from topb_scorer.pools import AllowedRoots, open_pool
-from topb_scorer.selections import SelectionSpec, select_from_shards
+from topb_scorer.selection_spec import SelectionSpec
+from topb_scorer.selections import select_from_shards
 from topb_scorer.session import usable_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

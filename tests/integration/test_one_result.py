@@ -130,3 +130,63 @@ def test_photos_of_differing_sizes_agree_over_every_path(tmp_path: Path) -> None
     ):
         assert client.select_batch(pool, 40).picks == expected.picks
         assert client.select_batch(reversed(rows), 40).picks == expected.picks
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("core_set", {}),
+        ("badge", {}),
+        ("typiclust", {}),
+        ("prob_cover", {}),
+        ("prob_cover", {"radius": "0.5"}),
+        ("entropy", {"diversify": "4"}),
+        ("aalu", {"diversify": "3", "score_weight": "0.5", "min_distance": "0.01"}),
+    ],
+)
+def test_set_based_selections_agree_however_the_pool_is_read(
+    strategy: str, options: dict[str, str], data: Path, shuffled: Path, client: topb.Client
+) -> None:
+    (bundle,) = (data / "models").iterdir()
+    exclude = [f"img-{i:05d}" for i in range(0, 300, 9)]
+    expected = select_batch(
+        str(data / "pool.parquet"),
+        25,
+        bundle=bundle,
+        strategy=strategy,
+        strategy_options=options,
+        exclude=exclude,
+    )
+    for pool in (shuffled, iter(random_pool(300))):
+        result = client.select_batch(pool, 25, strategy=strategy, strategy_options=options, exclude=exclude)
+        assert result.picks == expected.picks
+        assert result.accounts == expected.accounts
+        assert result.measures == expected.measures
+
+    assert len(set(expected.ids)) == 25
+    assert not set(expected.ids) & set(exclude)
+    if strategy == "core_set":
+        radii = [pick.radius for pick in expected.picks]
+        assert radii == sorted(radii, reverse=True)
+        assert min(radii) > 0
+    if "diversify" in options:
+        assert expected.measures["radius"] <= expected.measures["radius_of_top"]
+        assert expected.measures["mean_score"] <= expected.measures["mean_score_of_top"]
+
+
+def test_core_set_over_the_service_is_k_center_greedy_over_the_features(
+    data: Path, client: topb.Client
+) -> None:
+    from topb_scorer.bundle import open_bundle
+    from topb_scorer.k_center import k_center_greedy
+    from topb_scorer.session import Session
+
+    (path,) = (data / "models").iterdir()
+    bundle = open_bundle(path)
+    images = np.stack([random_image(i) for i in range(300)])
+    features = Session(bundle.graph).score(images, ["features"])["features"]
+    expected = k_center_greedy(features, bundle.labelled_features(), 30)
+    picks = client.select_batch(data / "pool.parquet", 30, strategy="core_set").picks
+
+    assert [int(pick.id[4:]) for pick in picks] == expected.indices.tolist()
+    assert [pick.radius for pick in picks] == expected.radii.tolist()

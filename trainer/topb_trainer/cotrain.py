@@ -150,7 +150,7 @@ def cotrain(
     """
     device = labelled.features.device
     feature_size, class_count = labelled.features.shape[1], labelled.logits.shape[1]
-    with reproducible(seed, device):
+    with reproducible(seed, device, threads=config.threads):
         raw = torch.cat([labelled.features, unlabelled.features])  # (N + M, D)
         scaling = FeatureScaling(raw) if config.standardise_features else nn.Identity()
         selector = Selector(

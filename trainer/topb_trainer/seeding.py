@@ -24,19 +24,25 @@ def generator(seed: int, device: torch.device | None = None) -> torch.Generator:
 
 
 @contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+def reproducible(seed: int, device: torch.device, *, threads: int | None = None) -> Iterator[None]:
     """Seeds torch's global generators, as weight initialisation draws from them; restores all on leaving.
 
+    `threads` limits torch's on the CPU meanwhile; None leaves them as they are.
     On the CPU only deterministic kernels run inside, so a seed gives the same weights bit for bit on the same
     machine, torch version and thread count. On CUDA kernels are left free: a seed gives like results there.
     """
     was_deterministic = torch.are_deterministic_algorithms_enabled()
+    had_threads = torch.get_num_threads()
     was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
+        if threads is not None:
+            torch.set_num_threads(threads)
         if device.type == "cpu":
             torch.use_deterministic_algorithms(True)
         try:
             yield
         finally:
+            if threads is not None:
+                torch.set_num_threads(had_threads)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from topb import _translate
 from topb.errors import ProtocolError
@@ -16,13 +16,25 @@ Event = selection_pb2.SelectBatchResponse | selection_pb2.SelectBatchFromStreamR
 
 
 class ResultCollector:
-    """Takes progress, one summary and the pages of picks; knows whether they make a whole result."""
+    """Takes progress, one summary and the pages of picks; knows whether they make a whole result.
+
+    Attributes:
+        selection: id of the selection, once it is known.
+        rows_read: how many rows of the pool the server said it had read, at most.
+    """
 
     def __init__(self, progress: ProgressCallback | None) -> None:
         """Args: progress: called with each progress event, on the thread that calls `receive`."""
+        self.selection = ""
+        self.rows_read = 0
         self._progress = progress
         self._summary: selection_pb2.SelectionSummary | None = None
         self._picks: list[Pick] = []
+
+    def begin(self) -> None:
+        """Notes that the answer comes from its start: now, or again on another connection."""
+        self._summary = None
+        self._picks = []
 
     def receive(self, event: Event) -> None:
         """Takes the next event of the server; one that this version does not know is passed over.
@@ -31,15 +43,40 @@ class ResultCollector:
             ProtocolError: the event makes no sense where it stands.
         """
         match event.WhichOneof("event"):
+            case "started":
+                self.selection = event.started.selection
             case "progress":
-                if self._progress is not None:
-                    self._progress(_translate.progress(event.progress))
+                self._receive_progress(event.progress)
             case "summary":
-                if self._summary is not None:
-                    raise ProtocolError("the server sent a second summary", reason="UNEXPECTED_EVENT")
-                self._summary = event.summary
+                self.receive_summary(event.summary)
             case "picks":
-                self._receive_picks(event.picks)
+                self.receive_picks(event.picks.picks)
+
+    def receive_summary(self, summary: selection_pb2.SelectionSummary) -> None:
+        """Takes the summary.
+
+        Raises:
+            ProtocolError: it is the second one.
+        """
+        if self._summary is not None:
+            raise ProtocolError("the server sent a second summary", reason="UNEXPECTED_EVENT")
+        self._summary = summary
+
+    def receive_picks(self, picks: Iterable[selection_pb2.Pick]) -> None:
+        """Takes a page of picks.
+
+        Raises:
+            ProtocolError: it came before the summary, or is out of order.
+        """
+        if self._summary is None:
+            raise ProtocolError("the server sent picks before the summary", reason="UNEXPECTED_EVENT")
+        for message in picks:
+            if message.rank != len(self._picks) + 1:
+                raise ProtocolError(
+                    f"the server sent rank {message.rank} where rank {len(self._picks) + 1} belongs",
+                    reason="UNEXPECTED_EVENT",
+                )
+            self._picks.append(_translate.pick(message))
 
     def result(self) -> SelectionResult:
         """The result, once the server ended the stream well.
@@ -62,15 +99,14 @@ class ResultCollector:
             seed=self._summary.seed,
             budget=self._summary.budget,
             elapsed_seconds=_translate.seconds(self._summary.elapsed),
+            measures=dict(self._summary.measures),
+            selection=self.selection,
         )
 
-    def _receive_picks(self, page: selection_pb2.PickPage) -> None:
-        if self._summary is None:
-            raise ProtocolError("the server sent picks before the summary", reason="UNEXPECTED_EVENT")
-        for message in page.picks:
-            if message.rank != len(self._picks) + 1:
-                raise ProtocolError(
-                    f"the server sent rank {message.rank} where rank {len(self._picks) + 1} belongs",
-                    reason="UNEXPECTED_EVENT",
-                )
-            self._picks.append(_translate.pick(message))
+    def _receive_progress(self, message: selection_pb2.SelectionProgress) -> None:
+        # After a connection broke, a server may count from further back: the caller is told once.
+        if message.read < self.rows_read:
+            return
+        self.rows_read = message.read
+        if self._progress is not None:
+            self._progress(_translate.progress(message))

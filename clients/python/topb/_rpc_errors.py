@@ -46,13 +46,31 @@ class _Details:
     retry_delay: float | None = None
 
 
+class ConnectionLostError(Exception):
+    """The server of a call went away: the call may be made again.
+
+    It is told from a ServerUnavailableError that the caller's own code raises while it takes the events.
+    """
+
+    def __init__(self, error: errors.ServerUnavailableError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def mapped_events(call: Iterable[Event], *, address: str, timeout: float | None) -> Iterator[Event]:
     """The events of a call; the gRPC error that ends it is raised as the exception it stands for.
 
     Errors of whoever takes the events are not touched, gRPC errors among them.
+
+    Raises:
+        ConnectionLostError: where that is ServerUnavailableError.
+        TopbError: another one.
     """
-    with mapped_errors(address, timeout):
-        yield from call
+    try:
+        with mapped_errors(address, timeout):
+            yield from call
+    except errors.ServerUnavailableError as error:
+        raise ConnectionLostError(error) from error
 
 
 @contextmanager

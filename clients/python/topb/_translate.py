@@ -8,13 +8,24 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from topb.descriptions import GateMeasurement, ImageInput, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import ProtocolError
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SkippedRow
 from topb.scores import ImageScores, SkippedImage
+from topb.selections import Selection, SelectionState
 from topb.v1 import bundle_pb2, model_pb2, selection_pb2
+
+
+STATES = {
+    selection_pb2.SELECTION_STATE_PENDING: SelectionState.PENDING,
+    selection_pb2.SELECTION_STATE_RUNNING: SelectionState.RUNNING,
+    selection_pb2.SELECTION_STATE_SUCCEEDED: SelectionState.SUCCEEDED,
+    selection_pb2.SELECTION_STATE_FAILED: SelectionState.FAILED,
+    selection_pb2.SELECTION_STATE_CANCELLED: SelectionState.CANCELLED,
+}
 
 
 def seconds(duration: Duration) -> float:
@@ -36,6 +47,7 @@ def pick(message: selection_pb2.Pick) -> Pick:
         predicted_class=message.predicted_class,
         probability=message.probability,
         entropy=message.entropy,
+        radius=message.radius if message.HasField("radius") else None,
     )
 
 
@@ -59,6 +71,38 @@ def accounts(message: selection_pb2.Accounts) -> Accounts:
         )
     except ValueError as error:
         raise ProtocolError(f"the server's {error}", reason="ACCOUNTS_DO_NOT_ADD_UP") from error
+
+
+def selection(message: selection_pb2.Selection) -> Selection:
+    """The selection as it stands.
+
+    Raises:
+        ProtocolError: its state is none that this version knows, or its accounts do not add up.
+    """
+    state = STATES.get(message.state)
+    if state is None:
+        raise ProtocolError(
+            f"selection {message.id} is in state {message.state}, which this version does not know",
+            reason="STATE_UNKNOWN",
+        )
+    has_summary = message.HasField("summary")
+    return Selection(
+        id=message.id,
+        request_id=message.request_id,
+        state=state,
+        model=message.model,
+        strategy=message.strategy,
+        budget=message.budget,
+        pool_uri=message.pool_uri,
+        progress=progress(message.progress),
+        create_time=_time(message.create_time) if message.HasField("create_time") else None,
+        update_time=_time(message.update_time) if message.HasField("update_time") else None,
+        end_time=_time(message.end_time) if message.HasField("end_time") else None,
+        pick_count=message.summary.pick_count if has_summary else None,
+        accounts=accounts(message.summary.accounts) if has_summary else None,
+        error_reason=message.error_reason,
+        error_message=message.error_message,
+    )
 
 
 def image_scores(
@@ -99,11 +143,10 @@ def server_info(message: selection_pb2.GetServerInfoResponse) -> ServerInfo:
 def model(message: model_pb2.Model) -> Model:
     """What the trainer wrote beside the graph."""
     bundle = message.bundle
-    has_time = bundle.HasField("create_time")
     return Model(
         id=bundle.model_id,
         is_default=message.is_default,
-        create_time=bundle.create_time.ToDatetime(datetime.UTC) if has_time else None,
+        create_time=_time(bundle.create_time) if bundle.HasField("create_time") else None,
         method=bundle.method,
         round=bundle.round,
         input=ImageInput(
@@ -143,6 +186,10 @@ def _outcome(result: selection_pb2.ImageScores, model_id: str) -> ImageScores | 
         case "skipped":
             return SkippedImage(reason=result.skipped.reason, detail=result.skipped.detail)
     raise ProtocolError("an image was neither scored nor skipped", reason="RESULTS_INCOMPLETE")
+
+
+def _time(timestamp: Timestamp) -> datetime.datetime:
+    return timestamp.ToDatetime(datetime.UTC)
 
 
 def _read_only(values: object) -> npt.NDArray[np.float32]:

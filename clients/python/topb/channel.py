@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import grpc.aio
 
 from topb.errors import InvalidRequestError
 
@@ -71,21 +72,43 @@ def target_of(address: str) -> str:
     return address
 
 
-def open_channel(address: str, credentials: TlsOptions | grpc.ChannelCredentials | None) -> grpc.Channel:
-    """A channel to the server; it connects at the first call.
+@dataclass(frozen=True, slots=True)
+class ChannelArguments:
+    """What a channel is opened with, blocking or not."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    """None for a connection in the clear."""
+    options: tuple[tuple[str, int | str], ...]
+
+    def open(self) -> grpc.Channel:
+        """A channel to the server; it connects at the first call."""
+        if self.credentials is None:
+            return grpc.insecure_channel(self.target, options=self.options)
+        return grpc.secure_channel(self.target, self.credentials, options=self.options)
+
+    def open_async(self) -> grpc.aio.Channel:
+        """The same, for the event loop that runs."""
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(self.target, options=self.options)
+        return grpc.aio.secure_channel(self.target, self.credentials, options=self.options)
+
+
+def channel_arguments(
+    address: str, credentials: TlsOptions | grpc.ChannelCredentials | None
+) -> ChannelArguments:
+    """What a channel to the server is opened with.
 
     Raises:
         InvalidRequestError: the address has no port, or a file of the TLS options cannot be read.
     """
     target = target_of(address)
-    if credentials is None:
-        return grpc.insecure_channel(target, options=_OPTIONS)
-    if isinstance(credentials, TlsOptions):
-        options: tuple[tuple[str, int | str], ...] = _OPTIONS
-        if credentials.server_name is not None:
-            options = (*_OPTIONS, ("grpc.ssl_target_name_override", credentials.server_name))
-        return grpc.secure_channel(target, _channel_credentials(credentials), options=options)
-    return grpc.secure_channel(target, credentials, options=_OPTIONS)
+    if not isinstance(credentials, TlsOptions):
+        return ChannelArguments(target, credentials, _OPTIONS)
+    options: tuple[tuple[str, int | str], ...] = _OPTIONS
+    if credentials.server_name is not None:
+        options = (*_OPTIONS, ("grpc.ssl_target_name_override", credentials.server_name))
+    return ChannelArguments(target, _channel_credentials(credentials), options)
 
 
 def _channel_credentials(tls: TlsOptions) -> grpc.ChannelCredentials:

@@ -7,7 +7,8 @@ TopbError
 ├── LimitExceededError        the request asks for more than the server, or a message, can hold
 ├── PreconditionError         the server is not in a state in which it can serve the request
 ├── DeadlineExceededError     the call took longer than its timeout
-├── RequestCancelledError     the call was cancelled before it was done
+├── RequestCancelledError     the call or the selection was cancelled before it was done
+├── SelectionFailedError      the selection that was asked after had failed
 ├── ServerUnavailableError    no server answers, or it is going away: the call may be made again
 ├── UnsupportedError          the server does not know the call
 ├── ServerError               the server failed
@@ -77,7 +78,11 @@ class DeadlineExceededError(TopbError):
 
 
 class RequestCancelledError(TopbError):
-    """The call was cancelled before it was done, by the server or because the client was closed."""
+    """The call, or the selection, was cancelled before it was done, or the client was closed."""
+
+
+class SelectionFailedError(TopbError):
+    """The selection that was asked after had failed; its reason is the error's."""
 
 
 class ServerUnavailableError(TopbError):

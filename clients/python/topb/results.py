@@ -30,6 +30,9 @@ class Pick:
     """The predicted class's probability."""
     entropy: float
     """Of the predicted distribution, in nats."""
+    radius: float | None = None
+    """Of core_set and of diversified strategies: the Euclidean distance, in units of the features, to the
+    nearest image that was labelled or picked before it; where it flattens out, more picks cover little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,10 @@ class SelectionResult:
     """How many picks were asked for."""
     elapsed_seconds: float
     """Wall-clock time on the side that scored."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What a set-based or diversified strategy says of the batch, by name: what diversity cost and gained."""
+    selection: str = ""
+    """The server's id of the selection; empty where it ran in this process."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -107,6 +114,7 @@ class SelectionResult:
             "skipped_examples": [dataclasses.asdict(row) for row in self.accounts.skipped_examples],
         }
         return {
+            "selection": self.selection,
             "model": self.model,
             "strategy": self.strategy,
             "seed": self.seed,
@@ -114,6 +122,7 @@ class SelectionResult:
             "fell_short": self.fell_short,
             "elapsed_seconds": self.elapsed_seconds,
             "accounts": accounts,
+            "measures": dict(self.measures),
             "picks": [dataclasses.asdict(pick) for pick in self.picks],
         }
 
@@ -122,7 +131,7 @@ class SelectionResult:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """The picks as columns: id, rank, score, predicted_class, probability, entropy."""
+        """The picks as columns: id, rank, score, predicted_class, probability, entropy, radius."""
         names = [column.name for column in dataclasses.fields(Pick)]
         return {name: [getattr(pick, name) for pick in self.picks] for name in names}
 
@@ -141,6 +150,7 @@ class SelectionResult:
             "predicted_class": pyarrow.int32(),
             "probability": pyarrow.float32(),
             "entropy": pyarrow.float64(),
+            "radius": pyarrow.float64(),
         }
         return pyarrow.table(self.to_columns(), schema=pyarrow.schema(types))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,6 +123,66 @@ def served_pool(
         image_column=image_column or "",
         path_column=path_column or "",
     )
+
+
+def request_id_of(given: str | None) -> str:
+    """What makes the request safe to repeat: the caller's id, else a new UUID.
+
+    Raises:
+        InvalidRequestError: it is not a string, or an empty one.
+    """
+    if given is None:
+        return str(uuid.uuid4())
+    if not _text("request_id", given):
+        raise InvalidRequestError(
+            "request_id is empty; give a name for this request, such as a UUID, or None to have one drawn",
+            reason="ARGUMENT_INVALID",
+            metadata={"argument": "request_id"},
+        )
+    return given
+
+
+def check_streamed(pool: object, *, detached: bool, **layout: str | None) -> None:
+    """Raises what is wrong with a pool that is to be sent, before anything is.
+
+    Args:
+        pool: what the caller gave.
+        detached: whether the selection was to run on without the caller.
+        layout: of a pool at a path or URI.
+    """
+    rows = (Iterable, AsyncIterable)
+    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, rows):
+        raise InvalidRequestError(
+            f"pool is of type {type(pool).__name__}; expected a path or URI that the server reads, or rows "
+            "of (id, encoded bytes) or (id, uint8 array (height, width, 3))",
+            reason="POOL_INVALID",
+        )
+    given = [name for name, value in layout.items() if value is not None]
+    if detached:
+        given.append("detached")
+    if given:
+        raise InvalidRequestError(
+            f"{', '.join(given)}: only for a pool that the server reads; this one is sent row by row",
+            reason="ARGUMENT_INVALID",
+            metadata={"argument": given[0]},
+        )
+
+
+def encoded_images(images: Iterable[bytes]) -> list[bytes]:
+    """The images to score.
+
+    Raises:
+        InvalidRequestError: one of them is not bytes.
+    """
+    encoded = []
+    for row, image in enumerate(images):
+        if not isinstance(image, (bytes, bytearray, memoryview)):
+            raise InvalidRequestError(
+                f"image {row} is of type {type(image).__name__}; expected the bytes of an encoded image",
+                reason="IMAGE_INVALID",
+            )
+        encoded.append(bytes(image))
+    return encoded
 
 
 def call_timeout(timeout: float | None, default: float | None) -> float | None:

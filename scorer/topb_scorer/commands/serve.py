@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--catalog-url",
         default="",
         metavar="URL",
-        help="postgresql+psycopg://… for several servers on one state; default: SQLite in the state directory",
+        help="postgresql+psycopg://… for several servers on one state; default: SQLite in --state",
     )
     parser.add_argument(
         "--lease-seconds",

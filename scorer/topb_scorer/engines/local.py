@@ -30,6 +30,8 @@ class EngineSettings:
     """None: one a core."""
     limits: ImageLimits = DEFAULT_LIMITS
     """What is skipped rather than decoded."""
+    max_set_bytes: int = 4 * 2**30
+    """Of features and probabilities that a set-based strategy may hold."""
 
 
 class LocalEngine:
@@ -83,6 +85,7 @@ class LocalEngine:
                 shards,
                 self.session,
                 self.bundle.input,
+                outputs=log.outputs,
                 limits=self.settings.limits,
                 decode_threads=self.settings.decode_threads or usable_cores(),
                 cancelled=cancelled,

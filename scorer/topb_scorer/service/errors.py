@@ -25,6 +25,10 @@ from topb_scorer.errors import (
 
 DOMAIN = "topb"
 
+# A status travels in headers, of which gRPC may refuse more than 8 KiB and with them the whole answer.
+_MESSAGE_BYTES = 1000
+_VALUE_BYTES = 200
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = logging.getLogger(__name__)
@@ -53,9 +57,8 @@ async def abort(context: Context, error: Exception) -> NoReturn:
 
 def status_of(error: ScorerError) -> status_pb2.Status:
     """The google.rpc.Status with ErrorInfo, and RetryInfo where another try may do."""
-    details = [
-        _packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
-    ]
+    values = {name: _shortened(value, _VALUE_BYTES) for name, value in error.metadata.items()}
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=values))]
     code = grpc.StatusCode.INTERNAL
     if isinstance(error, UnavailableError):
         code = grpc.StatusCode.UNAVAILABLE
@@ -65,7 +68,16 @@ def status_of(error: ScorerError) -> status_pb2.Status:
     for kind, kind_code in _CODES.items():
         if isinstance(error, kind):
             code = kind_code
-    return status_pb2.Status(code=code.value[0], message=str(error), details=details)
+    return status_pb2.Status(
+        code=code.value[0], message=_shortened(str(error), _MESSAGE_BYTES), details=details
+    )
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= most_bytes:
+        return encoded.decode()
+    return f"{encoded[:most_bytes].decode(errors='ignore')}… ({len(encoded)} bytes in all)"
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

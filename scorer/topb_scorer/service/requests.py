@@ -7,7 +7,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.selection_catalog import NewSelection, SelectionRecord
 from topb_scorer.selection_host import Job
-from topb_scorer.selections import SelectionSpec, check_strategy_served
+from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import pool_of, spec_of
 from topb_scorer.state import State
@@ -54,18 +54,20 @@ class SelectionRequests:
         """The job of a streamed selection without any more chunks than its log holds."""
         start = pb.StreamStart.FromString(record.request)
         spec, engine = self._prepare(start.spec, record.model)
-        log = self._state.stream_log(record.id)
+        log = self._state.stream_log(record.id, with_features=spec.plan.needs_features)
         return Job(spec, engine, shards=(), log=log, total=0, sent_by_caller=True)
 
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> Job:
         pool = pool_of(request.pool, self._settings.roots, self._settings.engine.limits)
-        log = self._state.score_log(engine.bundle.model_id)
+        log = self._state.score_log(engine.bundle.model_id, with_features=True)
+        if not spec.plan.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):
+            log = self._state.score_log(engine.bundle.model_id)
         return Job(spec, engine, pool.shards, log, pool.rows)
 
     def _prepare(self, message: pb.SelectionSpec, pinned_model: str) -> tuple[SelectionSpec, LocalEngine]:
         spec = spec_of(message, self._settings.roots)
         bundle = self._models.get(pinned_model or message.model)
-        check_strategy_served(spec, bundle.model_id, bundle.strategies)
+        check_strategy_served(spec, bundle)
         return spec, self._engines.get(bundle)
 
     def _create(

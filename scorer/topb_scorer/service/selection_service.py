@@ -14,7 +14,7 @@ from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.result_store import ResultStore
 from topb_scorer.selection_catalog import SelectionState
 from topb_scorer.selection_host import SelectionHost
-from topb_scorer.selections import MAX_BUDGET
+from topb_scorer.selection_spec import MAX_BUDGET
 from topb_scorer.service.errors import Context, abort
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.score_images import score_images

@@ -19,7 +19,7 @@ from topb_scorer.pools.parquet import read_ids
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.result_store import ResultStore
 from topb_scorer.selection_catalog import SelectionRecord, SelectionState
-from topb_scorer.selections import SelectionSpec
+from topb_scorer.selection_spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 
 STATES = {
@@ -130,6 +130,7 @@ def summary_message(result: SelectionResult, pick_count: int) -> selection_pb2.S
         pick_count=pick_count,
         accounts=_accounts_message(result.accounts),
         elapsed=duration_message(result.elapsed_seconds),
+        measures=dict(result.measures),
     )
 
 
@@ -142,6 +143,7 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
         predicted_class=pick.predicted_class,
         probability=pick.probability,
         entropy=pick.entropy,
+        radius=pick.radius,
     )
 
 

@@ -47,6 +47,7 @@ def test_json_holds_everything():
             "excluded": 0,
             "skipped_examples": [],
         },
+        "measures": {},
         "picks": [dataclasses.asdict(pick) for pick in PICKS],
     }
 
@@ -62,6 +63,7 @@ def test_an_arrow_table_has_the_picks_with_fixed_types(picks):
         "int32",
         "float",
         "double",
+        "double",
     ]
     assert table.schema.field("id").type == pyarrow.string()
     assert table.column("id").to_pylist() == [pick.id for pick in picks]
@@ -70,5 +72,13 @@ def test_an_arrow_table_has_the_picks_with_fixed_types(picks):
 def test_a_data_frame_has_the_picks():
     pytest.importorskip("pandas")
     frame = RESULT.to_pandas()
-    assert list(frame.columns) == ["id", "rank", "score", "predicted_class", "probability", "entropy"]
+    assert list(frame.columns) == [
+        "id",
+        "rank",
+        "score",
+        "predicted_class",
+        "probability",
+        "entropy",
+        "radius",
+    ]
     assert frame["id"].tolist() == ["b", "a"]

@@ -111,6 +111,7 @@ def test_json_stands_alone_on_stdout(server, answer, capsys):
         "predicted_class": 1,
         "probability": 0.5,
         "entropy": 1.25,
+        "radius": None,
     }
 
 
@@ -144,7 +145,7 @@ def test_csv_holds_every_pick(server, answer, tmp_path):
     assert topb_select(server, "--out", str(out), "--quiet", budget=50) == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy"]
+    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
     assert [row["id"] for row in rows] == [f"image-{rank}" for rank in range(1, 51)]
     assert [float(row["score"]) for row in rows] == [1 / rank for rank in range(1, 51)]
     assert list(tmp_path.iterdir()) == [out]

@@ -19,6 +19,7 @@ from support.bundles import reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from support.reference_selection import ReferenceScorer, Row
 from topb.results import SelectionResult
+from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import (
@@ -32,15 +33,9 @@ from topb_scorer.errors import (
 from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_pool
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.score_log import ScoreLog
-from topb_scorer.selections import (
-    MAX_BUDGET,
-    SelectionSpec,
-    check_strategy_served,
-    select_from_log,
-    select_from_shards,
-    select_into_log,
-)
-from topb_scorer.strategies import names
+from topb_scorer.selection_spec import MAX_BUDGET, SelectionSpec, check_strategy_served
+from topb_scorer.selections import select_from_log, select_from_shards, select_into_log
+from topb_scorer.strategies import pointwise_names as names
 
 pytestmark = pytest.mark.scorer
 
@@ -445,9 +440,12 @@ def test_the_limits_of_a_spec_are_inclusive() -> None:
 
 
 def test_a_strategy_that_the_models_outputs_do_not_allow_is_refused() -> None:
-    check_strategy_served(SelectionSpec(1, "margin"), "m", ["margin", "one of a later release"])
-    with pytest.raises(InvalidRequestError, match=r"can serve entropy, random$") as caught:
-        check_strategy_served(SelectionSpec(1, "aalu"), "m", ["random", "entropy", "one of a later release"])
+    manifest = bundle_pb2.Bundle(model_id="m", strategies=["random", "one of a later release"])
+    without_assistant = Bundle(Path(), manifest)
+    for strategy in ("margin", "core_set"):
+        check_strategy_served(SelectionSpec(1, strategy), without_assistant)
+    with pytest.raises(InvalidRequestError, match=r"model m cannot serve strategy 'aalu'; it can") as caught:
+        check_strategy_served(SelectionSpec(1, "aalu"), without_assistant)
     assert caught.value.reason == "STRATEGY_NOT_SERVED"
 
 

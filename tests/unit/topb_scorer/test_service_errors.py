@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -23,7 +25,7 @@ CODES = {
 }
 
 
-class Aborted(Exception):
+class AbortedError(Exception):
     """What gRPC raises to end a call."""
 
 
@@ -34,7 +36,7 @@ class CallContext:
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         self.status = status
-        raise Aborted
+        raise AbortedError
 
 
 def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
@@ -46,7 +48,7 @@ def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
 
 def ended_with(error: Exception) -> CallContext:
     context = CallContext()
-    with pytest.raises(Aborted):
+    with pytest.raises(AbortedError):
         asyncio.run(abort(context, error))  # type: ignore[arg-type]
     return context
 
@@ -83,6 +85,24 @@ def test_what_may_be_tried_again_says_when() -> None:
     retry = error_details_pb2.RetryInfo()
     assert status.details[1].Unpack(retry)
     assert retry.retry_delay.ToTimedelta().total_seconds() == 2.5
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
+def test_a_long_message_is_cut_visibly_so_that_it_fits_the_headers(letter: str) -> None:
+    error = InvalidRequestError(letter * 50_000, reason="POOL_URI", uri=letter * 50_000, file="a" * 9_000)
+    context = ended_with(error)
+    size = len(f"{letter}".encode()) * 50_000
+    assert context.status.details.endswith(f"{letter}… ({size} bytes in all)")
+    ((_, value),) = context.status.trailing_metadata
+    assert info_of(status_pb2.Status.FromString(value)).metadata["uri"].endswith(f"… ({size} bytes in all)")
+    # Headers hold the message percent-encoded and the details in base64.
+    assert len(quote(context.status.details)) + len(base64.b64encode(value)) < 6_500
+
+
+def test_text_that_is_no_unicode_is_told_all_the_same() -> None:
+    status = status_of(InvalidRequestError("\udcff.png", reason="POOL_URI", uri="\udcff"))
+    assert status.message == "\\udcff.png"
+    assert info_of(status).metadata == {"uri": "\\udcff"}
 
 
 def test_every_error_of_the_scorer_is_drawn_in_its_tree() -> None:

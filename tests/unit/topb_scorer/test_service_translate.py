@@ -15,7 +15,7 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.imaging import DEFAULT_LIMITS
 from topb_scorer.pools import AllowedRoots
-from topb_scorer.selections import SelectionSpec
+from topb_scorer.selection_spec import SelectionSpec
 from topb_scorer.service.translate import (
     duration_message,
     model_message,
@@ -206,9 +206,8 @@ def test_a_summary_holds_all_but_the_picks() -> None:
     told = message.accounts
     assert (told.read, told.scored, told.duplicate, told.excluded) == (9, 4, 1, 1)
     assert {count.reason: count.count for count in told.skipped} == dict(accounts.skipped)
-    assert [(row.id, row.reason, row.detail) for row in told.skipped_examples] == [
-        ("x", "FILE_MISSING", "gone")
-    ]
+    (example,) = told.skipped_examples
+    assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")
 
 
 def test_a_model_is_marked_as_the_default_or_not(bundle: Bundle) -> None:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from support import reference_selection
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.score_log import ScoredRows, scored_rows
-from topb_scorer.strategies import DEFAULT_STRATEGY, names, pointwise
+from topb_scorer.strategies import DEFAULT_STRATEGY, planned, pointwise
+from topb_scorer.strategies import names as all_names
+from topb_scorer.strategies import pointwise_names as names
 
 pytestmark = pytest.mark.scorer
 
@@ -133,3 +135,38 @@ def test_other_seeds_draw_independently() -> None:
 def test_random_takes_ids_of_any_script_and_none() -> None:
     assert len(set(draws(["é", "e", "日本", "", " "], seed=0).tolist())) == 5
     assert draws([], seed=0).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "reason"),
+    [
+        ("core_set", {"diversify": "2"}, "STRATEGY_OPTION_UNKNOWN"),
+        ("aalu", {"diversity": "2"}, "STRATEGY_OPTION_UNKNOWN"),
+        ("aalu", {"min_distance": "1"}, "STRATEGY_OPTION_UNKNOWN"),
+        ("aalu", {"diversify": "0"}, "OPTION_OUT_OF_RANGE"),
+        ("aalu", {"diversify": "1.5"}, "OPTION_OUT_OF_RANGE"),
+        ("aalu", {"diversify": "many"}, "OPTION_OUT_OF_RANGE"),
+        ("aalu", {"diversify": "2", "score_weight": "1.1"}, "OPTION_OUT_OF_RANGE"),
+        ("aalu", {"diversify": "2", "min_distance": "nan"}, "OPTION_OUT_OF_RANGE"),
+        ("prob_cover", {"radius": "-1"}, "OPTION_OUT_OF_RANGE"),
+        ("prob_cover", {"radius": "inf"}, "OPTION_OUT_OF_RANGE"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(
+    strategy: str, options: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        planned(strategy, options)
+    assert caught.value.reason == reason
+
+
+def test_set_based_strategies_need_features_and_pointwise_ones_only_when_diversified() -> None:
+    assert {name for name in all_names() if planned(name, {}).needs_features} == {
+        "badge",
+        "core_set",
+        "prob_cover",
+        "typiclust",
+    }
+    diversified = planned("entropy", {"diversify": "5"})
+    assert diversified.needs_features
+    assert diversified.candidates_a_pick == 5

@@ -26,6 +26,15 @@ def test_what_runs_inside_is_seeded_and_what_runs_outside_is_not_touched() -> No
     assert torch.equal(inside, torch.rand(2, generator=generator(5)))
 
 
+def test_threads_are_limited_inside_alone() -> None:
+    before = torch.get_num_threads()
+    with reproducible(5, CPU, threads=before + 1):
+        assert torch.get_num_threads() == before + 1
+    with reproducible(5, CPU):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
+
+
 def test_an_error_inside_restores_all_the_same() -> None:
     before = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), reproducible(5, CPU):

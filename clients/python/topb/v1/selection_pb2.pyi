@@ -608,6 +608,26 @@ class SelectionSummary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MeasuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
@@ -615,6 +635,7 @@ class SelectionSummary(_message.Message):
     PICK_COUNT_FIELD_NUMBER: _builtins.int
     ACCOUNTS_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     strategy: _builtins.str
     seed: _builtins.int
@@ -626,6 +647,10 @@ class SelectionSummary(_message.Message):
     def accounts(self) -> Global___Accounts: ...
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What a set-based or diversified strategy says of the batch, by name."""
+
     def __init__(
         self,
         *,
@@ -636,10 +661,11 @@ class SelectionSummary(_message.Message):
         pick_count: _builtins.int = ...,
         accounts: Global___Accounts | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        measures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "budget", b"budget", "elapsed", b"elapsed", "model", b"model", "pick_count", b"pick_count", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "budget", b"budget", "elapsed", b"elapsed", "measures", b"measures", "model", b"model", "pick_count", b"pick_count", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -771,7 +797,9 @@ class Pick(_message.Message):
     rank: _builtins.int
     """1 for the image most worth labelling."""
     score: _builtins.float
-    """The strategy's acquisition score: larger is picked first."""
+    """The strategy's acquisition score: larger is picked first. Of set-based strategies: what the strategy
+    measured of the image when it was picked.
+    """
     predicted_class: _builtins.int
     """Index into the bundle's classes."""
     probability: _builtins.float

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.bundles import write_bundle
+from support.crashing_server import Sabotage, crashing_server
+from support.images import random_pool, write_parquet
+from support.raw_selections import PoolCaller, RawResult, StreamCaller, chunks_of, pool_request
+from topb.v1 import selection_pb2 as pb
+
+SHARD_ROWS = 24
+SHARDS = 5
+# A lease that a dead server keeps for half a second, and a batch that spreads the kills over many of them.
+OPTIONS = ("--lease-seconds=0.5", "--batch-size=8")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Models, a pool with rows of every account, and what an undisturbed selection from it gives."""
+
+    folder: Path
+    rows: list[tuple[str, bytes]]
+    spec: pb.SelectionSpec
+    undisturbed: RawResult
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def pool(self) -> Path:
+        return self.folder / "pool.parquet"
+
+    def caller(self, path: str, request_id: str) -> PoolCaller | StreamCaller:
+        """Who asks for the selection, on the server-read path or the streamed one."""
+        if path == "read":
+            return PoolCaller(pool_request(self.pool, request_id, spec=self.spec))
+        start = pb.StreamStart(spec=self.spec, request_id=request_id)
+        return StreamCaller(start, chunks_of(self.rows, SHARD_ROWS))
+
+    def check(self, result: RawResult) -> None:
+        """The result is that of an undisturbed selection, byte by byte."""
+        result.check_accounts(len(self.rows))
+        assert result.content == self.undisturbed.content
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    folder = tmp_path_factory.mktemp("durability")
+    write_bundle(folder / "models")
+    rows = random_pool(SHARD_ROWS * SHARDS)
+    rows[7] = ("corrupt", b"no image")
+    rows[40] = ("torn", rows[40][1][:50])
+    rows[60] = (rows[3][0], rows[60][1])
+    rows[100] = (rows[3][0], rows[100][1])
+    write_parquet(folder / "pool.parquet", rows, row_group=SHARD_ROWS)
+    spec = pb.SelectionSpec(
+        budget=40, strategy="margin", exclude=pb.Exclusion(ids=["img-00001", "img-00099"])
+    )
+    start = pb.StreamStart(spec=spec, request_id="undisturbed-stream")
+    callers = (
+        PoolCaller(pool_request(folder / "pool.parquet", "undisturbed", spec=spec)),
+        StreamCaller(start, chunks_of(rows, SHARD_ROWS)),
+    )
+    with crashing_server(folder / "models", folder, folder / "state", options=OPTIONS) as server:
+        address = server.address()
+        assert address is not None, server.log
+        read, streamed = (caller.call(address) for caller in callers)
+    assert read.content == streamed.content
+    read.check_accounts(len(rows))
+    accounts = read.summary.accounts
+    assert (accounts.excluded, accounts.duplicate, len(accounts.skipped)) == (2, 2, 2)
+    return Data(folder, rows, spec, read)
+
+
+@pytest.fixture
+def no_sabotage() -> Sabotage:
+    return Sabotage()

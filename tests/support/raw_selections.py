@@ -1,0 +1,144 @@
+"""Callers of the service without the SDK: they see what goes over the wire, and retry nothing."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from topb.v1 import selection_pb2 as pb
+from topb.v1 import selection_pb2_grpc
+
+_CALL_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class RawResult:
+    """What a selection told in the end."""
+
+    summary: pb.SelectionSummary
+    picks: tuple[pb.Pick, ...]
+
+    @property
+    def content(self) -> bytes:
+        """All of it but for the time it took."""
+        summary = pb.SelectionSummary()
+        summary.CopyFrom(self.summary)
+        summary.ClearField("elapsed")
+        messages = [summary, *self.picks]
+        return b"".join(message.SerializeToString(deterministic=True) for message in messages)
+
+    def check_accounts(self, rows: int) -> None:
+        """Each row of the pool is accounted for once."""
+        accounts = self.summary.accounts
+        skipped = sum(skip.count for skip in accounts.skipped)
+        assert accounts.read == rows
+        assert accounts.read == accounts.scored + skipped + accounts.duplicate + accounts.excluded
+        assert self.summary.pick_count == len(self.picks) == min(self.summary.budget, accounts.scored)
+        assert [pick.rank for pick in self.picks] == list(range(1, len(self.picks) + 1))
+        assert len({pick.id for pick in self.picks}) == len(self.picks)
+
+
+@dataclass
+class PoolCaller:
+    """Asks for a selection from a pool that the server reads, as often as it must."""
+
+    request: pb.SelectBatchRequest
+
+    def call(self, address: str) -> RawResult:
+        """One call.
+
+        Raises:
+            grpc.RpcError: it did not come to its end.
+        """
+        with grpc.insecure_channel(address) as channel:
+            stub = selection_pb2_grpc.SelectionServiceStub(channel)
+            return _result(stub.SelectBatch(self.request, timeout=_CALL_SECONDS))
+
+
+@dataclass
+class StreamCaller:
+    """Sends a pool, and on each further call only what the server says it lacks."""
+
+    start: pb.StreamStart
+    chunks: Sequence[pb.PoolChunk]
+    acknowledged: int = -1
+    """The last chunk that the server said is durable."""
+    sent_first: list[int] = field(default_factory=list)
+    """The first chunk that was sent, call by call."""
+
+    def call(self, address: str) -> RawResult:
+        """One call.
+
+        Raises:
+            grpc.RpcError: it did not come to its end.
+        """
+        accepted: list[pb.StreamAccepted] = []
+        may_send = threading.Event()
+
+        def requests() -> Iterator[pb.SelectBatchFromStreamRequest]:
+            yield pb.SelectBatchFromStreamRequest(start=self.start)
+            may_send.wait()
+            if not accepted or accepted[0].complete:
+                return
+            self.sent_first.append(accepted[0].next_seq)
+            for chunk in self.chunks[accepted[0].next_seq :]:
+                yield pb.SelectBatchFromStreamRequest(chunk=chunk)
+            yield pb.SelectBatchFromStreamRequest(end=pb.StreamEnd(chunks=len(self.chunks)))
+
+        def seen(responses: Iterator[pb.SelectBatchFromStreamResponse]) -> Iterator[object]:
+            for response in responses:
+                kind = response.WhichOneof("event")
+                if kind == "accepted":
+                    assert response.accepted.next_seq > self.acknowledged, (
+                        "an acknowledged chunk is asked for again"
+                    )
+                    accepted.append(response.accepted)
+                    may_send.set()
+                if kind == "acknowledged":
+                    assert response.acknowledged.seq > self.acknowledged, "a chunk is acknowledged twice"
+                    self.acknowledged = response.acknowledged.seq
+                yield response
+
+        with grpc.insecure_channel(address) as channel:
+            stub = selection_pb2_grpc.SelectionServiceStub(channel)
+            try:
+                return _result(seen(stub.SelectBatchFromStream(requests(), timeout=_CALL_SECONDS)))
+            finally:
+                may_send.set()
+
+
+def pool_request(
+    pool: Path, request_id: str, *, spec: pb.SelectionSpec, detached: bool = False
+) -> pb.SelectBatchRequest:
+    """A request for a selection from a Parquet pool."""
+    return pb.SelectBatchRequest(
+        spec=spec, pool=pb.Pool(uri=str(pool)), request_id=request_id, detached=detached
+    )
+
+
+def chunks_of(rows: Sequence[tuple[str, bytes]], size: int) -> list[pb.PoolChunk]:
+    """The rows as a caller sends them."""
+    chunks = []
+    for seq, start in enumerate(range(0, len(rows), size)):
+        ids, images = zip(*rows[start : start + size], strict=True)
+        crc32 = zlib.crc32(b"".join(images))
+        encoded = pb.EncodedImages(data=images)
+        chunks.append(pb.PoolChunk(seq=seq, crc32=crc32, ids=ids, encoded=encoded))
+    return chunks
+
+
+def _result(responses: Iterator[object]) -> RawResult:
+    summary: pb.SelectionSummary | None = None
+    picks: list[pb.Pick] = []
+    for response in responses:
+        assert isinstance(response, pb.SelectBatchResponse | pb.SelectBatchFromStreamResponse)
+        if response.WhichOneof("event") == "summary":
+            summary = response.summary
+        if response.WhichOneof("event") == "picks":
+            picks += response.picks.picks
+    assert summary is not None, "the call ended without a summary"
+    return RawResult(summary, tuple(picks))
