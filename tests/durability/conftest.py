@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support import postgresql
 from support.bundles import write_bundle
-from support.crashing_server import Sabotage, crashing_server
+from support.crashing_server import crashing_server
 from support.images import random_pool, write_parquet
+from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, RawResult, StreamCaller, chunks_of, pool_request
 from topb.v1 import selection_pb2 as pb
 
@@ -21,9 +24,9 @@ class Data:
     """Models, a pool with rows of every account, and what an undisturbed selection from it gives."""
 
     folder: Path
-    rows: list[tuple[str, bytes]]
+    rows: list[tuple[str, bytes]] = field(repr=False)
     spec: pb.SelectionSpec
-    undisturbed: RawResult
+    undisturbed: RawResult = field(repr=False)
 
     @property
     def models(self) -> Path:
@@ -75,6 +78,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return Data(folder, rows, spec, read)
 
 
-@pytest.fixture
-def no_sabotage() -> Sabotage:
-    return Sabotage()
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgresCluster]:
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    with postgresql.running_cluster() as running:
+        yield running

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -41,6 +42,7 @@ class Lives:
         self._state = state
         self._caller = caller
         self.killed_at = ""
+        self.call_seconds = 0.0
 
     def live(self, *, die_at: int = 0, die_after: float | None = None) -> RawResult | None:
         """One more server: the result, or None where it died before."""
@@ -65,6 +67,7 @@ class Lives:
         killer = threading.Timer(die_after, server.kill) if die_after is not None else None
         if killer is not None:
             killer.start()
+        started = time.monotonic()
         try:
             return self._caller.call(address)
         except grpc.RpcError:
@@ -72,6 +75,7 @@ class Lives:
             assert not server.process.is_alive(), server.log
             return None
         finally:
+            self.call_seconds = time.monotonic() - started
             if killer is not None:
                 killer.cancel()
                 killer.join()
@@ -118,18 +122,20 @@ def test_servers_killed_at_random_moments_cost_nothing_but_time(
     path: str, data: Data, tmp_path: Path
 ) -> None:
     rng = random.Random(7)
-    started = time.monotonic()
-    assert Lives(data, tmp_path / "timing", data.caller(path, "timing")).live() is not None
-    span = time.monotonic() - started
+    undisturbed = Lives(data, tmp_path / "undisturbed", data.caller(path, "undisturbed"))
+    assert undisturbed.live() is not None
     kills = 0
-    while kills < KILLS:
-        state = tmp_path / f"state-{kills}"
+    for selection in itertools.count():
+        if kills >= KILLS:
+            break
+        state = tmp_path / f"state-{selection}"
         lives = Lives(data, state, data.caller(path, "one"))
-        result = None
+        result, first = None, True
         # Half of the selections lose a second server, a quarter a third one.
         while result is None:
-            die_after = rng.uniform(0, 0.8 * span) if rng.random() < 0.5 or not kills else None
-            result = lives.live(die_after=die_after)
+            die_after = rng.uniform(0, undisturbed.call_seconds)
+            result = lives.live(die_after=die_after if first or rng.random() < 0.5 else None)
+            first = False
             if result is None:
                 kills += 1
                 report(f"{path}\trandom moment {die_after:.3f} s")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import topb
 from support.bundles import write_bundle
@@ -29,3 +30,9 @@ def server(data: Path) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> Iterator[topb.Client]:
     with topb.Client(server.address, timeout=60) as client:
         yield client
+
+
+@pytest.fixture
+def channel(server: RunningServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel

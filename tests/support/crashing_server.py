@@ -1,7 +1,8 @@
 """A real server in a process of its own that kills itself at a chosen step of what it publishes.
 
-The server is `topb serve` as it is; around it stand counters on each step by which something becomes durable, and
-a journal of which shards it scored. A fork server that has imported everything makes new ones start fast.
+The server is `topb serve` as it is; around it stand counters on each step by which something becomes
+durable, and a journal of which shards it scored. A fork server that has imported everything makes new ones
+start fast.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ class StreamCaller:
 
     start: pb.StreamStart
     chunks: Sequence[pb.PoolChunk]
+    end: bool = True
+    """Whether to say that the pool is complete; otherwise to go once all chunks are acknowledged."""
     acknowledged: int = -1
     """The last chunk that the server said is durable."""
     sent_first: list[int] = field(default_factory=list)
@@ -77,7 +79,7 @@ class StreamCaller:
             grpc.RpcError: it did not come to its end.
         """
         accepted: list[pb.StreamAccepted] = []
-        may_send = threading.Event()
+        may_send, gone = threading.Event(), threading.Event()
 
         def requests() -> Iterator[pb.SelectBatchFromStreamRequest]:
             yield pb.SelectBatchFromStreamRequest(start=self.start)
@@ -87,7 +89,10 @@ class StreamCaller:
             self.sent_first.append(accepted[0].next_seq)
             for chunk in self.chunks[accepted[0].next_seq :]:
                 yield pb.SelectBatchFromStreamRequest(chunk=chunk)
-            yield pb.SelectBatchFromStreamRequest(end=pb.StreamEnd(chunks=len(self.chunks)))
+            if self.end:
+                yield pb.SelectBatchFromStreamRequest(end=pb.StreamEnd(chunks=len(self.chunks)))
+            while self.acknowledged < len(self.chunks) - 1 and not gone.wait(0.01):
+                pass
 
         def seen(responses: Iterator[pb.SelectBatchFromStreamResponse]) -> Iterator[object]:
             for response in responses:
@@ -108,6 +113,7 @@ class StreamCaller:
             try:
                 return _result(seen(stub.SelectBatchFromStream(requests(), timeout=_CALL_SECONDS)))
             finally:
+                gone.set()
                 may_send.set()
 
 

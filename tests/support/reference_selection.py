@@ -103,7 +103,7 @@ def acquisition(
 ) -> float:
     """The acquisition score as the strategy's source defines it."""
     first, second, *_ = [*sorted(probabilities.tolist(), reverse=True), 0.0]
-    if strategy == "aalu":
+    if strategy in {"aalu", "vaal"}:
         return score
     if strategy == "margin":
         return 1.0 - (first - second)

@@ -5,6 +5,7 @@ import math
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import grpc
@@ -37,9 +38,12 @@ def test_a_served_pool_is_asked_for_as_it_was_given(server, script):
             id_column="key",
             image_column="picture",
             path_column="file",
+            request_id="round-3",
+            detached=True,
         )
         client.select_batch("file:///pools/b", 1)
-    full, bare = requests
+        client.select_batch("file:///pools/b", 1)
+    full, bare, again = requests
     assert full == selection_pb2.SelectBatchRequest(
         spec=selection_pb2.SelectionSpec(
             budget=5,
@@ -54,11 +58,15 @@ def test_a_served_pool_is_asked_for_as_it_was_given(server, script):
             image_column="picture",
             path_column="file",
         ),
+        request_id="round-3",
+        detached=True,
     )
     assert bare == selection_pb2.SelectBatchRequest(
         spec=selection_pb2.SelectionSpec(budget=1, strategy="aalu"),
         pool=selection_pb2.Pool(uri="file:///pools/b"),
+        request_id=bare.request_id,
     )
+    assert uuid.UUID(bare.request_id) != uuid.UUID(again.request_id)
     assert result.ids == tuple(f"image-{rank}" for rank in range(1, 6))
     assert result.picks[0] == topb.Pick("image-1", 1, 1.0, 1, 0.5, 1.25)
     assert not result.fell_short
@@ -169,7 +177,7 @@ def test_a_server_that_dies_amid_the_answer_is_unavailable(server, script):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with topb.Client(server.address) as client, pytest.raises(topb.TopbError) as caught:
+    with topb.Client(server.address, retry=None) as client, pytest.raises(topb.TopbError) as caught:
         client.select_batch("/p", 3)
     killer.join()
     assert isinstance(caught.value, (topb.ServerUnavailableError, topb.RequestCancelledError))
@@ -219,6 +227,8 @@ def test_a_timeout_that_is_none_is_refused(timeout):
         ({"exclude": 5}, "exclude is 5"),
         ({"exclude": ["a", 1.5]}, "row 1 of exclude"),
         ({"format": "tar"}, 'format is "tar"'),
+        ({"request_id": ""}, "request_id is empty"),
+        ({"request_id": 5}, "request_id is 5"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused_before_anything_is_sent(arguments, said):

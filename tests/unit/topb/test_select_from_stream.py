@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import uuid
 
 import grpc
 import numpy as np
@@ -48,6 +49,7 @@ def test_the_whole_pool_arrives_and_the_result_comes_back(server, script):
     assert stream.rows == pool
     assert len(stream.chunks) > 20
     assert stream.end.chunks == len(stream.chunks)
+    assert uuid.UUID(stream.start.request_id)
     assert stream.start.spec == selection_pb2.SelectionSpec(
         budget=5,
         strategy="margin",
@@ -180,7 +182,10 @@ def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server,
             yield row, b"x"
 
     server.select_batch_from_stream = serve
-    with topb.Client(server.address) as client, pytest.raises(topb.ServerUnavailableError) as caught:
+    with (
+        topb.Client(server.address, retry=None) as client,
+        pytest.raises(topb.ServerUnavailableError) as caught,
+    ):
         client.select_batch(slow_rows(), 1)
     assert caught.value.reason == "DRAINING"
 
@@ -350,5 +355,19 @@ def test_a_pool_that_is_none_is_refused(pool):
 
 
 def test_the_layout_of_a_served_pool_is_refused_for_a_streamed_one():
-    with topb.Client("127.0.0.1:1") as client, pytest.raises(topb.InvalidRequestError, match="image_column"):
-        client.select_batch([("a", b"x")], 1, image_column="picture")
+    with topb.Client("127.0.0.1:1") as client:
+        with pytest.raises(topb.InvalidRequestError, match="image_column"):
+            client.select_batch([("a", b"x")], 1, image_column="picture")
+        with pytest.raises(topb.InvalidRequestError, match="detached"):
+            client.select_batch([("a", b"x")], 1, detached=True)
+
+
+def test_an_asynchronous_pool_is_refused_by_a_blocking_client():
+    async def pool():
+        yield "a", b"x"
+
+    with (
+        topb.Client("127.0.0.1:1") as client,
+        pytest.raises(topb.InvalidRequestError, match="async_generator"),
+    ):
+        client.select_batch(pool(), 1)

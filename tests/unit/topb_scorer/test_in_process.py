@@ -116,7 +116,7 @@ def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
         ({"strategy_options": {"k": "1"}}, InvalidRequestError, "STRATEGY_OPTION_UNKNOWN"),
         ({"format": "zip"}, InvalidRequestError, "POOL_FORMAT"),
         ({"pool": "nowhere"}, NotFoundError, "POOL_NOT_FOUND"),
-        ({"pool": "s3://bucket/pool"}, InvalidRequestError, "POOL_URI"),
+        ({"pool": "https://127.0.0.1/pool"}, InvalidRequestError, "POOL_URI"),
         ({"bundle": "nowhere"}, NotFoundError, "BUNDLE_NOT_FOUND"),
         ({"id_column": "key"}, InvalidRequestError, "POOL_COLUMN_MISSING"),
         ({"exclude_uri": "nowhere.parquet"}, UnreadablePoolError, "EXCLUSION_UNREADABLE"),

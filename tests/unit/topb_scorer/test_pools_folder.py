@@ -190,7 +190,7 @@ def test_a_folder_elsewhere_with_the_same_files_is_another_pool(tmp_path: Path) 
 
 
 def test_a_long_run_without_a_boundary_is_cut(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topb_scorer.pools.folder._MAX_SLICE_ROWS", 7)
+    monkeypatch.setattr("topb_scorer.pools.slices._MAX_ROWS", 7)
     for i in range(40):
         (pool_folder / f"{i}.png").touch()
     pool = opened(pool_folder)

@@ -188,7 +188,7 @@ def test_a_path_that_cannot_be_read_is_a_row_with_a_reason(tmp_path: Path) -> No
     assert reasons(path, roots=AllowedRoots.below([root]), limits=limits) == {
         "missing": "FILE_MISSING",
         "null": "IMAGE_MISSING",
-        "empty": "FILE_UNREADABLE",
+        "empty": "IMAGE_MISSING",
         "outside": "FILE_NOT_ALLOWED",
         "absolute": "FILE_NOT_ALLOWED",
         "link": "FILE_NOT_ALLOWED",

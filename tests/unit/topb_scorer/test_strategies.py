@@ -40,7 +40,7 @@ def draws(ids: list[str], seed: int) -> NDArray[np.float64]:
 
 def test_the_default_is_the_papers_own() -> None:
     assert DEFAULT_STRATEGY == "aalu"
-    assert names() == ("aalu", "entropy", "least_confidence", "margin", "random")
+    assert names() == ("aalu", "entropy", "least_confidence", "margin", "random", "vaal")
 
 
 def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:

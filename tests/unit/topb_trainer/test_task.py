@@ -11,7 +11,7 @@ from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
 from topb_trainer.models.resnet import ResNet18
 from topb_trainer.rounds import RoundData
-from topb_trainer.task import _mirrored, accuracy, ask, task_losses, train_task
+from topb_trainer.task import accuracy, ask, mirrored, task_losses, train_task
 
 CPU = torch.device("cpu")
 
@@ -51,9 +51,9 @@ def test_flips_change_what_is_learned(digit_round: RoundData) -> None:
 
 def test_a_mirrored_image_is_mirrored_left_to_right() -> None:
     images = torch.arange(2 * 2 * 3 * 1).view(2, 2, 3, 1)
-    mirrored = _mirrored(images, torch.tensor([False, True]))
-    assert torch.equal(mirrored[0], images[0])
-    assert mirrored[1, :, :, 0].tolist() == [[8, 7, 6], [11, 10, 9]]
+    both = mirrored(images, torch.tensor([False, True]))
+    assert torch.equal(both[0], images[0])
+    assert both[1, :, :, 0].tolist() == [[8, 7, 6], [11, 10, 9]]
 
 
 @pytest.mark.parametrize("count", [2, 3, 33])

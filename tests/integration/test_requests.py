@@ -1,0 +1,128 @@
+"""What the service answers to requests good and bad, whatever the pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from support.images import encode, random_image, random_pool, write_parquet
+from support.rpc import Request, Spec, refusal
+
+import topb
+from topb.v1 import selection_pb2, selection_pb2_grpc
+
+pytestmark = pytest.mark.scorer
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "reason"),
+    [
+        (Spec(budget=0), grpc.StatusCode.INVALID_ARGUMENT, "BUDGET_NOT_POSITIVE"),
+        (Spec(budget=-3), grpc.StatusCode.INVALID_ARGUMENT, "BUDGET_NOT_POSITIVE"),
+        (Spec(budget=10**7), grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_TOO_LARGE"),
+        (Spec(budget=1, strategy="best"), grpc.StatusCode.INVALID_ARGUMENT, "STRATEGY_UNKNOWN"),
+        (Spec(budget=1, model="0" * 16), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        (Spec(budget=1, model="../models"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+        (
+            Spec(budget=1, strategy_options={"k": "2"}),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "STRATEGY_OPTION_UNKNOWN",
+        ),
+        (
+            Spec(budget=1, exclude=selection_pb2.Exclusion(uri="/etc/passwd")),
+            grpc.StatusCode.PERMISSION_DENIED,
+            "POOL_NOT_ALLOWED",
+        ),
+    ],
+)
+def test_a_spec_that_cannot_be_served_is_refused_on_both_paths(
+    spec: Spec, code: grpc.StatusCode, reason: str, data: Path, channel: grpc.Channel
+) -> None:
+    stub = selection_pb2_grpc.SelectionServiceStub(channel)
+    pool = selection_pb2.Pool(uri=str(data / "pool.parquet"))
+
+    assert refusal(stub.SelectBatch(selection_pb2.SelectBatchRequest(spec=spec, pool=pool))) == (code, reason)
+    start = Request(start=selection_pb2.StreamStart(spec=spec))
+    assert refusal(stub.SelectBatchFromStream(iter([start]))) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("pool", "code", "reason"),
+    [
+        ("/etc", grpc.StatusCode.PERMISSION_DENIED, "POOL_NOT_ALLOWED"),
+        ("{data}/../../..", grpc.StatusCode.PERMISSION_DENIED, "POOL_NOT_ALLOWED"),
+        ("{data}/gone.parquet", grpc.StatusCode.NOT_FOUND, "POOL_NOT_FOUND"),
+        ("s3://bucket/pool", grpc.StatusCode.PERMISSION_DENIED, "POOL_NOT_ALLOWED"),
+        ("ftp://host/pool", grpc.StatusCode.INVALID_ARGUMENT, "POOL_URI"),
+        ("", grpc.StatusCode.INVALID_ARGUMENT, "POOL_URI"),
+        ("{data}/torn.parquet", grpc.StatusCode.FAILED_PRECONDITION, "POOL_UNREADABLE"),
+        ("{data}/nothing", grpc.StatusCode.INVALID_ARGUMENT, "POOL_FORMAT"),
+        ("{data}/columns.parquet", grpc.StatusCode.INVALID_ARGUMENT, "POOL_COLUMN_MISSING"),
+    ],
+)
+def test_a_pool_that_cannot_be_read_is_refused(
+    pool: str, code: grpc.StatusCode, reason: str, data: Path, channel: grpc.Channel
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (data / "torn.parquet").write_bytes((data / "pool.parquet").read_bytes()[:5000])
+    (data / "nothing").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"id": ["a"], "picture": [b""]}), data / "columns.parquet")
+    request = selection_pb2.SelectBatchRequest(
+        spec=Spec(budget=1), pool=selection_pb2.Pool(uri=pool.format(data=data))
+    )
+    stub = selection_pb2_grpc.SelectionServiceStub(channel)
+
+    assert refusal(stub.SelectBatch(request)) == (code, reason)
+
+
+def test_an_empty_pool_is_answered_with_no_picks(data: Path, client: topb.Client) -> None:
+    empty = write_parquet(data / "empty.parquet", [])
+    (data / "empty-folder").mkdir(exist_ok=True)
+
+    for result in (
+        client.select_batch(empty, 3),
+        client.select_batch(iter([]), 3),
+        client.select_batch(data / "empty-folder", 3, format="image-folder"),
+    ):
+        assert (result.ids, result.fell_short, result.accounts.read) == ((), True, 0)
+
+
+def test_every_row_is_accounted_for_on_both_paths(data: Path, client: topb.Client) -> None:
+    rows = random_pool(40)
+    rows += [("corrupt", b"no image"), ("torn", rows[0][1][:60]), ("none", b""), ("img-00003", rows[9][1])]
+    pool = write_parquet(data / "mixed.parquet", rows)
+    served = client.select_batch(pool, 100, exclude=["img-00001", "img-00002", "unheard-of"])
+    streamed = client.select_batch(iter(rows), 100, exclude=["img-00001", "img-00002", "unheard-of"])
+    accounts = served.accounts
+
+    assert served.picks == streamed.picks
+    assert accounts == streamed.accounts
+    assert (accounts.read, accounts.scored, accounts.duplicate, accounts.excluded) == (44, 38, 1, 2)
+    assert dict(accounts.skipped) == {"IMAGE_CORRUPT": 1, "IMAGE_EMPTY": 1, "IMAGE_FORMAT_UNKNOWN": 1}
+    assert [row.id for row in accounts.skipped_examples] == ["corrupt", "none", "torn"]
+    assert served.fell_short
+    assert len(set(served.ids)) == len(served.ids) == 38
+
+
+def test_ids_in_a_parquet_file_are_excluded(data: Path, client: topb.Client) -> None:
+    labelled = write_parquet(data / "labelled.parquet", random_pool(100))
+    result = client.select_batch(data / "pool.parquet", 300, exclude=topb.ExcludeFile(str(labelled)))
+
+    assert result.accounts.excluded == 100
+    assert min(result.ids) == "img-00100"
+
+
+def test_scoring_a_few_images_tells_what_could_not_be_scored(data: Path, client: topb.Client) -> None:
+    picks = {pick.id: pick for pick in client.select_batch(data / "pool.parquet", 300).picks}
+    image, broken = client.score_images([encode(random_image(5)), b"no image"], include_features=True)
+
+    assert isinstance(image, topb.ImageScores)
+    assert image.score == picks["img-00005"].score
+    assert image.entropy == picks["img-00005"].entropy
+    assert image.features is not None
+    assert image.features.shape == (8,)
+    assert isinstance(broken, topb.SkippedImage)
+    assert broken.reason == "IMAGE_FORMAT_UNKNOWN"

@@ -1,0 +1,154 @@
+"""A server's life: what it serves, what it does when it is busy, and how it goes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from support.bundles import convolutional_graph, write_bundle
+from support.rpc import START, Request, code_and_reason, encoded_chunk, retry_seconds, slow_rows
+from support.servers import RunningServer, running_server
+
+import topb
+from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2_grpc
+
+pytestmark = pytest.mark.scorer
+
+
+def test_models_are_listed_in_pages_and_the_newest_is_the_default(tmp_path: Path) -> None:
+    written = [
+        write_bundle(tmp_path, convolutional_graph(seed=seed), created_seconds=seed).name
+        for seed in (3, 1, 2)
+    ]
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "manifest.json").write_text("{")
+    with running_server(tmp_path) as server, grpc.insecure_channel(server.address) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        first = stub.ListModels(model_pb2.ListModelsRequest(page_size=2), timeout=30)
+        second = stub.ListModels(
+            model_pb2.ListModelsRequest(page_size=2, page_token=first.next_page_token), timeout=30
+        )
+        default = stub.GetModel(model_pb2.GetModelRequest(), timeout=30).model
+        added = write_bundle(tmp_path, convolutional_graph(seed=9), created_seconds=9).name
+        found_later = stub.GetModel(model_pb2.GetModelRequest(model=added), timeout=30).model
+
+    listed = [model.bundle.model_id for model in (*first.models, *second.models)]
+    assert listed == sorted(written)
+    assert second.next_page_token == ""
+    assert (default.bundle.model_id, default.is_default) == (written[0], True)
+    assert found_later.is_default
+
+
+def test_health_and_reflection_answer(server: RunningServer, channel: grpc.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "topb.v1.SelectionService", "topb.v1.ModelService"):
+        response = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
+    services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert {"topb.v1.SelectionService", "topb.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
+
+
+def test_a_deadline_ends_a_selection_and_frees_its_place(data: Path) -> None:
+    options = ("--max-concurrent-selections=1",)
+    with (
+        running_server(data / "models", data, options=options) as server,
+        topb.Client(server.address) as client,
+    ):
+        with pytest.raises(topb.DeadlineExceededError):
+            client.select_batch(slow_rows(), 3, timeout=0.5)
+        result = once_free(lambda: client.select_batch(data / "pool.parquet", 3, timeout=30))
+    assert len(result.ids) == 3
+
+
+def once_free(select: Callable[[], topb.SelectionResult]) -> topb.SelectionResult:
+    """What `select` gives once the server has room, which it must have within seconds."""
+    for _ in range(200):
+        try:
+            return select()
+        except topb.ServerUnavailableError:
+            time.sleep(0.05)
+    raise AssertionError("the place was not freed")
+
+
+def test_a_stream_that_finds_the_server_busy_is_told_when_to_try_again(data: Path) -> None:
+    options = ("--max-concurrent-selections=1",)
+    with (
+        running_server(data / "models", data, options=options) as server,
+        topb.Client(server.address) as client,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        started = threading.Event()
+
+        def rows() -> Iterator[tuple[str, bytes]]:
+            started.set()
+            yield from slow_rows(1.0)
+
+        first = threading.Thread(target=lambda: client.select_batch(rows(), 3, timeout=30))
+        first.start()
+        assert started.wait(10)
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.SelectBatchFromStream(iter([START])))
+        waited_for_its_turn = client.select_batch(data / "pool.parquet", 3, timeout=30)
+        first.join()
+    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SELECTIONS_BUSY")
+    assert retry_seconds(caught.value) == 5
+    assert len(waited_for_its_turn.ids) == 3
+
+
+def test_a_server_that_drains_finishes_what_runs(data: Path) -> None:
+    results = []
+    with running_server(data / "models", data) as server, topb.Client(server.address) as client:
+        started = threading.Event()
+
+        def rows() -> Iterator[tuple[str, bytes]]:
+            started.set()
+            yield from slow_rows(1.0)
+
+        running = threading.Thread(target=lambda: results.append(client.select_batch(rows(), 3, timeout=30)))
+        running.start()
+        assert started.wait(10)
+        server.process.send_signal(signal.SIGTERM)
+        running.join()
+        assert server.process.wait(10) == 0
+    assert len(results[0].ids) == 3
+
+
+def test_a_server_whose_grace_ends_says_unavailable_and_when_to_try_again(data: Path) -> None:
+    with (
+        running_server(data / "models", data, options=("--grace-seconds=0.2",)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+
+        def requests() -> Iterator[Request]:
+            yield START
+            for seq in range(1000):
+                if seq == 20:
+                    server.process.send_signal(signal.SIGTERM)
+                yield encoded_chunk(seq, ids=(f"row-{seq}",))
+                time.sleep(0.02)
+
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.SelectBatchFromStream(requests()))
+        assert server.process.wait(10) == 0
+    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
+    assert retry_seconds(caught.value) == 5
+
+
+def test_a_taken_address_is_an_error_at_the_start(server: RunningServer, data: Path) -> None:
+    command = [sys.executable, "-m", "topb", "serve", "--models", str(data / "models")]
+    ended = subprocess.run([*command, "--listen", server.address], capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 1
+    assert "LISTEN_FAILED" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,120 @@
+"""A private PostgreSQL on a free loopback port, for tests that need a real one."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_COMMAND_SECONDS = 60
+# initdb and postgres refuse to run as root: there, as one of these.
+_USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class PostgresCluster:
+    """A cluster that can be stopped and started again."""
+
+    binaries: Path
+    folder: Path
+    port: int
+    user: str | None
+
+    def url(self, database: str) -> str:
+        """Of a database, for SQLAlchemy."""
+        return f"postgresql+psycopg://topb@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, name: str) -> str:
+        """Makes an empty database, and returns its URL."""
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "topb", name]
+        self._run("createdb", *options)
+        return self.url(name)
+
+    def start(self) -> None:
+        """Starts it; returns once it takes connections."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.folder / "log"), "-o", options)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stops it; `immediate` as a crash would, so that the next start recovers."""
+        self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", self._data)
+
+    def initialise(self) -> None:
+        """Makes the cluster's files."""
+        self._run("initdb", "-D", self._data, "-U", "topb", "-A", "trust", "--no-locale", "-E", "UTF8")
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Not through pipes: the server that pg_ctl leaves running would hold them open.
+        with (self.folder / f"{program}.out").open("w+") as output:
+            ended = subprocess.run(
+                [self.binaries / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                user=self.user,
+                timeout=_COMMAND_SECONDS,
+                check=False,
+            )
+            output.seek(0)
+            assert ended.returncode == 0, f"{program} failed: {output.read()}"
+
+
+def missing() -> str:
+    """Why there can be no PostgreSQL here; empty where there can."""
+    if _binaries() is None:
+        return "no initdb, pg_ctl and createdb of PostgreSQL are installed"
+    if os.geteuid() == 0 and _user() is None:
+        return f"PostgreSQL does not run as root, and there is no user {' or '.join(_USERS)}"
+    return ""
+
+
+@contextmanager
+def running_cluster() -> Iterator[PostgresCluster]:
+    """Makes a cluster, starts it, and removes it at the end."""
+    binaries = _binaries()
+    assert binaries is not None
+    folder = Path(tempfile.mkdtemp(prefix="topb-postgresql-"))
+    user = _user() if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = PostgresCluster(binaries, folder, port, user)
+    try:
+        cluster.initialise()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop("fast")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binaries() -> Path | None:
+    on_path = shutil.which("initdb")
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    if on_path is not None:
+        folders.insert(0, Path(on_path).parent)
+    for folder in folders:
+        if all((folder / program).is_file() for program in ("initdb", "pg_ctl", "postgres", "createdb")):
+            return folder
+    return None
+
+
+def _user() -> str | None:
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next((name for name in _USERS if name in known), None)
