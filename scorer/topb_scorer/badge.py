@@ -140,8 +140,7 @@ class _Gradients:
             bounds[block] = np.minimum(bounds[block], squared)
 
     def squared_distance(self, row: int, centres: list[int]) -> float:
-        """Returns the squared distance of a row to the nearest of `centres`, in float64; infinity where none
-        are."""
+        """Returns the squared distance of a row to the nearest of `centres`, in float64; infinity to none."""
         errors, rows = self._factors(np.array([row, *centres]), np.float64)
         products = (rows[1:] @ rows[0]) * (errors[1:] @ errors[0])
         squared = self._norms[row] + self._norms[centres] - 2 * products

@@ -27,11 +27,10 @@ class DiverseBatch:
     """A diverse batch, and what it costs and gains beside the plain top-b, the `budget` best-scored rows."""
 
     indices: Indices
-    """int64 (n,): rows of the pool, in pick order. n is below the budget only where all else is a
-    near-duplicate."""
+    """int64 (n,): rows of the pool, in pick order. Fewer than the budget only where all else is near
+    these or a labelled row."""
     distances: Doubles
-    """float64 (n,): how far each was from what was picked or labelled before it; infinite where nothing
-    was."""
+    """float64 (n,): how far each was from the nearest labelled row or earlier pick; infinite from none."""
     mean_score: float
     """Of the batch."""
     mean_score_of_top: float
@@ -45,8 +44,7 @@ class DiverseBatch:
     mean_distance_of_top: float
     """The same of the plain top-b."""
     near_duplicates: int
-    """Candidates within `min_distance` of a pick or a labelled row, and so never picked, as far as was
-    looked."""
+    """Candidates that were not picked and lie within `min_distance` of a pick or a labelled row."""
 
 
 def diversify(
@@ -161,8 +159,7 @@ def _farthest_apart(
 
 
 def _nearest(frame: Frame, rows: Features, centres: list[Features]) -> Doubles:
-    """Returns float64 (n,): squared distances of `rows` to the nearest row of any of `centres`; or
-    infinity."""
+    """Returns float64 (n,): squared distances of `rows` to the nearest of `centres`; infinity to none."""
     nearest = np.full(len(rows), np.inf)
     for first in range(0, len(rows), ROWS_AT_ONCE):
         block = slice(first, first + ROWS_AT_ONCE)

@@ -15,6 +15,8 @@ ScorerError
 
 from __future__ import annotations
 
+import errno
+
 
 class ScorerError(Exception):
     """Root of the scorer's errors.
@@ -79,3 +81,11 @@ class SelectionCancelledError(ScorerError):
 
     def __init__(self) -> None:
         super().__init__("the selection was cancelled", reason="SELECTION_CANCELLED")
+
+
+def storage_error(error: OSError) -> ScorerError:
+    """What a caller is told when the disk of the state fails: the selection is open still."""
+    advice = "what is scored stays scored: mend the storage and ask again under the same request id"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
+    return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")

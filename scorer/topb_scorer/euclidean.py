@@ -26,8 +26,7 @@ _SAMPLE = 1024
 _LARGEST_SCALE = 126
 """2 to this power and to minus this power are normal float32 numbers."""
 _HITS_WORTH_FLOAT64 = 8
-"""Pairs a row that float32 may leave open before a float64 product (twice the time) is the cheaper way to
-close them."""
+"""Pairs a row that float32 may leave open; beyond, a float64 product closes them sooner than differences."""
 
 
 def check_features(features: Features, name: str) -> None:
@@ -76,8 +75,7 @@ def check_same_width(pool: Features, labelled: Features) -> None:
 
 
 def squared_distances(x: Features, y: Features) -> Doubles:
-    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, by differences, each within
-    `relative_error(D)`."""
+    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, each within `relative_error(D)`."""
     differences = x.astype(np.float64)
     differences -= y
     summed: Doubles = np.einsum("ij,ij->i", differences, differences)

@@ -13,8 +13,7 @@ _UNIT = 2.0**149
 
 
 def near_ties(width: int) -> float:
-    """Returns how far apart, relatively, two computed squared distances lie that may be equal or the other
-    way round."""
+    """Returns how far apart, relatively, two computed squared distances may lie that are equal."""
     return 4 * relative_error(width)
 
 

@@ -42,7 +42,7 @@ def select_batch(
     """Selects from a pool that this process can read, with the bundle in a directory.
 
     Args:
-        pool: a path or file:// URI of Parquet or of a folder of images.
+        pool: a path, a glob, or a file:// or s3:// URI of any of the formats.
         budget: b, at least 1.
         bundle: the bundle's directory.
         strategy: name of a query strategy.
@@ -51,10 +51,10 @@ def select_batch(
         exclude_uri: a Parquet file of further ids to leave out.
         exclude_column: the column of that file.
         strategy_options: by name.
-        format: "parquet" or "image-folder"; None: the scorer looks.
-        id_column: of a Parquet pool.
+        format: "parquet", "image-folder", "webdataset" or "csv"; None: the scorer looks.
+        id_column: of a Parquet pool or a CSV list.
         image_column: of a Parquet pool.
-        path_column: of a Parquet pool.
+        path_column: of a Parquet pool or a CSV list.
         device: "cpu" or "cuda:<index>".
         batch_size: images a run; None: the device's default.
         progress: called as images are scored.
@@ -66,7 +66,7 @@ def select_batch(
     roots = AllowedRoots.anywhere()
     excluded = set(exclude)
     if exclude_uri is not None:
-        excluded.update(read_ids(roots.path_of(exclude_uri), exclude_column))
+        excluded.update(read_ids(roots.place_of(exclude_uri), exclude_column))
     spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     columns = Columns(id_column, image_column, path_column)

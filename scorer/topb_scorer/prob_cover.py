@@ -38,8 +38,7 @@ class ProbCoverBatch:
     indices: Indices
     """int64 (b,): rows of the pool, in pick order."""
     gains: Indices
-    """int64 (b,): how many rows of the pool each pick covered first. Never rises; once 0, the lowest indices
-    follow."""
+    """int64 (b,): rows of the pool that each pick covered first. Never rises; at 0 the lowest indices."""
     radius: float
     """Of a neighbourhood: Euclidean, in units of the features."""
     covered: int
@@ -163,8 +162,10 @@ def _cover(
 
 
 def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[Indices, NDArray[np.int32]]:
-    """Returns int64 (N + 1,) and int32 (pairs,): row i is within `radius` of neighbours[starts[i] : starts[i
-    + 1]]."""
+    """Returns starts, int64 (N + 1,), and neighbours, int32 (pairs,).
+
+    The rows within `radius` of row i are neighbours[starts[i] : starts[i + 1]], itself among them.
+    """
     frame = Frame.around(features)
     counts = [np.zeros(1, np.int64)]
     found: list[NDArray[np.int32]] = []
@@ -203,8 +204,7 @@ def _near_any(radius: float, features: Features, labelled: Features) -> NDArray[
 
 
 def _within(radius: float, frame: Frame, candidates: Placed, centres: Placed) -> tuple[Indices, Indices]:
-    """Returns the pairs (i, k), by i, of rows within `radius` of each other, as `squared_distances` computes
-    it."""
+    """Returns the pairs (i, k), by i, of rows that `squared_distances` finds within `radius`."""
     products, offsets = frame.lower_bounds(candidates, centres)
     limits = (radius * frame.scale) ** 2 - offsets
     surely = limits - frame.uncertainty(candidates, centres)

@@ -8,23 +8,18 @@ what is in the score log. Every change is one transaction that names the state i
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
-from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
-
-
-_log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.transactions import Transactions
 
 
 class SelectionState(StrEnum):
@@ -121,7 +116,6 @@ _SELECTIONS = sa.Table(
     sa.Column("error_message", sa.Text, nullable=False),
 )
 _MAX_REQUEST_ID = 200
-_RETRY_SECONDS = 0.5
 _OPEN = (SelectionState.PENDING.value, SelectionState.RUNNING.value)
 
 
@@ -138,16 +132,13 @@ class SelectionCatalog:
         Raises:
             UnavailableError: the database cannot be reached or written to.
         """
-        self._patience_seconds = patience_seconds
-        # Of a connection that went stale while the database restarted, the pool makes a new one.
-        self._engine = sa.create_engine(url, pool_pre_ping=True)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _make_sqlite_durable)
-        self._transact(_METADATA.create_all)
+        self._transactions = Transactions(url, patience_seconds=patience_seconds)
+        self._transact = self._transactions.transact
+        self._transactions.make_tables(_METADATA)
 
     def close(self) -> None:
         """Closes its connections."""
-        self._engine.dispose()
+        self._transactions.close()
 
     def create(self, new: NewSelection) -> SelectionRecord:
         """The selection of that request id, made by this call or before.
@@ -189,7 +180,8 @@ class SelectionCatalog:
         try:
             self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
         except IntegrityError:
-            stands = self.find(new.request_id, new.request)
+            # Also what this call itself has written, where the database died before it could say so.
+            stands = self.find(new.request_id or id_, new.request)
             if stands is None:
                 raise
             return stands
@@ -241,9 +233,10 @@ class SelectionCatalog:
     def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
         """Takes the selection on, if it is open and no live lease is another's. Whether that was so."""
         now = time.time()
+        lapsed_or_own = sa.or_(_SELECTIONS.c.lease_until < now, _SELECTIONS.c.owner == owner)
         free = sa.or_(
             _SELECTIONS.c.state == SelectionState.PENDING.value,
-            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < now),
+            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, lapsed_or_own),
         )
         return self._change(
             sa.and_(_SELECTIONS.c.id == id_, free),
@@ -255,9 +248,14 @@ class SelectionCatalog:
     def keep(
         self, id_: str, owner: str, lease_seconds: float, *, read: int, total: int, elapsed_seconds: float
     ) -> bool:
-        """Renews the lease and notes how far it came. False: it is no longer this owner's, or is to stop."""
+        """Renews the lease and notes how far it came. False: it is no longer this owner's, or is to stop.
+
+        Raises:
+            UnavailableError: the database does not answer, and the lease is about to run out.
+        """
         return self._change(
             sa.and_(_held(id_, owner), _SELECTIONS.c.cancel_requested.is_(False)),
+            patience_seconds=min(self._transactions.patience_seconds, lease_seconds / 2),
             lease_until=time.time() + lease_seconds,
             read=read,
             total=total,
@@ -321,28 +319,19 @@ class SelectionCatalog:
     def _end(self, where: sa.ColumnElement[bool], state: SelectionState, **values: Any) -> bool:
         return self._change(where, state=state.value, lease_until=0.0, ended=time.time(), **values)
 
-    def _change(self, where: sa.ColumnElement[bool], **values: Any) -> bool:
+    def _change(
+        self, where: sa.ColumnElement[bool], *, patience_seconds: float | None = None, **values: Any
+    ) -> bool:
         update = _SELECTIONS.update().where(where).values(updated=time.time(), **values)
-        return self._transact(lambda connection: connection.execute(update).rowcount) == 1
+        return (
+            self._transact(
+                lambda connection: connection.execute(update).rowcount, patience_seconds=patience_seconds
+            )
+            == 1
+        )
 
     def _records(self, query: sa.Select[Any]) -> list[SelectionRecord]:
         return self._transact(lambda connection: [_record(row) for row in connection.execute(query)])
-
-    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """Does the work in one transaction; tries again for a while where the database does not answer."""
-        deadline = time.monotonic() + self._patience_seconds
-        while True:
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except (OperationalError, InterfaceError) as error:
-                if time.monotonic() > deadline:
-                    raise UnavailableError(
-                        f"the catalog of selections cannot be reached or written to: {error.orig}",
-                        reason="CATALOG_UNAVAILABLE",
-                    ) from error
-                _log.warning("the catalog did not answer, trying again: %s", error.orig)
-                time.sleep(_RETRY_SECONDS)
 
 
 def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
@@ -356,12 +345,3 @@ def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
 def _record(row: sa.Row[Any]) -> SelectionRecord:
     values = dict(row._mapping)
     return SelectionRecord(**{**values, "state": SelectionState(values["state"])})
-
-
-def _make_sqlite_durable(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    # In WAL mode only FULL makes a commit survive power loss.
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=10000")
-    cursor.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -12,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from topb.results import SelectionResult
+
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import LimitExceededError, ScorerError, SelectionCancelledError, UnavailableError
+from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
 from topb_scorer.pools.pool import Shard
 from topb_scorer.score_log import ScoreLog
 from topb_scorer.selection_catalog import SelectionRecord
@@ -48,7 +48,8 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     read: int = 0
     total: int = 0
-    watchers: int = 0
+    error: ScorerError | None = None
+    """Why it stopped here unasked, though the selection is open still."""
 
     @property
     def elapsed_seconds(self) -> float:
@@ -123,7 +124,11 @@ class SelectionHost:
         """
         run = self.claim(record)
         if run is not None:
-            self.workers.submit(self.execute, run, lambda: job or self._open_job(record))
+            try:
+                self.workers.submit(self.execute, run, lambda: job or self._open_job(record))
+            except RuntimeError:  # shut down meanwhile
+                self.abandon(run)
+                return None
         return run
 
     def abandon(self, run: Run) -> None:
@@ -131,7 +136,9 @@ class SelectionHost:
         with self._lock:
             self._runs.pop(run.record.id, None)
         run.ended.set()
-        self._state.catalog.release(run.record.id, self._owner)
+        # Otherwise the lease runs out by itself.
+        with suppress(UnavailableError):
+            self._state.catalog.release(run.record.id, self._owner)
 
     def execute(
         self,
@@ -151,9 +158,8 @@ class SelectionHost:
             return self._select(run, open_job(), on_rows, on_commit)
         except SelectionCancelledError:
             self._stopped(run)
-        except UnavailableError as error:
-            # The catalog does not answer: the lease runs out, and whoever takes the selection up goes on.
-            _log.error("selection %s stopped: %s", run.record.id, error)
+        except (UnavailableError, OSError) as error:
+            self._interrupted(run, error)
         except Exception as error:
             self._failed(run, error)
         finally:
@@ -179,7 +185,9 @@ class SelectionHost:
     def take_up(self) -> None:
         """Starts what waits for a server: detached selections, and those of servers that died."""
         for record in self._state.catalog.orphans():
-            if record.pool_uri or record.stream_chunks is not None:
+            if record.cancel_requested:
+                self._state.catalog.cancel(record.id)
+            elif record.pool_uri or record.stream_chunks is not None:
                 self.start(record)
 
     def drain(self) -> None:
@@ -233,14 +241,23 @@ class SelectionHost:
 
     def _stopped(self, run: Run) -> None:
         catalog = self._state.catalog
-        if catalog.get(run.record.id).cancel_requested:
-            catalog.cancelled(run.record.id, self._owner)
-        else:
-            catalog.release(run.record.id, self._owner)
+        with suppress(UnavailableError):
+            if catalog.get(run.record.id).cancel_requested:
+                catalog.cancelled(run.record.id, self._owner)
+            else:
+                catalog.release(run.record.id, self._owner)
+
+    def _interrupted(self, run: Run, error: UnavailableError | OSError) -> None:
+        """Neither the request nor the pool is at fault: the selection stays open, and can be gone on with."""
+        run.error = error if isinstance(error, UnavailableError) else storage_error(error)
+        _log.error("selection %s stopped: %s [%s]", run.record.id, run.error, run.error.reason)
+        with suppress(UnavailableError):
+            self._state.catalog.release(run.record.id, self._owner)
 
     def _failed(self, run: Run, error: Exception) -> None:
-        known = _as_scorer_error(error)
-        unforeseen = error if known.reason == "INTERNAL" else None
+        known, unforeseen = error, None
+        if not isinstance(known, ScorerError):
+            known, unforeseen = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"), error
         _log.error("selection %s failed: %s [%s]", run.record.id, known, known.reason, exc_info=unforeseen)
         with suppress(UnavailableError):
             self._state.catalog.fail(
@@ -262,18 +279,8 @@ class SelectionHost:
                     total=run.total,
                     elapsed_seconds=run.elapsed_seconds,
                 )
-            except UnavailableError:
+            except UnavailableError as error:
+                run.error = error
                 kept = False
             if not kept:
                 run.cancelled.set()
-
-
-def _as_scorer_error(error: Exception) -> ScorerError:
-    if isinstance(error, ScorerError):
-        return error
-    if isinstance(error, OSError):
-        advice = "what is scored stays scored: mend the storage and ask again under a new request id"
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
-        return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")
-    return ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL")

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from topb.results import Accounts, Pick, SelectionResult
@@ -85,6 +86,9 @@ def select_into_log(
         (width,) = engine.bundle.output_shape("features")
         check_fits(sum(shard.rows for shard in known), width, engine.settings.max_set_bytes)
     if known is None:
+        # What cannot be read of it is found out when all of it is.
+        with suppress(AlteredShardError):
+            report(log.rows(log.identities()))
         engine.fill(log, shards, cancelled=cancelled, on_rows=report, on_commit=on_commit or _ignore)
     for attempt in itertools.count(1):
         if known is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from topb_scorer.cores import usable_cores
 from topb_scorer.errors import DeviceError, InvalidRequestError
 
 OUTPUTS = ("score", "probabilities", "features")
@@ -125,11 +125,6 @@ class Session:
             for name, buffer in batch.outputs.items():
                 scored[name][start : start + len(part)] = buffer[: len(part)]
         return scored
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _provider(device: str) -> tuple[str, dict[str, str]]:

@@ -105,8 +105,7 @@ def pick_typical(
 
 
 def _typicality(rows: Features) -> Doubles:
-    """Returns float64 (n,). FAISS says which rows are near; how near is computed in float64, so duplicates
-    are at 0."""
+    """Returns float64 (n,). FAISS says which rows are near; how near is computed in float64."""
     neighbours = min(_NEIGHBOURS, len(rows) // 2)
     if neighbours == 0:
         return np.zeros(len(rows))
@@ -121,8 +120,7 @@ def _typicality(rows: Features) -> Doubles:
 
 
 def _clusters(features: Features, labelled: Features, count: int, seed: int) -> tuple[Indices, Indices]:
-    """Returns int64 (N,) and (L,): which of `count` clusters each row is in, by k-means on a sample of
-    them."""
+    """Returns int64 (N,) and (L,): the cluster of each row, by k-means on a sample of them."""
     frame = Frame.around(features, labelled)
     random = np.random.default_rng(seed)
     size = len(features) + len(labelled)

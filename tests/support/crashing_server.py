@@ -72,6 +72,11 @@ class CrashingServer:
         return _lines(self.folder / "scored")
 
     @property
+    def batches(self) -> int:
+        """How many batches it ran, where it was made slow."""
+        return len(_lines(self.folder / "batches"))
+
+    @property
     def last_step(self) -> str:
         """Name of the step at which it killed itself, or empty."""
         return "".join(_lines(self.folder / "killed"))
@@ -114,7 +119,7 @@ def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
     _Steps(folder, sabotage.die_at).install()
     _journal_what_is_scored(folder)
     if sabotage.batch_seconds:
-        _slow_down(sabotage.batch_seconds)
+        _slow_down(folder, sabotage.batch_seconds)
     sys.exit(serve.run(arguments))
 
 
@@ -219,12 +224,14 @@ def _journal_what_is_scored(folder: Path) -> None:
     local.score_shards = journalled  # type: ignore[assignment]
 
 
-def _slow_down(seconds: float) -> None:
+def _slow_down(folder: Path, seconds: float) -> None:
     from topb_scorer.session import Session
 
     run = Session.run
+    journal = os.open(folder / "batches", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def slow_run(session: Session, batch: Any) -> None:
+        os.write(journal, b"batch\n")
         time.sleep(seconds)
         run(session, batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,30 @@ class StreamCaller:
             finally:
                 gone.set()
                 may_send.set()
+
+
+class KilledCaller:
+    """A caller in a process of its own, to be killed."""
+
+    def __init__(self, caller: PoolCaller | StreamCaller, address: str) -> None:
+        messages = [caller.request] if isinstance(caller, PoolCaller) else [caller.start, *caller.chunks]
+        content = [message.SerializeToString() for message in messages]
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_call, args=(address, content), daemon=True)
+        self._process.start()
+
+    def kill(self) -> None:
+        """SIGKILL; returns once it is dead."""
+        self._process.kill()
+        self._process.join()
+
+
+def _call(address: str, content: list[bytes]) -> None:
+    if len(content) == 1:
+        PoolCaller(pb.SelectBatchRequest.FromString(content[0])).call(address)
+    else:
+        chunks = [pb.PoolChunk.FromString(chunk) for chunk in content[1:]]
+        StreamCaller(pb.StreamStart.FromString(content[0]), chunks).call(address)
 
 
 def pool_request(

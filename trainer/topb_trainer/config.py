@@ -11,6 +11,7 @@ from typing import Any, Literal
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.losses import Reduction
 from topb_trainer.models.resnet import Stem
+from topb_trainer.precision import MixedPrecision
 
 _NAMES = {
     # adversary, prediction, ranking: the rows of Table 1
@@ -60,6 +61,8 @@ class TaskConfig:
     """Adam's, constant."""
     horizontal_flip: bool = True
     """Whether training images are mirrored, each with probability ½; off where that changes their class."""
+    mixed_precision: MixedPrecision = "auto"
+    """Whether T trains in bfloat16; "auto": on a GPU that computes in it. Features are always float32."""
 
     def __post_init__(self) -> None:
         _at_least(1, "task", width=self.width, epochs=self.epochs)
@@ -153,6 +156,44 @@ class CotrainConfig:
 
 
 @dataclass(frozen=True)
+class VaalConfig:
+    """VAAL, the adversarial method on images; sizes and rates are those of its public code."""
+
+    epochs: int = 100
+    """Passes over the pool; 100 is what the paper gives VAAL too."""
+    batch_size: int = 128
+    """Unlabelled images in a mini-batch, and as many labelled ones."""
+    learning_rate: float = 5e-4
+    """Adam's, of both, constant."""
+    latent_size: int = 32
+    """Dimensions of z."""
+    channels: tuple[int, ...] = (128, 256, 512, 1024)
+    """Of the encoder's four convolutions, mirrored in the decoder; fewer for a CPU."""
+    hidden: tuple[int, ...] = (512, 512)
+    """Sizes between z and the discriminator's one output."""
+    adversary_weight: float = 1.0
+    """Of the adversarial loss against the VAE's own."""
+    kl_reduction: Reduction = "sum"
+    """"sum" over the mini-batch, as published, where the squared error is averaged: the posterior collapses.
+    "mean" reduces both alike."""
+    mixed_precision: MixedPrecision = "auto"
+    """Whether it trains in bfloat16; "auto": on a GPU that computes in it."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "vaal", epochs=self.epochs, latent_size=self.latent_size)
+        _at_least(2, "vaal", batch_size=self.batch_size)
+        _positive("vaal", learning_rate=self.learning_rate)
+        _require(
+            self.adversary_weight >= 0, f"vaal.adversary_weight is at least 0; not {self.adversary_weight}"
+        )
+        _require(
+            len(self.channels) == 4 and min(self.channels) >= 1,
+            f"vaal.channels is four sizes ≥ 1; not {self.channels}",
+        )
+        _require(bool(self.hidden) and min(self.hidden) >= 1, f"vaal.hidden is sizes ≥ 1; not {self.hidden}")
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """What the exported graph is held to."""
 
@@ -176,6 +217,7 @@ class TrainConfig:
     vae: VaeConfig = field(default_factory=VaeConfig)
     assistant: AssistantConfig = field(default_factory=AssistantConfig)
     cotrain: CotrainConfig = field(default_factory=CotrainConfig)
+    vaal: VaalConfig = field(default_factory=VaalConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:

@@ -180,23 +180,41 @@ def _run(
 ) -> None:
     device = features.device
     labelled, unlabelled = len(task_losses), len(features) - len(task_losses)
-    labelled_batch = min(config.batch_size, labelled - labelled % 2)  # 2n
     random = generator(derived_seed(seed, "order"))
-    cycle = _Cycle(labelled, random)
+    batches = epoch_batches(labelled, unlabelled, config.batch_size, random, device)
     epochs = bar(range(config.epochs), "assistant", "epoch", show=progress)
     for epoch in epochs:
-        steps = -(-unlabelled // config.batch_size)
-        of_labelled = cycle.take(steps * labelled_batch).view(steps, labelled_batch).to(device)  # (S, 2n)
-        of_unlabelled = (labelled + torch.randperm(unlabelled, generator=random)).to(device)  # (M)
-        totals = torch.zeros(2, device=device)
-        for l_index, u_index in zip(of_labelled, torch.split(of_unlabelled, config.batch_size), strict=True):
+        totals, steps = torch.zeros(2, device=device), 0
+        for l_index, u_index in next(batches):
             index = torch.cat([l_index, u_index])  # (2n + u)
             batch = Batch(features[index], probabilities[index], task_losses[l_index])
             totals += torch.stack([training.update_vae(batch), training.update_assistant(batch)])
+            steps += 1
         vae_mean, assistant_mean = (totals / steps).tolist()
         if not torch.isfinite(totals).all():
             raise TrainingDivergedError("VAE and assistant", epoch + 1)
         epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}")
+
+
+def epoch_batches(
+    labelled: int,
+    unlabelled: int,
+    size: int,
+    random: torch.Generator,
+    device: torch.device | None = None,
+) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Yields epochs without end: mini-batches of indices (2n) of labelled and (u) of unlabelled samples.
+
+    An epoch is one pass over the unlabelled, which follow the labelled ones in the index, in a new order;
+    the labelled are cycled beside it, `size` at a time, or all where they are fewer, always an even number.
+    """
+    labelled_batch = min(size, labelled - labelled % 2)  # 2n
+    steps = -(-unlabelled // size)
+    cycle = _Cycle(labelled, random)
+    while True:
+        of_labelled = cycle.take(steps * labelled_batch).view(steps, labelled_batch).to(device)  # (S, 2n)
+        of_unlabelled = (labelled + torch.randperm(unlabelled, generator=random)).to(device)  # (M)
+        yield zip(of_labelled, torch.split(of_unlabelled, size), strict=True)
 
 
 class _Cycle:

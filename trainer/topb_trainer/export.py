@@ -32,11 +32,11 @@ from topb_scorer.imaging import ImageInput, ResizeRule
 from topb_trainer import gates
 from topb_trainer.config import TrainConfig
 from topb_trainer.graph import onnx_graph
-from topb_trainer.models.scoring import ScoringModel
+from topb_trainer.models.scoring import AnyScoringModel
 from topb_trainer.seeding import derived_seed
 
-STRATEGIES = ("aalu", "entropy", "least_confidence", "margin", "random")
-"""What the outputs score, probabilities and features let a scorer select by."""
+STRATEGIES = ("entropy", "least_confidence", "margin", "random")
+"""What probabilities let a scorer select by; the model's own score adds a strategy of its own."""
 
 _RANDOM_IMAGES = 64
 
@@ -68,10 +68,12 @@ class Provenance:
     """Names, C of them."""
     test_accuracy: float | None
     """Share of the test images classified rightly; None where there was no test set."""
+    method: str = "aalu"
+    """What trained the selector, such as "aalu", "adv_vae" or "vaal"; "task" where there is none."""
 
 
 def export_bundle(
-    model: ScoringModel,
+    model: AnyScoringModel,
     *,
     parent: Path,
     target: ImageInput,
@@ -86,7 +88,7 @@ def export_bundle(
     A bundle of this model that stands there already is verified and returned as it is.
 
     Args:
-        model: task model, encoder and assistant, in evaluation mode.
+        model: the task model, and what scores beside it, in evaluation mode.
         parent: directory of bundles; made where missing.
         target: what the model takes for one image.
         labelled_ids: of the N labelled images.
@@ -136,7 +138,7 @@ def _labelled_table(ids: Sequence[str], features: NDArray[np.float32]) -> pa.Tab
 def _manifest(
     model_id: str,
     directory: Path,
-    model: ScoringModel,
+    model: AnyScoringModel,
     target: ImageInput,
     labelled_count: int,
     measured: list[gates.Gate],
@@ -146,14 +148,14 @@ def _manifest(
     manifest = bundle_pb2.Bundle(
         schema_version=SCHEMA_VERSION,
         model_id=model_id,
-        method=config.cotrain.method,
+        method=provenance.method,
         round=provenance.round,
         input=bundle_pb2.ImageInput(
             height=target.height, width=target.width, resize=_RESIZE_RULES[target.resize]
         ),
         classes=provenance.classes,
         outputs=_outputs(model),
-        strategies=STRATEGIES,
+        strategies=sorted({*STRATEGIES, *([model.strategy] if model.strategy else [])}),
         labelled_count=labelled_count,
         test_accuracy=provenance.test_accuracy,
         seed=config.seed,
@@ -171,11 +173,9 @@ def _manifest(
     return manifest
 
 
-def _outputs(model: ScoringModel) -> list[bundle_pb2.ModelOutput]:
+def _outputs(model: AnyScoringModel) -> list[bundle_pb2.ModelOutput]:
     return [
-        bundle_pb2.ModelOutput(
-            name="score", meaning="the assistant's: 0 is like the labelled, 1 is most worth labelling"
-        ),
+        bundle_pb2.ModelOutput(name="score", meaning=model.score_meaning),
         bundle_pb2.ModelOutput(
             name="probabilities",
             meaning="the task model's prediction, by class",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from topb_scorer.session import OUTPUTS, Session
 
 from topb_trainer.errors import ExportGateError
-from topb_trainer.models.scoring import ScoringModel
+from topb_trainer.models.scoring import AnyScoringModel
 
 DIFFERENCE_LIMIT = 1e-4
 """Largest absolute difference between torch and ONNX, both float32."""
@@ -39,7 +39,7 @@ class Gate:
 
 
 def measure(
-    model: ScoringModel, graph: Path, real: NDArray[np.uint8], random: NDArray[np.uint8]
+    model: AnyScoringModel, graph: Path, real: NDArray[np.uint8], random: NDArray[np.uint8]
 ) -> list[Gate]:
     """Runs model and graph file, both on the CPU, over real and random images, uint8 (N or M, H, W, 3)."""
     images = np.concatenate([real, random])  # (N + M, H, W, 3)
@@ -97,7 +97,7 @@ def _not_finite(exported: Mapping[str, Float32Array], on: str) -> Gate:
 
 
 @torch.no_grad()
-def _torch_outputs(model: ScoringModel, images: NDArray[np.uint8]) -> dict[str, Float32Array]:
+def _torch_outputs(model: AnyScoringModel, images: NDArray[np.uint8]) -> dict[str, Float32Array]:
     parts = [model(part) for part in torch.split(torch.from_numpy(images), _BATCH)]
     return {
         name: torch.cat(outputs).numpy()

@@ -13,7 +13,7 @@ import onnx
 import torch
 from topb_scorer.session import OUTPUTS
 
-from topb_trainer.models.scoring import ScoringModel
+from topb_trainer.models.scoring import AnyScoringModel
 
 INPUT = "images"
 
@@ -21,7 +21,7 @@ _EXAMPLES = 2
 """Images in the exporter's example: of one it would take the batch for a constant."""
 
 
-def onnx_graph(model: ScoringModel, height: int, width: int) -> bytes:
+def onnx_graph(model: AnyScoringModel, height: int, width: int) -> bytes:
     """Returns an ONNX file: `images` uint8 (N, height, width, 3) to score, probabilities, features; any N."""
     on_cpu = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with _quiet():

@@ -1,9 +1,11 @@
-"""One round of AALU (Algorithm 1): train T, ask it, co-train VAE and assistant, export what scores a pool."""
+"""One round (Algorithm 1): train T, ask it, train what selects beside it, export what scores a pool."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +18,16 @@ from topb_trainer.cotrain import cotrain
 from topb_trainer.data import LabelledSet, UnlabelledSet
 from topb_trainer.errors import DeviceError
 from topb_trainer.export import Provenance, export_bundle
-from topb_trainer.models.scoring import ScoringModel
+from topb_trainer.models.resnet import ResNet18
+from topb_trainer.models.scoring import AnyScoringModel, ScoringModel, TaskScoringModel
+from topb_trainer.models.vaal import VaalScoringModel
 from topb_trainer.seeding import derived_seed
-from topb_trainer.task import accuracy, ask, task_losses, train_task
+from topb_trainer.stopwatch import Stopwatch
+from topb_trainer.task import TaskOutputs, accuracy, ask, task_losses, train_task
+from topb_trainer.vaal import train_vaal
+
+SelectorKind = Literal["assistant", "vaal", "none"]
+"""What is trained beside T to score a pool: VAE and assistant on its features, VAAL on images, nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,9 @@ class TrainedRound:
     """Of T on the labelled images, not mirrored."""
     test_accuracy: float | None
     """Of T on the test images; None without any."""
+    seconds: Mapping[str, float]
+    """Spent on "labelled_features" (T's, of the labelled images), "selector" (T's outputs for the pool, where
+    the selector is trained on them, and its training) and "export"."""
 
 
 def train_round(
@@ -54,44 +66,87 @@ def train_round(
         ExportGateError: the exported graph does not do what the trained model does.
         BundleError: a bundle of this model stands in `parent` already and is torn or altered.
     """
-    device = torch_device(config.device)
-    seed = derived_seed(config.seed, "round", round_index)
-    task_model = train_task(
-        data.labelled,
-        config.task,
-        config.image,
-        seed=derived_seed(seed, "task"),
-        device=device,
-        progress=progress,
-    )
-    labelled = ask(task_model, data.labelled.images, device=device, what="labelled", progress=progress)
-    unlabelled = ask(task_model, data.pool.images, device=device, what="pool", progress=progress)
-    selector = cotrain(
-        labelled,
-        task_losses(labelled, data.labelled.labels),
-        unlabelled,
-        config.cotrain,
-        vae=config.vae,
-        assistant=config.assistant,
-        seed=derived_seed(seed, "cotrain"),
-        progress=progress,
-    )
+    task_model = train_round_task(data.labelled, config, round_index=round_index, progress=progress)
     test_accuracy = None
     if data.test is not None:
-        test = ask(task_model, data.test.images, device=device, what="test", progress=progress)
-        test_accuracy = accuracy(test, data.test.labels)
-    model = ScoringModel(task_model, selector.scaling, selector.vae, selector.assistant)
-    bundle = export_bundle(
-        model.to("cpu").eval(),
+        test_accuracy = accuracy_on(task_model, data.test, config, progress=progress)
+    return finish_round(
+        task_model,
+        data,
+        config,
+        "assistant",
+        test_accuracy=test_accuracy,
         parent=parent,
-        target=data.target,
-        labelled_ids=data.labelled.ids,
-        labelled_features=labelled.features.cpu().numpy(),
-        gate_images=_spread(data.pool.images, config.export.gate_images),
-        provenance=Provenance(round_index, data.labelled.classes, test_accuracy),
-        config=config,
+        round_index=round_index,
+        progress=progress,
     )
-    return TrainedRound(bundle, accuracy(labelled, data.labelled.labels), test_accuracy)
+
+
+def train_round_task(
+    labelled: LabelledSet, config: TrainConfig, *, round_index: int, progress: bool = False
+) -> ResNet18:
+    """Returns the round's T, from weights that seed and round alone decide; errors as `train_round`."""
+    return train_task(
+        labelled,
+        config.task,
+        config.image,
+        seed=derived_seed(_round_seed(config, round_index), "task"),
+        device=torch_device(config.device),
+        progress=progress,
+    )
+
+
+def accuracy_on(
+    task_model: ResNet18, test: LabelledSet, config: TrainConfig, *, progress: bool = False
+) -> float:
+    """Returns T's accuracy on test images."""
+    device = torch_device(config.device)
+    return accuracy(ask(task_model, test.images, device=device, what="test", progress=progress), test.labels)
+
+
+def finish_round(
+    task_model: ResNet18,
+    data: RoundData,
+    config: TrainConfig,
+    kind: SelectorKind,
+    *,
+    test_accuracy: float | None,
+    parent: Path,
+    round_index: int,
+    progress: bool = False,
+) -> TrainedRound:
+    """Trains what selects beside a trained T, and publishes the bundle; errors as `train_round`."""
+    device = torch_device(config.device)
+    watch = Stopwatch(device)
+    with watch.timing("labelled_features"):
+        # The export below leaves it on the CPU, and an experiment's first T is used by several methods.
+        task_model.to(device)
+        labelled = ask(task_model, data.labelled.images, device=device, what="labelled", progress=progress)
+    features = labelled.features.cpu().numpy()
+    train_accuracy = accuracy(labelled, data.labelled.labels)
+    with watch.timing("selector"):
+        model = _with_selector(task_model, labelled, data, config, kind, round_index, progress)
+    with watch.timing("export"):
+        bundle = export_bundle(
+            model.to("cpu").eval(),
+            parent=parent,
+            target=data.target,
+            labelled_ids=data.labelled.ids,
+            labelled_features=features,
+            gate_images=_spread(data.pool.images, config.export.gate_images),
+            provenance=Provenance(
+                round_index, data.labelled.classes, test_accuracy, method_name(kind, config)
+            ),
+            config=config,
+        )
+    return TrainedRound(bundle, train_accuracy, test_accuracy, watch.seconds)
+
+
+def method_name(kind: SelectorKind, config: TrainConfig) -> str:
+    """Returns what a bundle's manifest calls the method."""
+    if kind == "assistant":
+        return config.cotrain.method
+    return "vaal" if kind == "vaal" else "task"
 
 
 def torch_device(name: str) -> torch.device:
@@ -118,6 +173,47 @@ def torch_device(name: str) -> torch.device:
             device=name,
         )
     return device
+
+
+def _with_selector(
+    task_model: ResNet18,
+    labelled: TaskOutputs,
+    data: RoundData,
+    config: TrainConfig,
+    kind: SelectorKind,
+    round_index: int,
+    progress: bool,
+) -> AnyScoringModel:
+    device = torch_device(config.device)
+    seed = _round_seed(config, round_index)
+    if kind == "vaal":
+        vaal = train_vaal(
+            data.labelled.images,
+            data.pool.images,
+            config.vaal,
+            horizontal_flip=config.task.horizontal_flip,
+            seed=derived_seed(seed, "vaal"),
+            device=device,
+            progress=progress,
+        )
+        return VaalScoringModel(task_model, vaal.vae, vaal.discriminator)
+    if kind == "none":
+        return TaskScoringModel(task_model)
+    selector = cotrain(
+        labelled,
+        task_losses(labelled, data.labelled.labels),
+        ask(task_model, data.pool.images, device=device, what="pool", progress=progress),
+        config.cotrain,
+        vae=config.vae,
+        assistant=config.assistant,
+        seed=derived_seed(seed, "cotrain"),
+        progress=progress,
+    )
+    return ScoringModel(task_model, selector.scaling, selector.vae, selector.assistant)
+
+
+def _round_seed(config: TrainConfig, round_index: int) -> int:
+    return derived_seed(config.seed, "round", round_index)
 
 
 def _spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:

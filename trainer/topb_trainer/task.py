@@ -15,6 +15,7 @@ from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
 from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
+from topb_trainer.precision import autocast, resident
 from topb_trainer.progress import bar
 from topb_trainer.seeding import derived_seed, generator, reproducible
 
@@ -91,7 +92,7 @@ def accuracy(outputs: TaskOutputs, labels: NDArray[np.int64]) -> float:
 def _train(
     model: ResNet18, labelled: LabelledSet, task: TaskConfig, seed: int, device: torch.device, progress: bool
 ) -> None:
-    images = torch.from_numpy(labelled.images).to(device)  # (N, H, W, 3)
+    images = resident(labelled.images, device)  # (N, H, W, 3)
     labels = torch.from_numpy(labelled.labels).to(device)  # (N)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
     random = generator(derived_seed(seed, "order"))
@@ -102,10 +103,12 @@ def _train(
         order = torch.randperm(len(images), generator=random)  # (N)
         flipped = torch.rand(len(images), generator=random) < (0.5 if task.horizontal_flip else 0.0)  # (N)
         for index in _batches(order, task.batch_size):
-            batch = _mirrored(images[index.to(device)], flipped[index].to(device))  # (B, H, W, 3)
+            taken = images[index.to(images.device)].to(device, non_blocking=True)  # (B, H, W, 3)
+            batch = mirrored(taken, flipped[index].to(device))  # (B, H, W, 3)
             target = labels[index.to(device)]  # (B)
-            _, logits = model(batch)  # (B, C)
-            loss = F.cross_entropy(logits, target)
+            with autocast(device, task.mixed_precision):
+                _, logits = model(batch)  # (B, C)
+            loss = F.cross_entropy(logits.float(), target)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -125,7 +128,7 @@ def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
     yield from pieces
 
 
-def _mirrored(images: Tensor, flipped: Tensor) -> Tensor:
+def mirrored(images: Tensor, flipped: Tensor) -> Tensor:
     """Returns images (B, H, W, 3), those that are `flipped` (B) mirrored left to right."""
     return torch.where(flipped[:, None, None, None], images.flip(2), images)
 

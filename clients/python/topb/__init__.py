@@ -1,11 +1,13 @@
 """Select, from a pool of unlabelled images, the ones most worth labelling next.
 
-`Client` talks to a scorer over gRPC; what it returns are the frozen types below, and what it raises is
-the one tree drawn in `topb.errors`.
+`Client`, and `AsyncClient` in an event loop, talk to a scorer over gRPC; what they return are the frozen
+types below, and what they raise is the one tree drawn in `topb.errors`.
 """
 
 from importlib.metadata import version as _version
 
+from topb.async_client import AsyncClient
+from topb.async_handle import AsyncSelectionHandle
 from topb.channel import TlsOptions
 from topb.client import Client
 from topb.descriptions import GateMeasurement, ImageInput, Limits, Model, ModelOutput, ServerInfo
@@ -18,21 +20,27 @@ from topb.errors import (
     PreconditionError,
     ProtocolError,
     RequestCancelledError,
+    SelectionFailedError,
     ServerError,
     ServerUnavailableError,
     TopbError,
     UnsupportedError,
 )
+from topb.handle import SelectionHandle
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
+from topb.retry import RetryPolicy
 from topb.scores import ImageScores, SkippedImage
 from topb.selection_request import ExcludeFile
+from topb.selections import Selection, SelectionState
 
 __version__ = _version("topb")
 
 __all__ = [
     "AccessDeniedError",
     "Accounts",
+    "AsyncClient",
+    "AsyncSelectionHandle",
     "Client",
     "DeadlineExceededError",
     "ExcludeFile",
@@ -50,7 +58,12 @@ __all__ = [
     "Progress",
     "ProtocolError",
     "RequestCancelledError",
+    "RetryPolicy",
+    "Selection",
+    "SelectionFailedError",
+    "SelectionHandle",
     "SelectionResult",
+    "SelectionState",
     "ServerError",
     "ServerInfo",
     "ServerUnavailableError",

@@ -43,14 +43,26 @@ class ResultCollector:
             ProtocolError: the event makes no sense where it stands.
         """
         match event.WhichOneof("event"):
-            case "started":
+            case "started" if isinstance(event, selection_pb2.SelectBatchResponse):
                 self.selection = event.started.selection
             case "progress":
-                self._receive_progress(event.progress)
+                self.receive_progress(event.progress)
             case "summary":
                 self.receive_summary(event.summary)
             case "picks":
                 self.receive_picks(event.picks.picks)
+
+    def receive_progress(self, message: selection_pb2.SelectionProgress) -> None:
+        """Takes how far the selection has come.
+
+        A server that takes over from another counts from further back: the caller hears of it once it is
+        as far as before.
+        """
+        if message.read < self.rows_read:
+            return
+        self.rows_read = message.read
+        if self._progress is not None:
+            self._progress(_translate.progress(message))
 
     def receive_summary(self, summary: selection_pb2.SelectionSummary) -> None:
         """Takes the summary.
@@ -102,11 +114,3 @@ class ResultCollector:
             measures=dict(self._summary.measures),
             selection=self.selection,
         )
-
-    def _receive_progress(self, message: selection_pb2.SelectionProgress) -> None:
-        # After a connection broke, a server may count from further back: the caller is told once.
-        if message.read < self.rows_read:
-            return
-        self.rows_read = message.read
-        if self._progress is not None:
-            self._progress(_translate.progress(message))

@@ -33,7 +33,10 @@ class PoolStream:
         self._unacknowledged: dict[int, Request] = {}
         self._rows_ended = False
         self._reached = 0
-        self._begin_connection()
+        self._accepted = self._complete = self._end_sent = False
+        self._window = self._next_seq = 0
+        self._to_send: deque[int] = deque()
+        self._under_way: set[int] = set()
 
     @property
     def wants_row(self) -> bool:
@@ -52,7 +55,11 @@ class PoolStream:
 
     def start(self) -> Request:
         """The first request of a new connection; what was under way on the one before counts as lost."""
-        self._begin_connection()
+        self._collector.begin()
+        self._accepted = self._complete = self._end_sent = False
+        self._window = self._next_seq = 0
+        self._to_send.clear()
+        self._under_way.clear()
         return Request(start=self._start)
 
     def add(self, row: object) -> None:
@@ -122,13 +129,6 @@ class PoolStream:
                 reason="ACCOUNTS_DO_NOT_ADD_UP",
             )
         return result
-
-    def _begin_connection(self) -> None:
-        self._collector.begin()
-        self._accepted = self._complete = self._end_sent = False
-        self._window = self._next_seq = 0
-        self._to_send: deque[int] = deque()
-        self._under_way: set[int] = set()
 
     def _receive_accepted(self, accepted: selection_pb2.StreamAccepted) -> None:
         if self._accepted:

@@ -15,6 +15,9 @@ from topb.v1 import error_details_pb2
 
 Event = TypeVar("Event")
 
+# What grpc.aio makes, by itself, of a request that it could not send: the call had ended, or its connection.
+NOT_SENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
 _DETAILS_KEY = "grpc-status-details-bin"
 
 EXCEPTIONS: dict[grpc.StatusCode, type[errors.TopbError]] = {
@@ -96,6 +99,8 @@ def exception_of(error: Any, *, address: str, timeout: float | None) -> errors.T
         timeout: of the call in seconds, for the message.
     """
     code: grpc.StatusCode = error.code()
+    if (code, error.details()) == NOT_SENT:
+        code = grpc.StatusCode.UNAVAILABLE
     details = _details_of(error)
     exception = EXCEPTIONS.get(code, errors.ServerError)
     message = error.details() or "the server gave no message"

@@ -1,4 +1,4 @@
-"""Sends a pool and takes what comes back, at once: the blocking driver of a `PoolStream`.
+"""Runs selections to their end over as many connections as it takes: the blocking drivers.
 
 The caller's iterable and progress callback run on the caller's own thread, so that what they raise
 comes out where the caller stands, and what they hold (a database cursor, say) is used by one thread.
@@ -9,27 +9,71 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator
 
-import grpc
-
+from topb._collecting import ProgressCallback, ResultCollector
+from topb._connection import Connection
+from topb._deadline import Deadline
 from topb._pool_stream import PoolStream, Request, Response
-from topb._rpc_errors import mapped_events
+from topb._rpc_errors import ConnectionLostError
 from topb.errors import ProtocolError
 from topb.results import SelectionResult
+from topb.retry import Retries
+from topb.v1 import selection_pb2
 
 # The server's events are small; a caller that is slow to take them slows the server.
 _EVENTS_HELD = 64
 
 
+def select_served(
+    connection: Connection,
+    request: selection_pb2.SelectBatchRequest,
+    progress: ProgressCallback | None,
+    deadline: Deadline,
+) -> SelectionResult:
+    """Selects from a pool that the server reads; what the progress callback raises cancels the call."""
+    collector = ResultCollector(progress)
+    retries = Retries(connection.retry, deadline)
+    while True:
+        collector.begin()
+        call = connection.selections.SelectBatch(request, timeout=deadline.left)
+        try:
+            for event in connection.events(call, deadline):
+                collector.receive(event)
+            return collector.result()
+        except ConnectionLostError as lost:
+            error = lost.error
+        finally:
+            # Of no effect on a call that ended; ends one that the progress callback broke off.
+            call.cancel()
+        connection.wait(retries.delay_after(error, reached=collector.rows_read))
+
+
+def start_served(
+    connection: Connection, request: selection_pb2.SelectBatchRequest, deadline: Deadline
+) -> str:
+    """Has a detached selection started, and gives its id.
+
+    Raises:
+        ProtocolError: the server did not say which selection it started.
+    """
+    retries = Retries(connection.retry, deadline)
+    while True:
+        call = connection.selections.SelectBatch(request, timeout=deadline.left)
+        try:
+            for event in connection.events(call, deadline):
+                if event.WhichOneof("event") == "started":
+                    return str(event.started.selection)
+            raise ProtocolError("the server did not say what it started", reason="RESULT_INCOMPLETE")
+        except ConnectionLostError as lost:
+            error = lost.error
+        finally:
+            call.cancel()
+        connection.wait(retries.delay_after(error))
+
+
 def stream_pool(
-    open_call: Callable[[Iterator[Request]], grpc.Call],
-    stream: PoolStream,
-    pool: Iterable[object],
-    *,
-    address: str,
-    timeout: float | None,
+    connection: Connection, stream: PoolStream, pool: Iterable[object], deadline: Deadline
 ) -> SelectionResult:
     """Runs one streamed selection to its end.
 
@@ -37,27 +81,48 @@ def stream_pool(
     exception goes on as it is; no thread stays behind.
 
     Args:
-        open_call: begins the call, given its requests.
+        connection: to the server.
         stream: a new one.
         pool: rows, taken one by one and only as far as there is room for them.
-        address: of the server, for messages.
-        timeout: of the call in seconds, for messages.
+        deadline: of the whole selection.
     """
-    call = _Call(open_call, address, timeout)
+    rows = _rows(pool)
+    retries = Retries(connection.retry, deadline)
+    while True:
+        try:
+            return _converse(connection, stream, rows, deadline)
+        except ConnectionLostError as lost:
+            error = lost.error
+        connection.wait(retries.delay_after(error, reached=stream.reached))
+
+
+def _rows(pool: Iterable[object]) -> Iterator[object]:
+    """The rows; neither begun before the first is asked for, nor closed where the caller's own goes on."""
+    for row in pool:  # noqa: UP028 - to delegate would close the caller's generator
+        yield row
+
+
+def _converse(
+    connection: Connection, stream: PoolStream, rows: Iterator[object], deadline: Deadline
+) -> SelectionResult:
+    """One connection of a streamed selection.
+
+    Raises:
+        ConnectionLostError: it broke; another one may go on.
+    """
+    call = _Call(connection, deadline)
     try:
         call.send(stream.start())
-        while not stream.accepted:
-            stream.receive(call.next_event())
-        for row in pool:
-            chunk = stream.add(row)
-            if chunk is not None:
-                _send_when_there_is_room(call, stream, chunk)
+        while not stream.all_sent:
+            request = stream.next_request()
+            if request is not None:
+                call.send(request)
+            elif stream.wants_row:
+                _add_row(stream, rows)
+            else:
+                stream.receive(call.next_event())
             while call.has_event:
                 stream.receive(call.next_event())
-        last = stream.close_chunk()
-        if last is not None:
-            _send_when_there_is_room(call, stream, last)
-        call.send(stream.finish())
         call.send_no_more()
         for event in call.remaining_events():
             stream.receive(event)
@@ -66,25 +131,25 @@ def stream_pool(
         call.abandon()
 
 
-def _send_when_there_is_room(call: _Call, stream: PoolStream, chunk: Request) -> None:
-    while not stream.may_send:
-        stream.receive(call.next_event())
-    stream.sent(chunk)
-    call.send(chunk)
+def _add_row(stream: PoolStream, rows: Iterator[object]) -> None:
+    for row in rows:
+        stream.add(row)
+        return
+    stream.close()
 
 
 class _Call:
     """A bidirectional call as a place to put requests and a place to take events."""
 
-    def __init__(
-        self, open_call: Callable[[Iterator[Request]], grpc.Call], address: str, timeout: float | None
-    ) -> None:
+    def __init__(self, connection: Connection, deadline: Deadline) -> None:
         # Holds at most a window of chunks: no more are ever unacknowledged.
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._events: queue.Queue[Response | BaseException | None] = queue.Queue(_EVENTS_HELD)
         self._over = False
-        self._call = open_call(iter(self._requests.get, None))
-        events = mapped_events(cast("Iterable[Response]", self._call), address=address, timeout=timeout)
+        self._call = connection.selections.SelectBatchFromStream(
+            iter(self._requests.get, None), timeout=deadline.left
+        )
+        events = connection.events(self._call, deadline)
         self._reader = threading.Thread(target=self._read, args=(events,), name="topb-events", daemon=True)
         self._reader.start()
 
@@ -104,7 +169,8 @@ class _Call:
 
         Raises:
             ProtocolError: the stream ended well, but too early.
-            TopbError: it ended with an error.
+            ConnectionLostError: the server went away.
+            TopbError: the stream ended with another error.
         """
         event = self._take()
         if event is None:
@@ -114,11 +180,7 @@ class _Call:
         return event
 
     def remaining_events(self) -> Iterator[Response]:
-        """Events up to the end of the stream, each waited for.
-
-        Raises:
-            TopbError: it ended with an error.
-        """
+        """Events up to the end of the stream, each waited for; raises as `next_event` does."""
         while (event := self._take()) is not None:
             yield event
 

@@ -18,13 +18,8 @@ from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
 from topb.v1 import bundle_pb2, model_pb2, selection_pb2
 
-
-STATES = {
-    selection_pb2.SELECTION_STATE_PENDING: SelectionState.PENDING,
-    selection_pb2.SELECTION_STATE_RUNNING: SelectionState.RUNNING,
-    selection_pb2.SELECTION_STATE_SUCCEEDED: SelectionState.SUCCEEDED,
-    selection_pb2.SELECTION_STATE_FAILED: SelectionState.FAILED,
-    selection_pb2.SELECTION_STATE_CANCELLED: SelectionState.CANCELLED,
+_STATES = {
+    selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}"): state for state in SelectionState
 }
 
 
@@ -79,7 +74,7 @@ def selection(message: selection_pb2.Selection) -> Selection:
     Raises:
         ProtocolError: its state is none that this version knows, or its accounts do not add up.
     """
-    state = STATES.get(message.state)
+    state = _STATES.get(message.state)
     if state is None:
         raise ProtocolError(
             f"selection {message.id} is in state {message.state}, which this version does not know",

@@ -16,8 +16,9 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A gRPC server takes more than two pings within five silent minutes each for abuse and hangs up.
-    ("grpc.keepalive_time_ms", 310_000),
+    # Servers of topb take a ping each 20 s. Another gRPC server may take it for abuse and hang up; then the
+    # channel connects anew, and pings half as often.
+    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     # Of the pings without data: as many as a silent selection takes, not two.

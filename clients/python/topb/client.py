@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from topb import _translate
-from topb._collecting import ProgressCallback, ResultCollector
+from topb._collecting import ProgressCallback
+from topb._connection import Connection
+from topb._deadline import Deadline
 from topb._pool_stream import PoolStream
-from topb._rpc_errors import mapped_errors, mapped_events
-from topb._streaming import stream_pool
-from topb.channel import TlsOptions, open_channel
+from topb._streaming import select_served, start_served, stream_pool
+from topb.channel import TlsOptions
 from topb.descriptions import Model, ServerInfo
-from topb.errors import DeadlineExceededError, InvalidRequestError, ServerUnavailableError
+from topb.errors import DeadlineExceededError, ServerUnavailableError
+from topb.handle import SelectionHandle
 from topb.results import SelectionResult
+from topb.retry import RetryPolicy
 from topb.scores import ImageScores, SkippedImage
-from topb.selection_request import ExcludeFile, PoolFormatName, call_timeout, selection_spec, served_pool
-from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
+from topb.selection_request import (
+    MODELS_A_PAGE,
+    ExcludeFile,
+    PoolFormatName,
+    check_streamed,
+    encoded_images,
+    listing,
+    request_id_of,
+    selection_spec,
+    served_pool,
+)
+from topb.selections import Selection, SelectionState
+from topb.v1 import model_pb2, selection_pb2
 
-_MODELS_A_PAGE = 100
+_DEFAULT_RETRY = RetryPolicy()
 
 
 class Client:
     """A client of one server; a context manager, and safe to share between threads.
 
-    It connects at its first call. No call is made a second time by itself: gRPC alone tries again, and
-    only where it knows that the server never saw the request. `wait_until_ready` is the one call that
-    waits for a server that is not there yet.
+    It connects at its first call. Calls about selections are made again where the server goes away, as
+    `retry` says: their request id makes that safe. No other call is. `wait_until_ready` is the one call
+    that waits for a server that is not there yet.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class Client:
         *,
         credentials: TlsOptions | grpc.ChannelCredentials | None = None,
         timeout: float | None = None,
+        retry: RetryPolicy | None = _DEFAULT_RETRY,
     ) -> None:
         """Makes a client; nothing is sent yet.
 
@@ -47,17 +61,14 @@ class Client:
             address: of the server, as host:port.
             credentials: for TLS; None for a connection in the clear.
             timeout: seconds that each call may take unless it says otherwise; None for as long as it needs.
+            retry: how selections go on where the server goes away; None for not at all.
 
         Raises:
             InvalidRequestError: the address has no port, the timeout is not a positive number, or a file
                 of the TLS options cannot be read.
         """
         self.address = address
-        self._timeout = call_timeout(timeout, None)
-        self._channel = open_channel(address, credentials)
-        self._selections = selection_pb2_grpc.SelectionServiceStub(self._channel)
-        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
-        self._closed = False
+        self._connection = Connection(address, credentials, timeout, retry)
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +80,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; calls under way end with RequestCancelledError."""
-        self._closed = True
-        self._channel.close()
+        self._connection.close()
 
     def wait_until_ready(self, timeout: float | None = None) -> ServerInfo:
         """What the server is, once it answers: waits for one that is still starting.
@@ -82,7 +92,7 @@ class Client:
             ServerUnavailableError: no server answered in time.
         """
         try:
-            return self._server_info(timeout, wait_for_ready=True)
+            return self._server_info(self._connection.deadline(timeout), wait_for_ready=True)
         except DeadlineExceededError as error:
             raise ServerUnavailableError(
                 f"no topb server answered at {self.address} in the time given to wait for one",
@@ -91,21 +101,18 @@ class Client:
 
     def server_info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is: version, devices, strategies, limits."""
-        return self._server_info(timeout, wait_for_ready=False)
+        return self._server_info(self._connection.deadline(timeout))
 
     def list_models(self, *, timeout: float | None = None) -> list[Model]:
         """All models that the server can score with, by id."""
-        timeout = self._call_timeout(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = self._connection.deadline(timeout)
         models: list[Model] = []
         token = ""
         while True:
-            request = model_pb2.ListModelsRequest(page_size=_MODELS_A_PAGE, page_token=token)
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            with mapped_errors(self.address, timeout):
-                response = self._models.ListModels(request, timeout=left)
-            models.extend(_translate.model(message) for message in response.models)
-            token = response.next_page_token
+            request = model_pb2.ListModelsRequest(page_size=MODELS_A_PAGE, page_token=token)
+            page = self._connection.call(self._connection.models.ListModels, request, deadline)
+            models.extend(_translate.model(message) for message in page.models)
+            token = page.next_page_token
             if not token:
                 return models
 
@@ -115,9 +122,9 @@ class Client:
         Raises:
             NotFoundError: the server has no such model.
         """
-        timeout = self._call_timeout(timeout)
-        with mapped_errors(self.address, timeout):
-            response = self._models.GetModel(model_pb2.GetModelRequest(model=model or ""), timeout=timeout)
+        request = model_pb2.GetModelRequest(model=model or "")
+        deadline = self._connection.deadline(timeout)
+        response = self._connection.call(self._connection.models.GetModel, request, deadline)
         return _translate.model(response.model)
 
     def score_images(
@@ -141,13 +148,12 @@ class Client:
             InvalidRequestError: an image is not bytes.
             LimitExceededError: they are too many, or too large for one message.
         """
-        timeout = self._call_timeout(timeout)
-        encoded = _encoded(images)
+        deadline = self._connection.deadline(timeout)
+        encoded = encoded_images(images)
         request = selection_pb2.ScoreImagesRequest(
             model=model or "", images=encoded, include_features=include_features
         )
-        with mapped_errors(self.address, timeout):
-            response = self._selections.ScoreImages(request, timeout=timeout)
+        response = self._connection.call(self._connection.selections.ScoreImages, request, deadline)
         return _translate.image_scores(response, expected=len(encoded))
 
     def select_batch(
@@ -164,6 +170,8 @@ class Client:
         id_column: str | None = None,
         image_column: str | None = None,
         path_column: str | None = None,
+        request_id: str | None = None,
+        detached: bool = False,
         progress: ProgressCallback | None = None,
         timeout: float | None = None,
     ) -> SelectionResult:
@@ -171,7 +179,12 @@ class Client:
 
         A pool that the caller sends is taken row by row on this thread, and only as far as the server
         keeps up: a few chunks of 2 MiB are held, whatever the pool's size. What the iterable or
-        `progress` raises cancels the selection and comes out unchanged.
+        `progress` raises stops the selection and comes out unchanged.
+
+        Where the server goes away, the selection goes on as the client's `retry` says, here or at the
+        server's successor: rows that it had scored are not scored again, nor sent again. The same
+        `request_id` and arguments go on with it, or fetch its result, from another process too; a pool
+        of rows then has to give the same rows again.
 
         Args:
             pool: a path or URI as the server sees it; or rows to send, each `(id, encoded bytes)` or
@@ -187,19 +200,23 @@ class Client:
             id_column: of a Parquet pool; None for "id".
             image_column: of a Parquet pool that holds encoded images; None for "image".
             path_column: of a Parquet pool that holds paths of images; None for "path".
+            request_id: a name for this request that makes repeating it safe; None to have a UUID drawn.
+            detached: whether the selection runs on when this call ends before it; only for a pool at a
+                path or URI. Otherwise it stops then.
             progress: called now and then on this thread.
             timeout: in seconds; None for the client's, `math.inf` for no deadline.
 
         Raises:
-            InvalidRequestError: an argument, or a row of the pool, is not what it should be.
+            InvalidRequestError: an argument, or a row of the pool, is not what it should be; or
+                the request id stands for another request.
             NotFoundError: there is no such pool, or no such model.
             AccessDeniedError: the pool lies outside what the server may read.
             LimitExceededError: the budget, or an image, is larger than the server takes.
             DeadlineExceededError: the selection took longer than `timeout`.
-            ServerUnavailableError: no server answers at the address.
+            ServerUnavailableError: no server answers at the address, for longer than `retry` allows.
             TopbError: another of its kinds, as `topb.errors` draws them.
         """
-        timeout = self._call_timeout(timeout)
+        deadline = self._connection.deadline(timeout)
         spec = selection_spec(
             budget=budget,
             strategy=strategy,
@@ -208,77 +225,116 @@ class Client:
             seed=seed,
             strategy_options=strategy_options,
         )
+        request_id = request_id_of(request_id)
         if isinstance(pool, (str, os.PathLike)):
             served = served_pool(
                 pool, format=format, id_column=id_column, image_column=image_column, path_column=path_column
             )
-            request = selection_pb2.SelectBatchRequest(spec=spec, pool=served)
-            return self._select_from_served(request, progress, timeout)
-        _check_streamed(
+            request = selection_pb2.SelectBatchRequest(
+                spec=spec, pool=served, request_id=request_id, detached=detached
+            )
+            return select_served(self._connection, request, progress, deadline)
+        check_streamed(
+            pool,
+            kinds=(Iterable,),
+            detached=detached,
+            format=format,
+            id_column=id_column,
+            image_column=image_column,
+            path_column=path_column,
+        )
+        return stream_pool(self._connection, PoolStream(spec, request_id, progress), pool, deadline)
+
+    def submit(
+        self,
+        pool: str | os.PathLike[str],
+        budget: int,
+        *,
+        strategy: str = "aalu",
+        model: str | None = None,
+        exclude: Iterable[str | int] | ExcludeFile | None = None,
+        seed: int = 0,
+        strategy_options: Mapping[str, str] | None = None,
+        format: PoolFormatName | None = None,
+        id_column: str | None = None,
+        image_column: str | None = None,
+        path_column: str | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> SelectionHandle:
+        """Has a selection started that runs on by itself, from a pool that the server reads.
+
+        The arguments are those of `select_batch`, `timeout` is of this call alone. The same `request_id`
+        and arguments give the same selection again.
+
+        Raises:
+            TopbError: as `select_batch` raises it for a request that cannot be served.
+        """
+        deadline = self._connection.deadline(timeout)
+        spec = selection_spec(
+            budget=budget,
+            strategy=strategy,
+            model=model,
+            exclude=exclude,
+            seed=seed,
+            strategy_options=strategy_options,
+        )
+        served = served_pool(
             pool, format=format, id_column=id_column, image_column=image_column, path_column=path_column
         )
-        return stream_pool(
-            lambda requests: self._selections.SelectBatchFromStream(requests, timeout=timeout),
-            PoolStream(spec, progress),
-            pool,
-            address=self.address,
-            timeout=timeout,
+        request_id = request_id_of(request_id)
+        request = selection_pb2.SelectBatchRequest(
+            spec=spec, pool=served, request_id=request_id, detached=True
         )
+        id_ = start_served(self._connection, request, deadline)
+        return SelectionHandle(self._connection, id_, request_id)
 
-    def _select_from_served(
+    def selection(self, id: str, *, timeout: float | None = None) -> SelectionHandle:
+        """The selection of that id or request id, whoever asked for it.
+
+        Raises:
+            NotFoundError: the server has none.
+        """
+        response = self._connection.call(
+            self._connection.selections.GetSelection,
+            selection_pb2.GetSelectionRequest(selection=id),
+            self._connection.deadline(timeout),
+            repeatable=True,
+        )
+        return SelectionHandle(self._connection, response.selection.id, response.selection.request_id)
+
+    def list_selections(
         self,
-        request: selection_pb2.SelectBatchRequest,
-        progress: ProgressCallback | None,
-        timeout: float | None,
-    ) -> SelectionResult:
-        collector = ResultCollector(progress)
-        call = self._selections.SelectBatch(request, timeout=timeout)
-        try:
-            for event in mapped_events(call, address=self.address, timeout=timeout):
-                collector.receive(event)
-        finally:
-            # Of no effect on a call that ended; ends one that the progress callback broke off.
-            call.cancel()
-        return collector.result()
+        *,
+        states: Iterable[SelectionState] = (),
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Selection]:
+        """The server's selections, the latest first, fetched page by page as they are asked for.
 
-    def _server_info(self, timeout: float | None, *, wait_for_ready: bool) -> ServerInfo:
-        timeout = self._call_timeout(timeout)
-        with mapped_errors(self.address, timeout):
-            response = self._selections.GetServerInfo(
-                selection_pb2.GetServerInfoRequest(), timeout=timeout, wait_for_ready=wait_for_ready
-            )
-        return _translate.server_info(response)
+        Args:
+            states: only selections in one of these; none given: in any.
+            model: only selections by the model of this id; None: by any.
+            timeout: of each page, in seconds; None for the client's, `math.inf` for no deadline.
+        """
+        self._connection.deadline(timeout)
+        return self._listed(listing(states, model), timeout)
 
-    def _call_timeout(self, timeout: float | None) -> float | None:
-        if self._closed:
-            raise InvalidRequestError("the client is closed; open another one", reason="CLIENT_CLOSED")
-        return call_timeout(timeout, self._timeout)
+    def _listed(
+        self, request: selection_pb2.ListSelectionsRequest, timeout: float | None
+    ) -> Iterator[Selection]:
+        while True:
+            deadline = self._connection.deadline(timeout)
+            method = self._connection.selections.ListSelections
+            page = self._connection.call(method, request, deadline, repeatable=True)
+            yield from map(_translate.selection, page.selections)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
-
-def _encoded(images: Iterable[bytes]) -> list[bytes]:
-    encoded = []
-    for row, image in enumerate(images):
-        if not isinstance(image, (bytes, bytearray, memoryview)):
-            raise InvalidRequestError(
-                f"image {row} is of type {type(image).__name__}; expected the bytes of an encoded image",
-                reason="IMAGE_INVALID",
-            )
-        encoded.append(bytes(image))
-    return encoded
-
-
-def _check_streamed(pool: object, **layout: str | None) -> None:
-    """Raises what is wrong with a pool that is to be sent, before anything is."""
-    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, Iterable):
-        raise InvalidRequestError(
-            f"pool is of type {type(pool).__name__}; expected a path or URI that the server reads, or rows "
-            "of (id, encoded bytes) or (id, uint8 array (height, width, 3))",
-            reason="POOL_INVALID",
-        )
-    given = [name for name, value in layout.items() if value is not None]
-    if given:
-        raise InvalidRequestError(
-            f"{', '.join(given)}: only for a pool that the server reads; this one is sent row by row",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": given[0]},
+    def _server_info(self, deadline: Deadline, *, wait_for_ready: bool | None = None) -> ServerInfo:
+        request = selection_pb2.GetServerInfoRequest()
+        method = self._connection.selections.GetServerInfo
+        return _translate.server_info(
+            self._connection.call(method, request, deadline, wait_for_ready=wait_for_ready)
         )

@@ -69,6 +69,17 @@ class Accounts:
         if self.read != self.scored + sum(self.skipped.values()) + self.duplicate + self.excluded:
             raise ValueError(f"accounts do not add up: {self}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The accounts as plain lists, dicts, strings and numbers."""
+        return {
+            "read": self.read,
+            "scored": self.scored,
+            "skipped": dict(self.skipped),
+            "duplicate": self.duplicate,
+            "excluded": self.excluded,
+            "skipped_examples": [dataclasses.asdict(row) for row in self.skipped_examples],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
@@ -105,14 +116,6 @@ class SelectionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain lists, dicts, strings and numbers."""
-        accounts = {
-            "read": self.accounts.read,
-            "scored": self.accounts.scored,
-            "skipped": dict(self.accounts.skipped),
-            "duplicate": self.accounts.duplicate,
-            "excluded": self.accounts.excluded,
-            "skipped_examples": [dataclasses.asdict(row) for row in self.accounts.skipped_examples],
-        }
         return {
             "selection": self.selection,
             "model": self.model,
@@ -121,7 +124,7 @@ class SelectionResult:
             "budget": self.budget,
             "fell_short": self.fell_short,
             "elapsed_seconds": self.elapsed_seconds,
-            "accounts": accounts,
+            "accounts": self.accounts.to_dict(),
             "measures": dict(self.measures),
             "picks": [dataclasses.asdict(pick) for pick in self.picks],
         }

@@ -25,7 +25,7 @@ class RetryPolicy:
     """Tries in a row that get no further, the first one among them, before the error is raised. A stream
     gets further with each chunk that the server acknowledges, a pool at a URI with each row it reads."""
     initial_delay: float = 0.2
-    """Seconds before the second try; it doubles from try to try, and up to half of it is left off at random."""
+    """Seconds before the second try; doubles from try to try, and up to half is left off at random."""
     maximum_delay: float = 20.0
     """The most seconds that it grows to. A server that asks for more is given more."""
 

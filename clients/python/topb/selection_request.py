@@ -6,20 +6,29 @@ import math
 import numbers
 import os
 import uuid
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from topb.channel import MAX_MESSAGE_BYTES
 from topb.errors import InvalidRequestError, LimitExceededError
+from topb.selections import SelectionState
 from topb.v1 import selection_pb2
 
-PoolFormatName = Literal["parquet", "image-folder"]
+PoolFormatName = Literal["parquet", "image-folder", "webdataset", "csv"]
 
 _FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
     "parquet": selection_pb2.POOL_FORMAT_PARQUET,
     "image-folder": selection_pb2.POOL_FORMAT_IMAGE_FOLDER,
+    "webdataset": selection_pb2.POOL_FORMAT_WEBDATASET,
+    "csv": selection_pb2.POOL_FORMAT_CSV,
 }
+_STATES: dict[str, selection_pb2.SelectionState.ValueType] = {
+    state.value: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}")
+    for state in SelectionState
+}
+MODELS_A_PAGE = 100
+_SELECTIONS_A_PAGE = 100
 _UINT64_LIMIT = 2**64
 _INT64_LIMIT = 2**63
 
@@ -29,7 +38,7 @@ class ExcludeFile:
     """Ids to leave out, in a column of a Parquet file that the server reads."""
 
     uri: str | os.PathLike[str]
-    """A path or a file:// URI within the server's allowed roots."""
+    """A path, or a file:// or s3:// URI, within the server's allowed roots."""
     column: str = "id"
     """The column that holds ids, strings or integers."""
 
@@ -125,6 +134,24 @@ def served_pool(
     )
 
 
+def listing(states: Iterable[SelectionState], model: str | None) -> selection_pb2.ListSelectionsRequest:
+    """The request for the first page of selections.
+
+    Raises:
+        InvalidRequestError: a state is none that is known.
+    """
+    asked = selection_pb2.ListSelectionsRequest(page_size=_SELECTIONS_A_PAGE, model=model or "")
+    for state in [states] if isinstance(states, str) else states:
+        if state not in _STATES:
+            raise InvalidRequestError(
+                f"{state!r} is no state of a selection; expected of {', '.join(_STATES)}",
+                reason="ARGUMENT_INVALID",
+                metadata={"argument": "states"},
+            )
+        asked.states.append(_STATES[state])
+    return asked
+
+
 def request_id_of(given: str | None) -> str:
     """What makes the request safe to repeat: the caller's id, else a new UUID.
 
@@ -142,16 +169,16 @@ def request_id_of(given: str | None) -> str:
     return given
 
 
-def check_streamed(pool: object, *, detached: bool, **layout: str | None) -> None:
+def check_streamed(pool: object, *, kinds: tuple[type, ...], detached: bool, **layout: str | None) -> None:
     """Raises what is wrong with a pool that is to be sent, before anything is.
 
     Args:
         pool: what the caller gave.
+        kinds: of what it may be one.
         detached: whether the selection was to run on without the caller.
         layout: of a pool at a path or URI.
     """
-    rows = (Iterable, AsyncIterable)
-    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, rows):
+    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, kinds):
         raise InvalidRequestError(
             f"pool is of type {type(pool).__name__}; expected a path or URI that the server reads, or rows "
             "of (id, encoded bytes) or (id, uint8 array (height, width, 3))",

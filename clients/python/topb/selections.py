@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from topb.progress import Progress
 from topb.results import Accounts
@@ -60,3 +62,12 @@ class Selection:
     """Why it failed, in UPPER_SNAKE_CASE; else empty."""
     error_message: str
     """Why it failed, for a person; else empty."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The selection as plain lists, dicts, strings and numbers; times as ISO 8601 has them."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("create_time", "update_time", "end_time"):
+            fields[name] = fields[name] and fields[name].isoformat()
+        fields["progress"] = dataclasses.asdict(self.progress)
+        fields["accounts"] = self.accounts and self.accounts.to_dict()
+        return fields

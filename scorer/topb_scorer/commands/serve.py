@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,19 +62,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
     parser.add_argument(
         "--allow-root",
-        type=Path,
         action="append",
         default=[],
-        metavar="DIR",
-        help="directory that pools may be read from, again for more; with none, only streamed pools",
+        metavar="ROOT",
+        help="directory, s3://bucket/prefix/ or https://host/prefix/ that may be read from, again for more; "
+        "with none, only streamed pools",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda:<index>")
     parser.add_argument("--default-model", default="", help="model id; default: the most recent one")
     parser.add_argument(
         "--batch-size", type=_at_least(2), help="images a run; default: 32 on CPU, 256 on GPU"
     )
-    parser.add_argument("--session-threads", type=_at_least(1), help="threads of one run; default: all cores")
-    parser.add_argument("--decode-threads", type=_at_least(1), help="default: all cores")
+    parser.add_argument(
+        "--session-threads",
+        type=_at_least(1),
+        help="threads of one run; default: all cores, or as many as a CPU limit grants",
+    )
+    parser.add_argument("--decode-threads", type=_at_least(1), help="default: as above")
     parser.add_argument("--max-concurrent-selections", type=_at_least(1), default=2)
     parser.add_argument("--grace-seconds", type=float, default=30.0, help="for what runs at SIGTERM")
     parser.add_argument(
@@ -84,9 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--catalog-url",
-        default="",
+        # From the environment, a password is in no command line.
+        default=os.environ.get("TOPB_CATALOG_URL", ""),
         metavar="URL",
-        help="postgresql+psycopg://… for several servers on one state; default: SQLite in --state",
+        help="postgresql+psycopg://… for several servers on one state; default: the environment's "
+        "TOPB_CATALOG_URL, or else SQLite in --state",
     )
     parser.add_argument(
         "--lease-seconds",

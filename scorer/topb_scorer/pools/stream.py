@@ -29,7 +29,7 @@ class ChunkShard:
     @property
     def identity(self) -> str:
         """The chunk's place in its stream."""
-        return f"{self.seq:020d}"
+        return _identity(self.seq)
 
     @property
     def rows(self) -> int:
@@ -44,6 +44,11 @@ class ChunkShard:
             else:
                 where = f"{self.seq}:{row}"
                 yield PoolItem(where, Unreadable("ID_MISSING", f"image {row} of chunk {self.seq} has no id"))
+
+
+def chunks_without_a_gap(identities: Sequence[str]) -> int:
+    """How many of the chunks of these identities, in their order, are the stream's first ones."""
+    return next((seq for seq, held in enumerate(identities) if held != _identity(seq)), len(identities))
 
 
 class ChunkQueue:
@@ -87,3 +92,7 @@ class ChunkQueue:
             late = False
             yield chunk
         raise SelectionCancelledError
+
+
+def _identity(seq: int) -> str:
+    return f"{seq:020d}"

@@ -21,6 +21,7 @@ from topb_scorer.errors import (
     SelectionCancelledError,
     UnavailableError,
     UnreadablePoolError,
+    storage_error,
 )
 
 DOMAIN = "topb"
@@ -49,6 +50,9 @@ async def abort(context: Context, error: Exception) -> NoReturn:
     """Ends the call with the status that the error means. What nobody foresaw is INTERNAL, and logged."""
     if not isinstance(error, ScorerError):
         _log.exception("unforeseen error", exc_info=error)
+    if isinstance(error, OSError):
+        error = storage_error(error)
+    elif not isinstance(error, ScorerError):
         error = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL")
     status = status_of(error)
     await context.abort_with_status(rpc_status.to_status(status))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.engines.local import LocalEngine
+from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
+from topb_scorer.pools.stream import chunks_without_a_gap
 from topb_scorer.selection_catalog import NewSelection, SelectionRecord
 from topb_scorer.selection_host import Job
 from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
@@ -55,6 +57,14 @@ class SelectionRequests:
         start = pb.StreamStart.FromString(record.request)
         spec, engine = self._prepare(start.spec, record.model)
         log = self._state.stream_log(record.id, with_features=spec.plan.needs_features)
+        if record.stream_chunks is not None:
+            held = chunks_without_a_gap(log.identities())
+            if held != record.stream_chunks:
+                raise UnreadablePoolError(
+                    f"the scores of chunk {held} are lost; send the pool under a new request id",
+                    reason="STREAM_SCORES_LOST",
+                    seq=held,
+                )
         return Job(spec, engine, shards=(), log=log, total=0, sent_by_caller=True)
 
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> Job:

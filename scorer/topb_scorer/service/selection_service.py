@@ -61,6 +61,9 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         """Selects from a pool that this server reads."""
         try:
             record, job = await asyncio.to_thread(self._requests.pool_selection, request)
+            if request.detached:
+                # The caller may leave once it knows the id.
+                await asyncio.to_thread(self._host.start, record, job)
             yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
             stays = request.detached or record.detached
             async with aclosing(self._watchers.follow(record, job, stays=stays)) as followed:

@@ -36,6 +36,9 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 5.0
 _WAITING_THREADS = 64
+# gRPC's own is five minutes: shorter than proxies leave a silent connection open, and than a caller should wait
+# to learn that its server is gone. Below the 30 s of the SDK's pings, as some arrive early.
+_PING_SECONDS = 20
 
 
 class ListenError(ScorerError):
@@ -91,6 +94,8 @@ class Server:
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 # Two servers on one port would share callers by chance.
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000),
+                ("grpc.keepalive_permit_without_calls", 1),
             ]
         )
         selection = SelectionService(
@@ -133,6 +138,9 @@ class Server:
                 await asyncio.to_thread(self._host.take_up)
             except ScorerError as error:
                 _log.warning("%s", error)
+            except Exception:
+                # Whatever it was, the selections of servers that die are to be taken up from now on too.
+                _log.exception("unforeseen error")
             await asyncio.sleep(self._settings.lease_seconds / 4)
 
 

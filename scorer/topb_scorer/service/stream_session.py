@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from topb.progress import Progress
 from topb.v1 import selection_pb2 as pb
+
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
-from topb_scorer.pools.stream import ChunkQueue
+from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
 from topb_scorer.selection_catalog import SelectionRecord, SelectionState
 from topb_scorer.selection_host import Run, SelectionHost
 from topb_scorer.service.relay import SelectionRelay
@@ -67,6 +68,8 @@ class StreamSession:
             return
         if record.state.ended:
             raise failure_of(record)
+        if run is not None and run.error is not None:
+            raise run.error
         raise draining() if self._host.draining else SelectionCancelledError
 
     async def _claimed(self, record: SelectionRecord) -> Run | None:
@@ -98,7 +101,7 @@ class StreamSession:
         try:
             record = await asyncio.to_thread(self._state.catalog.get, run.record.id)
             job = await asyncio.to_thread(self._requests.stream_job, record)
-            next_seq = len(await asyncio.to_thread(job.log.identities))
+            next_seq = chunks_without_a_gap(await asyncio.to_thread(job.log.identities))
             complete = record.stream_chunks is not None
             yield self._accepted(record, next_seq=next_seq, complete=complete)
             relay = SelectionRelay()

@@ -13,9 +13,10 @@ from topb.v1 import model_pb2, selection_pb2
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
-from topb_scorer.imaging import ImageLimits
+from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids
+from topb_scorer.pools.storage import Kind, Storage
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.result_store import ResultStore
 from topb_scorer.selection_catalog import SelectionRecord, SelectionState
@@ -34,6 +35,8 @@ _FORMATS = {
     selection_pb2.POOL_FORMAT_UNSPECIFIED: None,
     selection_pb2.POOL_FORMAT_PARQUET: PoolFormat.PARQUET,
     selection_pb2.POOL_FORMAT_IMAGE_FOLDER: PoolFormat.IMAGE_FOLDER,
+    selection_pb2.POOL_FORMAT_WEBDATASET: PoolFormat.WEBDATASET,
+    selection_pb2.POOL_FORMAT_CSV: PoolFormat.CSV,
 }
 
 
@@ -41,12 +44,12 @@ def spec_of(message: selection_pb2.SelectionSpec, roots: AllowedRoots) -> Select
     """What to select; reads the file of excluded ids, if one is named."""
     exclude = set(message.exclude.ids)
     if message.exclude.uri:
-        path = roots.path_of(message.exclude.uri)
-        if not path.is_file():
+        place = roots.place_of(message.exclude.uri)
+        if Storage(roots, DEFAULT_LIMITS).kind_of(place) is not Kind.FILE:
             raise InvalidRequestError(
                 f"there is no file {message.exclude.uri} of ids to exclude", reason="EXCLUSION_NOT_FOUND"
             )
-        exclude.update(read_ids(path, message.exclude.column or "id"))
+        exclude.update(read_ids(place, message.exclude.column or "id"))
     return SelectionSpec(
         budget=message.budget,
         strategy=message.strategy or DEFAULT_STRATEGY,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 
 from topb.progress import Progress
+
 from topb_scorer import errors
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError
 from topb_scorer.selection_catalog import SelectionRecord, SelectionState
@@ -64,6 +65,9 @@ class Watchers:
                 waited = time.monotonic()
                 while time.monotonic() - waited < _PROGRESS_SECONDS and not (run and run.ended.is_set()):
                     await asyncio.sleep(_POLL_SECONDS)
+                # Of a catalog that did not answer the next look tells more; a broken storage stays so.
+                if run and run.ended.is_set() and run.error and not isinstance(run.error, UnavailableError):
+                    raise run.error
         finally:
             self._waiting[record.id] -= 1
             if not self._waiting[record.id]:

@@ -6,7 +6,17 @@ import math
 from collections.abc import Mapping
 
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.strategies import aalu, badge, core_set, entropy, least_confidence, margin, random, typiclust
+from topb_scorer.strategies import (
+    aalu,
+    badge,
+    core_set,
+    entropy,
+    least_confidence,
+    margin,
+    random,
+    typiclust,
+    vaal,
+)
 from topb_scorer.strategies.diversified import Diversified
 from topb_scorer.strategies.prob_cover import ProbCover
 from topb_scorer.strategies.strategy import Plan, PointwiseStrategy
@@ -19,6 +29,7 @@ _POINTWISE: dict[str, PointwiseStrategy] = {
     "least_confidence": least_confidence.acquisition,
     "margin": margin.acquisition,
     "random": random.acquisition,
+    "vaal": vaal.acquisition,
 }
 _SET_BASED = {
     "badge": Plan(set_based=badge.select, needs_probabilities=True),
@@ -29,8 +40,9 @@ _SET_BASED = {
 _DIVERSIFY = ("diversify", "score_weight", "min_distance")
 _OPTIONS = dict.fromkeys(_POINTWISE, _DIVERSIFY) | {"prob_cover": ("radius",)}
 
-# Of the model's own score; all others are served by any model with probabilities and features.
-_BY_THE_MODELS_SCORE = frozenset({"aalu"})
+# By the model's own score, which means what its method says: served only where the model declares it. All
+# others are served by any model with probabilities and features.
+_BY_THE_MODELS_SCORE = frozenset({"aalu", "vaal"})
 
 
 def names() -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import topb
 from google.protobuf.duration_pb2 import Duration
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
@@ -128,6 +132,61 @@ class StreamServer:
         yield from whole_answer(response, pick_count=self.pick_count, read=read)
 
 
+class BreakingStreamServer(StreamServer):
+    """Keeps chunks over connections, as a durable server does, and breaks each connection where it is told.
+
+    A point is `("accepted", 0)`, `("received", seq)`, `("committed", seq)`, `("acknowledged", seq)`,
+    `("end", 0)` or `("summary", 0)`: just after that happened the connection breaks, once a mention.
+    """
+
+    def __init__(
+        self, breaks: list[tuple[str, int]], *, retry_delay: float | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.breaks = list(breaks)
+        self.retry_delay = retry_delay
+        self.starts: list[selection_pb2.StreamStart] = []
+        self.sent: list[int] = []
+
+    def __call__(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        def reached(what: str, seq: int = 0) -> None:
+            if (what, seq) in self.breaks:
+                self.breaks.remove((what, seq))
+                details = error_details("SERVER_DRAINING", retry_delay=self.retry_delay)
+                abort(context, grpc.StatusCode.UNAVAILABLE, "going away", details)
+
+        response = selection_pb2.SelectBatchFromStreamResponse
+        self.starts.append(next(requests).start)
+        yield response(
+            accepted=selection_pb2.StreamAccepted(
+                model=MODEL,
+                window=self.window,
+                max_chunk_bytes=self.max_chunk_bytes,
+                selection="s-1",
+                next_seq=len(self.chunks),
+                complete=self.end is not None,
+            )
+        )
+        reached("accepted")
+        for request in requests if self.end is None else ():
+            if request.WhichOneof("message") == "end":
+                assert request.end.chunks == len(self.chunks)
+                self.end = request.end
+                break
+            chunk = request.chunk
+            assert chunk.seq == len(self.chunks)
+            self.sent.append(chunk.seq)
+            reached("received", chunk.seq)
+            self.chunks.append(chunk)
+            reached("committed", chunk.seq)
+            yield response(acknowledged=selection_pb2.ChunkAcknowledged(seq=chunk.seq))
+            reached("acknowledged", chunk.seq)
+        reached("end")
+        for event in whole_answer(response, pick_count=self.pick_count, read=len(self.rows)):
+            yield event
+            reached("summary")
+
+
 def images_of(chunk: selection_pb2.PoolChunk) -> list[bytes]:
     if chunk.WhichOneof("images") == "encoded":
         return list(chunk.encoded.data)
@@ -143,6 +202,10 @@ class ScriptedServer:
     select_batch_from_stream: Script
     score_images: Script
     get_server_info: Script
+    get_selection: Script
+    list_selections: Script
+    list_picks: Script
+    cancel_selection: Script
     list_models: Script
     get_model: Script
 
@@ -172,6 +235,10 @@ class ScriptedServer:
             SelectBatchFromStream = streamed("select_batch_from_stream")
             ScoreImages = scripted("score_images")
             GetServerInfo = scripted("get_server_info")
+            GetSelection = scripted("get_selection")
+            ListSelections = scripted("list_selections")
+            ListPicks = scripted("list_picks")
+            CancelSelection = scripted("cancel_selection")
 
         class Models(model_pb2_grpc.ModelServiceServicer):
             ListModels = scripted("list_models")
@@ -197,6 +264,52 @@ def server() -> Iterator[ScriptedServer]:
     scripted = ScriptedServer()
     yield scripted
     scripted.stop()
+
+
+class InLoop:
+    """An AsyncClient, or a handle of one, used call by call as its blocking sibling is."""
+
+    def __init__(self, used: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._used = used
+        self._loop = loop
+
+    def __enter__(self) -> InLoop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        assert asyncio.all_tasks(self._loop) == set()
+        self._loop.close()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._used, name)
+        return self._called(value) if inspect.ismethod(value) else value
+
+    def _called(self, method: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            given = method(*arguments, **options)
+            if inspect.isasyncgen(given):
+                return self._each(given)
+            result = self._loop.run_until_complete(given)
+            return InLoop(result, self._loop) if isinstance(result, topb.AsyncSelectionHandle) else result
+
+        return call
+
+    def _each(self, values: Any) -> Iterator[Any]:
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                yield self._loop.run_until_complete(anext(values))
+
+
+@pytest.fixture(params=["blocking", "asynchronous"])
+def new_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a client of either kind."""
+    if request.param == "blocking":
+        return topb.Client
+    return lambda *arguments, **options: InLoop(
+        topb.AsyncClient(*arguments, **options), asyncio.new_event_loop()
+    )
 
 
 @pytest.fixture
@@ -248,6 +361,7 @@ def script() -> Any:
         MODEL=MODEL,
         ScriptedServer=ScriptedServer,
         StreamServer=StreamServer,
+        BreakingStreamServer=BreakingStreamServer,
         abort=abort,
         duration=duration,
         error_details=error_details,

@@ -46,7 +46,7 @@ def test_an_error_comes_with_its_class_reason_metadata_and_delay(server, script,
         "served": lambda client: client.select_batch("/p", 1),
         "streamed": lambda client: client.select_batch([("a", b"a")], 1),
     }
-    with topb.Client(server.address) as client, pytest.raises(topb.TopbError) as caught:
+    with topb.Client(server.address, retry=None) as client, pytest.raises(topb.TopbError) as caught:
         calls[call](client)
     assert type(caught.value) is CODES[code]
     assert str(caught.value) == "the pool is not there"
@@ -61,7 +61,7 @@ def test_an_error_without_readable_details_goes_by_its_code(server, script, deta
         context, grpc.StatusCode.NOT_FOUND, "no such model", details
     )
     with (
-        topb.Client(server.address) as client,
+        topb.Client(server.address, retry=None) as client,
         pytest.raises(topb.NotFoundError, match="no such model") as caught,
     ):
         client.get_model("x")
@@ -71,7 +71,10 @@ def test_an_error_without_readable_details_goes_by_its_code(server, script, deta
 
 
 def test_a_server_that_knows_no_such_call_is_named(server):
-    with topb.Client(server.address) as client, pytest.raises(topb.UnsupportedError, match=server.address):
+    with (
+        topb.Client(server.address, retry=None) as client,
+        pytest.raises(topb.UnsupportedError, match=server.address),
+    ):
         client.server_info()
 
 
@@ -80,7 +83,7 @@ def test_a_failing_handler_is_a_server_error(server):
         raise RuntimeError("a bug")
 
     server.get_model = fail
-    with topb.Client(server.address) as client, pytest.raises(topb.ServerError) as caught:
+    with topb.Client(server.address, retry=None) as client, pytest.raises(topb.ServerError) as caught:
         client.get_model()
     assert caught.value.reason == "UNKNOWN"
 
@@ -88,7 +91,7 @@ def test_a_failing_handler_is_a_server_error(server):
 def test_nobody_at_the_address_says_where_and_what_to_do(server):
     address = server.address
     server.stop()
-    with topb.Client(address) as client:
+    with topb.Client(address, retry=None) as client:
         for call in (
             client.server_info,
             lambda: client.select_batch("/p", 1),

@@ -33,6 +33,7 @@ def test_accounts_that_do_not_add_up_cannot_be_made():
 
 def test_json_holds_everything():
     assert json.loads(RESULT.to_json()) == {
+        "selection": "",
         "model": "m",
         "strategy": "aalu",
         "seed": 3,

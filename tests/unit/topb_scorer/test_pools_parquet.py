@@ -139,7 +139,70 @@ def test_a_row_without_an_id_or_an_image_is_a_row_all_the_same(tmp_path: Path) -
     }
 
 
-def test_a_struct_without_bytes_is_a_missing_image(tmp_path: Path) -> None:
+def test_a_struct_without_bytes_is_read_at_its_path(tmp_path: Path) -> None:
+    (tmp_path / "shots").mkdir()
+    (tmp_path / "shots" / "a.png").write_bytes(IMAGE)
+    other = encode(random_image(2))
+    images = [
+        {"bytes": None, "path": "shots/a.png"},
+        {"bytes": other, "path": "shots/a.png"},
+        {"bytes": None, "path": "none.png"},
+        {"bytes": None, "path": "/etc/hostname"},
+        {"bytes": None, "path": None},
+        {"bytes": None, "path": ""},
+        None,
+    ]
+    path = write(tmp_path / "pool.parquet", {"id": list("abcdefg"), "image": images})
+    assert [item.image for item in items(path)[:2]] == [IMAGE, other]
+    assert reasons(path, roots=AllowedRoots.below([tmp_path])) == {
+        "a": "",
+        "b": "",
+        "c": "FILE_MISSING",
+        "d": "FILE_NOT_ALLOWED",
+        "e": "IMAGE_MISSING",
+        "f": "IMAGE_MISSING",
+        "g": "IMAGE_MISSING",
+    }
+
+
+@pytest.mark.parametrize(
+    ("row_group", "expected"),
+    [(1, [512, 512, 176]), (3, [510, 510, 180]), (5, [5] * 240), (600, [600, 600])],
+)
+def test_many_small_row_groups_are_run_together(row_group: int, expected: list[int], tmp_path: Path) -> None:
+    rows = [(f"{i}", IMAGE) for i in range(1200)]
+    pool = opened(write_parquet(tmp_path / "pool.parquet", rows, row_group=row_group))
+    assert [shard.rows for shard in pool.shards] == expected
+    assert len({shard.identity for shard in pool.shards}) == len(expected)
+    assert [item.id for shard in pool.shards for item in shard.items()] == [id_ for id_, _ in rows]
+
+
+def test_a_large_row_group_among_many_small_ones_is_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topb_scorer.pools.parquet._FEW_ROW_GROUPS", 2)
+    schema = pa.schema({"id": pa.int64(), "image": pa.binary()})
+    with pq.ParquetWriter(tmp_path / "pool.parquet", schema) as writer:
+        for rows in (1, 2, 0, 700, 512, 1, 511, 1):
+            table = pa.table({"id": range(rows), "image": [IMAGE] * rows}, schema=schema)
+            writer.write_table(table, row_group_size=max(rows, 1))
+    pool = opened(tmp_path / "pool.parquet")
+    assert [shard.rows for shard in pool.shards] == [3, 700, 512, 512, 1]
+
+
+def test_identities_of_a_list_change_with_the_local_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(IMAGE)
+    path = write(tmp_path / "pool.parquet", {"id": ["a", "b"], "path": ["a.png", "b.png"]}, row_group_size=1)
+    first = [shard.identity for shard in opened(path).shards]
+    assert [shard.identity for shard in opened(path).shards] == first
+    os.utime(tmp_path / "b.png", ns=(1, 1))
+    after = [shard.identity for shard in opened(path).shards]
+    assert after[0] == first[0]
+    assert after[1] != first[1]
+
+
+def test_a_struct_with_neither_bytes_nor_path_is_a_missing_image(tmp_path: Path) -> None:
     images = pa.array([None, {"bytes": None}], pa.struct({"bytes": pa.binary()}))
     path = write(tmp_path / "pool.parquet", {"id": ["a", "b"], "image": images})
     assert reasons(path) == {"a": "IMAGE_MISSING", "b": "IMAGE_MISSING"}

@@ -138,3 +138,81 @@ def test_anywhere_means_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert anywhere.path_of("/etc/passwd") == Path("/etc/passwd").resolve()
     monkeypatch.chdir(root)
     assert anywhere.path_of("sub/b.parquet") == root / "sub" / "b.parquet"
+
+
+def test_a_root_may_be_a_prefix_on_s3_or_on_the_web(root: Path) -> None:
+    roots = AllowedRoots.below([str(root), "s3://bucket/a/b", "https://Example.org:443/images/"])
+    assert roots.roots == (root,)
+    assert roots.prefixes == ("s3://bucket/a/b/", "https://example.org/images/")
+    for uri in (
+        "s3://bucket/a/b",
+        "s3://bucket/a/b/",
+        "S3://bucket/a/b/c.parquet",
+        "s3://bucket/a/b/c/../d",
+        "s3://bucket/x/../a/b/c?d#e",
+        "https://example.org/images",
+        "HTTPS://EXAMPLE.ORG/images/a b.png?size=../large",
+        "https://example.org/images/x/../a.png#part",
+        f"{root}/a.parquet",
+    ):
+        roots.location_of(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("s3://bucket/a", "POOL_NOT_ALLOWED"),
+        ("s3://bucket/a/bc", "POOL_NOT_ALLOWED"),
+        ("s3://bucket/a/b/../c", "POOL_NOT_ALLOWED"),
+        ("s3://bucket2/a/b/c", "POOL_NOT_ALLOWED"),
+        ("s3://bucket/a/b/%2e%2e/c", "POOL_URI"),
+        ("s3://bucket/a/b/%252E%252E%252Fc", "POOL_URI"),
+        ("s3://bucket/../x", "POOL_URI"),
+        ("s3://bucket//a/b", "POOL_URI"),
+        ("s3://bucket/a/b//c", "POOL_URI"),
+        ("s3://bucket/a/b/c\n", "POOL_URI"),
+        ("s3://", "POOL_URI"),
+        ("s3:///a/b", "POOL_URI"),
+        ("s3://user@bucket/a/b", "POOL_URI"),
+        ("s3://../a/b", "POOL_URI"),
+        ("http://example.org/images/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org:444/images/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org/Images/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org/images-beside/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org/images/../a", "POOL_NOT_ALLOWED"),
+        ("https://example.org.evil.org/images/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org/images/..%2fa", "POOL_URI"),
+        ("https://example.org/images/%2e%2e/a", "POOL_URI"),
+        ("https://example.org/images/.%252e/a", "POOL_URI"),
+        ("https://example.org/images/..\\a", "POOL_URI"),
+        ("https://example.org@evil.org/images/a", "POOL_URI"),
+        ("https://evil.org#@example.org/images/a", "POOL_NOT_ALLOWED"),
+        ("https://example.org:x/images/a", "POOL_URI"),
+        ("https:///images/a", "POOL_URI"),
+        ("https://exam ple.org/images/a", "POOL_URI"),
+        ("https://example.org/images/a\r\nHost: evil.org", "POOL_URI"),
+        ("ftp://example.org/images/a", "POOL_URI"),
+        ("/etc/passwd", "POOL_NOT_ALLOWED"),
+        ("file:///etc/passwd", "POOL_NOT_ALLOWED"),
+    ],
+)
+def test_what_lies_outside_a_prefix_may_not_be_read(uri: str, reason: str) -> None:
+    roots = AllowedRoots.below(["s3://bucket/a/b/", "https://example.org/images/"])
+    with pytest.raises((AccessDeniedError, InvalidRequestError)) as caught:
+        roots.location_of(uri)
+    assert caught.value.reason == reason
+
+
+def test_directories_allow_nothing_on_s3_or_on_the_web(root: Path) -> None:
+    for uri in ("s3://bucket/a", "https://example.org/a"):
+        with pytest.raises(AccessDeniedError):
+            AllowedRoots.below(["/"]).location_of(uri)
+        AllowedRoots.anywhere().location_of(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://", "https://", "ftp://host/", "https://host/a?b=c", "https://u:p@host/"]
+)
+def test_a_root_must_be_one_that_can_be_judged(uri: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        AllowedRoots.below([uri])

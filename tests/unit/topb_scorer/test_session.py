@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from support.bundles import convolutional_graph, deep_graph, null_graph
 from topb_scorer.errors import DeviceError, InvalidRequestError
-from topb_scorer.session import OUTPUTS, Session, usable_cores
+from topb_scorer.session import OUTPUTS, Session
 
 pytestmark = pytest.mark.scorer
 
@@ -124,7 +124,3 @@ def test_a_graph_that_cannot_be_loaded_is_refused() -> None:
     with pytest.raises(DeviceError) as caught:
         Session(b"no graph")
     assert caught.value.reason == "SESSION_FAILED"
-
-
-def test_this_process_may_use_some_core() -> None:
-    assert usable_cores() >= 1

@@ -1,4 +1,7 @@
-"""Settings by name: the TOML files in this folder, or one of the caller's."""
+"""Settings by name: the TOML files in this folder, or one of the caller's.
+
+Those of a round lie here, those of an experiment in `experiments/`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,21 @@ from typing import Any, Literal, TypeVar
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ConfigurationError
+from topb_trainer.experiment_config import ExperimentConfig
 
 Config = TypeVar("Config")
+
+_EXPERIMENTS = "experiments"
 
 
 def preset_names() -> list[str]:
     """Returns the names of the presets that come with the package, sorted."""
-    files = resources.files(__name__).iterdir()
-    return sorted(Path(file.name).stem for file in files if file.name.endswith(".toml"))
+    return _names()
+
+
+def experiment_preset_names() -> list[str]:
+    """Returns the names of the presets for experiments, sorted."""
+    return _names(_EXPERIMENTS)
 
 
 def load_preset(name: str) -> TrainConfig:
@@ -29,12 +39,12 @@ def load_preset(name: str) -> TrainConfig:
     Raises:
         ConfigurationError: there is no such preset, it is not TOML, or it sets what there is not.
     """
-    text = _read(name)
-    try:
-        settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"preset {name} is not TOML: {error}", reason="PRESET_UNREADABLE") from error
-    return from_mapping(TrainConfig, settings, f"preset {name}")
+    return from_mapping(TrainConfig, _settings(name), f"preset {name}")
+
+
+def load_experiment_preset(name: str) -> ExperimentConfig:
+    """Returns the settings of an experiment, as `load_preset` does those of a round; errors likewise."""
+    return from_mapping(ExperimentConfig, _settings(name, _EXPERIMENTS), f"preset {name}")
 
 
 def from_mapping(config: type[Config], settings: Mapping[str, Any], where: str) -> Config:
@@ -55,14 +65,26 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], where: str) 
     return config(**values)
 
 
-def _read(name: str) -> str:
-    if name in preset_names():
-        return resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+def _names(*folder: str) -> list[str]:
+    files = resources.files(__name__).joinpath(*folder).iterdir()
+    return sorted(Path(file.name).stem for file in files if file.name.endswith(".toml"))
+
+
+def _settings(name: str, *folder: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(name, *folder))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"preset {name} is not TOML: {error}", reason="PRESET_UNREADABLE") from error
+
+
+def _read(name: str, *folder: str) -> str:
+    if name in _names(*folder):
+        return resources.files(__name__).joinpath(*folder, f"{name}.toml").read_text(encoding="utf-8")
     try:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"no preset {name!r}: neither one of {', '.join(preset_names())} nor a file that can be read",
+            f"no preset {name!r}: neither one of {', '.join(_names(*folder))} nor a file that can be read",
             reason="PRESET_NOT_FOUND",
         ) from error
 

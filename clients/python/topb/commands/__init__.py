@@ -40,10 +40,15 @@ class _Description:
 
 _DESCRIPTIONS: Mapping[str, _Description] = {
     "select": _Description("select the images of a pool that are most worth labelling"),
+    "selections": _Description("list selections of a server, show or cancel one, fetch its result"),
     "info": _Description("show what a server is and which models it has"),
     "serve": _Description("serve models over gRPC", "the scorer", "scorer"),
     "model": _Description("show, verify and list bundles", "the scorer", "scorer"),
     "train": _Description("train a round and export its bundle", "the trainer", "trainer"),
+    "experiment": _Description(
+        "compare methods over rounds and seeds, as the paper does", "the trainer", "trainer"
+    ),
+    "report": _Description("turn an experiment's records into tables and figures", "the report", "report"),
     "demo": _Description("train, export, serve and select on real images, once through", "the demo", "demo"),
 }
 

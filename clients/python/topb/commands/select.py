@@ -14,15 +14,23 @@ from typing import Any
 from topb.client import Client
 from topb.commands._connection import add_tls_options, open_client
 from topb.commands._failures import MissingPackageError, UsageError
-from topb.commands._picks_file import check_picks_file, write_picks
+from topb.commands._picks_file import check_picks_file
 from topb.commands._progress_line import ProgressLine
-from topb.commands._report import result_text, shortfall_text
-from topb.errors import TopbError
+from topb.commands._result_output import classes_at_server, show_result
 from topb.progress import Progress
 from topb.results import SelectionResult
 from topb.selection_request import ExcludeFile
 
-_SERVER_ONLY = ("model", "timeout", "tls_ca", "tls_certificate", "tls_key", "tls_server_name")
+_SERVER_ONLY = (
+    "model",
+    "timeout",
+    "request_id",
+    "detach",
+    "tls_ca",
+    "tls_certificate",
+    "tls_key",
+    "tls_server_name",
+)
 _BUNDLE_ONLY = ("device", "batch_size")
 
 _ProgressCallback = Callable[[Progress], None]
@@ -39,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     _check(options)
+    if options.detach:
+        return _submit(options)
     with contextlib.ExitStack() as stack:
         progress: _ProgressCallback | None = None
         if sys.stderr.isatty() and not options.quiet:
@@ -47,18 +57,11 @@ def run(argv: Sequence[str]) -> int:
         if options.server is not None:
             client = stack.enter_context(open_client(options))
             result = _select_at_server(client, options, progress)
-            classes = _classes_at_server(client, result.model) if wants_classes else ()
+            classes = classes_at_server(client, result.model) if wants_classes else ()
         else:
             result = _select_in_process(options, progress)
             classes = _classes_of_bundle(options.bundle) if wants_classes else ()
-    if options.out is not None:
-        write_picks(result, options.out)
-    if options.json:
-        print(result.to_json(indent=2))
-    elif not options.quiet:
-        print(result_text(result, classes=classes, out=options.out))
-    if result.fell_short:
-        print(shortfall_text(result), file=sys.stderr)
+    show_result(result, classes=classes, out=options.out, as_json=options.json, quiet=options.quiet)
     return 0
 
 
@@ -68,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Selects the images of a pool that are most worth labelling next.",
         epilog="Example: topb select pool.parquet --budget 2500 --server localhost:50051 --out picks.parquet",
     )
-    parser.add_argument("pool", metavar="POOL", help="Parquet or a folder of images, as the scorer sees it")
+    parser.add_argument("pool", metavar="POOL", help="path, glob, or s3:// URI, as the scorer sees it")
     parser.add_argument(
         "--budget", "-b", type=int, required=True, metavar="N", help="how many images to pick"
     )
@@ -91,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--exclude-column", default="id", metavar="NAME", help="of that Parquet (default: id)")
 
     layout = parser.add_argument_group("how the pool is laid out")
-    layout.add_argument("--format", choices=("parquet", "image-folder"), help="default: the scorer looks")
+    layout.add_argument(
+        "--format", choices=("parquet", "image-folder", "webdataset", "csv"), help="default: the scorer looks"
+    )
     layout.add_argument("--id-column", default="id", metavar="NAME", help="default: %(default)s")
     layout.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
     layout.add_argument("--path-column", default="path", metavar="NAME", help="default: %(default)s")
@@ -103,6 +108,17 @@ def _parser() -> argparse.ArgumentParser:
 
     server = parser.add_argument_group("with --server")
     server.add_argument("--timeout", type=float, metavar="S", help="give up after this many seconds")
+    server.add_argument(
+        "--request-id",
+        metavar="ID",
+        help="the same ID again goes on with the selection, or fetches its result",
+    )
+    server.add_argument(
+        "--detach",
+        action="store_true",
+        default=None,
+        help="print the selection's id and leave it to the server: see topb selections",
+    )
     in_process = parser.add_argument_group("with --bundle")
     in_process.add_argument("--device", help='"cpu" or "cuda:0" (default: cpu)')
     in_process.add_argument(
@@ -123,30 +139,49 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"--{given[0].replace('_', '-')} goes with {where}")
     if options.out is not None:
         check_picks_file(options.out)
+    if options.detach and options.out is not None:
+        raise UsageError(
+            "--out goes with a selection that is waited for; topb selections result writes it later"
+        )
+
+
+def _submit(options: argparse.Namespace) -> int:
+    arguments = _arguments_at_server(options)
+    with open_client(options) as client:
+        handle = client.submit(options.pool, options.budget, **arguments)
+    if options.json:
+        print(json.dumps({"selection": handle.id, "request_id": handle.request_id}, indent=2))
+    else:
+        print(handle.id)
+    return 0
 
 
 def _select_at_server(
     client: Client, options: argparse.Namespace, progress: _ProgressCallback | None
 ) -> SelectionResult:
+    arguments = _arguments_at_server(options)
+    return client.select_batch(options.pool, options.budget, **arguments, progress=progress)
+
+
+def _arguments_at_server(options: argparse.Namespace) -> dict[str, Any]:
+    """What `Client.select_batch` and `Client.submit` take by name."""
     exclude: ExcludeFile | list[str] | None = None
     if _is_parquet(options.exclude):
         exclude = ExcludeFile(options.exclude, options.exclude_column)
     elif options.exclude is not None:
         exclude = _ids_in(options.exclude)
-    return client.select_batch(
-        options.pool,
-        options.budget,
-        strategy=options.strategy,
-        model=options.model,
-        exclude=exclude,
-        seed=options.seed,
-        strategy_options=_strategy_options(options),
-        format=options.format,
-        id_column=options.id_column,
-        image_column=options.image_column,
-        path_column=options.path_column,
-        progress=progress,
-    )
+    return {
+        "strategy": options.strategy,
+        "model": options.model,
+        "exclude": exclude,
+        "seed": options.seed,
+        "strategy_options": _strategy_options(options),
+        "format": options.format,
+        "id_column": options.id_column,
+        "image_column": options.image_column,
+        "path_column": options.path_column,
+        "request_id": options.request_id,
+    }
 
 
 def _select_in_process(options: argparse.Namespace, progress: _ProgressCallback | None) -> SelectionResult:
@@ -177,14 +212,6 @@ def _select_in_process(options: argparse.Namespace, progress: _ProgressCallback 
             "topb select --bundle", error, needs="the scorer", extra="scorer"
         ) from error
     return result
-
-
-def _classes_at_server(client: Client, model: str) -> Sequence[str]:
-    try:
-        return client.get_model(model).classes
-    except TopbError:
-        # The picks are there, and are what was asked for: classes go by number then.
-        return ()
 
 
 def _classes_of_bundle(bundle: Path) -> Sequence[str]:

@@ -1,0 +1,46 @@
+"""How to wait for a selection to end, and what its end means, without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topb import _translate
+from topb.errors import RequestCancelledError, SelectionFailedError
+from topb.selections import SelectionState
+from topb.v1 import selection_pb2
+
+PICKS_A_PAGE = 5_000
+
+_FIRST_SECONDS, _MOST_SECONDS, _GROWTH = 0.05, 2.0, 1.5
+
+
+def poll_delays() -> Iterator[float]:
+    """Seconds between one look at a selection and the next: short ones soon show, long ones cost little."""
+    delay = _FIRST_SECONDS
+    while True:
+        yield delay
+        delay = min(delay * _GROWTH, _MOST_SECONDS)
+
+
+def has_succeeded(message: selection_pb2.Selection) -> bool:
+    """Whether the selection has a result; False while it has not ended.
+
+    Raises:
+        SelectionFailedError: it failed.
+        RequestCancelledError: it was cancelled.
+    """
+    match _translate.selection(message).state:
+        case SelectionState.FAILED:
+            raise SelectionFailedError(
+                f"selection {message.id} failed: {message.error_message}",
+                reason=message.error_reason or "SELECTION_FAILED",
+                metadata={"selection": message.id},
+            )
+        case SelectionState.CANCELLED:
+            raise RequestCancelledError(
+                f"selection {message.id} was cancelled",
+                reason="SELECTION_CANCELLED",
+                metadata={"selection": message.id},
+            )
+        case state:
+            return state is SelectionState.SUCCEEDED

@@ -1,0 +1,96 @@
+"""Transactions in SQLite or PostgreSQL that outlast a restart of the database."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
+
+from topb_scorer.errors import UnavailableError
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_RETRY_SECONDS = 0.5
+# What SQLite says of a disk that is full, read-only or failing, and will be a moment later.
+_OF_THE_DISK = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
+
+
+class Transactions:
+    """A database; each piece of work is a transaction of its own, tried again while the database is away."""
+
+    def __init__(self, url: str, *, patience_seconds: float) -> None:
+        """Takes the database; connects once there is something to do.
+
+        Args:
+            url: of SQLAlchemy: `sqlite:///…` or `postgresql+psycopg://…`.
+            patience_seconds: how long to try again where the database does not answer.
+        """
+        self.patience_seconds = patience_seconds
+        # Of a connection that went stale while the database restarted, the pool makes a new one.
+        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _make_sqlite_durable)
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._engine.dispose()
+
+    def make_tables(self, metadata: sa.MetaData) -> None:
+        """Makes the tables that are not there yet.
+
+        Raises:
+            UnavailableError: the database cannot be reached or written to.
+        """
+        try:
+            self.transact(metadata.create_all)
+        except (IntegrityError, ProgrammingError):
+            # Another server made them at this very moment: now they are there, or the error is another.
+            self.transact(metadata.create_all)
+
+    def transact(self, work: Callable[[sa.Connection], T], *, patience_seconds: float | None = None) -> T:
+        """Does the work in one transaction; it may be done twice where the database died at its end.
+
+        Args:
+            work: what to do on a connection.
+            patience_seconds: how long to try again; None: as long as usual.
+
+        Raises:
+            UnavailableError: the database cannot be reached or written to.
+        """
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except (OperationalError, InterfaceError, NoConnectionError) as error:
+                cause = getattr(error, "orig", error)
+                if time.monotonic() > deadline or not _may_pass(cause):
+                    raise UnavailableError(
+                        f"the catalog of selections cannot be reached or written to: {cause}",
+                        reason="CATALOG_UNAVAILABLE",
+                    ) from error
+                _log.warning("the catalog did not answer, trying again: %s", cause)
+                time.sleep(min(_RETRY_SECONDS, patience / 4))
+
+
+def _may_pass(cause: object) -> bool:
+    """Whether another try may help."""
+    return not (isinstance(cause, sqlite3.Error) and cause.sqlite_errorname.startswith(_OF_THE_DISK))
+
+
+def _make_sqlite_durable(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # In WAL mode only FULL makes a commit survive power loss.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

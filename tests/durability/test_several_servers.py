@@ -1,0 +1,239 @@
+"""Several servers on one state, and a catalog that goes away: the work goes on, none of it done twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from durability.conftest import OPTIONS, SHARDS, Data
+from support.crashing_server import CrashingServer, Sabotage, crashing_server
+from support.postgresql import PostgresCluster
+from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request
+from topb.v1 import selection_pb2 as pb
+from topb.v1 import selection_pb2_grpc
+
+pytestmark = pytest.mark.scorer
+
+SLOW = Sabotage(batch_seconds=0.1)
+PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
+CATALOGS = pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
+
+
+@pytest.fixture
+def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Of servers that share a catalog."""
+    if catalog == "sqlite":
+        return OPTIONS
+    cluster: PostgresCluster = request.getfixturevalue("cluster")
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name.lower())
+    return (*OPTIONS, f"--catalog-url={cluster.create_database(name[-60:])}")
+
+
+@contextmanager
+def server_on(data: Data, state: Path, options: tuple[str, ...]) -> Iterator[tuple[CrashingServer, str]]:
+    with crashing_server(data.models, data.folder, state, options=options, sabotage=SLOW) as server:
+        address = server.address()
+        assert address is not None, server.log
+        yield server, address
+
+
+def once(holds: object, *, seconds: float = 30.0) -> None:
+    """Waits until it holds."""
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def published(state: Path) -> Counter[str]:
+    """How many files each shard of the score logs has."""
+    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
+    return Counter(file.name.rpartition("-")[0] for file in files if not file.name.startswith("."))
+
+
+def selection(address: str, request_id: str) -> pb.Selection:
+    with grpc.insecure_channel(address) as channel:
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        return stub.GetSelection(pb.GetSelectionRequest(selection=request_id), timeout=30).selection
+
+
+def once_ended(address: str, request_id: str) -> pb.Selection:
+    """The selection, once it has."""
+    ended = (pb.SELECTION_STATE_SUCCEEDED, pb.SELECTION_STATE_FAILED, pb.SELECTION_STATE_CANCELLED)
+    found: list[pb.Selection] = []
+
+    def look() -> bool:
+        found[:] = [selection(address, request_id)]
+        return found[0].state in ended
+
+    once(look)
+    return found[0]
+
+
+def in_background(caller: PoolCaller | StreamCaller, address: str) -> Future[RawResult]:
+    threads = ThreadPoolExecutor(1)
+    future = threads.submit(caller.call, address)
+    threads.shutdown(wait=False)
+    return future
+
+
+@CATALOGS
+def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
+    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
+        second, other_address = other
+        calling = in_background(data.caller("read", "one"), address)
+        once(lambda: len(published(state)) >= 2)
+        first.kill()
+        committed = published(state)
+        assert isinstance(calling.exception(30), grpc.RpcError)
+        # Nobody asks the other server: it finds the selection by itself once the lease has run out.
+        assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
+        assert set(committed).isdisjoint(second.scored)
+        assert len(second.scored) == SHARDS - len(committed)
+        data.check(data.caller("read", "one").call(other_address))
+    assert set(published(state).values()) == {1}
+    assert len(published(state)) == SHARDS
+
+
+@CATALOGS
+@PATHS
+def test_a_caller_goes_on_at_another_server(
+    path: str, catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
+        second, other_address = other
+        caller = data.caller(path, "one")
+        calling = in_background(caller, address)
+        once(lambda: len(published(state)) >= 2)
+        first.kill()
+        committed = published(state)
+        assert isinstance(calling.exception(30), grpc.RpcError)
+        data.check(caller.call(other_address))
+        assert set(committed).isdisjoint(second.scored)
+
+
+@CATALOGS
+def test_a_server_that_hung_past_its_lease_commits_nothing_twice(
+    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
+        second, other_address = other
+        calling = in_background(data.caller("read", "one"), address)
+        once(lambda: len(published(state)) >= 2)
+        first.signal(signal.SIGSTOP)
+        try:
+            before = published(state)
+            once(lambda: len(second.scored) >= 1)
+        finally:
+            first.signal(signal.SIGCONT)
+        assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
+        data.check(calling.result(60))
+        assert set(before).isdisjoint(second.scored)
+        # What it had in hand when it hung it may have scored; what was committed meanwhile it has not.
+        assert len(first.scored) + len(second.scored) <= SHARDS + 1
+    assert published(state) == Counter(dict.fromkeys(published(state), 1))
+    assert len(published(state)) == SHARDS
+
+
+@CATALOGS
+def test_one_request_at_two_servers_is_one_selection(
+    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
+        second, other_address = other
+        callings = [in_background(data.caller("read", "one"), each) for each in (address, other_address) * 3]
+        for calling in callings:
+            data.check(calling.result(60))
+        assert sorted(first.scored + second.scored) == sorted(published(state))
+
+
+@CATALOGS
+def test_any_server_cancels_what_another_runs(
+    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
+        _, other_address = other
+        calling = in_background(data.caller("read", "one"), address)
+        once(lambda: len(published(state)) >= 1)
+        with grpc.insecure_channel(other_address) as channel:
+            stub = selection_pb2_grpc.SelectionServiceStub(channel)
+            stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
+        error = calling.exception(30)
+        assert isinstance(error, grpc.Call)
+        assert error.code() == grpc.StatusCode.CANCELLED
+        assert once_ended(address, "one").state == pb.SELECTION_STATE_CANCELLED
+        assert len(first.scored) < SHARDS
+
+
+@PATHS
+@pytest.mark.parametrize("away_seconds", [0.0, 1.5])
+def test_a_database_that_restarts_under_way_costs_nothing_but_time(
+    path: str, away_seconds: float, data: Data, tmp_path: Path, cluster: PostgresCluster
+) -> None:
+    """For a moment, and for longer than a lease."""
+    url = cluster.create_database(f"restart_{path}_{int(away_seconds * 10)}")
+    with server_on(data, tmp_path / "state", (*OPTIONS, f"--catalog-url={url}")) as (server, address):
+        caller = data.caller(path, "one")
+        calling = in_background(caller, address)
+        once(lambda: len(published(tmp_path / "state")) >= 1)
+        cluster.stop()
+        time.sleep(away_seconds)
+        cluster.start()
+        error = calling.exception(60)
+        if path == "streamed" and error is not None:
+            # A stream is its caller's to go on with; with a pool the server goes on by itself.
+            assert isinstance(error, grpc.Call)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, (error, server.log)
+            calling = in_background(caller, address)
+        result = calling.result(60)
+        data.check(result)
+        assert len(set(server.scored)) == len(server.scored) == SHARDS
+
+
+@PATHS
+def test_a_caller_that_is_killed_goes_on_under_its_request_id(path: str, data: Data, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, OPTIONS) as (server, address):
+        caller = data.caller(path, "one")
+        gone = KilledCaller(caller, address)
+        once(lambda: len(published(state)) >= 2)
+        gone.kill()
+        # Without its caller it stops, and waits.
+        once(lambda: selection(address, "one").state == pb.SELECTION_STATE_PENDING)
+        committed = published(state)
+        before = len(server.scored)
+        time.sleep(0.5)
+        assert len(server.scored) == before
+        again = data.caller(path, "one")
+        data.check(again.call(address))
+        assert set(committed).isdisjoint(server.scored[before:])
+        if isinstance(again, StreamCaller):
+            assert again.sent_first == [len(committed)]
+
+
+def test_what_is_detached_goes_on_without_its_caller(data: Data, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with server_on(data, state, OPTIONS) as (server, address):
+        caller = PoolCaller(pool_request(data.pool, "one", spec=data.spec, detached=True))
+        gone = KilledCaller(caller, address)
+        once(lambda: len(published(state)) >= 1)
+        gone.kill()
+        assert once_ended(address, "one").state == pb.SELECTION_STATE_SUCCEEDED
+        assert len(server.scored) == SHARDS
+        data.check(caller.call(address))
+        assert len(server.scored) == SHARDS

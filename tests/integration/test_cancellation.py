@@ -1,0 +1,321 @@
+"""Calls that end before their time: work stops within a batch, and nothing is left behind in the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from support.bundles import write_bundle
+from support.crashing_server import CrashingServer, Sabotage, crashing_server
+from support.images import encode, random_image, random_pool, write_parquet
+from support.raw_selections import PoolCaller, StreamCaller, chunks_of, pool_request
+from topb.v1 import selection_pb2 as pb
+from topb.v1 import selection_pb2_grpc
+
+pytestmark = pytest.mark.scorer
+
+BATCH = 8
+BATCH_SECONDS = 0.15
+SHARD_ROWS = 16
+ROWS = 40 * SHARD_ROWS
+# A batch under way when the call ends, one that slips in between, and a slow machine.
+STOP_SECONDS = 2 * BATCH_SECONDS + 1.5
+OPTIONS = (f"--batch-size={BATCH}", "--lease-seconds=2", "--grace-seconds=0.3", "--decode-threads=2")
+SPEC = pb.SelectionSpec(budget=5)
+# The thread pool that answers calls grows to its size and stays; selections' own threads must go.
+OF_ONE_SELECTION = ("read", "decode", "lease")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server whose batches take long, and how to ask it."""
+
+    running: CrashingServer
+    address: str
+    stub: selection_pb2_grpc.SelectionServiceStub
+    pool: Path
+    rows: list[tuple[str, bytes]]
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.running.process.pid
+        return pid
+
+    def begin(self, rpc: str, name: str, *, timeout: float | None = None) -> Call:
+        """Starts a selection, and waits until it has scored a shard."""
+        if rpc == "SelectBatch":
+            request = pool_request(self.pool, name, spec=SPEC)
+            call = Call(self.stub.SelectBatch(request, timeout=timeout))
+        else:
+            caller = StreamCaller(
+                pb.StreamStart(spec=SPEC, request_id=name), chunks_of(self.rows, SHARD_ROWS)
+            )
+            call = Call(self.stub.SelectBatchFromStream(as_they_come(caller), timeout=timeout))
+        scored = len(self.running.scored)
+        once(lambda: len(self.running.scored) > scored)
+        return call
+
+    def state(self, name: str) -> pb.Selection:
+        return self.stub.GetSelection(pb.GetSelectionRequest(selection=name), timeout=30).selection
+
+
+class Call:
+    """A call whose responses are read on a thread until it ends."""
+
+    def __init__(self, call: object) -> None:
+        self.call = call
+        self.error: grpc.RpcError | None = None
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for _ in self.call:  # type: ignore[attr-defined]
+                pass
+        except grpc.RpcError as error:
+            self.error = error
+
+    def code(self) -> grpc.StatusCode | None:
+        """The code with which it ended."""
+        self._thread.join(30)
+        assert isinstance(self.error, grpc.Call)
+        code: grpc.StatusCode = self.error.code()
+        return code
+
+
+def as_they_come(caller: StreamCaller) -> Iterator[pb.SelectBatchFromStreamRequest]:
+    yield pb.SelectBatchFromStreamRequest(start=caller.start)
+    for chunk in caller.chunks:
+        yield pb.SelectBatchFromStreamRequest(chunk=chunk)
+    yield pb.SelectBatchFromStreamRequest(end=pb.StreamEnd(chunks=len(caller.chunks)))
+
+
+def once(holds: Callable[[], bool], *, seconds: float = 30.0) -> float:
+    """Waits until it holds; how long that took."""
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started < seconds, f"still not so after {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def threads_of_selections(pid: int) -> list[str]:
+    """Names of the server's threads that belong to one selection alone."""
+    names = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:  # ended meanwhile
+            continue
+    return [name for name in names if name.startswith(OF_ONE_SELECTION)]
+
+
+def open_files(pid: int, below: Path) -> list[str]:
+    """Files of pools and score logs that the server has open; its catalog's stay open by right."""
+    paths = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            paths.append(str(descriptor.readlink()))
+        except OSError:  # closed meanwhile
+            continue
+    kept = (str(below), "/tmp/topb-")
+    return [path for path in paths if path.startswith(kept) and "sqlite" not in path and "/std" not in path]
+
+
+def resident_bytes(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cancellation")
+    write_bundle(folder / "models")
+    write_parquet(folder / "pool.parquet", random_pool(ROWS), row_group=SHARD_ROWS)
+    return folder
+
+
+def fresh_pool(folder: Path, name: str) -> Path:
+    """The pool under another name, so that nothing of it is scored yet."""
+    pool = folder / f"{name}.parquet"
+    pool.unlink(missing_ok=True)
+    pool.write_bytes((folder / "pool.parquet").read_bytes())
+    return pool
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
+    sabotage = Sabotage(batch_seconds=BATCH_SECONDS)
+    state = tmp_path / "state"
+    with crashing_server(folder / "models", folder, state, options=OPTIONS, sabotage=sabotage) as running:
+        address = running.address()
+        assert address is not None, running.log
+        with grpc.insecure_channel(address) as channel:
+            stub = selection_pb2_grpc.SelectionServiceStub(channel)
+            yield Server(running, address, stub, fresh_pool(folder, tmp_path.name), random_pool(ROWS))
+
+
+def assert_nothing_is_left(server: Server, below: Path) -> None:
+    once(lambda: not threads_of_selections(server.pid), seconds=5)
+    once(lambda: not open_files(server.pid, below), seconds=5)
+
+
+def assert_it_stopped(server: Server, name: str, *, since: float, state: pb.SelectionState) -> None:
+    once(lambda: server.state(name).state == state, seconds=STOP_SECONDS - (time.monotonic() - since))
+    scored = len(server.running.scored)
+    time.sleep(4 * BATCH_SECONDS)
+    assert len(server.running.scored) == scored, "work went on"
+    assert scored < ROWS // SHARD_ROWS
+
+
+RPCS = pytest.mark.parametrize("rpc", ["SelectBatch", "SelectBatchFromStream"])
+
+
+@RPCS
+@pytest.mark.parametrize("end", ["cancel", "deadline", "disconnect", "CancelSelection"])
+def test_work_stops_within_a_batch_and_leaves_nothing(
+    rpc: str, end: str, server: Server, folder: Path, tmp_path: Path
+) -> None:
+    state, code = pb.SELECTION_STATE_PENDING, grpc.StatusCode.CANCELLED
+    if end == "disconnect":
+        channel = grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)])
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        call = Server(server.running, server.address, stub, server.pool, server.rows).begin(rpc, "one")
+        channel.close()
+    elif end == "deadline":
+        call = server.begin(rpc, "one", timeout=1.5)
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+        assert call.code() == code
+    else:
+        call = server.begin(rpc, "one")
+    if end == "cancel":
+        call.call.cancel()  # type: ignore[attr-defined]
+    since = time.monotonic()
+    if end == "CancelSelection":
+        with grpc.insecure_channel(server.address) as other:
+            stub = selection_pb2_grpc.SelectionServiceStub(other)
+            answer = stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
+        assert answer.selection.state == pb.SELECTION_STATE_CANCELLED
+        state = pb.SELECTION_STATE_CANCELLED
+    assert_it_stopped(server, "one", since=since, state=state)
+    assert call.code() == code
+    assert_nothing_is_left(server, folder)
+    assert_nothing_is_left(server, tmp_path)
+
+
+@RPCS
+def test_what_was_left_can_be_gone_on_with(rpc: str, server: Server) -> None:
+    call = server.begin(rpc, "one")
+    call.call.cancel()  # type: ignore[attr-defined]
+    once(lambda: server.state("one").state == pb.SELECTION_STATE_PENDING)
+    before = server.running.scored
+    caller = (
+        PoolCaller(pool_request(server.pool, "one", spec=SPEC))
+        if rpc == "SelectBatch"
+        else StreamCaller(pb.StreamStart(spec=SPEC, request_id="one"), chunks_of(server.rows, SHARD_ROWS))
+    )
+    caller.call(server.address).check_accounts(ROWS)
+    after = server.running.scored[len(before) :]
+    # Of the batch under way when the call was lost, the shard was not committed.
+    assert len(set(before) & set(after)) <= 1
+    assert set(before) | set(after) == set(server.running.scored)
+    assert len(set(server.running.scored)) == ROWS // SHARD_ROWS
+
+
+def test_another_caller_who_waits_keeps_it_going(server: Server) -> None:
+    first = server.begin("SelectBatch", "one")
+    second = Call(server.stub.SelectBatch(pool_request(server.pool, "one", spec=SPEC)))
+    time.sleep(0.5)
+    first.call.cancel()  # type: ignore[attr-defined]
+    scored = len(server.running.scored)
+    once(lambda: len(server.running.scored) > scored + 2)
+    assert server.state("one").state == pb.SELECTION_STATE_RUNNING
+    second.call.cancel()  # type: ignore[attr-defined]
+    assert_it_stopped(server, "one", since=time.monotonic(), state=pb.SELECTION_STATE_PENDING)
+
+
+def test_what_is_detached_goes_on_when_its_caller_goes(server: Server) -> None:
+    request = pool_request(server.pool, "one", spec=SPEC, detached=True)
+    call = server.stub.SelectBatch(request)
+    next(call)
+    once(lambda: len(server.running.scored) > 0)
+    call.cancel()
+    scored = len(server.running.scored)
+    once(lambda: len(server.running.scored) > scored + 3)
+    server.stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
+    assert server.state("one").state == pb.SELECTION_STATE_CANCELLED
+
+
+@RPCS
+def test_a_shutdown_stops_what_runs_once_its_grace_is_over(rpc: str, server: Server, tmp_path: Path) -> None:
+    call = server.begin(rpc, "one")
+    started = time.monotonic()
+    server.running.signal(signal.SIGTERM)
+    assert call.code() == grpc.StatusCode.UNAVAILABLE
+    server.running.process.join(15)
+    assert server.running.process.exitcode == 0
+    assert time.monotonic() - started < 0.3 + STOP_SECONDS + 3
+    assert not list(tmp_path.rglob(".unpublished-*"))
+
+
+UNARY: dict[str, Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future]] = {
+    "ScoreImages": lambda stub: stub.ScoreImages.future(
+        pb.ScoreImagesRequest(images=[encode(random_image(i)) for i in range(64)])
+    ),
+    "ListSelections": lambda stub: stub.ListSelections.future(pb.ListSelectionsRequest()),
+    "GetSelection": lambda stub: stub.GetSelection.future(pb.GetSelectionRequest(selection="none")),
+    "ListPicks": lambda stub: stub.ListPicks.future(pb.ListPicksRequest(selection="none")),
+    "GetServerInfo": lambda stub: stub.GetServerInfo.future(pb.GetServerInfoRequest()),
+}
+
+
+@pytest.mark.parametrize("rpc", UNARY)
+@pytest.mark.parametrize("end", ["cancel", "disconnect"])
+def test_a_short_call_that_is_lost_leaves_nothing(rpc: str, end: str, server: Server, tmp_path: Path) -> None:
+    for _ in range(20):
+        with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
+            future = UNARY[rpc](selection_pb2_grpc.SelectionServiceStub(other))
+            if end == "cancel":
+                future.cancel()
+    # The server answers as before, and soon.
+    started = time.monotonic()
+    server.stub.ListSelections(pb.ListSelectionsRequest(), timeout=30)
+    assert time.monotonic() - started < 5
+    assert_nothing_is_left(server, tmp_path)
+
+
+def test_scoring_a_few_images_stops_within_a_batch(server: Server) -> None:
+    """Of 256 images in batches of 8 that take 0.15 s, some two batches are run, not 32."""
+    images = [encode(random_image(i)) for i in range(256)]
+    with pytest.raises(grpc.RpcError) as caught:
+        server.stub.ScoreImages(pb.ScoreImagesRequest(images=images), timeout=0.5)
+    assert isinstance(caught.value, grpc.Call)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    time.sleep(2 * BATCH_SECONDS)
+    ran = server.running.batches
+    time.sleep(4 * BATCH_SECONDS)
+    assert server.running.batches == ran
+
+
+def test_many_lost_calls_leave_no_memory(server: Server, folder: Path, tmp_path: Path) -> None:
+    def lose(first: int, count: int) -> None:
+        for i in range(first, first + count):
+            for rpc in ("SelectBatch", "SelectBatchFromStream"):
+                call = server.begin(rpc, f"{rpc}-{i}")
+                call.call.cancel()  # type: ignore[attr-defined]
+                name = f"{rpc}-{i}"
+                once(lambda name=name: server.state(name).state == pb.SELECTION_STATE_PENDING)  # type: ignore[misc]
+
+    lose(0, 4)
+    before = resident_bytes(server.pid)
+    lose(4, 8)
+    assert_nothing_is_left(server, folder)
+    assert_nothing_is_left(server, tmp_path)
+    assert resident_bytes(server.pid) < before + 8 * 2**20

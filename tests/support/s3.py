@@ -1,0 +1,55 @@
+"""An S3-protocol server on loopback, with one bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from pyarrow import fs
+
+BUCKET = "pools"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The bucket, and the filesystem to fill it with."""
+
+    filesystem: fs.S3FileSystem
+    endpoint: str
+
+    def put(self, key: str, content: bytes) -> str:
+        """Writes the object and returns its URI."""
+        with self.filesystem.open_output_stream(f"{BUCKET}/{key}") as file:
+            file.write(content)
+        return f"s3://{BUCKET}/{key}"
+
+    def remove(self, key: str) -> None:
+        """Deletes the object."""
+        self.filesystem.delete_file(f"{BUCKET}/{key}")
+
+
+@contextmanager
+def s3_bucket() -> Iterator[Bucket]:
+    """Starts the server, and makes the environment lead to it; skips where moto is not installed."""
+    server_module = pytest.importorskip(
+        "moto.server", reason="moto, the S3 server of these tests, is missing"
+    )
+    server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", endpoint)
+        environment.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        environment.setenv("AWS_REGION", "us-east-1")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        try:
+            filesystem = fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True)
+            filesystem.create_dir(BUCKET)
+            yield Bucket(filesystem, endpoint)
+        finally:
+            server.stop()

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.images import encode, random_image
+from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
+from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, PoolItem, Unreadable, open_pool
+
+pytestmark = pytest.mark.scorer
+
+IMAGE = encode(random_image(1))
+ANYWHERE = AllowedRoots.anywhere()
+
+
+def opened(path: Path, **options: Any) -> Pool:
+    return open_pool(str(path), roots=options.pop("roots", ANYWHERE), **options)
+
+
+def items(path: Path, **options: Any) -> list[PoolItem]:
+    return [item for shard in opened(path, **options).shards for item in shard.items()]
+
+
+def reasons(path: Path, **options: Any) -> dict[str, str]:
+    return {
+        item.id: item.image.reason if isinstance(item.image, Unreadable) else ""
+        for item in items(path, **options)
+    }
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shots").mkdir()
+    for name in ("a.png", "b, c.png", 'd".png', "é.png"):
+        (tmp_path / "shots" / name).write_bytes(IMAGE)
+    return tmp_path
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_list_is_rfc_4180_with_a_header(folder: Path, end: str, mark: str) -> None:
+    lines = [
+        mark + "note,id,path",
+        "x,1,shots/a.png",
+        '"two\nlines",2,"shots/b, c.png"',
+        ',"3,3","shots/d"".png"',
+        "",
+        f",4,{folder}/shots/é.png",
+        f",5,file://{folder}/shots/%C3%A9.png",
+    ]
+    path = write(folder / "list.csv", end.join(lines) + end)
+    assert items(path) == [PoolItem(id_, IMAGE) for id_ in ("1", "2", "3,3", "4", "5")]
+    assert opened(path).rows == 5
+
+
+def test_columns_may_bear_other_names_and_the_last_line_no_end(folder: Path) -> None:
+    path = write(folder / "list.csv", "id,file,key\nno,shots/a.png,yes")
+    assert items(path, columns=Columns(id="key", path="file")) == [PoolItem("yes", IMAGE)]
+
+
+def test_a_row_that_is_none_is_skipped_with_a_reason(folder: Path) -> None:
+    (folder / "secret.png").write_bytes(IMAGE)
+    (folder / "shots" / "link.png").symlink_to("../secret.png")
+    lines = [
+        "id,path",
+        "short",
+        "long,a,b",
+        ",a.png",
+        "empty,",
+        "missing,none.png",
+        "outside,../secret.png",
+        "link,link.png",
+        "s3,s3://bucket/a.png",
+        "web,https://example.org/a.png",
+        "ftp,ftp://example.org/a.png",
+        "good,a.png",
+    ]
+    path = write(folder / "shots" / "list.csv", "\n".join(lines))
+    assert reasons(path, roots=AllowedRoots.below([folder / "shots"])) == {
+        "(no id) short": "ROW_MALFORMED",
+        "(no id) long,a,b": "ROW_MALFORMED",
+        "(no id) ,a.png": "ID_MISSING",
+        "empty": "IMAGE_MISSING",
+        "missing": "FILE_MISSING",
+        "outside": "FILE_NOT_ALLOWED",
+        "link": "FILE_NOT_ALLOWED",
+        "s3": "FILE_NOT_ALLOWED",
+        "web": "FILE_NOT_ALLOWED",
+        "ftp": "FILE_NOT_ALLOWED",
+        "good": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "POOL_COLUMN_MISSING"),
+        ("key,path\n1,a.png\n", "POOL_COLUMN_MISSING"),
+        ("id,file\n1,a.png\n", "POOL_COLUMN_MISSING"),
+        ("id;path\n1;a.png\n", "POOL_COLUMN_MISSING"),
+        ("id,path,id\n1,a.png,2\n", "POOL_COLUMN_AMBIGUOUS"),
+    ],
+)
+def test_a_header_without_the_columns_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"list\.csv") as caught:
+        opened(write(tmp_path / "list.csv", text))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id,path\n1,\xff.png\n",
+        b'id,path\n1,"never closed\n',
+        b'id,path\n1,"closed" too early\n',
+        b"id,path\r1,a.png\r",
+        b"id,path\n1," + b"x" * 200_000 + b"\n",
+        b"id,path\n1," + b"x" * 2_000_000,
+        IMAGE,
+    ],
+)
+def test_what_breaks_the_format_is_unreadable(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UnreadablePoolError, match=r"list\.csv") as caught:
+        opened(write(tmp_path / "list.csv", content))
+    assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def listing(ids: list[str]) -> str:
+    return "id,path\n" + "".join(f'{id_},"a\nb/{id_}.png"\n' for id_ in ids)
+
+
+def test_slices_stay_put_when_a_row_comes_or_goes(tmp_path: Path) -> None:
+    ids = [f"img-{i:05d}" for i in range(4000)]
+    path = write(tmp_path / "list.csv", listing(ids))
+    before = opened(path)
+    assert 4 <= len(before.shards) <= 20
+    read = [[item.id for item in shard.items()] for shard in reversed(before.shards)]
+    assert [id_ for part in reversed(read) for id_ in part] == ids
+    for changed in ([*ids[:2000], "img-x", *ids[2000:]], ids[1:], [*ids, "img-y"]):
+        after = opened(write(path, listing(changed)))
+        assert len({s.identity for s in after.shards} - {s.identity for s in before.shards}) <= 2
+
+
+def test_rows_that_come_again_are_shards_of_their_own(tmp_path: Path) -> None:
+    ids = [f"img-{i:05d}" for i in range(3000)]
+    pool = opened(write(tmp_path / "list.csv", listing(ids + ids + ids)))
+    assert len({shard.identity for shard in pool.shards}) == len(pool.shards)
+    assert pool.rows == 9000
+
+
+def test_identities_change_with_the_rows_and_the_local_images_and_only_then(folder: Path) -> None:
+    path = write(folder / "list.csv", "id,path\n1,shots/a.png\n2,https://example.org/b.png\n")
+    (first,) = opened(path).shards
+    os.utime(path, ns=(1, 1))
+    assert opened(path).shards[0].identity == first.identity
+    os.utime(folder / "shots" / "a.png", ns=(1, 1))
+    (touched,) = opened(path).shards
+    write(path, "id,path\n1,shots/a.png\n2,https://example.org/c.png\n")
+    (altered,) = opened(path).shards
+    assert len({first.identity, touched.identity, altered.identity}) == 3
+
+
+def test_a_list_that_changes_while_it_is_read_is_unreadable(folder: Path) -> None:
+    path = write(folder / "list.csv", "id,path\n1,shots/a.png\n2,shots/a.png\n")
+    pool = opened(path)
+    for text in ("id,path\n1,shots/a.png\n3,shots/a.png\n", "id,path\n1,shots/a.png\n", ""):
+        write(path, text)
+        with pytest.raises(UnreadablePoolError, match="changed"):
+            list(pool.shards[0].items())
+
+
+def test_a_folder_of_lists_is_one_pool_unless_it_holds_images(folder: Path) -> None:
+    lists = folder / "lists"
+    lists.mkdir()
+    write(lists / "1.csv", "id,path\n1,../shots/a.png\n")
+    write(lists / "2.csv", "id,path\n2,../shots/a.png\n")
+    assert reasons(lists) == {"1": "", "2": ""}
+    (lists / "x.png").write_bytes(IMAGE)
+    assert reasons(lists) == {"1.csv": "FILE_NOT_AN_IMAGE", "2.csv": "FILE_NOT_AN_IMAGE", "x.png": ""}
+    assert reasons(lists, format=PoolFormat.CSV) == {"1": "", "2": ""}

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.images import encode, random_image
+from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.imaging import ImageLimits
+from topb_scorer.pools import AllowedRoots, Pool, PoolFormat, PoolItem, Unreadable, open_pool
+
+pytestmark = pytest.mark.scorer
+
+IMAGE = encode(random_image(1))
+OTHER = encode(random_image(2))
+ANYWHERE = AllowedRoots.anywhere()
+
+Members = Sequence[tuple[str, bytes]]
+
+
+def tar_of(members: Members, format_: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format_) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write(path: Path, members: Members, **options: Any) -> Path:
+    path.write_bytes(tar_of(members, **options))
+    return path
+
+
+def opened(path: Path, **options: Any) -> Pool:
+    return open_pool(str(path), roots=ANYWHERE, **options)
+
+
+def items(path: Path, **options: Any) -> list[PoolItem]:
+    return [item for shard in opened(path, **options).shards for item in shard.items()]
+
+
+def reasons(path: Path, **options: Any) -> dict[str, str]:
+    return {
+        item.id: item.image.reason if isinstance(item.image, Unreadable) else ""
+        for item in items(path, **options)
+    }
+
+
+def samples(count: int, *, first: int = 0) -> Members:
+    return [
+        member
+        for i in range(first, first + count)
+        for member in ((f"{i:05d}.jpg", IMAGE), (f"{i:05d}.cls", b"3"))
+    ]
+
+
+def test_a_key_is_the_name_up_to_the_first_dot_of_its_last_segment(tmp_path: Path) -> None:
+    names = ["a.png", "v1.2/b.left.png", "./c.jpg", "/etc/d.JPEG", "../../e.webp", "d ü/é.png", "x/y.z/f.png"]
+    path = write(tmp_path / "pool.tar", [(name, IMAGE) for name in names])
+    keys = ["a", "v1.2/b", "./c", "/etc/d", "../../e", "d ü/é", "x/y.z/f"]
+    assert items(path) == [PoolItem(key, IMAGE) for key in keys]
+    assert opened(path).rows == len(keys)
+
+
+def test_a_sample_is_the_run_of_members_with_one_key(tmp_path: Path) -> None:
+    members = [("a.cls", b"1"), ("a.png", IMAGE), ("a.json", b"{}"), ("b.png", OTHER), ("a.png", OTHER)]
+    path = write(tmp_path / "pool.tar", members)
+    assert items(path) == [PoolItem("a", IMAGE), PoolItem("b", OTHER), PoolItem("a", OTHER)]
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["a.mask.png", "a.png"], 1),
+        (["a.png", "a.mask.png"], 0),
+        (["a.jpg", "a.png"], 0),
+        (["a.left.png", "a.right.png"], 0),
+        (["a.txt", "a.JPG"], 1),
+        (["a.png.txt", "a.left.png"], 1),
+    ],
+)
+def test_of_several_images_the_plainest_and_then_the_first_counts(
+    names: list[str], chosen: int, tmp_path: Path
+) -> None:
+    images = [IMAGE, OTHER]
+    path = write(tmp_path / "pool.tar", list(zip(names, images, strict=True)))
+    assert items(path) == [PoolItem("a", images[chosen])]
+
+
+def test_a_sample_without_an_image_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    members = [("a.cls", b"1"), ("a.json", b"{}"), ("b.png", IMAGE), ("c.png", b"x" * 1001), ("d.png", b"")]
+    path = write(tmp_path / "pool.tar", members)
+    assert reasons(path, limits=ImageLimits(max_bytes=1000)) == {
+        "a": "IMAGE_MISSING",
+        "b": "",
+        "c": "IMAGE_TOO_LARGE",
+        "d": "",
+    }
+
+
+def test_what_has_no_key_is_no_part_of_a_sample(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, type_ in (("dir.png", tarfile.DIRTYPE), ("link.png", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = type_, "/etc/passwd"
+            tar.addfile(member)
+        for name in ("README", ".hidden.png", "sub/.hidden.png", "__meta__.png", "a.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(IMAGE)
+            tar.addfile(member, io.BytesIO(IMAGE))
+    (tmp_path / "pool.tar").write_bytes(buffer.getvalue())
+    assert items(tmp_path / "pool.tar") == [PoolItem("a", IMAGE)]
+
+
+def test_a_key_that_is_not_utf8_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    content = tar_of([("xy.png", IMAGE), ("b.png", IMAGE)], tarfile.GNU_FORMAT)
+    with tarfile.open(fileobj=io.BytesIO(), mode="w", format=tarfile.GNU_FORMAT) as tar:
+        member = tarfile.TarInfo("\udcffy.png")
+        member.size = len(IMAGE)
+        header = member.tobuf(tarfile.GNU_FORMAT, tar.encoding or "utf-8", "surrogateescape")
+    (tmp_path / "pool.tar").write_bytes(header + content[512:])
+    assert reasons(tmp_path / "pool.tar") == {"\\xffy": "FILE_NAME_NOT_UTF8", "b": ""}
+
+
+@pytest.mark.parametrize("format_", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_tar_is_cut_into_slices_that_lose_no_sample(format_: int, tmp_path: Path) -> None:
+    deep = "deep" if format_ == tarfile.USTAR_FORMAT else "deep" * 60
+    members = [(f"{deep}/{name}", content) for name, content in samples(2500)]
+    path = write(tmp_path / "pool.tar", members, format_=format_)
+    pool = opened(path)
+    assert [shard.rows for shard in pool.shards] == [1024, 1024, 452]
+    assert len({shard.identity for shard in pool.shards}) == 3
+    read = [[item.id for item in shard.items()] for shard in reversed(pool.shards)]
+    assert [id_ for ids in reversed(read) for id_ in ids] == [f"{deep}/{i:05d}" for i in range(2500)]
+
+
+def test_a_folder_of_tars_is_one_pool_and_a_glob_takes_some(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "1.tar", samples(2))
+    write(tmp_path / "2.tar", samples(3, first=2))
+    write(tmp_path / "more" / "3.tar", samples(1, first=5))
+    (tmp_path / "stats.json").write_text("{}")
+    assert sorted(reasons(tmp_path)) == [f"{i:05d}" for i in range(6)]
+    assert sorted(reasons(tmp_path / "[12].tar")) == [f"{i:05d}" for i in range(5)]
+    assert opened(tmp_path, format=PoolFormat.WEBDATASET).rows == 6
+
+
+def test_no_samples_are_an_empty_pool(tmp_path: Path) -> None:
+    assert items(write(tmp_path / "pool.tar", [])) == []
+    assert items(write(tmp_path / "readme.tar", [("README", b"hello")])) == []
+
+
+def test_a_tar_cut_anywhere_is_unreadable(tmp_path: Path) -> None:
+    whole = tar_of(samples(6))
+    end = len(whole.rstrip(b"\0"))
+    path = tmp_path / "pool.tar"
+    for length in [0, 1, *range(0, end + 512, 256)]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(UnreadablePoolError, match=r"pool\.tar") as caught:
+            opened(path)
+        assert caught.value.reason == "POOL_UNREADABLE"
+
+
+@pytest.mark.parametrize("at", [0, 100, 148, 1024, 1024 + 150])
+def test_a_damaged_header_is_noticed(at: int, tmp_path: Path) -> None:
+    altered = bytearray(tar_of([("a.cls", b"1"), ("b.png", IMAGE)]))
+    altered[at] ^= 0x15
+    (tmp_path / "pool.tar").write_bytes(altered)
+    with pytest.raises(UnreadablePoolError):
+        opened(tmp_path / "pool.tar")
+
+
+@pytest.mark.parametrize("content", [IMAGE, b"id,path\n" * 200, tar_of(samples(1)) + tar_of(samples(1))])
+def test_what_is_no_one_tar_is_unreadable(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "pool.tar").write_bytes(content)
+    with pytest.raises(UnreadablePoolError):
+        opened(tmp_path / "pool.tar")
+
+
+def test_a_compressed_tar_is_unreadable_and_says_so(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pool.tar", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.png"))
+    with pytest.raises(UnreadablePoolError, match="uncompressed"):
+        opened(tmp_path / "pool.tar")
+
+
+def test_a_tar_that_shrinks_while_it_is_read_is_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.tar", samples(5))
+    pool = opened(path)
+    write(path, samples(3))
+    with pytest.raises(UnreadablePoolError, match="2 samples less"):
+        list(pool.shards[0].items())
+
+
+def test_identities_change_with_the_file_and_only_then(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.tar", samples(3))
+    (first,) = opened(path).shards
+    assert opened(path).shards[0].identity == first.identity
+    assert opened(tmp_path).shards[0].identity == first.identity
+    os.utime(path, ns=(1, 1))
+    assert opened(path).shards[0].identity != first.identity

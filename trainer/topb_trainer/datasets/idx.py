@@ -1,0 +1,55 @@
+"""Fashion-MNIST in its original form: idx files, as they are or gzipped.
+
+The format (LeCun's MNIST page): two zero bytes, a type (8 is unsigned byte), the number of dimensions, the
+sizes as big-endian 32-bit numbers, then the values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topb_trainer.errors import InvalidDataError
+
+_UNSIGNED_BYTE = 8
+
+
+def idx_file(root: Path, name: str) -> Path | None:
+    """Returns the file of that name, or name.gz, in `root` or where torchvision puts it; None without."""
+    for folder in (root, root / "FashionMNIST" / "raw"):
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                return file
+    return None
+
+
+def read_idx(file: Path) -> NDArray[np.uint8]:
+    """Returns the values of an idx file of unsigned bytes, in its shape.
+
+    Raises:
+        InvalidDataError: it is no such file, or it is torn.
+    """
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(file, str(error)) from error
+    if len(content) < 4 or content[:3] != bytes([0, 0, _UNSIGNED_BYTE]):
+        raise _unreadable(file, "it does not begin as an idx file of unsigned bytes does")
+    dimensions = content[3]
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise _unreadable(file, "it ends within its header")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    values = np.frombuffer(content, np.uint8, offset=header)
+    if len(values) != int(np.prod(shape)):
+        raise _unreadable(file, f"it holds {len(values)} values, not the {shape} that it speaks of")
+    return values.reshape(shape)
+
+
+def _unreadable(file: Path, why: str) -> InvalidDataError:
+    return InvalidDataError(f"{file} cannot be read: {why}", reason="IDX_UNREADABLE", file=file)

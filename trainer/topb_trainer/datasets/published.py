@@ -1,0 +1,190 @@
+"""The published data sets by name, through torchvision's classes, which download them where they can."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torchvision.datasets as tv
+from numpy.typing import NDArray
+from topb_scorer import imaging
+from topb_scorer.imaging import ImageInput, ResizeRule
+
+from topb_trainer.config import ImageConfig
+from topb_trainer.data import LARGE_IMAGE_INPUT, LabelledSet
+from topb_trainer.datasets.dataset import Dataset, labelled_set
+from topb_trainer.datasets.idx import idx_file, read_idx
+from topb_trainer.errors import InvalidDataError
+
+CALTECH256_TEST_PER_CLASS = 10
+"""The paper's: 2,560 test images of 256 classes."""
+
+_CALTECH256_SPLIT_SEED = 0
+_CLUTTER = "257.clutter"
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def cifar10(root: Path, image: ImageConfig) -> Dataset:
+    """CIFAR-10: 50,000 training and 10,000 test images, 32 × 32."""
+    return _cifar("cifar10", tv.CIFAR10, root, image)
+
+
+def cifar100(root: Path, image: ImageConfig) -> Dataset:
+    """CIFAR-100, its 100 fine classes: 50,000 training and 10,000 test images, 32 × 32."""
+    return _cifar("cifar100", tv.CIFAR100, root, image)
+
+
+def svhn(root: Path, image: ImageConfig) -> Dataset:
+    """SVHN: 73,257 training and 26,032 test images of digits, 32 × 32; the extra set is left out."""
+    target = _target(image, 32)
+    classes = tuple(str(digit) for digit in range(10))
+
+    def part(split: str) -> LabelledSet:
+        read = _opened("svhn", root, lambda **options: tv.SVHN(root, split=split, **options))
+        pixels = np.ascontiguousarray(read.data.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
+        return labelled_set(f"svhn-{split}", _fitted(pixels, target), _labels(read.labels), classes)
+
+    return Dataset("svhn", part("train"), part("test"), target)
+
+
+def fashion_mnist(root: Path, image: ImageConfig) -> Dataset:
+    """Fashion-MNIST: 60,000 training and 10,000 test images, 28 × 28, grey as RGB; from idx files."""
+    target = _target(image, 28)
+
+    def read(stem: str) -> NDArray[np.uint8]:
+        file = idx_file(root, stem)
+        if file is None:
+            _opened("fashion_mnist", root, lambda **options: tv.FashionMNIST(root, **options))
+            file = idx_file(root, stem)
+        if file is None:
+            raise _missing("fashion_mnist", root, f"there is no {stem}")
+        return read_idx(file)
+
+    def part(split: str, stem: str) -> LabelledSet:
+        grey = read(f"{stem}-images-idx3-ubyte")  # (N, 28, 28)
+        rgb = np.repeat(grey[..., None], 3, axis=3)
+        labels = _labels(read(f"{stem}-labels-idx1-ubyte"))
+        if len(labels) != len(rgb):
+            raise InvalidDataError(
+                f"{root}: {len(rgb)} {split} images and {len(labels)} labels", reason="IDX_UNREADABLE"
+            )
+        return labelled_set(f"fashion_mnist-{split}", _fitted(rgb, target), labels, _FASHION_CLASSES)
+
+    return Dataset("fashion_mnist", part("train", "train"), part("test", "t10k"), target)
+
+
+def caltech256(root: Path, image: ImageConfig) -> Dataset:
+    """Caltech-256: ten images a class to test, drawn at random with a fixed seed, the others to train.
+
+    Its 256 object classes; the 827 images of `257.clutter` belong to none, though the paper's count of 30,607
+    holds them.
+    """
+    target = _target(image, LARGE_IMAGE_INPUT)
+    read = _opened("caltech256", root, lambda **options: tv.Caltech256(root, **options))
+    categories = [name for name in read.categories if name != _CLUTTER]
+    folders = Path(read.root) / "256_ObjectCategories"
+    draw = np.random.default_rng(_CALTECH256_SPLIT_SEED)
+    train: list[tuple[Path, int]] = []
+    test: list[tuple[Path, int]] = []
+    for label, category in enumerate(categories):
+        files = sorted((folders / category).glob("*.jpg"))
+        if len(files) <= CALTECH256_TEST_PER_CLASS:
+            raise InvalidDataError(
+                f"{folders / category} holds {len(files)} images; more than {CALTECH256_TEST_PER_CLASS} are "
+                "needed to test on ten and train on the rest",
+                reason="TOO_FEW_IMAGES",
+            )
+        held_out = set(draw.choice(len(files), CALTECH256_TEST_PER_CLASS, replace=False).tolist())
+        for index, file in enumerate(files):
+            (test if index in held_out else train).append((file, label))
+    # "001.ak47" is what the folder is called; the class is "ak47".
+    classes = tuple(category.partition(".")[2] or category for category in categories)
+
+    def part(split: str, files: list[tuple[Path, int]]) -> LabelledSet:
+        pixels = np.empty((len(files), target.height, target.width, 3), np.uint8)
+        for row, (file, _) in enumerate(files):
+            pixels[row] = imaging.load(file.read_bytes(), target)
+        labels = np.array([label for _, label in files], np.int64)
+        return labelled_set(f"caltech256-{split}", pixels, labels, classes)
+
+    return Dataset("caltech256", part("train", train), part("test", test), target)
+
+
+PUBLISHED: dict[str, Callable[[Path, ImageConfig], Dataset]] = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "svhn": svhn,
+    "caltech256": caltech256,
+    "fashion_mnist": fashion_mnist,
+}
+"""By name."""
+
+
+def _cifar(name: str, kind: Any, root: Path, image: ImageConfig) -> Dataset:
+    target = _target(image, 32)
+
+    def part(split: str) -> LabelledSet:
+        read = _opened(name, root, lambda **options: kind(root, train=split == "train", **options))
+        return labelled_set(
+            f"{name}-{split}", _fitted(read.data, target), _labels(read.targets), tuple(read.classes)
+        )
+
+    return Dataset(name, part("train"), part("test"), target)
+
+
+def _opened(name: str, root: Path, construct: Callable[..., Any]) -> Any:
+    """What torchvision reads from `root`; downloaded first if it is not there or not whole.
+
+    Raises:
+        InvalidDataError: it is not there and cannot be downloaded.
+    """
+    try:
+        return construct(download=False)
+    except RuntimeError:
+        pass  # torchvision's way to say that files are missing, or of another checksum
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return construct(download=True)
+    except (OSError, RuntimeError) as error:
+        raise _missing(name, root, str(error)) from error
+
+
+def _missing(name: str, root: Path, why: str) -> InvalidDataError:
+    return InvalidDataError(
+        f"{name} is not in {root}, or not whole, and could not be downloaded ({why}); put the files of its "
+        "original release there, as torchvision lays them out, or name another --data-root",
+        reason="DATASET_UNAVAILABLE",
+        dataset=name,
+        root=root,
+    )
+
+
+def _target(image: ImageConfig, size: int) -> ImageInput:
+    height, width = (image.height or size), (image.width or size)
+    return ImageInput(height, width, ResizeRule(image.resize))
+
+
+def _fitted(images: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
+    if images.shape[1:3] == (target.height, target.width):
+        return np.ascontiguousarray(images)
+    return np.stack([imaging.fit(image, target) for image in images])
+
+
+def _labels(labels: Any) -> NDArray[np.int64]:
+    return np.asarray(labels, np.int64)

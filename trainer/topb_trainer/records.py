@@ -1,0 +1,203 @@
+"""What an experiment leaves behind: one durable JSON file for each finished method, seed and round.
+
+experiment.json                            the settings, their digest, the data set
+records/<method>/seed-<seed>/round-<r>.json
+initial/seed-<seed>.pt                     the first round's T, shared by all methods
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from topb_scorer.durable import is_unpublished, publish_file
+
+from topb_trainer.errors import ConfigurationError, InvalidDataError
+
+SCHEMA_VERSION = 1
+
+_EXPERIMENT = "experiment.json"
+_RECORDS = "records"
+_INITIAL = "initial"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One round of one method from one seed."""
+
+    method: str
+    seed: int
+    round: int
+    """0 for the round trained on the initial labelled set."""
+    labelled: int
+    """Images that T was trained on."""
+    share: float
+    """Of the training set that was labelled."""
+    accuracy: float
+    """T's on the test set."""
+    labelled_sha256: str
+    """Digest of the labelled ids, sorted."""
+    picked: Sequence[int]
+    """Rows of the training set that were picked for the next round, in rank order; none in the last round."""
+    picked_sha256: str
+    """Digest of their ids, in rank order."""
+    model_id: str | None
+    """Of the bundle that picked them; None in the last round."""
+    settings_sha256: str
+    """Digest of the experiment's settings."""
+    seconds: Mapping[str, float]
+    """By part: task, test, labelled_features, selector, export, select."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides an experiment's results."""
+
+    values: Mapping[str, Any]
+    """Plain and nested: of the data set, the protocol and the training."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the values."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
+
+
+class RecordStore:
+    """The records in one directory."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+
+    def initial(self, seed: int) -> Path:
+        """Returns where the first round's T of a seed is kept."""
+        return self.path / _INITIAL / f"seed-{seed}.pt"
+
+    def read(self, method: str, seed: int, round_index: int) -> Record | None:
+        """Returns the record, None where that round is not finished.
+
+        Raises:
+            InvalidDataError: it is no record, or of other settings.
+        """
+        file = self._file(method, seed, round_index)
+        return _read_record(file, self.settings.sha256) if file.exists() else None
+
+    def publish(self, record: Record) -> None:
+        """Makes a record durable: whole or absent after a crash at any moment."""
+        file = self._file(record.method, record.seed, record.round)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        publish_file(file, lambda path: path.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8"))
+
+    def records(self) -> list[Record]:
+        """Returns all records, ordered by method, seed and round."""
+        files = (self.path / _RECORDS).glob("*/seed-*/round-*.json")
+        found = [_read_record(file, self.settings.sha256) for file in files if not is_unpublished(file)]
+        return sorted(found, key=lambda record: (record.method, record.seed, record.round))
+
+    def _file(self, method: str, seed: int, round_index: int) -> Path:
+        return self.path / _RECORDS / method / f"seed-{seed}" / f"round-{round_index}.json"
+
+
+@contextmanager
+def writing(path: Path, settings: Settings) -> Iterator[RecordStore]:
+    """Opens a directory of records for an experiment alone; new, or one of the same settings to carry on.
+
+    Raises:
+        ConfigurationError: another experiment runs there, or it holds one of other settings.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(
+                f"another experiment is running in {path}; name another --out", reason="EXPERIMENT_RUNNING"
+            ) from error
+        _remove_unpublished(path)
+        if (path / _EXPERIMENT).exists():
+            _require_same(path, opened(path).settings, settings)
+        else:
+            content = {
+                "schema_version": SCHEMA_VERSION,
+                "sha256": settings.sha256,
+                "settings": settings.values,
+            }
+            text = json.dumps(content, indent=1) + "\n"
+            publish_file(path / _EXPERIMENT, lambda file: file.write_text(text, encoding="utf-8"))
+        yield RecordStore(path, settings)
+
+
+def opened(path: Path) -> RecordStore:
+    """Opens a directory of records to read.
+
+    Raises:
+        InvalidDataError: it holds no experiment, or one of another layout.
+    """
+    file = path / _EXPERIMENT
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        settings = Settings(content["settings"])
+        version = content["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidDataError(
+            f"{path} holds no experiment: {file.name} cannot be read ({error})", reason="EXPERIMENT_NOT_FOUND"
+        ) from error
+    if version != SCHEMA_VERSION or content.get("sha256") != settings.sha256:
+        raise InvalidDataError(
+            f"{file} is of layout {version}, or was altered; expected layout {SCHEMA_VERSION} and settings "
+            "of the digest that stands there",
+            reason="EXPERIMENT_UNREADABLE",
+        )
+    return RecordStore(path, settings)
+
+
+def ids_sha256(ids: Sequence[str]) -> str:
+    """Returns the digest of ids in their order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _read_record(file: Path, settings_sha256: str) -> Record:
+    try:
+        record = Record(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidDataError(f"{file} is no record: {error}", reason="RECORD_UNREADABLE") from error
+    if record.settings_sha256 != settings_sha256:
+        raise InvalidDataError(
+            f"{file} is a record of other settings than its experiment's", reason="RECORD_SETTINGS"
+        )
+    return record
+
+
+def _require_same(path: Path, stands: Settings, asked: Settings) -> None:
+    before, now = _flat(stands.values), _flat(json.loads(json.dumps(asked.values)))
+    differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if differing:
+        shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in differing[:5])
+        raise ConfigurationError(
+            f"{path} holds an experiment of other settings: {shown}{'; …' if len(differing) > 5 else ''}. "
+            "Carry on with its settings, or name another --out",
+            reason="EXPERIMENT_SETTINGS",
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _remove_unpublished(path: Path) -> None:
+    """What a killed run left half written."""
+    for file in [found for found in path.rglob("*") if is_unpublished(found) and found.is_file()]:
+        file.unlink()
