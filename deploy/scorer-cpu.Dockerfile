@@ -13,14 +13,17 @@ COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/topb \
-    && pip --python /opt/topb/bin/python install "$(echo /wheels/topb-*.whl)[scorer]"
+    && pip --python /opt/topb/bin/python install "$(echo /wheels/topb-*.whl)[scorer,postgresql]"
 
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb scorer (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The home is /tmp, the one place that is writable where the root file system is not.
+# The home is /tmp, which is to be writable where the root file system is not. So is /state: a volume that Docker
+# makes there belongs to whom the directory belongs to.
 RUN groupadd --gid 10001 topb \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb \
+    && install --directory --owner=10001 --group=10001 /state
+VOLUME /state
 COPY --from=build /opt/topb /opt/topb
 COPY deploy/healthcheck.py /opt/topb/healthcheck.py
 ENV PATH=/opt/topb/bin:$PATH \
@@ -32,4 +35,4 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "/opt/topb/healthcheck.py", "localhost:50051"]
 ENTRYPOINT ["topb"]
-CMD ["serve", "--models", "/models", "--listen", "0.0.0.0:50051", "--allow-root", "/data"]
+CMD ["serve", "--models", "/models", "--listen", "0.0.0.0:50051", "--allow-root", "/data", "--state", "/state"]

@@ -16,6 +16,8 @@ from checks.tools import findings_of
 PINNED_BASE = re.compile(r"python:(\d+\.\d+\.\d+)-slim-[a-z]+")
 WITHOUT_TORCH = ("scorer-cpu", "scorer-gpu")
 """Container files whose images hold no torch."""
+CATALOG_EXTRA = "postgresql"
+"""What a server takes beside its own extra, to share a state with others."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class ContainerFile:
         named = re.findall(rf"{wheel}(?:-\*\.whl\))?\[([^\]]*)\]", runs)
         return [extra.strip() for group in named for extra in group.split(",")]
 
+    def command(self) -> list[str]:
+        """What is run where nothing else is said, after the entry point."""
+        return [word for found in self.arguments_of("CMD") for word in found.words()]
+
+    def serves(self) -> bool:
+        """Whether that is a server."""
+        return self.command()[:1] == ["serve"]
+
     def user(self) -> str | None:
         """What the image runs as, `uid:gid`."""
         users = self.arguments_of("USER")
@@ -93,6 +103,7 @@ def problems_of(root: Path) -> list[str]:
             *_base_problems(file, project),
             *_runtime_problems(file, project),
             *_extra_problems(file, project, pins),
+            *_state_problems(file),
             *_copy_problems(file, root),
         ]
         problems.extend(f"{path}: {problem}" for problem in found)
@@ -124,7 +135,7 @@ def _runtime_problems(file: ContainerFile, project: Project) -> list[str]:
     if [stop.argument for stop in file.arguments_of("STOPSIGNAL")] != ["SIGTERM"]:
         problems.append("STOPSIGNAL is not SIGTERM, on which the server drains")
     entry = [word for found in file.arguments_of("ENTRYPOINT") for word in found.words()]
-    command = [word for found in file.arguments_of("CMD") for word in found.words()]
+    command = file.command()
     if entry != [project.name] or not command or command[0] not in project.commands:
         problems.append(f"it runs {[*entry, *command]}; expected {project.name} and one of its commands")
     ports = [port for found in file.arguments_of("EXPOSE") for port in found.words()]
@@ -143,6 +154,10 @@ def _extra_problems(file: ContainerFile, project: Project, pins: dict[str, str])
     if not extras:
         return [f"no pip line installs {project.name} with an extra"]
     problems = [f"pyproject.toml has no extra {extra!r}" for extra in extras if extra not in project.extras]
+    if file.serves() and CATALOG_EXTRA not in extras:
+        problems.append(
+            f"it serves, but lacks extra {CATALOG_EXTRA!r}, which several servers on one state need"
+        )
     for extra in extras:
         requirements = project.requirements_of(extra) if extra in project.extras else []
         if file.name in WITHOUT_TORCH and any(requirement.name == "torch" for requirement in requirements):
@@ -151,6 +166,22 @@ def _extra_problems(file: ContainerFile, project: Project, pins: dict[str, str])
             problem for requirement in requirements if (problem := _pin_problem(requirement, pins))
         )
     return problems
+
+
+def _state_problems(file: ContainerFile) -> list[str]:
+    """A server's state is a volume that its user may write to, also where the root file system is read-only."""
+    if not file.serves():
+        return []
+    volumes = [volume for found in file.arguments_of("VOLUME") for volume in found.words()]
+    states = [word for option, word in pairwise(file.command()) if option == "--state"]
+    if not states or states != volumes:
+        return [f"--state is {states}, but its volumes are {volumes}; expected the same one"]
+    made = f"install --directory --owner={{}} --group={{}} {states[0]}".format(
+        *(file.user() or ":").split(":")
+    )
+    if not any(made in found.argument for found in file.arguments_of("RUN")):
+        return [f"{states[0]} is not made for USER {file.user()}; expected: {made}"]
+    return []
 
 
 def _pin_problem(requirement: Requirement, pins: dict[str, str]) -> str | None:

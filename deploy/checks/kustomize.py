@@ -1,7 +1,8 @@
 """Renders a kustomization, of the small part of kustomize that these manifests use.
 
-`resources` are files or other kustomizations; `patches` are JSON patches (RFC 6902: add, replace, remove)
-with a `target` of kind and name. Anything else is refused, so that what is checked is what a cluster gets.
+`resources` are files or other kustomizations; `components` are kustomizations of kind Component, which patch
+what is there already; `patches` are JSON patches (RFC 6902: add, replace, remove) with a `target` of kind and
+name. Anything else is refused, so that what is checked is what a cluster gets.
 """
 
 import copy
@@ -14,7 +15,8 @@ import yaml
 Document = dict[str, Any]
 
 KUSTOMIZATION = "kustomization.yaml"
-FIELDS = {"apiVersion", "kind", "resources", "patches"}
+FIELDS = {"apiVersion", "kind", "resources", "components", "patches"}
+COMPONENT = "Component"
 
 
 class RenderError(Exception):
@@ -29,9 +31,20 @@ def render(path: Path) -> list[Document]:
     """
     if not path.is_dir():
         return load(path)
+    if is_component(path):
+        raise RenderError(f"{path / KUSTOMIZATION}: a component is no resource; name it among components")
+    return _rendered(path, [])
+
+
+def _rendered(path: Path, beneath: list[Document]) -> list[Document]:
+    """The documents of a directory's kustomization: those beneath it, its own, its components', patched."""
     kustomization = _kustomization(path)
-    documents = [document for name in kustomization["resources"] for document in render(path / name)]
-    for patch in kustomization.get("patches", []):
+    documents = [*beneath, *(found for name in kustomization["resources"] for found in render(path / name))]
+    for name in kustomization["components"]:
+        if not is_component(path / name):
+            raise RenderError(f"{path / KUSTOMIZATION}: {name} is no component")
+        documents = _rendered(path / name, documents)
+    for patch in kustomization["patches"]:
         targets = [document for document in documents if _is_target(document, patch["target"])]
         if len(targets) != 1:
             raise RenderError(
@@ -48,8 +61,25 @@ def files_of(path: Path) -> Iterator[Path]:
         yield path.resolve()
         return
     yield (path / KUSTOMIZATION).resolve()
-    for name in _kustomization(path)["resources"]:
+    kustomization = _kustomization(path)
+    for name in (*kustomization["resources"], *kustomization["components"]):
         yield from files_of(path / name)
+
+
+def whole_kustomizations(directory: Path) -> list[Path]:
+    """The directories below with a kustomization that can be rendered by itself, as a component cannot.
+
+    Raises:
+        RenderError: one of them is no YAML.
+    """
+    found = sorted(path.parent for path in directory.rglob(KUSTOMIZATION))
+    return [path for path in found if not is_component(path)]
+
+
+def is_component(directory: Path) -> bool:
+    """Whether the directory's kustomization is of that kind."""
+    (document,) = load(directory / KUSTOMIZATION)
+    return bool(document.get("kind") == COMPONENT)
 
 
 def load(path: Path) -> list[Document]:
@@ -112,9 +142,9 @@ def _kustomization(directory: Path) -> Document:
     (document,) = load(path)
     if unknown := set(document) - FIELDS:
         raise RenderError(f"{path}: these checks cannot render {', '.join(sorted(unknown))}")
-    if not document.get("resources"):
+    if not document.get("resources") and document["kind"] != COMPONENT:
         raise RenderError(f"{path}: it names no resources")
-    return document
+    return {"resources": [], "components": [], "patches": [], **document}
 
 
 def _is_target(document: Document, target: Document) -> bool:

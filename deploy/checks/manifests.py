@@ -8,7 +8,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 
 from checks import workloads
 from checks.containers import read_all
-from checks.kustomize import KUSTOMIZATION, RenderError, files_of, render
+from checks.kustomize import KUSTOMIZATION, RenderError, files_of, render, whole_kustomizations
 from checks.project import Project
 from checks.tools import findings_of
 
@@ -29,13 +29,13 @@ rules:
 def problems_of(root: Path) -> list[str]:
     """All that is wrong with the manifests of the repository at `root`."""
     directory = root / "deploy" / "kubernetes"
-    kustomizations = sorted(path.parent for path in directory.rglob(KUSTOMIZATION))
-    if not kustomizations:
+    if not any(directory.rglob(KUSTOMIZATION)):
         return [f"{directory.relative_to(root)}: no {KUSTOMIZATION} found"]
     problems = findings_of(
         "yamllint", ["-s", "-d", YAMLLINT, "-f", "parsable", str(directory)], directory=root
     )
     try:
+        kustomizations = whole_kustomizations(directory)
         used = {path for kustomization in kustomizations for path in files_of(kustomization)}
         rendered = {
             str(kustomization.relative_to(root)): render(kustomization) for kustomization in kustomizations
@@ -55,7 +55,7 @@ def problems_of(root: Path) -> list[str]:
     if not invalid:
         # The cross-checks rely on the shape that the schemas promise.
         claims = {
-            document["metadata"]["name"]
+            document["metadata"]["name"]: document["spec"]["accessModes"]
             for documents in rendered.values()
             for document in documents
             if document["kind"] == "PersistentVolumeClaim"

@@ -14,6 +14,10 @@ HEALTH_SERVICES = {"", "topb.v1.ModelService", "topb.v1.SelectionService"}
 CANCEL_SECONDS = 5
 """How long after --grace-seconds the server waits for the calls that it then ends."""
 GPU = "nvidia.com/gpu"
+CATALOG_VARIABLE = "TOPB_CATALOG_URL"
+"""Names the catalog that servers of one state share; without it, it is SQLite in the state directory."""
+CATALOG_EGRESS = {("UDP", 53), ("TCP", 53), ("TCP", 5432)}
+"""What a server with such a catalog must reach: DNS and PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Setting:
     project: Project
     container_files: dict[str, ContainerFile]
     """By name, such as `scorer-cpu`."""
-    claims: set[str]
-    """Names of the persistent volume claims of all kustomizations."""
+    claims: dict[str, list[str]]
+    """Access modes of the persistent volume claims of all kustomizations, by name."""
 
 
 def problems_of(documents: list[Document], setting: Setting) -> list[str]:
@@ -57,6 +61,7 @@ def _pod_problems(document: Document, documents: list[Document], setting: Settin
         if _command(container) == "serve":
             problems += [*_port_problems(container), *_drain_problems(container, pod)]
             problems += [*_directory_problems(container), *_thread_problems(container)]
+            problems += _state_problems(container, document, setting)
     return problems
 
 
@@ -174,19 +179,69 @@ def _drain_problems(container: Document, pod: Document) -> list[str]:
 
 def _directory_problems(container: Document) -> list[str]:
     """What the server is told to read must be mounted, and only to read."""
-    mounts = {mount["mountPath"]: mount for mount in container.get("volumeMounts", [])}
     problems = []
     for option in ("--models", "--allow-root"):
         directories = _options(container, option)
         if not directories:
             problems.append(f"{option} is not given")
         for directory in directories:
-            holding = [path for path in mounts if PurePosixPath(directory).is_relative_to(path)]
-            if not holding:
+            mount = _mount_of(directory, container)
+            if mount is None:
                 problems.append(f"{option} {directory} is on no volume")
-            elif not mounts[max(holding, key=len)].get("readOnly"):
+            elif not mount.get("readOnly"):
                 problems.append(f"{option} {directory} is mounted to be written")
     return problems
+
+
+def _state_problems(container: Document, workload: Document, setting: Setting) -> list[str]:
+    """State and catalog are both one pod's own, or both shared by all pods."""
+    directory = _option(container, "--state")
+    if directory is None:
+        return ["--state is not given, so what is scored would go with the container"]
+    mount = _mount_of(directory, container)
+    if mount is None or mount.get("readOnly"):
+        return [f"--state {directory} is on no volume that can be written to"]
+    pod = workload["spec"]["template"]["spec"]
+    # That it is declared is checked by itself.
+    volume = next((found for found in pod.get("volumes", []) if found["name"] == mount["name"]), {})
+    claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+    catalog = _catalog(container)
+    problems = []
+    if _option(container, "--catalog-url") is not None:
+        problems.append(f"--catalog-url shows its password in the command line; set {CATALOG_VARIABLE}")
+    if catalog is not None and "secretKeyRef" not in catalog.get("valueFrom", {}):
+        problems.append(f"{CATALOG_VARIABLE} holds a password, and is not taken from a Secret")
+    elif catalog is not None and catalog["valueFrom"]["secretKeyRef"].get("optional"):
+        problems.append(f"the Secret of {CATALOG_VARIABLE} is optional: without it, pods would share SQLite")
+    if claim is not None and catalog is None:
+        problems.append(
+            f"pods share claim {claim}, but SQLite in it is for one server: set {CATALOG_VARIABLE}"
+        )
+    if claim is not None and "ReadWriteMany" not in setting.claims.get(claim, ["ReadWriteMany"]):
+        problems.append(f"pods share claim {claim}, which is not ReadWriteMany")
+    if claim is None and catalog is not None:
+        problems.append(
+            f"{CATALOG_VARIABLE} is for pods that share a state, but volume {mount['name']} is a pod's own"
+        )
+    # Where nothing is said, an autoscaler says.
+    if claim is None and (replicas := workload["spec"].get("replicas", "autoscaled")) != 1:
+        problems.append(
+            f"replicas: {replicas}, each with a state of its own, do not know each other's selections"
+        )
+    return problems
+
+
+def _catalog(container: Document) -> Document | None:
+    """The variable that names the catalog."""
+    found: list[Document] = container.get("env", [])
+    return next((variable for variable in found if variable["name"] == CATALOG_VARIABLE), None)
+
+
+def _mount_of(directory: str, container: Document) -> Document | None:
+    """What is mounted where the directory lies."""
+    mounts: dict[str, Document] = {mount["mountPath"]: mount for mount in container.get("volumeMounts", [])}
+    holding = [path for path in mounts if PurePosixPath(directory).is_relative_to(path)]
+    return mounts[max(holding, key=len)] if holding else None
 
 
 def _thread_problems(container: Document) -> list[str]:
@@ -207,10 +262,22 @@ def _volume_problems(pod: Document, setting: Setting) -> list[str]:
     problems = [
         f"volume {name} is declared or mounted, but not both" for name in sorted(mounted ^ set(volumes))
     ]
+    security = pod.get("securityContext", {})
     for volume in volumes.values():
-        claim = volume.get("persistentVolumeClaim", {}).get("claimName")
-        if claim is not None and claim not in setting.claims:
-            problems.append(f"volume {volume['name']} claims {claim}, which no kustomization has")
+        claim = volume.get("persistentVolumeClaim")
+        if claim is not None and claim["claimName"] not in setting.claims:
+            problems.append(
+                f"volume {volume['name']} claims {claim['claimName']}, which no kustomization has"
+            )
+        if (
+            claim is not None
+            and not claim.get("readOnly")
+            and security.get("fsGroup") != security["runAsGroup"]
+        ):
+            problems.append(
+                f"volume {volume['name']} is to be written to, but fsGroup is {security.get('fsGroup')}; "
+                f"expected runAsGroup, {security['runAsGroup']}"
+            )
     return problems
 
 
@@ -230,6 +297,8 @@ def _selector_problems(document: Document, documents: list[Document]) -> list[st
     elif document["kind"] == "NetworkPolicy":
         selector = spec["podSelector"]
         ports = [port["port"] for rule in spec["ingress"] for port in rule["ports"]]
+        if problems := _egress_problems(spec, documents):
+            return problems
     elif document["kind"] == "PodDisruptionBudget":
         selector, ports = spec["selector"], []
     else:
@@ -245,6 +314,31 @@ def _selector_problems(document: Document, documents: list[Document]) -> list[st
     known = {value for port in _ports(selected[0]) for value in (port["containerPort"], port.get("name"))}
     return [
         f"it names port {port}, which the pods it selects do not have" for port in ports if port not in known
+    ]
+
+
+def _egress_problems(spec: Document, documents: list[Document]) -> list[str]:
+    """A server reaches its catalog, if that is elsewhere, and nothing else."""
+    wanted = {
+        egress
+        for workload in documents
+        if workload["kind"] == "Deployment"
+        and _matches(spec["podSelector"], workload["spec"]["template"]["metadata"]["labels"])
+        for container in workload["spec"]["template"]["spec"]["containers"]
+        if _catalog(container) is not None
+        for egress in CATALOG_EGRESS
+    }
+    rules = spec.get("egress", [])
+    if "Egress" not in spec.get("policyTypes", []) or not all(rule.get("ports") for rule in rules):
+        return ["it lets pods reach every port"]
+    granted = {(port.get("protocol", "TCP"), port["port"]) for rule in rules for port in rule["ports"]}
+    return [
+        f"it {verb} {protocol} {port}, which the pods that it selects {need}"
+        for verb, need, ports in (
+            ("does not let out", "need", wanted - granted),
+            ("lets out", "do not need", granted - wanted),
+        )
+        for protocol, port in sorted(ports)
     ]
 
 

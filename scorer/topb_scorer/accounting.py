@@ -46,20 +46,23 @@ class Ledger:
 
     def take(self, part: ScoredRows) -> NDArray[np.intp]:
         """Counts the rows of a part; returns those that can be ranked, duplicates among them."""
-        kept = [row for row, id_ in enumerate(part.ids) if id_ not in self._exclude]
+        kept = np.ones(len(part.ids), bool)
+        if self._exclude:
+            kept[:] = [id_ not in self._exclude for id_ in part.ids]
         skipped = [
-            SkippedRow(part.ids[row], part.skips[row].reason, part.skips[row].detail)
-            for row in kept
-            if row in part.skips
+            SkippedRow(part.ids[row], skip.reason, skip.detail)
+            for row, skip in part.skips.items()
+            if kept[row]
         ]
-        rankable = [row for row in kept if row not in part.skips] if part.skips else kept
         self._read += len(part.ids)
-        self._excluded += len(part.ids) - len(kept)
+        self._excluded += len(part.ids) - int(kept.sum())
+        kept[list(part.skips)] = False
+        rankable = np.flatnonzero(kept)
         self._rankable += len(rankable)
         self._skipped.update(row.reason for row in skipped)
         self._examples = heapq.nsmallest(SKIPPED_EXAMPLES, self._examples + skipped, key=_by_id)
-        self._distinct.add([part.ids[row] for row in rankable])
-        return np.array(rankable, np.intp)
+        self._distinct.add(part.ids_of(rankable))
+        return rankable
 
     def accounts(self) -> Accounts:
         """The accounts of all that was taken."""

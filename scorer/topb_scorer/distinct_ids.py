@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 # 128 bits: among 10^9 ids the odds of two sharing a digest are below 10^-20.
 _DIGEST_BYTES = 16
@@ -27,6 +29,8 @@ class DistinctIds:
         """
         partitions = min(max(1, expected // _DIGESTS_A_PARTITION), 512)
         self._files: list[BinaryIO] = [(scratch / f"{i}.digests").open("w+b") for i in range(partitions)]
+        # Drawn anew each time, so that nobody can prepare ids that share a digest.
+        self._seeds = [np.uint64(secrets.randbits(64)) for _ in range(2)]
 
     def __enter__(self) -> DistinctIds:
         return self
@@ -37,12 +41,12 @@ class DistinctIds:
         for file in self._files:
             file.close()
 
-    def add(self, ids: Iterable[str]) -> None:
+    def add(self, ids: Sequence[str]) -> None:
         """Takes ids, in any order, any number of times."""
-        files = self._files
-        for id_ in ids:
-            digest = hashlib.blake2b(id_.encode(), digest_size=_DIGEST_BYTES).digest()
-            files[int.from_bytes(digest[:4], "big") % len(files)].write(digest)
+        digests = self._digests(ids)
+        partition = digests[:, 0] % np.uint64(len(self._files))
+        for i, file in enumerate(self._files):
+            file.write(digests[partition == i].tobytes())
 
     def count(self) -> int:
         """How many ids were taken, each counted once."""
@@ -50,8 +54,38 @@ class DistinctIds:
         for file in self._files:
             file.flush()
             file.seek(0)
-            digests = np.frombuffer(file.read(), np.dtype(f"V{_DIGEST_BYTES}"))
-            halves = digests.view(np.uint64).reshape(-1, 2)
+            halves = np.frombuffer(file.read(), np.uint64).reshape(-1, _DIGEST_BYTES // 8)
             halves = halves[np.lexsort((halves[:, 1], halves[:, 0]))]
             distinct += len(halves) and 1 + int((halves[1:] != halves[:-1]).any(axis=1).sum())
         return distinct
+
+    def _digests(self, ids: Sequence[str]) -> NDArray[np.uint64]:
+        """uint64 (n, 2): two chains over the words of each id's UTF-8, all ids of one length at a time."""
+        array = pa.array(ids, pa.large_string())
+        _, offsets_buffer, bytes_buffer = array.buffers()
+        digests = np.empty((len(ids), 2), np.uint64)
+        if not len(ids):
+            return digests
+        starts = np.frombuffer(offsets_buffer, np.int64, len(ids) + 1)
+        utf8 = np.frombuffer(bytes_buffer or b"", np.uint8)
+        lengths = np.diff(starts)
+        for length in np.unique(lengths).tolist():
+            rows = np.flatnonzero(lengths == length)
+            padded = np.zeros((len(rows), -(-length // 8) * 8), np.uint8)
+            padded[:, :length] = utf8[starts[rows, None] + np.arange(length)]
+            words = padded.view(np.uint64)
+            for column, seed in enumerate(self._seeds):
+                # A length mixed in at the start, so that no padding passes for a letter.
+                digest = _mixed(np.full(len(rows), seed ^ np.uint64(length)))
+                for i in range(words.shape[1]):
+                    digest = _mixed(digest ^ words[:, i])
+                digests[rows, column] = digest
+        return digests
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser, a bijection (Steele, Lea, Flood 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return mixed

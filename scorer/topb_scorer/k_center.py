@@ -72,9 +72,9 @@ def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: in
     are only picked, lowest index first, when all that is left is at distance 0. Where nothing is labelled the
     first pick is a row drawn with `seed`; otherwise `seed` has no effect.
 
-    Memory: 40 bytes a row of the pool and some blocks of rows, besides the features, which are read and never
-    copied; they may be memory-mapped. Only where more than a few thousand points that are no small integers
-    tie for the farthest are those held together.
+    Memory: some 60 bytes a row of the pool and some blocks of rows, besides the features, which are read and
+    never copied; they may be memory-mapped. Only where more than a few thousand points that are no small
+    integers tie for the farthest are those held together.
 
     Args:
         pool: float32 (N, D), finite.

@@ -60,6 +60,8 @@ def prob_cover(
     Of rows that cover equally many the lowest index is picked. Labelled rows cover what is within their
     radius from the start.
 
+    All N² distances are computed, block by block: twice the pool takes four times as long.
+
     Args:
         features: float32 (N, D), finite.
         labelled: float32 (L, D), finite; L may be 0.

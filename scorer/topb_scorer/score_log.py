@@ -67,6 +67,10 @@ class ScoredRows:
     probabilities: NDArray[np.float32] | None = None
     """(n, C), where the log holds features."""
 
+    def ids_of(self, rows: NDArray[np.intp]) -> list[str]:
+        """The ids of rows, which are in their order and each at most once."""
+        return self.ids if len(rows) == len(self.ids) else [self.ids[row] for row in rows.tolist()]
+
 
 def scored_rows(
     ids: list[str], outputs: Mapping[str, NDArray[np.float32]], skips: Mapping[int, Skip]
@@ -229,6 +233,14 @@ class ScoreLog:
         if make and not shelf.is_dir():
             shelf.mkdir(exist_ok=True)
         return shelf
+
+
+def is_as_committed(path: Path) -> bool:
+    """Whether a shard's file is there and holds what was committed under its name."""
+    try:
+        return _digest(path.read_bytes()) == path.stem.rpartition("-")[2]
+    except FileNotFoundError:
+        return False
 
 
 def _digest(content: bytes) -> str:

@@ -178,7 +178,7 @@ def select_from_log(
         for part in log:
             ranked = ledger.take(part)
             top.offer(
-                [part.ids[row] for row in ranked.tolist()],
+                part.ids_of(ranked),
                 acquisition(part, seed=spec.seed)[ranked],
                 part.predicted_class[ranked],
                 part.confidence[ranked],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from topb_scorer.cores import usable_cores
-from topb_scorer.errors import DeviceError, InvalidRequestError
+from topb_scorer.errors import DeviceError, InvalidRequestError, SelectionCancelledError
 
 OUTPUTS = ("score", "probabilities", "features")
 
@@ -111,14 +112,26 @@ class Session:
         """Fills the batch's outputs from its images. Lets other Python threads run meanwhile."""
         self._session.run_with_iobinding(batch.binding)
 
-    def score(self, images: NDArray[np.uint8], outputs: Sequence[str] = OUTPUTS) -> dict[str, Float32Array]:
-        """Outputs by name, (n, …), of uint8 images (n, height, width, 3), n being any number."""
+    def score(
+        self,
+        images: NDArray[np.uint8],
+        outputs: Sequence[str] = OUTPUTS,
+        *,
+        cancelled: threading.Event | None = None,
+    ) -> dict[str, Float32Array]:
+        """Outputs by name, (n, …), of uint8 images (n, height, width, 3), n being any number.
+
+        Raises:
+            SelectionCancelledError: `cancelled`, looked at before each batch, was set.
+        """
         batch = self.new_batch(outputs)
         scored = {
             name: np.zeros((len(images), *buffer.shape[1:]), np.float32)
             for name, buffer in batch.outputs.items()
         }
         for start in range(0, len(images), self.batch_size):
+            if cancelled is not None and cancelled.is_set():
+                raise SelectionCancelledError
             part = images[start : start + self.batch_size]
             batch.images[: len(part)] = part
             self.run(batch)

@@ -31,7 +31,7 @@ class State:
             UnavailableError: the database cannot be reached or written to.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        catalog = SelectionCatalog(catalog_url or f"sqlite:///{directory.resolve() / 'selections.sqlite'}")
+        catalog = SelectionCatalog(catalog_url_of(directory, catalog_url))
         return cls(directory, catalog, ResultStore(directory / "results"))
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
@@ -42,3 +42,13 @@ class State:
     def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
         """The log of a pool that a caller sends, of that selection alone."""
         return ScoreLog(self.directory / "streams" / selection, with_features=with_features)
+
+
+def catalog_url_of(directory: Path, catalog_url: str = "") -> str:
+    """The URL of a state's catalog: the one that is given, or of SQLite in the directory."""
+    return catalog_url or f"sqlite:///{sqlite_catalog(directory).resolve()}"
+
+
+def sqlite_catalog(directory: Path) -> Path:
+    """Where a state keeps its catalog if no other is given."""
+    return directory / "selections.sqlite"

@@ -125,8 +125,7 @@ def open_files(pid: int, below: Path) -> list[str]:
             paths.append(str(descriptor.readlink()))
         except OSError:  # closed meanwhile
             continue
-    kept = (str(below), "/tmp/topb-")
-    return [path for path in paths if path.startswith(kept) and "sqlite" not in path and "/std" not in path]
+    return [path for path in paths if path.startswith(str(below)) and "sqlite" not in path]
 
 
 def resident_bytes(pid: int) -> int:

@@ -57,13 +57,14 @@ class PostgresCluster:
     def _run(self, program: str, *arguments: str) -> None:
         # Not through pipes: the server that pg_ctl leaves running would hold them open.
         with (self.folder / f"{program}.out").open("w+") as output:
+            # With `user=` Python would fork, of which gRPC's threads in this process do not think much.
+            as_user = [] if self.user is None else ["runuser", "-u", self.user, "--"]
             ended = subprocess.run(
-                [self.binaries / program, *arguments],
+                [*as_user, str(self.binaries / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
-                user=self.user,
                 timeout=_COMMAND_SECONDS,
                 check=False,
             )

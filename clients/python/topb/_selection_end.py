@@ -33,7 +33,7 @@ def has_succeeded(message: selection_pb2.Selection) -> bool:
         case SelectionState.FAILED:
             raise SelectionFailedError(
                 f"selection {message.id} failed: {message.error_message}",
-                reason=message.error_reason or "SELECTION_FAILED",
+                reason=message.error_reason,
                 metadata={"selection": message.id},
             )
         case SelectionState.CANCELLED:

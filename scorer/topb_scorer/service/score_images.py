@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from topb.v1 import selection_pb2 as pb
@@ -13,13 +15,18 @@ from topb_scorer.service.settings import ServerSettings
 
 
 def score_images(
-    request: pb.ScoreImagesRequest, models: ModelCatalog, engines: EngineCache, settings: ServerSettings
+    request: pb.ScoreImagesRequest,
+    models: ModelCatalog,
+    engines: EngineCache,
+    settings: ServerSettings,
+    cancelled: threading.Event,
 ) -> pb.ScoreImagesResponse:
     """What the model makes of each image, by the code that scores pools.
 
     Raises:
         LimitExceededError: there are more images than one call may hold.
         NotFoundError: there is no such model.
+        SelectionCancelledError: `cancelled` was set before all were scored.
     """
     limit = settings.max_images_per_score_call
     if len(request.images) > limit:
@@ -36,7 +43,7 @@ def score_images(
             images[row] = imaging.load(encoded, target, limits)
         except imaging.SkippedImageError as error:
             skips[row] = Skip(error.reason, error.detail)
-    outputs = engine.session.score(images)
+    outputs = engine.session.score(images, cancelled=cancelled)
     rows = scored_rows([str(row) for row in range(len(images))], outputs, skips)
     response = pb.ScoreImagesResponse(model=engine.bundle.model_id)
     for row in range(len(images)):

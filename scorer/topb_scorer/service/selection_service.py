@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from importlib import metadata
@@ -138,10 +139,16 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, request: pb.ScoreImagesRequest, context: Context
     ) -> pb.ScoreImagesResponse:
         """Scores a few images."""
+        gone = threading.Event()
         try:
-            return await asyncio.to_thread(score_images, request, self._models, self._engines, self._settings)
+            return await asyncio.to_thread(
+                score_images, request, self._models, self._engines, self._settings, gone
+            )
         except Exception as error:
             await abort(context, error)
+        finally:
+            # The thread outlives a call that is cancelled: it stops before its next batch.
+            gone.set()
 
     async def GetServerInfo(  # noqa: N802 - the contract's name
         self,

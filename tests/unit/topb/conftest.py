@@ -279,6 +279,11 @@ class InLoop:
     def __exit__(self, *_: object) -> None:
         self.close()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        # grpc.aio's own tasks of a call end a little after it.
+        for _ in range(100):
+            if not asyncio.all_tasks(self._loop):
+                break
+            self._loop.run_until_complete(asyncio.sleep(0.01))
         assert asyncio.all_tasks(self._loop) == set()
         self._loop.close()
 

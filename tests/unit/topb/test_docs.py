@@ -25,6 +25,7 @@ def test_every_example_of_the_guide_runs(
             script.abort(
                 context, grpc.StatusCode.NOT_FOUND, "no such model", script.error_details("MODEL_NOT_FOUND")
             )
+        yield selection_pb2.SelectBatchResponse(started=selection_pb2.SelectionStarted(selection="s-1"))
         yield selection_pb2.SelectBatchResponse(progress=selection_pb2.SelectionProgress(read=5))
         yield from script.whole_answer(selection_pb2.SelectBatchResponse)
 
@@ -33,6 +34,17 @@ def test_every_example_of_the_guide_runs(
         skipped = selection_pb2.ImageScores.Skipped(reason="IMAGE_CORRUPT")
         return selection_pb2.ScoreImagesResponse(results=[{"scored": scored}, {"skipped": skipped}])
 
+    selection = selection_pb2.Selection(
+        id="s-1", request_id="round-8", state="SELECTION_STATE_SUCCEEDED", summary=script.summary(3)
+    )
+    server.get_selection = lambda _request, _context: selection_pb2.GetSelectionResponse(selection=selection)
+    server.cancel_selection = lambda _request, _context: selection_pb2.CancelSelectionResponse(
+        selection=selection
+    )
+    server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse(
+        selections=[selection]
+    )
+    server.list_picks = lambda _request, _context: selection_pb2.ListPicksResponse(picks=script.picks(3))
     server.select_batch = serve
     server.select_batch_from_stream = script.StreamServer()
     server.score_images = score

@@ -139,6 +139,29 @@ def test_every_option_reaches_the_server(server, answer, capsys, tmp_path):
     assert 25 < server.timeouts[0] < 31
 
 
+def test_a_request_id_reaches_the_server(server, answer, capsys):
+    requests = answer()
+    assert topb_select(server, "--request-id", "round-3", "--quiet") == 0
+    assert requests[0].request_id == "round-3"
+    assert not requests[0].detached
+
+
+def test_a_detached_selection_is_left_to_the_server_with_its_id(server, capsys):
+    requests = []
+
+    def serve(request, context):
+        requests.append(request)
+        yield Response(started=selection_pb2.SelectionStarted(selection="s-1"))
+
+    server.select_batch = serve
+    assert topb_select(server, "--detach", "--seed", "4") == 0
+    assert capsys.readouterr().out == "s-1\n"
+    assert topb_select(server, "--detach", "--json", "--request-id", "round-3") == 0
+    assert json.loads(capsys.readouterr().out) == {"selection": "s-1", "request_id": "round-3"}
+    assert [request.detached for request in requests] == [True, True]
+    assert requests[0].spec.seed == 4
+
+
 def test_csv_holds_every_pick(server, answer, tmp_path):
     answer(50)
     out = tmp_path / "picks.csv"
@@ -177,6 +200,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--out", "picks.txt"], "must end in .csv or .parquet"),
         (["--out", "/no/such/folder/picks.csv"], "there is no folder /no/such/folder"),
         (["--device", "cuda:0"], "--device goes with --bundle"),
+        (["--detach", "--out", "picks.csv"], "--out goes with a selection that is waited for"),
         (["--batch-size", "8"], "--batch-size goes with --bundle"),
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
@@ -189,7 +213,10 @@ def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, c
     assert requests == []
 
 
-@pytest.mark.parametrize("option", [["--model", "m"], ["--timeout", "5"], ["--tls"], ["--tls-ca", "x"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--model", "m"], ["--timeout", "5"], ["--request-id", "r"], ["--detach"], ["--tls"], ["--tls-ca", "x"]],
+)
 def test_options_of_a_server_are_refused_with_a_bundle(option, capsys):
     assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b", *option]) == 2
     assert f"{option[0]} goes with --server" in capsys.readouterr().err

@@ -56,6 +56,13 @@ def test_only_a_bounded_number_of_files_is_opened(tmp_path: Path) -> None:
 
 def test_ids_are_spilled_and_not_held(tmp_path: Path) -> None:
     with DistinctIds(tmp_path, 1000) as distinct:
-        distinct.add(str(i) for i in range(5_000))
+        distinct.add([str(i) for i in range(5_000)])
         distinct.count()
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 16 * 5_000
+
+
+def test_ids_that_differ_in_one_letter_padding_or_length_are_told_apart(scratch: Path) -> None:
+    ids = [f"{'x' * length}{letter}" for length in range(40) for letter in ("", "\0", "a", "\0\0", "é")]
+    assert count(scratch, ids, expected=1 << 19) == len(set(ids))
+    numbered = [f"https://example.com/images/{i:09d}.jpg" for i in range(200_000)]
+    assert count(scratch, numbered, expected=1 << 19) == len(numbered)

@@ -1,0 +1,222 @@
+"""Ten times the pool, the same memory; and what a scored pool costs the second time.
+
+    python tests/benchmarks/pool_memory.py --out docs/results/pool_memory.json
+
+Scores 100,000 and 1,000,000 images through a small model, each in a fresh process, and compares their peak
+resident memory; the same check must catch a deliberate leak. On the scored pool it selects again by another
+strategy, and again once the pool has grown by 1 %. The images are scikit-learn's digits, 8×8 PNGs, each
+repeated under new ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.machine import machine
+from support.bundles import convolutional_graph, write_bundle
+
+ROW_GROUP = 10_000
+FILE_ROWS = 100_000
+BATCH = 256
+BUDGET = 1000
+SIDE = 8
+MOST = 1.05
+
+
+def main() -> None:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--against", type=int, default=100_000, help="images of the smaller pool")
+    parser.add_argument("--leaking", type=int, default=300_000, help="images of the pool scored with a leak")
+    parser.add_argument("--out", type=Path, help="where to write the JSON; default: standard output")
+    parser.add_argument(
+        "--child", nargs=4, metavar=("POOL", "BUNDLE", "LOG", "STRATEGY"), help=argparse.SUPPRESS
+    )
+    parser.add_argument("--leak", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(*map(str, arguments.child), leak=arguments.leak)))
+        return
+    report = json.dumps(benchmark(arguments.images, arguments.against, arguments.leaking), indent=1)
+    if arguments.out:
+        arguments.out.write_text(report + "\n", encoding="utf-8")
+    else:
+        print(report)
+
+
+def benchmark(images: int, against: int, leaking: int) -> dict[str, object]:
+    """What was measured, and how it compares with what it should be."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        graph = convolutional_graph(height=SIDE, width=SIDE, classes=10, features=16)
+        bundle = write_bundle(folder / "models", graph)
+        pngs = digits()
+
+        def run(pool: Path, log: str, strategy: str = "margin", *, leak: bool = False) -> dict[str, Any]:
+            command = [
+                sys.executable,
+                __file__,
+                "--child",
+                str(pool),
+                str(bundle),
+                str(folder / log),
+                strategy,
+            ]
+            ended = subprocess.run(
+                [*command, *(["--leak"] if leak else [])], stdout=subprocess.PIPE, text=True, check=True
+            )
+            measured: dict[str, Any] = json.loads(ended.stdout)
+            print(f"{log} {strategy}: {measured}", file=sys.stderr, flush=True)
+            return measured
+
+        small = run(write_pool(folder / "small", pngs, against), "small")
+        leaky = run(write_pool(folder / "leaking", pngs, leaking), "leaking", leak=True)
+        pool = write_pool(folder / "pool", pngs, images)
+        large = run(pool, "large")
+        again = run(pool, "large", "entropy")
+        write_file(pool / "more.parquet", pngs, images, images // 100)
+        grown = run(pool, "large")
+    return {
+        "machine": machine(),
+        "images": images,
+        "against": against,
+        "pool": {"image": f"PNG {SIDE}×{SIDE}", "row_group": ROW_GROUP, "rows_a_file": FILE_ROWS},
+        "model": f"one convolution, {SIDE}×{SIDE}, 16 features, 10 classes",
+        "batch_size": BATCH,
+        "budget": BUDGET,
+        "small": small,
+        "large": large,
+        "leaking": {"images": leaking, **leaky},
+        "selected_again_by_entropy": again,
+        "grown_by_1_percent": grown,
+        "ratios": {
+            "peak_memory": compared(large["peak_mib"], small["peak_mib"], at_most=MOST),
+            "peak_memory_with_a_leak": {
+                **compared(leaky["peak_mib"], small["peak_mib"], at_most=MOST),
+                "caught": leaky["peak_mib"] / small["peak_mib"] > MOST,
+            },
+            "scoring_to_selecting_again": compared(large["seconds"], again["seconds"], at_least=100),
+            "grown_to_whole": compared(grown["seconds"], large["seconds"]),
+            "newly_scored_to_whole": compared(grown["scored_rows"], large["scored_rows"]),
+        },
+    }
+
+
+def compared(
+    value: float, other: float, *, at_most: float | None = None, at_least: float | None = None
+) -> dict[str, object]:
+    """The ratio of two measurements, and whether it is as it should be."""
+    ratio = value / other
+    compared: dict[str, object] = {"ratio": round(ratio, 4)}
+    if at_most is not None:
+        compared |= {"at_most": at_most, "holds": ratio <= at_most}
+    if at_least is not None:
+        compared |= {"at_least": at_least, "holds": ratio >= at_least}
+    return compared
+
+
+def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> dict[str, object]:
+    """Selects in this process: seconds, rows newly scored, and the peak of resident memory."""
+    from topb_scorer.bundle import open_bundle
+    from topb_scorer.engines.local import EngineSettings, LocalEngine
+    from topb_scorer.pools import AllowedRoots, open_pool
+    from topb_scorer.score_log import ScoreLog
+    from topb_scorer.selection_spec import SelectionSpec
+    from topb_scorer.selections import select_into_log
+
+    kept: list[object] = []
+    scored_rows = 0
+    if leak:
+        from topb_scorer import pipeline
+
+        scored_part = pipeline.scored_rows
+
+        def leaking(*arguments: Any) -> Any:
+            rows = scored_part(*arguments)
+            kept.append(rows)
+            return rows
+
+        pipeline.scored_rows = leaking
+    engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(batch_size=BATCH))
+    opened = open_pool(pool, roots=AllowedRoots.anywhere())
+    held = ScoreLog(Path(log))
+    before = {shard.identity for shard in opened.shards if held.holds(shard.identity)}
+
+    def count(shard: Any) -> None:
+        nonlocal scored_rows
+        scored_rows += shard.rows
+
+    started = time.perf_counter()
+    result = select_into_log(
+        SelectionSpec(BUDGET, strategy),
+        engine,
+        opened.shards,
+        held,
+        cancelled=threading.Event(),
+        on_commit=count,
+    )
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": round(seconds, 3),
+        "rows": result.accounts.read,
+        "shards": len(opened.shards),
+        "shards_held_before": len(before),
+        "scored_rows": scored_rows,
+        "images_a_second": round(result.accounts.read / seconds),
+        "peak_mib": peak_mib(),
+    }
+
+
+def peak_mib() -> float:
+    """VmHWM of this process: its peak of resident memory."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def digits() -> list[bytes]:
+    """Scikit-learn's 1797 digits as PNGs."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images * 15.9375).astype("uint8")
+    encoded = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).convert("RGB").save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def write_pool(folder: Path, pngs: list[bytes], images: int) -> Path:
+    """A folder of Parquet files with so many images."""
+    folder.mkdir()
+    for start in range(0, images, FILE_ROWS):
+        write_file(folder / f"{start:09d}.parquet", pngs, start, min(FILE_ROWS, images - start))
+    return folder
+
+
+def write_file(path: Path, pngs: list[bytes], start: int, rows: int) -> None:
+    """Images with the ids from `start` on."""
+    ids = [f"digit-{row:09d}" for row in range(start, start + rows)]
+    images = [pngs[row % len(pngs)] for row in range(start, start + rows)]
+    pq.write_table(pa.table({"id": ids, "image": images}), path, row_group_size=ROW_GROUP)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import grpc
+import pytest
+from topb import commands
+from topb.v1 import model_pb2, selection_pb2
+
+pytestmark = pytest.mark.sdk
+
+
+@pytest.fixture
+def catalog(server, script, model_message):
+    """A server that keeps three selections, one in each of three states; gives what it was asked."""
+    requests = []
+    messages = []
+    for number, state in enumerate(("RUNNING", "SUCCEEDED", "FAILED")):
+        message = selection_pb2.Selection(
+            id=f"s-{number}",
+            request_id=f"r-{number}",
+            state=f"SELECTION_STATE_{state}",
+            model=script.MODEL,
+            strategy="margin",
+            budget=2500,
+            pool_uri="/pools/" + "a" * 60 if number == 0 else "",
+            progress=selection_pb2.SelectionProgress(read=1200, total=5000, elapsed=script.duration(2.5)),
+        )
+        message.create_time.FromJsonString("2025-03-04T05:06:07Z")
+        messages.append(message)
+    messages[1].summary.CopyFrom(script.summary(3))
+    messages[1].end_time.FromJsonString("2025-03-04T05:16:07Z")
+    messages[2].error_reason, messages[2].error_message = "POOL_UNREADABLE", "row group 3 is torn"
+
+    def found(request, context):
+        requests.append(request)
+        for message in messages:
+            if request.selection in (message.id, message.request_id):
+                return message
+        details = script.error_details("SELECTION_NOT_FOUND")
+        return script.abort(context, grpc.StatusCode.NOT_FOUND, "there is no selection x", details)
+
+    def cancel(request, context):
+        message = found(request, context)
+        message.state = selection_pb2.SELECTION_STATE_CANCELLED
+        return selection_pb2.CancelSelectionResponse(selection=message)
+
+    def listed(request, _context):
+        requests.append(request)
+        return selection_pb2.ListSelectionsResponse(selections=messages)
+
+    server.list_selections = listed
+    server.get_selection = lambda request, context: selection_pb2.GetSelectionResponse(
+        selection=found(request, context)
+    )
+    server.cancel_selection = cancel
+    server.list_picks = lambda _request, _context: selection_pb2.ListPicksResponse(picks=script.picks(3))
+    server.get_model = lambda _request, _context: model_pb2.GetModelResponse(model=model_message)
+    return requests
+
+
+def topb_selections(server, action, *arguments):
+    return commands.main(["selections", action, *arguments, "--server", server.address])
+
+
+def test_selections_are_listed_in_a_table(server, catalog, capsys, script):
+    assert topb_selections(server, "list", "--state", "running", "--state", "failed", "--model", "m") == 0
+    pool = "…" + "a" * 39
+    assert capsys.readouterr().out.splitlines() == [
+        "selection  state      strategy  model             budget   read  created           pool",
+        f"s-0        running    margin    {script.MODEL}   2,500  1,200  2025-03-04 05:06  {pool}",
+        f"s-1        succeeded  margin    {script.MODEL}   2,500  1,200  2025-03-04 05:06  (sent)",
+        f"s-2        failed     margin    {script.MODEL}   2,500  1,200  2025-03-04 05:06  (sent)",
+    ]
+    assert catalog[0].model == "m"
+    assert len(catalog[0].states) == 2
+
+
+def test_a_list_says_where_it_was_cut(server, catalog, capsys):
+    assert topb_selections(server, "list", "--limit", "2") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "… and more: --limit shows more than 2."
+
+
+def test_a_list_of_none_says_so(server, catalog, capsys):
+    server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse()
+    assert topb_selections(server, "list") == 0
+    assert capsys.readouterr().out == "No selections.\n"
+
+
+def test_a_list_as_json(server, catalog, capsys):
+    assert topb_selections(server, "list", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [selection["state"] for selection in listed] == ["running", "succeeded", "failed"]
+    assert listed[1]["accounts"]["read"] == 100
+    assert listed[0]["progress"] == {"read": 1200, "total": 5000, "elapsed_seconds": 2.5}
+
+
+def test_one_selection_is_shown(server, catalog, capsys, script):
+    assert topb_selections(server, "show", "r-1") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "selection s-1: succeeded",
+        "  request     r-1",
+        f"  what        2,500 by margin with model {script.MODEL}",
+        "  pool        sent by its caller",
+        "  read        1,200 of 5,000 in 2.5 s",
+        "  created     2025-03-04 05:06",
+        "  ended       2025-03-04 05:16",
+        "  picks       3",
+        "Of 100 rows read: 100 scored.",
+    ]
+    assert topb_selections(server, "show", "s-2") == 0
+    assert capsys.readouterr().out.endswith("  error       row group 3 is torn [POOL_UNREADABLE]\n")
+    assert topb_selections(server, "show", "s-0", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["end_time"] is None
+
+
+def test_a_selection_is_cancelled(server, catalog, capsys):
+    assert topb_selections(server, "cancel", "s-0") == 0
+    assert capsys.readouterr().out.startswith("selection s-0: cancelled\n")
+
+
+def test_a_result_is_shown_and_written_as_by_select(server, catalog, capsys, tmp_path):
+    out = tmp_path / "picks.csv"
+    assert topb_selections(server, "result", "s-1", "--out", str(out)) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["1", "image-1", "1.000000", "dog"]
+    with out.open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["image-1", "image-2", "image-3"]
+    assert topb_selections(server, "result", "r-1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["selection"] == "s-1"
+
+
+def test_a_failed_selection_fails_the_command(server, catalog, capsys):
+    assert topb_selections(server, "result", "s-2") == 1
+    assert capsys.readouterr().err == ("error: selection s-2 failed: row group 3 is torn [POOL_UNREADABLE]\n")
+
+
+def test_no_such_selection_is_one_line(server, catalog, capsys):
+    assert topb_selections(server, "show", "x") == 1
+    assert capsys.readouterr().err == "error: there is no selection x [SELECTION_NOT_FOUND]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["result", "s-1", "--out", "picks.txt"], "must end in .csv or .parquet"),
+        (["list", "--state", "done"], "invalid choice"),
+        ([], "ACTION"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_server_is_asked(server, catalog, capsys, arguments, said):
+    assert (
+        commands.main(["selections", *arguments, *(["--server", server.address] if arguments else [])]) == 2
+    )
+    assert said in capsys.readouterr().err
+    assert catalog == []

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from topb_scorer import strategies
+
+pytestmark = pytest.mark.scorer
+
+ROOT = Path(__file__).resolve().parents[3]
+SCORER = ROOT / "scorer" / "topb_scorer"
+# Of arrays that only a caller of the functions themselves can get wrong.
+OF_FUNCTIONS = {
+    "BUDGET_NEGATIVE",
+    "FEATURES_DTYPE",
+    "FEATURES_NOT_FINITE",
+    "FEATURES_SHAPE",
+    "PROBABILITIES_OUT_OF_RANGE",
+    "PROBABILITIES_SHAPE",
+    "SCORES_NOT_FINITE",
+    "SCORES_SHAPE",
+}
+
+
+def test_every_reason_that_the_scorer_gives_is_documented() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in SCORER.rglob("*.py"))
+    given = set(re.findall(r'reason="([A-Z][A-Z0-9_]+)"', sources))
+    given |= set(re.findall(r'"((?:IMAGE|FILE|ID|URL)_[A-Z0-9_]+)"', sources))
+    documented = set(re.findall(r"[A-Z][A-Z0-9_]+", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")))
+
+    assert given - documented - OF_FUNCTIONS == set()
+
+
+def test_every_strategy_is_documented() -> None:
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+
+    assert [name for name in strategies.names() if f"`{name}`" not in text] == []

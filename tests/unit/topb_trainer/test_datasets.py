@@ -1,0 +1,211 @@
+"""Data sets, each from a few files in its original on-disk format."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import pickle
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.datasets as tv
+from PIL import Image
+from scipy.io import savemat
+from topb_trainer.config import ImageConfig
+from topb_trainer.datasets.dataset import Dataset
+from topb_trainer.datasets.idx import read_idx
+from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.errors import InvalidDataError
+
+from .conftest import DIGITS
+
+
+def read(name: str, root: Path, image: ImageConfig | None = None) -> Dataset:
+    return open_dataset(name, None, root, image or ImageConfig())
+
+
+def md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def cifar_batch(file: Path, count: int, labels: dict[str, list[int]]) -> np.ndarray:
+    """A pickle as in the release: rows of 3072 values, red ones first. Returns images (N, 32, 32, 3)."""
+    images = np.random.default_rng(len(file.name)).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    rows = images.transpose(0, 3, 1, 2).reshape(count, 3072)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(pickle.dumps({"data": rows, **labels}))
+    return images
+
+
+def test_cifar10_from_its_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    names = [f"class {i}" for i in range(10)]
+    first = cifar_batch(folder / "data_batch_1", 3, {"labels": [1, 2, 9]})
+    second = cifar_batch(folder / "data_batch_2", 2, {"labels": [0, 4]})
+    test = cifar_batch(folder / "test_batch", 2, {"labels": [5, 6]})
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    # The release's own checksums stand in torchvision; these files have others.
+    train_list = [[name, md5(folder / name)] for name in ("data_batch_1", "data_batch_2")]
+    monkeypatch.setattr(tv.CIFAR10, "train_list", train_list)
+    monkeypatch.setattr(tv.CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5(folder / "batches.meta")}
+    monkeypatch.setattr(tv.CIFAR10, "meta", meta)
+    data = read("cifar10", tmp_path)
+    assert np.array_equal(data.train.images, np.concatenate([first, second]))
+    assert np.array_equal(data.test.images, test)
+    assert data.train.labels.tolist() == [1, 2, 9, 0, 4]
+    assert data.train.classes == tuple(names)
+    assert (data.train.ids[0], data.test.ids[1]) == ("cifar10-train-000000", "cifar10-test-000001")
+    assert (data.target.height, data.target.width) == (32, 32)
+
+
+def test_cifar100_from_its_pickles_has_the_fine_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cifar-100-python"
+    names = [f"fine {i}" for i in range(100)]
+    train = cifar_batch(folder / "train", 3, {"fine_labels": [99, 0, 7], "coarse_labels": [1, 1, 1]})
+    cifar_batch(folder / "test", 1, {"fine_labels": [50], "coarse_labels": [1]})
+    (folder / "meta").write_bytes(
+        pickle.dumps({"fine_label_names": names, "coarse_label_names": ["coarse"] * 20})
+    )
+    monkeypatch.setattr(tv.CIFAR100, "train_list", [["train", md5(folder / "train")]])
+    monkeypatch.setattr(tv.CIFAR100, "test_list", [["test", md5(folder / "test")]])
+    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5(folder / "meta")}
+    monkeypatch.setattr(tv.CIFAR100, "meta", meta)
+    data = read("cifar100", tmp_path)
+    assert np.array_equal(data.train.images, train)
+    assert data.train.labels.tolist() == [99, 0, 7]
+    assert data.train.classes == tuple(names)
+
+
+def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    # In MATLAB's order (32, 32, 3, N), and with 10 for the digit 0.
+    for split in ("train", "test"):
+        file = tmp_path / f"{split}_32x32.mat"
+        savemat(file, {"X": images.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [9]], np.uint8)})
+    splits = {
+        split: ["", f"{split}_32x32.mat", md5(tmp_path / f"{split}_32x32.mat")] for split in ("train", "test")
+    }
+    monkeypatch.setattr(tv.SVHN, "split_list", splits)
+    data = read("svhn", tmp_path)
+    assert np.array_equal(data.train.images, images)
+    assert data.test.labels.tolist() == [0, 1, 9]
+    assert data.train.classes == DIGITS
+
+
+def test_caltech256_tests_on_ten_images_a_class_and_leaves_the_clutter_out(tmp_path: Path) -> None:
+    folders = tmp_path / "caltech256" / "256_ObjectCategories"
+    for number, (name, count) in enumerate([("ak47", 12), ("american-flag", 15), ("clutter", 11)], 1):
+        number = 257 if name == "clutter" else number
+        folder = folders / f"{number:03d}.{name}"
+        folder.mkdir(parents=True)
+        for image in range(1, count + 1):
+            size = (20 + image, 30)
+            Image.new("RGB", size, (image, number, 0)).save(
+                folder / f"{number:03d}_{image:04d}.jpg", quality=95
+            )
+        (folder / "RENAME2").touch()  # such files lie in the release
+    data = read("caltech256", tmp_path, ImageConfig(height=24, width=24))
+    assert data.train.classes == ("ak47", "american-flag")
+    assert np.bincount(data.test.labels).tolist() == [10, 10]
+    assert np.bincount(data.train.labels).tolist() == [2, 5]
+    assert data.train.images.shape == (7, 24, 24, 3)
+    together = np.concatenate([data.train.images, data.test.images])[:, 12, 12, 0]
+    assert len(set(together.tolist())) >= 12  # each file once: its colour is its number
+    assert np.array_equal(
+        read("caltech256", tmp_path, ImageConfig(height=24, width=24)).test.images, data.test.images
+    )
+    assert (read("caltech256", tmp_path).target.height, ImageConfig().resize) == (224, "stretch")
+
+
+def idx(values: np.ndarray) -> bytes:
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    return header + values.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["", "FashionMNIST/raw"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_fashion_mnist_from_idx_files(tmp_path: Path, layout: str, zipped: bool) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in ("train", "t10k"):
+        for name, values in (
+            (f"{stem}-images-idx3-ubyte", grey),
+            (f"{stem}-labels-idx1-ubyte", np.arange(4, dtype=np.uint8)),
+        ):
+            content = idx(values)
+            (folder / (f"{name}.gz" if zipped else name)).write_bytes(
+                gzip.compress(content) if zipped else content
+            )
+    data = read("fashion_mnist", tmp_path)
+    assert data.train.images.shape == (4, 28, 28, 3)
+    assert all(np.array_equal(data.test.images[..., channel], grey) for channel in range(3))
+    assert data.train.labels.tolist() == [0, 1, 2, 3]
+    assert data.train.classes[3] == "Dress"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "does not begin as an idx file"),
+        (idx(np.zeros((3, 2), np.uint8))[:-1], "holds 5 values, not the"),
+        (b"\x00\x00\x08\x03\x00\x00", "ends within its header"),
+    ],
+)
+def test_an_idx_file_that_is_none_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InvalidDataError, match=why):
+        read_idx(tmp_path / "file")
+    (tmp_path / "file.gz").write_bytes(gzip.compress(content)[:-4])
+    with pytest.raises(InvalidDataError, match="cannot be read"):
+        read_idx(tmp_path / "file.gz")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "caltech256", "fashion_mnist"])
+def test_without_files_and_internet_the_error_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route")
+
+    for kind in (tv.CIFAR10, tv.CIFAR100, tv.Caltech256, tv.FashionMNIST):
+        monkeypatch.setattr(kind, "download", unreachable)
+    monkeypatch.setattr(tv.SVHN, "download", unreachable)
+    with pytest.raises(InvalidDataError, match=rf"{name} is not in .*data.*no route.*--data-root") as caught:
+        read(name, tmp_path / "data")
+    assert caught.value.reason == "DATASET_UNAVAILABLE"
+
+
+def test_parquet_and_folders_come_with_a_test_set(digit_files: Path, tmp_path: Path) -> None:
+    train, test = digit_files / "labelled.parquet", digit_files / "test.parquet"
+    data = open_dataset(str(train), test, tmp_path, ImageConfig())
+    assert (data.name, len(data.train.ids), len(data.test.ids)) == ("labelled", 60, 100)
+    with pytest.raises(InvalidDataError, match="name one with --test"):
+        open_dataset(str(train), None, tmp_path, ImageConfig())
+    with pytest.raises(InvalidDataError, match="has a test set of its own"):
+        open_dataset("svhn", test, tmp_path, ImageConfig())
+    with pytest.raises(InvalidDataError, match="'cifar11' is neither a file or folder nor one of cifar10, "):
+        open_dataset("cifar11", None, tmp_path, ImageConfig())
+
+
+def test_a_limit_draws_the_same_images_each_time_and_the_digest_tells(
+    digit_files: Path, tmp_path: Path
+) -> None:
+    data = open_dataset(
+        str(digit_files / "labelled.parquet"), digit_files / "test.parquet", tmp_path, ImageConfig()
+    )
+    few = data.limited(20, 10, seed=0)
+    assert few.train.ids == data.limited(20, 10, seed=0).train.ids
+    assert set(few.train.ids) < set(data.train.ids)
+    assert (len(few.train.ids), len(few.test.ids)) == (20, 10)
+    row = data.train.ids.index(few.train.ids[7])
+    assert np.array_equal(few.train.images[7], data.train.images[row])
+    assert few.sha256() == data.limited(20, 10, seed=0).sha256() != data.limited(20, 10, seed=1).sha256()
+    with pytest.raises(InvalidDataError, match="61 images are to be drawn of 60"):
+        data.limited(61, None, seed=0)

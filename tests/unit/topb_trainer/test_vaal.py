@@ -1,0 +1,198 @@
+"""VAAL: its sizes, whom each loss moves, what it learns on toys, and that it is served like any other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from topb_scorer.errors import InvalidRequestError
+from topb_trainer.config import TrainConfig, VaalConfig
+from topb_trainer.errors import ConfigurationError, TrainingDivergedError
+from topb_trainer.experiment import select_in_memory
+from topb_trainer.models.vaal import Discriminator, ImageVae, VaalScoringModel
+from topb_trainer.rounds import RoundData, finish_round, train_round_task
+from topb_trainer.seeding import derived_seed, generator
+from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
+from torch import Tensor, nn
+
+TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "seen"),
+    [(8, 8, (16, 16)), (28, 28, (32, 32)), (32, 32, (32, 32)), (32, 50, (32, 64)), (224, 200, (64, 64))],
+)
+def test_any_image_size_is_seen_and_reconstructed(height: int, width: int, seen: tuple[int, int]) -> None:
+    vae = ImageVae(height, width, (2, 2, 2, 2), 3)
+    view = vae.view(torch.zeros(2, height, width, 3, dtype=torch.uint8))
+    mean, log_variance = vae.encode(view)
+    assert view.shape == vae.decode(mean).shape == (2, 3, *seen)
+    assert vae.size == seen
+    assert mean.shape == log_variance.shape == (2, 3)
+
+
+def test_by_default_its_layers_are_the_published_ones() -> None:
+    config = VaalConfig()
+    vae = ImageVae(32, 32, config.channels, config.latent_size)
+    encoder = [layer.weight.shape for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
+    assert [tuple(shape) for shape in encoder] == [
+        (128, 3, 4, 4),
+        (256, 128, 4, 4),
+        (512, 256, 4, 4),
+        (1024, 512, 4, 4),
+    ]
+    decoder = [layer for layer in vae.decoder if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(layer.in_channels, layer.out_channels) for layer in decoder] == [
+        (1024, 512),
+        (512, 256),
+        (256, 128),
+        (128, 3),
+    ]
+    assert (vae.mean.in_features, vae.mean.out_features) == (1024 * 2 * 2, 32)
+    discriminator = [
+        layer for layer in Discriminator(32, config.hidden).layers if isinstance(layer, nn.Linear)
+    ]
+    assert [(layer.in_features, layer.out_features) for layer in discriminator] == [
+        (32, 512),
+        (512, 512),
+        (512, 1),
+    ]
+
+
+def test_the_kl_is_summed_as_published_or_weighs_what_an_elbo_gives_it() -> None:
+    random = torch.Generator().manual_seed(0)
+    view, reconstruction = torch.rand(2, 5, 3, 4, 4, generator=random).double()
+    mean, log_variance = torch.randn(2, 5, 2, generator=random).double()
+    error = ((view - reconstruction) ** 2).mean()
+    kl = torch.stack(
+        [
+            torch.distributions.kl_divergence(
+                torch.distributions.Normal(m, (0.5 * v).exp()), torch.distributions.Normal(0.0, 1.0)
+            ).sum()
+            for m, v in zip(mean, log_variance, strict=True)
+        ]
+    )  # (5)
+    of = {
+        how: image_elbo_loss(view, reconstruction, mean, log_variance, kl_reduction=how)
+        for how in ("sum", "mean")
+    }
+    torch.testing.assert_close(of["sum"], error + kl.sum())
+    # An image's negative ELBO, squared error and KL, per value of the image.
+    torch.testing.assert_close(of["mean"] * 48, ((view - reconstruction) ** 2).sum() / 5 + kl.mean())
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
+    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]
+
+
+def test_each_update_moves_its_own_weights_and_no_others(digits) -> None:
+    torch.manual_seed(0)
+    vae, discriminator = ImageVae(8, 8, TINY.channels, 4), Discriminator(4, TINY.hidden)
+    training = VaalTraining(vae, discriminator, TINY, generator(0))
+    images = torch.from_numpy(digits[0][:20])
+    vae_before, discriminator_before = weights(vae), weights(discriminator)
+    training.update_vae(images, 8)
+    assert all(moved(vae, vae_before))
+    assert not any(moved(discriminator, discriminator_before))
+    vae_before = weights(vae)
+    training.update_discriminator(images, 8)
+    assert not any(moved(vae, vae_before))
+    assert all(moved(discriminator, discriminator_before))
+
+
+def trained(
+    labelled: NDArray[np.uint8], pool: NDArray[np.uint8], config: VaalConfig = TINY, seed: int = 0
+) -> VaalSelector:
+    return train_vaal(labelled, pool, config, horizontal_flip=True, seed=seed, device=CPU)
+
+
+@torch.no_grad()
+def scores(selector: VaalSelector, images: NDArray[np.uint8]) -> Tensor:
+    vae = selector.vae
+    return selector.discriminator(vae.encode_mean(vae.view(torch.from_numpy(images)))).sigmoid()
+
+
+def test_what_labelled_images_are_unlike_is_ranked_first(digits) -> None:
+    images, _ = digits
+    familiar, strange = images[100:300], 255 - images[300:400]
+    config = replace(TINY, epochs=30, kl_reduction="mean", learning_rate=2e-3)
+    selector = trained(images[:100], np.concatenate([familiar, strange]), config)
+    assert scores(selector, strange).mean() > scores(selector, familiar).mean() + 0.1
+
+
+def test_a_seed_gives_the_same_weights_whatever_was_drawn_before(digits) -> None:
+    images, _ = digits
+    first = trained(images[:30], images[30:100])
+    torch.rand(3)
+    again, other = trained(images[:30], images[30:100]), trained(images[:30], images[30:100], seed=1)
+    assert torch.equal(scores(first, images[:50]), scores(again, images[:50]))
+    assert not torch.equal(scores(first, images[:50]), scores(other, images[:50]))
+
+
+def test_when_scoring_an_image_is_scored_by_itself_and_unmirrored(digits) -> None:
+    images, _ = digits
+    selector = trained(images[:30], images[30:100])
+    assert not selector.vae.training
+    alone = torch.cat([scores(selector, images[i : i + 1]) for i in range(10)])
+    torch.testing.assert_close(scores(selector, images[:10]), alone)
+
+
+def test_it_trains_in_bfloat16_too(digits) -> None:
+    images, _ = digits
+    selector = trained(images[:30], images[30:100], replace(TINY, mixed_precision="on"))
+    assert torch.isfinite(scores(selector, images[:10])).all()
+    assert selector.vae.mean.weight.dtype == torch.float32
+
+
+def test_a_loss_that_is_not_finite_is_an_error(digits) -> None:
+    images, _ = digits
+    with pytest.raises(TrainingDivergedError, match="VAAL is not finite"):
+        trained(images[:30], images[30:60], replace(TINY, learning_rate=1e30, epochs=3))
+
+
+@pytest.mark.parametrize("wrong", [{"channels": (1, 2, 3)}, {"epochs": 0}, {"hidden": ()}, {"batch_size": 1}])
+def test_sizes_that_cannot_be_are_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigurationError, match=r"vaal\."):
+        VaalConfig(**wrong)
+
+
+def test_its_bundle_is_served_by_vaal_and_not_by_aalu(
+    digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(tiny, vaal=TINY)
+    task_model = train_round_task(digit_round.labelled, config, round_index=0)
+    trained_round = finish_round(
+        task_model, digit_round, config, "vaal", test_accuracy=0.5, parent=tmp_path, round_index=0
+    )
+    bundle = trained_round.bundle
+    assert bundle.manifest.method == "vaal"
+    assert bundle.strategies == {"vaal", "entropy", "least_confidence", "margin", "random"}
+    assert "discriminator" in bundle.manifest.outputs[0].meaning
+    assert all(gate.measured <= gate.limit for gate in bundle.manifest.gates)
+    assert trained_round.seconds.keys() == {"labelled_features", "selector", "export"}
+    pool = digit_round.pool
+    picked = select_in_memory(bundle, pool, 20, "vaal", seed=0, device="cpu")
+    selector = train_vaal(
+        digit_round.labelled.images,
+        pool.images,
+        TINY,
+        horizontal_flip=False,
+        seed=derived_seed(derived_seed(config.seed, "round", 0), "vaal"),
+        device=CPU,
+    )
+    model = VaalScoringModel(task_model, selector.vae, selector.discriminator).eval()
+    with torch.no_grad():
+        score = model(torch.from_numpy(pool.images))[0]
+    worst_picked = score[[pool.ids.index(id_) for id_ in picked]].min()
+    assert (score > worst_picked + 1e-4).sum() < 20
+    with pytest.raises(InvalidRequestError, match="cannot serve strategy 'aalu'"):
+        select_in_memory(bundle, pool, 20, "aalu", seed=0, device="cpu")

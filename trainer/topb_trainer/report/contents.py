@@ -1,0 +1,180 @@
+"""What a report says of a study, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from topb_trainer.methods import Method
+from topb_trainer.report import paper
+from topb_trainer.report.document import Block, Figure, Heading, Paragraph, Table
+from topb_trainer.report.figures import curves
+from topb_trainer.report.statistics import CONFIDENCE, Summary
+from topb_trainer.report.study import BASELINE, Study
+
+_FIG_2 = ("random", "entropy", "core_set", "vaal", "vaal_mean_kl", "aalu")
+_ABLATIONS = {"adv_vae", "adv_vae_prediction", "loss_learn", "adv_vae_loss_learn"}
+_TABLE_1 = ("random", "adv_vae", "adv_vae_prediction", "loss_learn", "adv_vae_loss_learn", "aalu")
+_MISSING = "–"
+
+
+def contents(study: Study) -> list[Block]:
+    """Returns the whole report."""
+    data = study.settings["data"]
+    blocks: list[Block] = [Heading(f"Experiment on {data['name']}", 1), Paragraph(_about(study))]
+    blocks += [
+        Heading("Accuracy by labelled share"),
+        Paragraph(_NOTE_ON_CELLS),
+        _accuracies(study, study.methods),
+    ]
+    ablations = [method for method in study.methods if method.name in _TABLE_1]
+    if not any(method.name in _ABLATIONS for method in ablations):
+        ablations = []
+    strategies = [method for method in study.methods if method.name in _FIG_2]
+    for name, shown, title in (
+        ("curves", strategies, "Query strategies"),
+        ("ablations", ablations, "Ablations"),
+    ):
+        if shown:
+            caption = f"{title} on {data['name']}: accuracy by labelled share, as in the paper's Fig. 2"
+            blocks.append(Figure(name, caption, curves(study, shown, f"{title} · {data['name']}")))
+    if any(method.name == BASELINE for method in study.methods) and len(study.methods) > 1:
+        blocks += _against_random(study)
+    if ablations:
+        blocks += _table_1(study, ablations)
+    blocks += _table_2(study)
+    return blocks
+
+
+_NOTE_ON_CELLS = (
+    "Test accuracy in percent: mean ± standard deviation over seeds, and in brackets n, the number of seeds."
+)
+
+
+def _about(study: Study) -> str:
+    data, train = study.settings["data"], study.settings["train"]
+    seeds = {method.title: len(study.seeds(method.name)) for method in study.methods}
+    least, most = min(seeds.values()), max(seeds.values())
+    spoken = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
+    return (
+        f"{data['train_images']} training and {data['test_images']} test images of {data['classes']} "
+        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width "
+        f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; the selectors for {train['cotrain']['epochs']} "
+        f"(VAAL {train['vaal']['epochs']}). Device: {train['device']}."
+    )
+
+
+def _accuracies(study: Study, methods: Sequence[Method], rounds: Sequence[int] | None = None) -> Table:
+    shown = study.rounds if rounds is None else rounds
+    head = ["method", *(f"{study.shares[index]:.0%}" for index in shown)]
+    rows = [
+        [method.title, *(_percent(study.accuracy(method.name, index)) for index in shown)]
+        for method in methods
+    ]
+    return Table(head, rows)
+
+
+def _against_random(study: Study) -> list[Block]:
+    others = [method for method in study.methods if method.name != BASELINE]
+    # In the first round all methods share one T: no difference to speak of.
+    rounds = [index for index in study.rounds if index > 0]
+    head = ["method", *(f"{study.shares[index]:.0%}" for index in rounds)]
+    rows = [
+        [method.title, *(_interval(study.difference(method.name, index)) for index in rounds)]
+        for method in others
+    ]
+    needed = []
+    for method in others:
+        found = study.labels_needed(method.name)
+        if found is None:
+            needed.append([method.title, _MISSING, _MISSING, "0"])
+        elif found.labels is None:
+            needed.append([method.title, f"not with {found.final_labels}", _MISSING, str(found.n)])
+        else:
+            share = found.labels / found.final_labels
+            needed.append([method.title, f"{found.labels:.0f}", f"{share:.0%}", str(found.n)])
+    return [
+        Heading("Difference from Random"),
+        Paragraph(
+            "Accuracy minus Random's in percentage points, paired by seed: mean, "
+            f"{CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that holds 0 "
+            "shows no difference; with many methods and rounds some exclude 0 by chance."
+        ),
+        Table(head, rows),
+        Heading("Labels needed to reach Random's final accuracy"),
+        Paragraph(
+            "By the mean curves over the n seeds that both have whole, linear between rounds. Share: of what "
+            "Random needs."
+        ),
+        Table(["method", "labels", "share", "n"], needed),
+    ]
+
+
+def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
+    rounds = [index for index in study.rounds if index > 0]
+    if not rounds:
+        return []
+    blocks: list[Block] = [
+        Heading("Ablations, in the layout of the paper's Table 1"),
+        Paragraph(_NOTE_ON_CELLS),
+        _accuracies(study, ablations, rounds),
+    ]
+    if _is_cifar10(study):
+        head = ["the paper's", *(f"{share:.0%}" for share in paper.SHARES)]
+        rows = [
+            [method.title, *(f"{value:.2f} (5)" for value in paper.TABLE_1[method.name])]
+            for method in ablations
+        ]
+        blocks += [
+            Paragraph("The paper's own, by its settings, which need not be those above; n = 5:"),
+            Table(head, rows),
+        ]
+    return blocks
+
+
+def _table_2(study: Study) -> list[Block]:
+    ours = {method.name: study.query_seconds(method.name) for method in study.methods}
+    aalu = ours.get("aalu")
+    rows = []
+    for method in study.methods:
+        found = ours[method.name]
+        if found is None:
+            continue
+        ratio = f"{found.mean / aalu.mean:.2f}" if aalu is not None and aalu.mean > 0 else _MISSING
+        reported = paper.TABLE_2.get(method.name)
+        paper_ratio = _MISSING if reported is None else f"{reported / paper.TABLE_2['aalu']:.2f}"
+        seconds = f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
+        rows.append([method.title, f"{seconds} ({found.n})", ratio, paper_ratio])
+    if not rows:
+        return []
+    return [
+        Heading("Query time, as in the paper's Table 2"),
+        Paragraph(
+            "Seconds a 100 picks, over rounds and seeds: features of the labelled images, training of the "
+            "selector, and selection from the exported bundle (scoring the pool included, the export itself "
+            "not). Mean ± standard deviation, and in brackets n, the number of rounds timed. What else the "
+            "machine did meanwhile is in them. The paper's ratios are of its own setting on one TITAN V."
+        ),
+        Table(["method", "seconds a 100 picks", "× AALU", "× AALU in the paper"], rows),
+    ]
+
+
+def _percent(summary: Summary | None) -> str:
+    if summary is None:
+        return _MISSING
+    spread = "" if summary.deviation is None else f" ± {100 * summary.deviation:.2f}"
+    return f"{100 * summary.mean:.2f}{spread} ({summary.n})"
+
+
+def _interval(summary: Summary | None) -> str:
+    if summary is None:
+        return _MISSING
+    mean = 100 * summary.mean
+    if summary.half_width is None:
+        return f"{mean:+.2f} ({summary.n})"
+    half = 100 * summary.half_width
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}] ({summary.n})"
+
+
+def _is_cifar10(study: Study) -> bool:
+    name = str(study.settings["data"]["name"])
+    return name == "cifar10" or name.startswith("cifar10_")
