@@ -169,16 +169,15 @@ def _extra_problems(file: ContainerFile, project: Project, pins: dict[str, str])
 
 
 def _state_problems(file: ContainerFile) -> list[str]:
-    """A server's state is a volume that its user may write to, also where the root file system is read-only."""
+    """A server's state is a volume that its user may write to, also on a read-only root file system."""
     if not file.serves():
         return []
     volumes = [volume for found in file.arguments_of("VOLUME") for volume in found.words()]
     states = [word for option, word in pairwise(file.command()) if option == "--state"]
     if not states or states != volumes:
         return [f"--state is {states}, but its volumes are {volumes}; expected the same one"]
-    made = f"install --directory --owner={{}} --group={{}} {states[0]}".format(
-        *(file.user() or ":").split(":")
-    )
+    owner, _, group = (file.user() or "").partition(":")
+    made = f"install --directory --owner={owner} --group={group} {states[0]}"
     if not any(made in found.argument for found in file.arguments_of("RUN")):
         return [f"{states[0]} is not made for USER {file.user()}; expected: {made}"]
     return []

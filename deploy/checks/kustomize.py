@@ -142,7 +142,7 @@ def _kustomization(directory: Path) -> Document:
     (document,) = load(path)
     if unknown := set(document) - FIELDS:
         raise RenderError(f"{path}: these checks cannot render {', '.join(sorted(unknown))}")
-    if not document.get("resources") and document["kind"] != COMPONENT:
+    if not document.get("resources") and document.get("kind") != COMPONENT:
         raise RenderError(f"{path}: it names no resources")
     return {"resources": [], "components": [], "patches": [], **document}
 

@@ -201,34 +201,42 @@ def _state_problems(container: Document, workload: Document, setting: Setting) -
     mount = _mount_of(directory, container)
     if mount is None or mount.get("readOnly"):
         return [f"--state {directory} is on no volume that can be written to"]
-    pod = workload["spec"]["template"]["spec"]
-    # That it is declared is checked by itself.
-    volume = next((found for found in pod.get("volumes", []) if found["name"] == mount["name"]), {})
-    claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+    volumes = workload["spec"]["template"]["spec"].get("volumes", [])
+    claims = {volume["name"]: volume.get("persistentVolumeClaim", {}).get("claimName") for volume in volumes}
+    claim = claims.get(mount["name"])
     catalog = _catalog(container)
-    problems = []
-    if _option(container, "--catalog-url") is not None:
-        problems.append(f"--catalog-url shows its password in the command line; set {CATALOG_VARIABLE}")
-    if catalog is not None and "secretKeyRef" not in catalog.get("valueFrom", {}):
-        problems.append(f"{CATALOG_VARIABLE} holds a password, and is not taken from a Secret")
-    elif catalog is not None and catalog["valueFrom"]["secretKeyRef"].get("optional"):
-        problems.append(f"the Secret of {CATALOG_VARIABLE} is optional: without it, pods would share SQLite")
-    if claim is not None and catalog is None:
-        problems.append(
-            f"pods share claim {claim}, but SQLite in it is for one server: set {CATALOG_VARIABLE}"
-        )
-    if claim is not None and "ReadWriteMany" not in setting.claims.get(claim, ["ReadWriteMany"]):
-        problems.append(f"pods share claim {claim}, which is not ReadWriteMany")
+    problems = _catalog_problems(container)
     if claim is None and catalog is not None:
         problems.append(
             f"{CATALOG_VARIABLE} is for pods that share a state, but volume {mount['name']} is a pod's own"
         )
-    # Where nothing is said, an autoscaler says.
-    if claim is None and (replicas := workload["spec"].get("replicas", "autoscaled")) != 1:
-        problems.append(
-            f"replicas: {replicas}, each with a state of its own, do not know each other's selections"
-        )
+    elif claim is None:
+        # Where nothing is said, an autoscaler says.
+        replicas = workload["spec"].get("replicas", "autoscaled")
+        if replicas != 1:
+            problems.append(
+                f"replicas: {replicas}, each with a state of its own, do not know each other's selections"
+            )
+    elif catalog is None:
+        problems.append(f"pods share claim {claim}, but SQLite in it is for one: set {CATALOG_VARIABLE}")
+    elif "ReadWriteMany" not in setting.claims.get(claim, ["ReadWriteMany"]):
+        problems.append(f"pods share claim {claim}, which is not ReadWriteMany")
     return problems
+
+
+def _catalog_problems(container: Document) -> list[str]:
+    """The catalog's URL holds a password."""
+    if _option(container, "--catalog-url") is not None:
+        return [f"--catalog-url shows its password in the command line; set {CATALOG_VARIABLE}"]
+    catalog = _catalog(container)
+    if catalog is None:
+        return []
+    secret = catalog.get("valueFrom", {}).get("secretKeyRef")
+    if secret is None:
+        return [f"{CATALOG_VARIABLE} holds a password, and is not taken from a Secret"]
+    if secret.get("optional"):
+        return [f"the Secret of {CATALOG_VARIABLE} is optional: without it, pods would share SQLite"]
+    return []
 
 
 def _catalog(container: Document) -> Document | None:
@@ -263,21 +271,14 @@ def _volume_problems(pod: Document, setting: Setting) -> list[str]:
         f"volume {name} is declared or mounted, but not both" for name in sorted(mounted ^ set(volumes))
     ]
     security = pod.get("securityContext", {})
-    for volume in volumes.values():
-        claim = volume.get("persistentVolumeClaim")
-        if claim is not None and claim["claimName"] not in setting.claims:
-            problems.append(
-                f"volume {volume['name']} claims {claim['claimName']}, which no kustomization has"
-            )
-        if (
-            claim is not None
-            and not claim.get("readOnly")
-            and security.get("fsGroup") != security["runAsGroup"]
-        ):
-            problems.append(
-                f"volume {volume['name']} is to be written to, but fsGroup is {security.get('fsGroup')}; "
-                f"expected runAsGroup, {security['runAsGroup']}"
-            )
+    owner, group = security.get("runAsGroup"), security.get("fsGroup")
+    for name, volume in volumes.items():
+        if (claim := volume.get("persistentVolumeClaim")) is None:
+            continue
+        if claim["claimName"] not in setting.claims:
+            problems.append(f"volume {name} claims {claim['claimName']}, which no kustomization has")
+        if not claim.get("readOnly") and group != owner:
+            problems.append(f"volume {name} is written to, but fsGroup is {group}; expected {owner}")
     return problems
 
 
@@ -332,13 +333,11 @@ def _egress_problems(spec: Document, documents: list[Document]) -> list[str]:
     if "Egress" not in spec.get("policyTypes", []) or not all(rule.get("ports") for rule in rules):
         return ["it lets pods reach every port"]
     granted = {(port.get("protocol", "TCP"), port["port"]) for rule in rules for port in rule["ports"]}
-    return [
-        f"it {verb} {protocol} {port}, which the pods that it selects {need}"
-        for verb, need, ports in (
-            ("does not let out", "need", wanted - granted),
-            ("lets out", "do not need", granted - wanted),
-        )
-        for protocol, port in sorted(ports)
+    lacking = [
+        f"it does not let out {protocol} {port}, which its pods need" for protocol, port in wanted - granted
+    ]
+    return sorted(lacking) + [
+        f"it lets out {protocol} {port} for no need" for protocol, port in granted - wanted
     ]
 
 

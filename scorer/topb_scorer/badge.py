@@ -129,8 +129,10 @@ class _Gradients:
         centre_norms = self._norms[centres].astype(np.float32)
         for block in self._blocks():
             errors, rows = self._factors(block, np.float32)
-            products = rows @ centre_rows.T
-            products *= errors @ centre_errors.T
+            # Some BLAS kernels raise the flag in lanes beyond the matrix; no factor here is invalid.
+            with np.errstate(invalid="ignore"):
+                products = rows @ centre_rows.T
+                products *= errors @ centre_errors.T
             products *= -2
             products += centre_norms
             nearest = products.argmin(axis=1)

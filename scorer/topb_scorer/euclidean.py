@@ -160,7 +160,10 @@ class Frame:
         right = np.empty((len(centres.near), width + 1), precision)
         np.multiply(centres.near, -2, out=right[:, :width])
         right[:, width] = centres.norms * kept
-        return left @ right.T, candidates.norms * kept - self._underflow(precision)
+        # Some BLAS kernels raise the flag in lanes beyond the matrix; no factor here is invalid.
+        with np.errstate(invalid="ignore"):
+            products = left @ right.T
+        return products, candidates.norms * kept - self._underflow(precision)
 
     def uncertainty(self, candidates: Placed, centres: Placed) -> Doubles:
         """Returns float64 (n,): how far above its lower bound a squared distance is, at most."""

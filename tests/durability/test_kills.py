@@ -16,9 +16,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from durability.conftest import OPTIONS, SHARDS, Data
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
+from support.undisturbed import OPTIONS, SHARDS, Data
 
 pytestmark = pytest.mark.scorer
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from durability.conftest import OPTIONS, SHARDS, Data
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request
+from support.undisturbed import OPTIONS, SHARDS, Data
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from durability.conftest import OPTIONS, SHARDS, Data
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from support.crashing_server import CrashingServer, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, StreamCaller
+from support.undisturbed import OPTIONS, SHARDS, Data
 
 pytestmark = pytest.mark.scorer
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.scorer
         ([START, Request()], grpc.StatusCode.INVALID_ARGUMENT, "STREAM_OUT_OF_ORDER"),
         ([START, encoded_chunk(1)], grpc.StatusCode.INVALID_ARGUMENT, "CHUNK_OUT_OF_SEQUENCE"),
         (
-            [START, encoded_chunk(0), encoded_chunk(0)],
+            [START, encoded_chunk(0), encoded_chunk(2)],
             grpc.StatusCode.INVALID_ARGUMENT,
             "CHUNK_OUT_OF_SEQUENCE",
         ),
@@ -65,6 +65,33 @@ def test_each_chunk_is_acknowledged_in_order_before_the_summary(channel: grpc.Ch
     assert kinds[0] == "accepted"
     assert [r.acknowledged.seq for r in responses if r.WhichOneof("event") == "acknowledged"] == [0, 1]
     assert kinds[-2:] == ["summary", "picks"]
+
+
+def test_a_chunk_that_comes_again_is_acknowledged_and_not_scored_again(channel: grpc.Channel) -> None:
+    stub = selection_pb2_grpc.SelectionServiceStub(channel)
+    durable = threading.Event()
+
+    def requests() -> Iterator[Request]:
+        yield START
+        yield encoded_chunk(0, ids=("a", "b"))
+        yield encoded_chunk(0, ids=("a", "b"))
+        yield encoded_chunk(1, ids=("c",))
+        assert durable.wait(30)
+        yield encoded_chunk(0, ids=("a", "b"))
+        yield encoded_chunk(1, ids=("c",))
+        yield end(2)
+
+    acknowledged, accounts = [], None
+    for response in stub.SelectBatchFromStream(requests()):
+        if response.WhichOneof("event") == "acknowledged":
+            acknowledged.append(response.acknowledged.seq)
+            if response.acknowledged.seq == 1:
+                durable.set()
+        if response.WhichOneof("event") == "summary":
+            accounts = response.summary.accounts
+    assert acknowledged[-4:] in ([0, 1, 0, 1], [1, 0, 0, 1])
+    assert accounts is not None
+    assert (accounts.read, accounts.scored, accounts.duplicate) == (3, 3, 0)
 
 
 def test_a_chunk_is_acknowledged_though_the_caller_waits_with_the_next(channel: grpc.Channel) -> None:

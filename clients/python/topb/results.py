@@ -32,7 +32,7 @@ class Pick:
     """Of the predicted distribution, in nats."""
     radius: float | None = None
     """Of core_set and of diversified strategies: the Euclidean distance, in units of the features, to the
-    nearest image that was labelled or picked before it; where it flattens out, more picks cover little more."""
+    nearest image that was labelled or picked before it; where it flattens out, more picks cover little."""
 
 
 @dataclass(frozen=True, slots=True)

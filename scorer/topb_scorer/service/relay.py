@@ -14,6 +14,8 @@ from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
 
 _PROGRESS_SECONDS = 0.25
+_REPEATS_UNTOLD = 8
+_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class SelectionRelay:
     Of progress only the latest is kept, so a caller that is slow to read holds no memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, chunks_held: int = 0) -> None:
+        """Takes how many chunks of the stream are in the log already."""
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._started = time.monotonic()
@@ -37,6 +40,7 @@ class SelectionRelay:
         self._reported = 0.0
         self._progress: Progress | None = None
         self._scored: deque[ChunkScored] = deque()
+        self._chunks_held = chunks_held
 
     def on_rows(self, rows: int) -> None:
         """Called by the worker as rows are scored."""
@@ -51,7 +55,19 @@ class SelectionRelay:
         """Called by the worker once a shard is in the log."""
         if isinstance(shard, ChunkShard):
             self._scored.append(ChunkScored(shard.seq))
+            self._chunks_held = shard.seq + 1
             self._wake()
+
+    async def on_repeat(self, seq: int) -> None:
+        """Called when a chunk comes that came before: tells of it once more, if it is in the log.
+
+        Waits while the caller does not listen. Of a chunk that is not in the log yet it is told when it is.
+        """
+        while len(self._scored) >= _REPEATS_UNTOLD:
+            await asyncio.sleep(_POLL_SECONDS)
+        if seq < self._chunks_held:
+            self._scored.append(ChunkScored(seq))
+            self._changed.set()
 
     async def events(
         self, executor: Executor, work: Callable[[], object], stop: Callable[[], None]

@@ -104,12 +104,12 @@ class StreamSession:
             next_seq = chunks_without_a_gap(await asyncio.to_thread(job.log.identities))
             complete = record.stream_chunks is not None
             yield self._accepted(record, next_seq=next_seq, complete=complete)
-            relay = SelectionRelay()
+            relay = SelectionRelay(chunks_held=next_seq)
             chunks = ChunkQueue(STREAM_WINDOW, run.cancelled)
             if not complete:
                 job = replace(job, shards=chunks.shards())
             receiving = asyncio.create_task(
-                _nothing() if complete else self._receive(requests, chunks, next_seq)
+                _nothing() if complete else self._receive(requests, chunks, relay, next_seq)
             )
             receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
             started = True
@@ -137,7 +137,7 @@ class StreamSession:
             if not started:
                 await asyncio.shield(asyncio.to_thread(self._host.abandon, run))
 
-    async def _receive(self, requests: Requests, chunks: ChunkQueue, seq: int) -> None:
+    async def _receive(self, requests: Requests, chunks: ChunkQueue, relay: SelectionRelay, seq: int) -> None:
         """Takes chunks from `seq` on until the caller says that the pool is complete."""
         async for request in requests:
             kind = request.WhichOneof("message")
@@ -154,6 +154,9 @@ class StreamSession:
                     f"a {kind or 'message with nothing in it'} came where a chunk or the end was due",
                     reason="STREAM_OUT_OF_ORDER",
                 )
+            if request.chunk.seq < seq:
+                await relay.on_repeat(request.chunk.seq)
+                continue
             shard = await asyncio.to_thread(shard_of, request.chunk, seq, self._settings.max_chunk_bytes)
             await asyncio.to_thread(chunks.put, shard)
             seq += 1

@@ -20,8 +20,8 @@ def commands_of(name: str) -> list[list[str]]:
     ]
     argument_lists += [
         container["args"]
-        for kustomization in KUBERNETES.rglob("kustomization.yaml")
-        for document in kustomize.render(kustomization.parent)
+        for kustomization in kustomize.whole_kustomizations(KUBERNETES)
+        for document in kustomize.render(kustomization)
         if document["kind"] in ("Deployment", "Job")
         for container in document["spec"]["template"]["spec"]["containers"]
     ]
@@ -30,11 +30,12 @@ def commands_of(name: str) -> list[list[str]]:
 
 def test_serve_understands_every_command() -> None:
     found = commands_of("serve")
-    assert len(found) == 5, json.dumps(found)
+    assert len(found) == 6, json.dumps(found)
     for arguments in found:
         options = serve_command._parser().parse_args(arguments)
         assert str(options.models) == "/models"
         assert [str(root) for root in options.allow_root] == ["/data"]
+        assert str(options.state) == "/state"
 
 
 def test_train_understands_every_command() -> None:
@@ -51,6 +52,12 @@ def test_train_understands_every_command() -> None:
 
 def test_probes_may_ask_for_what_the_server_answers_for() -> None:
     assert {"", server.SELECTION_SERVICE, server.MODEL_SERVICE} == workloads.HEALTH_SERVICES
+
+
+def test_the_checks_know_the_variable_that_names_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(workloads.CATALOG_VARIABLE, "postgresql+psycopg://db/topb")
+    options = serve_command._parser().parse_args(["--models=/models"])
+    assert options.catalog_url == "postgresql+psycopg://db/topb"
 
 
 def test_the_checks_know_how_long_the_server_waits_for_ended_calls() -> None:

@@ -13,6 +13,9 @@ JOB = "deploy/kubernetes/train/job.yaml"
 SERVICE = f"{BASE}/service.yaml"
 GPU_OVERLAY = "deploy/kubernetes/overlays/gpu/kustomization.yaml"
 AUTOSCALED = "deploy/kubernetes/overlays/autoscaled"
+SHARED_OVERLAY = "deploy/kubernetes/overlays/shared-state/kustomization.yaml"
+SHARED = "deploy/kubernetes/components/shared-state/kustomization.yaml"
+STATE = "deploy/kubernetes/storage-state/state.yaml"
 
 Breaker = Callable[[str, str, str], None]
 
@@ -40,9 +43,15 @@ Breaker = Callable[[str, str, str], None]
             "cannot render namePrefix",
         ),
         (GPU_OVERLAY, "name: topb-scorer", "name: topb", "0 documents are"),
-        (GPU_OVERLAY, "/spec/replicas", "/spec/replica", "does not apply"),
+        (GPU_OVERLAY, "/spec/strategy/rollingUpdate", "/spec/strategy/recreate", "does not apply"),
         (GPU_OVERLAY, "op: replace", "op: test", "unsupported op"),
         (GPU_OVERLAY, "value: topb-scorer-gpu:0.1.0", "value: 7", "7 is not of type 'string'"),
+        (SHARED_OVERLAY, "components:\n  - ../../components/shared-state\n", "", "no kustomization uses it"),
+        (SHARED_OVERLAY, "../../components/shared-state", "../../storage", "../../storage is no component"),
+        (SHARED_OVERLAY, "  - ../../base", "  - ../../components/shared-state", "a component is no resource"),
+        (SHARED, "kind: Component", "kind: Kustomization", "it names no resources"),
+        (SHARED, "patches:", "nameSuffix: x\npatches:", "cannot render nameSuffix"),
+        (SHARED, "name: topb-scorer", "name: topb", "0 documents are"),
         # Security
         (DEPLOYMENT, "runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot is not true"),
         (DEPLOYMENT, "type: RuntimeDefault", "type: Unconfined", "seccompProfile.type is not"),
@@ -138,6 +147,53 @@ Breaker = Callable[[str, str, str], None]
             "claimName: models",
             "claims models, which no kustomization has",
         ),
+        (JOB, "fsGroup: 10001", "fsGroup: 0", "volume models is written to, but fsGroup is 0"),
+        (SHARED, "value: 10001", "value: 10002", "volume state is written to, but fsGroup is 10002"),
+        # State
+        (DEPLOYMENT, "            - --state=/state\n", "", "--state is not given"),
+        (DEPLOYMENT, "--state=/state", "--state=/models/state", "is on no volume that can be written to"),
+        (DEPLOYMENT, "--state=/state", "--state=/srv", "is on no volume that can be written to"),
+        (DEPLOYMENT, "replicas: 1", "replicas: 2", "replicas: 2, each with a state of its own"),
+        (
+            f"{AUTOSCALED}/kustomization.yaml",
+            "../shared-state",
+            "../../base",
+            "replicas: autoscaled, each with",
+        ),
+        (
+            DEPLOYMENT,
+            "--state=/state",
+            "--state=/state\n            - --catalog-url=postgresql+psycopg://topb:secret@db/topb",
+            "shows its password",
+        ),
+        (SHARED, "name: TOPB_CATALOG_URL", "name: CATALOG_URL", "set TOPB_CATALOG_URL"),
+        (SHARED, "key: url", "key: url\n                optional: true", "TOPB_CATALOG_URL is optional"),
+        (
+            SHARED,
+            "valueFrom:\n              secretKeyRef:",
+            "valueFrom:\n              configMapKeyRef:",
+            "is not taken from a Secret",
+        ),
+        (
+            SHARED,
+            "persistentVolumeClaim:\n            claimName: topb-state",
+            "emptyDir: {}",
+            "is a pod's own",
+        ),
+        (SHARED, "volumes/2", "volumes/3", "volume scratch is declared or mounted, but not both"),
+        (STATE, "ReadWriteMany", "ReadWriteOnce", "claim topb-state, which is not ReadWriteMany"),
+        (STATE, "name: topb-state", "name: state", "claims topb-state, which no kustomization has"),
+        # What pods may reach
+        (SHARED, "port: 5432", "port: 5433", "does not let out TCP 5432"),
+        (SHARED, "protocol: UDP", "protocol: TCP", "does not let out UDP 53"),
+        (
+            f"{BASE}/network-policy.yaml",
+            "egress: []",
+            "egress:\n    - ports:\n        - port: 443",
+            "it lets out TCP 443 for no need",
+        ),
+        (f"{BASE}/network-policy.yaml", "egress: []", "egress:\n    - {}", "lets pods reach every port"),
+        (f"{BASE}/network-policy.yaml", "[Ingress, Egress]", "[Ingress]", "lets pods reach every port"),
         # Selectors
         (
             DEPLOYMENT,

@@ -225,7 +225,9 @@ class SelectBatchRequest(_message.Message):
     request_id: _builtins.str
     """What makes repeating this request safe, such as a UUID. Empty: the server draws one."""
     detached: _builtins.bool
-    """Whether the selection runs on when the caller goes; otherwise it is cancelled then."""
+    """Whether the selection runs on when the caller goes; otherwise it stops then, keeps what is scored, and
+    goes on when the same request is made again.
+    """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
     @_builtins.property
@@ -372,7 +374,7 @@ class PoolChunk(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """0, 1, 2, …; any other order is an error."""
+    """0, 1, 2, …. A chunk that comes again is ignored and acknowledged; a gap is an error."""
     crc32: _builtins.int
     """CRC-32 (ISO-HDLC, as zlib has it) of the image bytes: of `packed.data`, or of the encoded images one after the other."""
     @_builtins.property
