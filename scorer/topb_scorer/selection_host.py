@@ -16,7 +16,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
 from topb_scorer.pools.pool import Shard
 from topb_scorer.score_log import ScoreLog
-from topb_scorer.selection_catalog import SelectionRecord
+from topb_scorer.selection_record import SelectionRecord
 from topb_scorer.selection_spec import SelectionSpec
 from topb_scorer.selections import select_into_log
 from topb_scorer.state import State

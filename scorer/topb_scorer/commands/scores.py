@@ -12,7 +12,8 @@ from pathlib import Path
 
 from topb_scorer.errors import NotFoundError
 from topb_scorer.score_shelf import LogSummary, Pruning, ScoreShelf, ShelvedShard
-from topb_scorer.selection_catalog import SelectionCatalog, SelectionRecord, SelectionState
+from topb_scorer.selection_catalog import SelectionCatalog
+from topb_scorer.selection_record import SelectionRecord, SelectionState
 from topb_scorer.state import catalog_url_of, sqlite_catalog
 
 _DAY_SECONDS = 86400.0

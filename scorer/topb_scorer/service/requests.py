@@ -7,7 +7,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.pools.stream import chunks_without_a_gap
-from topb_scorer.selection_catalog import NewSelection, SelectionRecord
+from topb_scorer.selection_record import NewSelection, SelectionRecord
 from topb_scorer.selection_host import Job
 from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
@@ -31,6 +31,8 @@ class SelectionRequests:
         stored = _stored(request)
         found = self._state.catalog.find(request.request_id, stored)
         if found is not None:
+            if request.detached and not found.detached:
+                self._state.catalog.detach(found.id)
             return found, None
         spec, engine = self._prepare(request.spec, "")
         job = self._pool_job(request, spec, engine)

@@ -19,7 +19,7 @@ from topb_scorer.pools.parquet import read_ids
 from topb_scorer.pools.storage import Kind, Storage
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.result_store import ResultStore
-from topb_scorer.selection_catalog import SelectionRecord, SelectionState
+from topb_scorer.selection_record import SelectionRecord, SelectionState
 from topb_scorer.selection_spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 

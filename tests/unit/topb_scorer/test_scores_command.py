@@ -10,7 +10,7 @@ import pytest
 from topb_scorer.commands.scores import run
 from topb_scorer.errors import NotFoundError
 from topb_scorer.score_log import ScoreLog, scored_rows
-from topb_scorer.selection_catalog import NewSelection, SelectionRecord
+from topb_scorer.selection_record import NewSelection, SelectionRecord
 from topb_scorer.state import State
 
 pytestmark = pytest.mark.scorer

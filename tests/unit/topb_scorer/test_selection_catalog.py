@@ -11,7 +11,8 @@ import pytest
 from support import postgresql
 from support.postgresql import PostgresCluster
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
-from topb_scorer.selection_catalog import NewSelection, SelectionCatalog, SelectionState
+from topb_scorer.selection_catalog import SelectionCatalog
+from topb_scorer.selection_record import NewSelection, SelectionState
 
 pytestmark = pytest.mark.scorer
 

@@ -57,9 +57,10 @@ def _about(study: Study) -> str:
     spoken = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
     return (
         f"{data['train_images']} training and {data['test_images']} test images of {data['classes']} "
-        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width "
-        f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; the selectors for {train['cotrain']['epochs']} "
-        f"(VAAL {train['vaal']['epochs']}). Device: {train['device']}."
+        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width {train['task']['width']}, "
+        f"trained for {train['task']['epochs']} epochs a round; "
+        f"the selectors for {train['cotrain']['epochs']} (VAAL {train['vaal']['epochs']}). "
+        f"Device: {train['device']}."
     )
 
 

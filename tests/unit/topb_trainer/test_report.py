@@ -1,0 +1,236 @@
+"""The report on made-up records, its figures against ones worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from topb_trainer.commands.report import run
+from topb_trainer.errors import InvalidDataError
+from topb_trainer.records import Record, Settings, writing
+from topb_trainer.report.contents import contents
+from topb_trainer.report.document import Figure, Heading, Paragraph, Table, as_html, as_markdown
+from topb_trainer.report.statistics import crossing, summarised, t_quantile
+from topb_trainer.report.study import Study, read_study
+
+SETTINGS = {
+    "data": {"name": "cifar10", "train_images": 1000, "test_images": 100, "classes": 10, "sha256": ""},
+    "train": {
+        "task": {"width": 16, "epochs": 20},
+        "cotrain": {"epochs": 20},
+        "vaal": {"epochs": 10},
+        "device": "cpu",
+    },
+}
+# By method and seed, the accuracies of three rounds.
+ACCURACIES = {
+    ("random", 0): (0.50, 0.60, 0.70),
+    ("random", 1): (0.52, 0.62, 0.72),
+    ("aalu", 0): (0.50, 0.66, 0.74),
+    ("aalu", 1): (0.52, 0.66, 0.80),
+    ("entropy", 0): (0.50, 0.55, 0.65),
+    ("adv_vae", 0): (0.50,),
+}
+
+
+def record(method: str, seed: int, index: int, accuracy: float, settings: Settings) -> Record:
+    picked = list(range(50)) if index < 2 else []
+    seconds = {
+        "task": 9.0,
+        "test": 1.0,
+        "labelled_features": 0.5,
+        "selector": 2.0 + index,
+        "select": 1.5,
+        "export": 7.0,
+    }
+    return Record(
+        method,
+        seed,
+        index,
+        100 + 50 * index,
+        0.1 + 0.05 * index,
+        accuracy,
+        "",
+        picked,
+        "",
+        None,
+        settings.sha256,
+        seconds,
+    )
+
+
+def records(settings: Settings) -> list[Record]:
+    return [
+        record(method, seed, index, accuracy, settings)
+        for (method, seed), of_rounds in ACCURACIES.items()
+        for index, accuracy in enumerate(of_rounds)
+    ]
+
+
+@pytest.fixture
+def study() -> Study:
+    settings = Settings(SETTINGS)
+    return Study(records(settings), settings.values)
+
+
+def test_t_quantiles_are_those_of_the_tables() -> None:
+    for degrees, expected in ((1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962)):
+        assert t_quantile(degrees) == pytest.approx(expected, abs=5e-4)
+    assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
+
+
+def test_a_summary_is_of_the_sample_and_a_single_value_has_no_spread() -> None:
+    five = summarised([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (five.mean, five.deviation, five.n) == (3.0, pytest.approx(math.sqrt(2.5)), 5)
+    assert five.half_width == pytest.approx(2.7764 * math.sqrt(2.5 / 5), abs=1e-4)
+    one = summarised([7.0])
+    assert (one.mean, one.deviation, one.half_width, one.n) == (7.0, None, None, 1)
+
+
+def test_a_goal_is_crossed_between_two_points_at_once_or_never() -> None:
+    labels, accuracies = (100.0, 200.0, 300.0), (0.5, 0.7, 0.6)
+    assert crossing(labels, accuracies, 0.6) == pytest.approx(150)
+    assert crossing(labels, accuracies, 0.5) == 100
+    assert crossing(labels, accuracies, 0.7) == pytest.approx(200)
+    assert crossing(labels, accuracies, 0.71) is None
+
+
+def test_differences_are_paired_by_seed(study: Study) -> None:
+    difference = study.difference("aalu", 2)
+    # 0.74 − 0.70 and 0.80 − 0.72.
+    assert difference is not None
+    assert (difference.mean, difference.n) == (pytest.approx(0.06), 2)
+    assert difference.deviation == pytest.approx(0.02 * math.sqrt(2))
+    assert difference.half_width == pytest.approx(12.7062 * 0.02, abs=1e-5)
+    only = study.difference("entropy", 2)
+    assert only is not None
+    assert (only.mean, only.n) == (pytest.approx(-0.05), 1)
+    assert study.difference("adv_vae", 2) is None
+
+
+def test_labels_needed_are_read_off_the_mean_curves_of_the_seeds_both_have(study: Study) -> None:
+    aalu = study.labels_needed("aalu")
+    # Random ends at a mean of 0.71; AALU goes from 0.66 at 150 labels to 0.77 at 200.
+    assert aalu is not None
+    assert aalu.goal == pytest.approx(0.71)
+    assert aalu.labels == pytest.approx(150 + 50 * 5 / 11)
+    assert (aalu.final_labels, aalu.n) == (200, 2)
+    entropy = study.labels_needed("entropy")
+    assert entropy is not None
+    assert (entropy.labels, entropy.goal, entropy.n) == (None, pytest.approx(0.70), 1)
+    assert study.labels_needed("adv_vae") is None
+
+
+def test_query_time_is_training_of_the_selector_and_selection_a_hundred_picks(study: Study) -> None:
+    seconds = study.query_seconds("entropy")
+    # 50 picks took 0.5 + 2 + 1.5 and 0.5 + 3 + 1.5 seconds.
+    assert seconds is not None
+    assert (seconds.mean, seconds.n) == (pytest.approx(9.0), 2)
+    assert seconds.deviation == pytest.approx(math.sqrt(2))
+
+
+def table_after(blocks: Sequence[object], heading: str) -> Table:
+    at = next(i for i, block in enumerate(blocks) if isinstance(block, Heading) and heading in block.text)
+    return next(block for block in blocks[at:] if isinstance(block, Table))
+
+
+def test_the_tables_hold_these_numbers_and_no_mean_stands_without_its_n(study: Study) -> None:
+    blocks = contents(study)
+    accuracy = table_after(blocks, "Accuracy by labelled share")
+    assert list(accuracy.head) == ["method", "10%", "15%", "20%"]
+    assert list(accuracy.rows[0]) == ["Random", "51.00 ± 1.41 (2)", "61.00 ± 1.41 (2)", "71.00 ± 1.41 (2)"]
+    assert ["advVAE", "50.00 (1)", "–", "–"] in [list(row) for row in accuracy.rows]
+    against = table_after(blocks, "Difference from Random")
+    assert ["AALU", "+5.00 [-7.71, +17.71] (2)", "+6.00 [-19.41, +31.41] (2)"] in map(list, against.rows)
+    assert ["Entropy", "-5.00 (1)", "-5.00 (1)"] in map(list, against.rows)
+    needed = table_after(blocks, "Labels needed")
+    assert ["AALU", "173", "86%", "2"] in map(list, needed.rows)
+    assert ["Entropy", "not with 200", "–", "1"] in map(list, needed.rows)
+    ablations = table_after(blocks, "Table 1")
+    assert [row[0] for row in ablations.rows] == ["Random", "advVAE", "AALU"]
+    times = table_after(blocks, "Table 2")
+    assert ["AALU", "9.00 ± 1.15 (4)", "1.00", "1.00"] in map(list, times.rows)
+    for table in (accuracy, against, ablations, times):
+        for row in table.rows:
+            assert all(re.search(r"\(\d+\)$", cell) for cell in row[1:] if re.search(r"\d\.\d+ ", cell))
+
+
+def test_the_papers_table_1_stands_beside_cifar10_alone(study: Study) -> None:
+    assert "90.73 (5)" in as_markdown(contents(study))
+    other = Study(study.records, {**SETTINGS, "data": {**SETTINGS["data"], "name": "cifar100"}})
+    assert "90.73" not in as_markdown(contents(other))
+
+
+def test_the_curves_name_each_method_with_its_n(study: Study) -> None:
+    figures = {block.name: block.svg for block in contents(study) if isinstance(block, Figure)}
+    assert set(figures) == {"curves", "ablations"}
+    assert "AALU (n = 2)" in figures["curves"]
+    assert "Entropy (n = 1)" in figures["curves"]
+    assert "Entropy" not in figures["ablations"]
+    again = {block.name: block.svg for block in contents(study) if isinstance(block, Figure)}
+    assert again == figures
+
+
+def test_markdown_and_html_hold_the_same_and_html_escapes() -> None:
+    blocks = [
+        Heading("A & b", 1),
+        Paragraph("x < y"),
+        Table(["m", "1"], [["a", "2"]]),
+        Figure("f", "c", "<svg/>"),
+    ]
+    assert as_markdown(blocks) == "# A & b\n\nx < y\n\n| m | 1 |\n| --- | ---: |\n| a | 2 |\n\n![c](f.svg)\n"
+    page = as_html("A & b", blocks)
+    assert "<h1>A &amp; b</h1>" in page
+    assert "<p>x &lt; y</p>" in page
+    assert "<td>2</td>" in page
+    assert "<svg/>" in page
+
+
+def written(out: Path, settings: Settings, kept: Sequence[Record]) -> Path:
+    with writing(out, settings) as store:
+        for one in kept:
+            store.publish(one)
+    return out
+
+
+def test_the_command_writes_a_page_that_needs_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(SETTINGS)
+    results = written(tmp_path / "results", settings, records(settings))
+    assert run([str(results), "--out", str(tmp_path / "report")]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.md",
+        "report.html",
+        "curves.svg",
+        "ablations.svg",
+    }
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert str(tmp_path) not in page
+
+
+def test_several_directories_of_the_same_settings_are_one_study(tmp_path: Path) -> None:
+    settings = Settings(SETTINGS)
+    everything = records(settings)
+    parts = [[one for one in everything if one.seed == seed] for seed in (0, 1)]
+    paths = [written(tmp_path / str(i), settings, part) for i, part in enumerate(parts)]
+    accuracy = read_study(paths).accuracy("random", 2)
+    assert accuracy is not None
+    assert accuracy.n == 2
+    with pytest.raises(
+        InvalidDataError, match="random from seed 0 stands in another directory too|stands in"
+    ):
+        read_study([paths[0], written(tmp_path / "again", settings, parts[0])])
+    other = Settings({**SETTINGS, "train": {}})
+    with pytest.raises(InvalidDataError, match="of other settings"):
+        read_study([paths[0], written(tmp_path / "other", other, [])])
+    with pytest.raises(InvalidDataError, match="no finished round yet"):
+        read_study([tmp_path / "other"])
+    with pytest.raises(InvalidDataError, match="holds no experiment"):
+        read_study([tmp_path / "nowhere"])
