@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -192,7 +193,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     prune.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
     prune.add_argument(
-        "--catalog-url", default="", metavar="URL", help="as the servers of this state have it"
+        "--catalog-url",
+        default=os.environ.get("TOPB_CATALOG_URL", ""),
+        metavar="URL",
+        help="as the servers of this state have it; default: the environment's TOPB_CATALOG_URL",
     )
     return parser
 

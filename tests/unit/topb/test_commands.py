@@ -42,7 +42,7 @@ def raising(error):
 def test_help_lists_the_commands_and_loads_none(capsys):
     assert commands.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in ("select", "info", "serve", "model", "train", "demo"):
+    for name in ("select", "info", "serve", "model", "train", "experiment", "report", "demo"):
         assert f"\n  {name} " in shown
 
 

@@ -241,3 +241,14 @@ def test_arguments_that_do_not_fit_end_with_usage(
         run([*options, "--state", str(tmp_path)])
     assert caught.value.code == 2
     assert "usage: topb scores" in capsys.readouterr().err
+
+
+def test_the_catalog_may_be_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    state = State.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    commit(state.score_log("a"), "v")
+    selection(state, model="a")
+    assert run(["prune", "--state", str(state.directory), "--model", "a"]) == 0
+    assert "kept 1 shards that open selections may need, by a" in capsys.readouterr().out

@@ -223,9 +223,7 @@ def test_several_directories_of_the_same_settings_are_one_study(tmp_path: Path) 
     accuracy = read_study(paths).accuracy("random", 2)
     assert accuracy is not None
     assert accuracy.n == 2
-    with pytest.raises(
-        InvalidDataError, match="random from seed 0 stands in another directory too|stands in"
-    ):
+    with pytest.raises(InvalidDataError, match="from seed 0 stands in another directory too"):
         read_study([paths[0], written(tmp_path / "again", settings, parts[0])])
     other = Settings({**SETTINGS, "train": {}})
     with pytest.raises(InvalidDataError, match="of other settings"):

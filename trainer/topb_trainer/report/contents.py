@@ -57,8 +57,8 @@ def _about(study: Study) -> str:
     spoken = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
     return (
         f"{data['train_images']} training and {data['test_images']} test images of {data['classes']} "
-        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width {train['task']['width']}, "
-        f"trained for {train['task']['epochs']} epochs a round; "
+        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width "
+        f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; "
         f"the selectors for {train['cotrain']['epochs']} (VAAL {train['vaal']['epochs']}). "
         f"Device: {train['device']}."
     )

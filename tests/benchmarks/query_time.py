@@ -1,0 +1,192 @@
+"""Query time of Core-set, VAAL and AALU, as in the paper's Table 2: one T, one data set, one machine.
+
+Query time is the training of what selects, and the selection: features of the labelled images; for AALU T's
+outputs for the pool and co-training, for VAAL its training on the images; then scoring the pool with the
+exported bundle and picking b, through the scorer's own code. T's training and the export are not in it.
+
+Selection is run in full. Training is run for --cotrain-epochs and --vaal-steps, and its time extrapolated to
+the epochs that the paper gives it: steps take equally long, as tensors of one size go through them. Usage:
+
+  python tests/benchmarks/query_time.py --data cifar10_train.parquet --test cifar10_test.parquet --out table_2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from machine import machine
+from topb_trainer.config import TaskConfig, TrainConfig
+from topb_trainer.cotrain import cotrain
+from topb_trainer.data import UnlabelledSet
+from topb_trainer.datasets.dataset import subset
+from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.experiment import initial_rows, select_in_memory
+from topb_trainer.rounds import RoundData, accuracy_on, finish_round, torch_device, train_round_task
+from topb_trainer.stopwatch import Stopwatch
+from topb_trainer.task import ask, task_losses
+from topb_trainer.vaal import train_vaal
+
+PAPER = {"core_set": 29.01, "vaal": 75.70, "aalu": 14.07}
+STRATEGIES = {"core_set": "none", "vaal": "vaal", "aalu": "assistant"}
+EPOCHS = 100
+
+
+def main() -> None:
+    arguments = parsed_arguments()
+    begun = time.perf_counter()
+    data = open_dataset(arguments.data, arguments.test, arguments.data_root, TrainConfig().image)
+    data = data.limited(arguments.train_images, min(1000, len(data.test.ids)), 0)
+    config = TrainConfig(
+        device=arguments.device,
+        task=TaskConfig(width=arguments.width, stem=arguments.stem, epochs=arguments.task_epochs),
+    )
+    size = len(data.train.ids)
+    rows = initial_rows(size, size // 10, 0)
+    known = set(rows.tolist())
+    rest = [row for row in range(size) if row not in known]
+    labelled = subset(data.train, rows)
+    pool = UnlabelledSet(tuple(data.train.ids[row] for row in rest), data.train.images[rest])
+    task_model = train_round_task(labelled, config, round_index=0)
+    given = RoundData(labelled, pool, None, data.target)
+    setting = {
+        "training set": f"{size} images of {data.name}, {data.target.height} × {data.target.width}",
+        "labelled": len(labelled.ids),
+        "pool": len(pool.ids),
+        "b": size // 20,
+        "T": f"ResNet18 of width {arguments.width}, stem {arguments.stem}, {arguments.task_epochs} epochs",
+        "T's test accuracy": accuracy_on(task_model, data.test, config),
+        "device": arguments.device,
+    }
+    parts = {name: timed(name, task_model, given, config, size // 20, arguments) for name in STRATEGIES}
+    result = {
+        "setting": setting,
+        "extrapolated": {
+            "vaal training": f"{arguments.vaal_steps} steps to {EPOCHS} epochs",
+            "aalu co-training": f"{arguments.cotrain_epochs} epochs to {EPOCHS}",
+        },
+        "methods": {name: summed(seconds, size // 20) for name, seconds in parts.items()},
+        "paper": PAPER,
+        "seconds_this_took": time.perf_counter() - begun,
+        "machine": machine(),
+    }
+    arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    arguments.out.with_suffix(".md").write_text(told(result))
+    print(told(result))
+
+
+def parsed_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="cifar10", help="a published data set, or labelled training images")
+    parser.add_argument("--test", type=Path, help="test images, where --data is a path")
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--train-images", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--stem", choices=["auto", "cifar", "imagenet"], default="auto")
+    parser.add_argument("--task-epochs", type=int, default=1)
+    parser.add_argument("--cotrain-epochs", type=int, default=2)
+    parser.add_argument("--vaal-steps", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("query_time"))
+    return parser.parse_args()
+
+
+def timed(
+    name: str,
+    task_model: torch.nn.Module,
+    data: RoundData,
+    config: TrainConfig,
+    budget: int,
+    arguments: argparse.Namespace,
+) -> dict[str, float]:
+    """Seconds by part, training extrapolated."""
+    device = torch_device(config.device)
+    watch = Stopwatch(device)
+    task_model.to(device)
+    with watch.timing("features of the labelled"):
+        known = ask(task_model, data.labelled.images, device=device)
+    if name == "aalu":
+        with watch.timing("T's outputs for the pool"):
+            unlabelled = ask(task_model, data.pool.images, device=device)
+        losses = task_losses(known, data.labelled.labels)
+
+        def train(epochs: int) -> None:
+            beside = replace(config.cotrain, epochs=epochs)
+            cotrain(known, losses, unlabelled, beside, vae=config.vae, assistant=config.assistant, seed=0)
+
+        train(1)  # what only the first steps pay
+        with watch.timing("training of the selector"):
+            train(arguments.cotrain_epochs)
+        watch.seconds["training of the selector"] *= EPOCHS / arguments.cotrain_epochs
+    if name == "vaal":
+        size = config.vaal.batch_size
+
+        def train_on(steps: int) -> None:
+            vaal = replace(config.vaal, epochs=1)
+            images = data.pool.images[: steps * size]
+            train_vaal(data.labelled.images, images, vaal, horizontal_flip=True, seed=0, device=device)
+
+        train_on(1)
+        with watch.timing("training of the selector"):
+            train_on(arguments.vaal_steps)
+        steps = EPOCHS * -(-len(data.pool.ids) // size)
+        watch.seconds["training of the selector"] *= steps / arguments.vaal_steps
+    with tempfile.TemporaryDirectory() as directory:
+        bundle = exported(name, task_model, data, config, Path(directory))
+        with watch.timing("scoring and picking"):
+            select_in_memory(bundle, data.pool, budget, name, seed=0, device=arguments.device)
+    return watch.seconds
+
+
+def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: TrainConfig, parent: Path):
+    """A bundle of the method's full size, hardly trained: what its weights are does not change its time."""
+    few = replace(data, pool=UnlabelledSet(data.pool.ids[:256], data.pool.images[:256]))
+    quick = replace(config, cotrain=replace(config.cotrain, epochs=1), vaal=replace(config.vaal, epochs=1))
+    kind = STRATEGIES[name]
+    trained = finish_round(task_model, few, quick, kind, test_accuracy=None, parent=parent, round_index=0)
+    return trained.bundle
+
+
+def summed(seconds: dict[str, float], budget: int) -> dict[str, object]:
+    total = sum(seconds.values())
+    return {"seconds": seconds, "total": total, "per_100": 100 * total / budget}
+
+
+def told(result: dict) -> str:
+    methods = result["methods"]
+    aalu = methods["aalu"]["per_100"]
+    lines = [
+        "# Query time",
+        "",
+        "Seconds a 100 picks: training of the selector, and selection (Table 2 of the paper). One run; the "
+        "machine was not free of other work, so differences of tens of percent mean nothing.",
+        "",
+        *(f"* {name}: {value}" for name, value in result["setting"].items()),
+        *(f"* extrapolated: {name}, {how}" for name, how in result["extrapolated"].items()),
+        f"* {result['machine']['processor']}, {result['machine']['cores']} cores, "
+        f"{result['machine']['date']}; the whole run took {result['seconds_this_took']:.0f} s",
+        "",
+        "| method | seconds a 100 picks | × AALU | the paper's seconds | × AALU in the paper |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in methods.items():
+        lines.append(
+            f"| {name} | {found['per_100']:.2f} | {found['per_100'] / aalu:.2f} | {PAPER[name]:.2f} "
+            f"| {PAPER[name] / PAPER['aalu']:.2f} |"
+        )
+    lines += ["", "Where the time goes, in seconds of one query:", "", "| method | part | seconds |"]
+    lines.append("| --- | --- | ---: |")
+    for name, found in methods.items():
+        lines += [f"| {name} | {part} | {value:.1f} |" for part, value in found["seconds"].items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
