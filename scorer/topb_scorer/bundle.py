@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from google.protobuf import json_format
 from numpy.typing import NDArray
-from topb.v1 import bundle_pb2
 
+from topb.v1 import bundle_pb2
 from topb_scorer.errors import BundleError, NotFoundError
 from topb_scorer.imaging import ImageInput, ResizeRule
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from topb.progress import Progress
 from topb.results import SelectionResult
-
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import InvalidRequestError

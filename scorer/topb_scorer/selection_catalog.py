@@ -20,7 +20,6 @@ from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.selection_record import NewSelection, SelectionRecord, SelectionState
 from topb_scorer.transactions import Transactions
 
-
 _METADATA = sa.MetaData()
 _SELECTIONS = sa.Table(
     "selections",

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from topb.results import SelectionResult
-
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
 from topb_scorer.pools.pool import Shard

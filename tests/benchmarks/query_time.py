@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 from machine import machine
+
 from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.cotrain import cotrain
 from topb_trainer.data import UnlabelledSet
@@ -107,6 +109,7 @@ def timed(
     arguments: argparse.Namespace,
 ) -> dict[str, float]:
     """Seconds by part, training extrapolated."""
+    print(name, file=sys.stderr, flush=True)
     device = torch_device(config.device)
     watch = Stopwatch(device)
     task_model.to(device)
@@ -147,7 +150,7 @@ def timed(
 
 def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: TrainConfig, parent: Path):
     """A bundle of the method's full size, hardly trained: what its weights are does not change its time."""
-    few = replace(data, pool=UnlabelledSet(data.pool.ids[:256], data.pool.images[:256]))
+    few = replace(data, pool=UnlabelledSet(data.pool.ids[:2], data.pool.images[:2]))
     quick = replace(config, cotrain=replace(config.cotrain, epochs=1), vaal=replace(config.vaal, epochs=1))
     kind = STRATEGIES[name]
     trained = finish_round(task_model, few, quick, kind, test_accuracy=None, parent=parent, round_index=0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support import postgresql
 from support.bundles import write_bundle
 from support.crashing_server import crashing_server

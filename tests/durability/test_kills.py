@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
 from support.undisturbed import OPTIONS, SHARDS, Data

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
 from support.crashing_server import CrashingServer, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, StreamCaller

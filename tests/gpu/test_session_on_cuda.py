@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support.bundles import write_bundle
 from support.images import random_image, random_pool, write_parquet
-
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools import AllowedRoots, open_pool

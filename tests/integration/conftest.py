@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 import topb
 from support.bundles import write_bundle
 from support.images import random_pool, write_parquet

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 import topb
 from support.images import random_image
 from support.servers import RunningServer, running_server

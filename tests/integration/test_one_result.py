@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import topb
 from support.bundles import write_bundle
 from support.images import encode, random_image, random_pool, write_parquet

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 import topb
 from support.bundles import write_bundle
 from support.images import encode, random_image

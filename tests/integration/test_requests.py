@@ -6,10 +6,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from support.images import encode, random_image, random_pool, write_parquet
-from support.rpc import Request, Spec, refusal
 
 import topb
+from support.images import encode, random_image, random_pool, write_parquet
+from support.rpc import Request, Spec, refusal
 from topb.v1 import selection_pb2, selection_pb2_grpc
 
 pytestmark = pytest.mark.scorer

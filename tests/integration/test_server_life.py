@@ -14,11 +14,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+import topb
 from support.bundles import convolutional_graph, write_bundle
 from support.rpc import START, Request, code_and_reason, encoded_chunk, retry_seconds, slow_rows
 from support.servers import RunningServer, running_server
-
-import topb
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2_grpc
 
 pytestmark = pytest.mark.scorer

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from support.rpc import START, Request, encoded_chunk, end, packed_chunk, refusal
 
+from support.rpc import START, Request, encoded_chunk, end, packed_chunk, refusal
 from topb.v1 import selection_pb2, selection_pb2_grpc
 
 pytestmark = pytest.mark.scorer

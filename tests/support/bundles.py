@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf import json_format
 from onnx import TensorProto, helper, numpy_helper
+
 from topb.v1 import bundle_pb2
 
 STRATEGIES = ("aalu", "entropy", "least_confidence", "margin", "random")

@@ -116,11 +116,19 @@ def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     from topb_scorer.commands import serve
 
+    threading.Thread(target=_die_with_the_tests, daemon=True).start()
     _Steps(folder, sabotage.die_at).install()
     _journal_what_is_scored(folder)
     if sabotage.batch_seconds:
         _slow_down(folder, sabotage.batch_seconds)
     sys.exit(serve.run(arguments))
+
+
+def _die_with_the_tests() -> None:
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Steps:

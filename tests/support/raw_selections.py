@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 

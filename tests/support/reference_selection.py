@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from topb_scorer import imaging
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import SkippedImageError

@@ -10,9 +10,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from topb.v1 import selection_pb2
 
 from support.images import encode, random_image
+from topb.v1 import selection_pb2
 
 Request = selection_pb2.SelectBatchFromStreamRequest
 Spec = selection_pb2.SelectionSpec

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topb.v1 import selection_pb2 as pb
-
 from support.raw_selections import PoolCaller, RawResult, StreamCaller, chunks_of, pool_request
+from topb.v1 import selection_pb2 as pb
 
 SHARD_ROWS = 24
 SHARDS = 5

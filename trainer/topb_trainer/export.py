@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf import json_format
 from numpy.typing import NDArray
+
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import (
     GRAPH,
@@ -28,7 +29,6 @@ from topb_scorer.bundle import (
 )
 from topb_scorer.durable import publish_directory, unpublished_directory
 from topb_scorer.imaging import ImageInput, ResizeRule
-
 from topb_trainer import gates
 from topb_trainer.config import TrainConfig
 from topb_trainer.graph import onnx_graph

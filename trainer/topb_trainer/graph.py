@@ -11,8 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 
 import onnx
 import torch
-from topb_scorer.session import OUTPUTS
 
+from topb_scorer.session import OUTPUTS
 from topb_trainer.models.scoring import AnyScoringModel
 
 INPUT = "images"

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from topb_scorer.durable import is_unpublished, publish_file
-
 from topb_trainer.errors import ConfigurationError, InvalidDataError
 
 SCHEMA_VERSION = 1

@@ -13,8 +13,8 @@ from topb.v1 import selection_pb2_grpc
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.result_store import ResultStore
-from topb_scorer.selection_record import SelectionState
 from topb_scorer.selection_host import SelectionHost
+from topb_scorer.selection_record import SelectionState
 from topb_scorer.selection_spec import MAX_BUDGET
 from topb_scorer.service.errors import Context, abort
 from topb_scorer.service.requests import SelectionRequests

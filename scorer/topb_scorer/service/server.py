@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
-from topb_scorer.model_catalog import EngineCache, ModelCatalog
+from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.errors import NotFoundError, ScorerError
+from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.selection_host import SelectionHost
 from topb_scorer.service.model_service import ModelService
 from topb_scorer.service.requests import SelectionRequests
@@ -36,8 +36,8 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 5.0
 _WAITING_THREADS = 64
-# gRPC's own is five minutes: shorter than proxies leave a silent connection open, and than a caller should wait
-# to learn that its server is gone. Below the 30 s of the SDK's pings, as some arrive early.
+# How often clients may ping. gRPC's own is five minutes: longer than proxies leave a silent connection open,
+# and than a caller should wait to learn that its server is gone. Below the SDK's 30 s, as some arrive early.
 _PING_SECONDS = 20
 
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import numpy as np
 from google.protobuf import duration_pb2
+
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult
 from topb.v1 import model_pb2, selection_pb2
-
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits

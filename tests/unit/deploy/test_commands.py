@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from checks import containers, kustomize, workloads
+
 from topb_scorer.commands import serve as serve_command
 from topb_scorer.service import server
 

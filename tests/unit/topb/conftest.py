@@ -12,8 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
-import topb
 from google.protobuf.duration_pb2 import Duration
+
+import topb
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
 MODEL = "0123456789abcdef"

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 import topb
 from topb.v1 import selection_pb2
 

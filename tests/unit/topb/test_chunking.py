@@ -4,9 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
-import topb
 from hypothesis import given
 from hypothesis import strategies as st
+
+import topb
 from topb._chunking import TARGET_CHUNK_BYTES, Chunker
 
 pytestmark = pytest.mark.sdk

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+
 import topb
 from topb.v1 import model_pb2, selection_pb2
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 import topb
 from topb import _rpc_errors, errors
 from topb.v1 import model_pb2, selection_pb2

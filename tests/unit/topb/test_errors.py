@@ -4,6 +4,7 @@ import pickle
 
 import grpc
 import pytest
+
 import topb
 
 pytestmark = pytest.mark.sdk

@@ -6,6 +6,7 @@ import datetime
 
 import grpc
 import pytest
+
 import topb
 from topb.v1 import selection_pb2
 

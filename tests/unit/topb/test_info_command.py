@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from topb import commands
 from topb.v1 import model_pb2
 

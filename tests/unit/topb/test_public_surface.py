@@ -8,6 +8,7 @@ import types
 from importlib.metadata import version
 
 import pytest
+
 import topb
 from topb import errors
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 import topb
 
 pytestmark = pytest.mark.sdk

@@ -7,6 +7,7 @@ import time
 
 import grpc
 import pytest
+
 import topb
 from topb.v1 import selection_pb2
 

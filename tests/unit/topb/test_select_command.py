@@ -7,6 +7,7 @@ import json
 import sys
 
 import pytest
+
 import topb
 from topb import commands
 from topb.commands import _picks_file, _progress_line, select

@@ -8,6 +8,7 @@ import uuid
 import grpc
 import numpy as np
 import pytest
+
 import topb
 from topb.v1 import selection_pb2
 

@@ -5,6 +5,7 @@ import json
 
 import grpc
 import pytest
+
 from topb import commands
 from topb.v1 import model_pb2, selection_pb2
 

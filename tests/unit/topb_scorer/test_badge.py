@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from topb_scorer import badge as badge_module
 from topb_scorer.badge import badge
 from topb_scorer.errors import InvalidRequestError

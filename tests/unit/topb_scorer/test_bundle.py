@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.bundles import STRATEGIES, convolutional_graph, write_bundle
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import open_bundle, sha256_of

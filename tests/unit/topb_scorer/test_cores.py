@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from topb_scorer.cores import usable_cores
 
 pytestmark = pytest.mark.scorer

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from topb_scorer.durable import is_unpublished, publish_directory, publish_file, unpublished_directory
 
 pytestmark = pytest.mark.scorer

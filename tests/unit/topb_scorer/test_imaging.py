@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+
 from support.images import encode, random_image
 from topb_scorer.imaging import (
     ImageInput,

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from support.images import encode, random_image, random_pool, write_parquet
 from topb.progress import Progress
 from topb_scorer.bundle import Bundle

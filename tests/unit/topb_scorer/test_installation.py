@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from topb_scorer.errors import InstallationError
 from topb_scorer.installation import check_onnxruntime
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
+
 from support.reference_k_center import brute_force, in_real_arithmetic
 from topb_scorer import euclidean, exact_ties, front_products, k_center, nearest_labelled
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError

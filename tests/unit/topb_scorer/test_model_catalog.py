@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from support.bundles import convolutional_graph, null_graph, write_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import BundleError, DeviceError, NotFoundError

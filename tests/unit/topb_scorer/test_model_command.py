@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
+
 from support.bundles import write_bundle
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
 from support.images import encode, random_image
 from topb_scorer import imaging
 from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from support.images import encode, random_image
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.images import encode, random_image
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, PoolItem, Unreadable, open_pool

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from support.images import encode, random_image, write_parquet
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.pools import AllowedRoots, PoolFormat, open_pool

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools import AllowedRoots
 

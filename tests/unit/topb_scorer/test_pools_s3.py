@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from support.images import encode, random_image
 from support.s3 import BUCKET, Bucket, s3_bucket
 from topb_scorer.errors import AccessDeniedError, NotFoundError, UnreadablePoolError

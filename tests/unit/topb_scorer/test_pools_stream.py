@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+
 from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.pools import PoolItem, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard

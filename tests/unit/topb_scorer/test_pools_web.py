@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+
 from support.images import encode, random_image
 from support.web import Site, reply, web_site
 from topb_scorer.imaging import ImageLimits

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.images import encode, random_image
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.imaging import ImageLimits

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from topb_scorer.errors import InvalidRequestError, LimitExceededError
 from topb_scorer.prob_cover import largest_pure_radius, prob_cover
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from topb_scorer.ranking import Candidate, TopB
 
 pytestmark = pytest.mark.scorer

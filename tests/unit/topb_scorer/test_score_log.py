@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from topb_scorer.score_log import SCHEMA, ScoredRows, ScoreLog, Skip, scored_rows
 
 pytestmark = pytest.mark.scorer

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from topb_scorer.commands.scores import run
 from topb_scorer.errors import NotFoundError
 from topb_scorer.score_log import ScoreLog, scored_rows

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from support import postgresql
 from support.postgresql import PostgresCluster
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError

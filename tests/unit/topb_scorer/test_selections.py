@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support import reference_selection
-from support.bundles import reciprocal_graph, write_bundle
+from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from support.reference_selection import ReferenceScorer, Row
 from topb.results import SelectionResult
@@ -35,7 +36,6 @@ from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.score_log import ScoreLog
 from topb_scorer.selection_spec import MAX_BUDGET, SelectionSpec, check_strategy_served
 from topb_scorer.selections import select_from_log, select_from_shards, select_into_log
-from topb_scorer.strategies import pointwise_names as names
 
 pytestmark = pytest.mark.scorer
 
@@ -157,7 +157,7 @@ def stream_shards(rows: list[Row], *, chunk: int) -> Iterator[Shard | None]:
 @given(
     rows=rows_of_a_pool,
     budget=st.integers(1, 60),
-    strategy=st.sampled_from(names()),
+    strategy=st.sampled_from(STRATEGIES),
     seed=st.integers(0, 2**64 - 1),
     exclude=st.sets(st.sampled_from([*IDS, "elsewhere", ""]), max_size=8),
     shuffler=st.randoms(use_true_random=False),
@@ -208,7 +208,7 @@ def test_a_selection_is_what_the_definition_gives_however_it_is_run(
     assert_is(streamed(spec, engine, stream_shards(sent, chunk=chunk)), expected)
 
 
-@pytest.mark.parametrize("strategy", names())
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_folder_gives_what_parquet_and_a_stream_give(
     engine: LocalEngine, tmp_path: Path, strategy: str
 ) -> None:
@@ -321,7 +321,7 @@ def test_a_log_selects_again_without_scoring(engine: LocalEngine, tmp_path: Path
         on_rows=lambda _: None,
         on_commit=lambda shard: committed.append(shard.identity),
     )
-    for strategy in names():
+    for strategy in STRATEGIES:
         for budget in (1, 17, 100):
             spec = SelectionSpec(budget, strategy, seed=2)
             picks, accounts = select_from_log(spec, log.read(reversed(committed)), rows=40, scratch=tmp_path)

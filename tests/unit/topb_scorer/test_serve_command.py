@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from topb_scorer.commands.serve import _parser
 
 pytestmark = pytest.mark.scorer

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
 from topb_scorer import errors
 from topb_scorer.errors import InvalidRequestError, ScorerError, SelectionCancelledError, UnavailableError
 from topb_scorer.service.errors import abort, status_of

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import pytest
+
 from topb.progress import Progress
 from topb_scorer.pools import Shard
 from topb_scorer.pools.stream import ChunkShard

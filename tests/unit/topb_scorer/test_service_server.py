@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from topb.channel import channel_arguments
 from topb_scorer.service import server
 

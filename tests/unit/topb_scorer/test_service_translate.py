@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from support.images import encode, random_image, random_pool, write_parquet
 from topb.results import Accounts, SelectionResult, SkippedRow
 from topb.v1 import selection_pb2 as pb

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+
 from support.bundles import convolutional_graph, deep_graph, null_graph
 from topb_scorer.errors import DeviceError, InvalidRequestError
 from topb_scorer.session import OUTPUTS, Session

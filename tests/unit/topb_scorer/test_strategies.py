@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from support import reference_selection
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.score_log import ScoredRows, scored_rows
-from topb_scorer.strategies import DEFAULT_STRATEGY, planned, pointwise
+from topb_scorer.strategies import DEFAULT_STRATEGY, planned, pointwise, served_by
 from topb_scorer.strategies import names as all_names
 from topb_scorer.strategies import pointwise_names as names
 
@@ -41,6 +42,13 @@ def draws(ids: list[str], seed: int) -> NDArray[np.float64]:
 def test_the_default_is_the_papers_own() -> None:
     assert DEFAULT_STRATEGY == "aalu"
     assert names() == ("aalu", "entropy", "least_confidence", "margin", "random", "vaal")
+
+
+def test_a_models_own_score_serves_only_the_method_that_it_declares() -> None:
+    own = {"aalu", "vaal"}
+    for declared in (frozenset({"aalu"}), frozenset({"vaal", "random"}), frozenset({"random"})):
+        assert served_by(declared) & own == declared & own
+        assert served_by(declared) - own == set(all_names()) - own
 
 
 def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:

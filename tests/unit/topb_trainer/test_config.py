@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from topb_trainer.config import CotrainConfig, ImageConfig, TaskConfig, TrainConfig, VaeConfig
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.presets import from_mapping, load_preset, preset_names

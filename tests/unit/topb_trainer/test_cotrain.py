@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
 from topb_trainer.config import AssistantConfig, CotrainConfig, VaeConfig
 from topb_trainer.cotrain import Batch, CoTraining, Selector, cotrain
 from topb_trainer.errors import TrainingDivergedError
@@ -14,8 +17,6 @@ from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.vae import Vae
 from topb_trainer.seeding import generator
 from topb_trainer.task import TaskOutputs
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 VAE = VaeConfig(latent_size=8, hidden=(64, 32))
 ASSISTANT = AssistantConfig(hidden=(64, 64))

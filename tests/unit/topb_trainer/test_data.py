@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from topb_scorer.errors import NotFoundError, ScorerError
 from topb_scorer.imaging import ImageInput
 from topb_trainer.config import ImageConfig

@@ -14,6 +14,7 @@ import pytest
 import torchvision.datasets as tv
 from PIL import Image
 from scipy.io import savemat
+
 from topb_trainer.config import ImageConfig
 from topb_trainer.datasets.dataset import Dataset
 from topb_trainer.datasets.idx import read_idx

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
 from topb_trainer.data import LabelledSet

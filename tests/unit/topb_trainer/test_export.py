@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from google.protobuf import json_format
+
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, sha256_of
 from topb_scorer.errors import BundleError

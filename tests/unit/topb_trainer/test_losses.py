@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from topb_trainer.losses import (
     assistant_adversarial_loss,
     assistant_loss,

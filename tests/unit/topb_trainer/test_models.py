@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torchvision.models import resnet18
+
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
 from topb_trainer.models.scoring import FeatureScaling, ScoringModel
 from topb_trainer.models.vae import Vae, sample
-from torchvision.models import resnet18
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from topb_trainer.commands.report import run
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.records import Record, Settings, writing

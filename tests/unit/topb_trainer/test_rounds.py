@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from topb_scorer.session import Session
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.errors import DeviceError

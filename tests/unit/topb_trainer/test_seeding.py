@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from topb_trainer.seeding import derived_seed, generator, reproducible
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from topb_trainer.config import ImageConfig, TrainConfig
 from topb_trainer.data import image_input, read_labelled, read_pool
 from topb_trainer.rounds import RoundData, train_round

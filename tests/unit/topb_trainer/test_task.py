@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
 from topb_trainer.models.resnet import ResNet18

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from topb_scorer.bundle import open_bundle
 from topb_scorer.errors import NotFoundError
 from topb_trainer.commands.train import run

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from topb_scorer.errors import InvalidRequestError
 from topb_trainer.config import TrainConfig, VaalConfig
 from topb_trainer.errors import ConfigurationError, TrainingDivergedError
@@ -17,7 +19,6 @@ from topb_trainer.models.vaal import Discriminator, ImageVae, VaalScoringModel
 from topb_trainer.rounds import RoundData, finish_round, train_round_task
 from topb_trainer.seeding import derived_seed, generator
 from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
-from torch import Tensor, nn
 
 TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)
 CPU = torch.device("cpu")

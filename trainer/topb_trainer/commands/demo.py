@@ -15,7 +15,6 @@ from pathlib import Path
 
 import topb
 from topb_scorer.bundle import Bundle, open_bundle
-
 from topb_trainer.demo.contact_sheet import Exhibit, write_contact_sheet
 from topb_trainer.demo.images import DemoImages, digits, images_at, split
 from topb_trainer.errors import TrainerError

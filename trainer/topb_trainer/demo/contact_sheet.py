@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
 from topb_scorer.imaging import decode
 
 _COLUMNS = 6

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from topb_scorer.pools import AllowedRoots, open_pool
 
+from topb_scorer.pools import AllowedRoots, open_pool
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.labels import folder_class_name, parquet_files, read_class_names
 

@@ -1,0 +1,124 @@
+"""What diversity does in one round: `aalu`, `aalu` diversified, and `random`, at one budget.
+
+For each seed T, VAE and assistant are trained once on the initial labelled set; each strategy picks b images
+from the same pool through the exported bundle; T is trained anew, from the same initial weights, on the
+labelled set and the picks. Redundancy of a batch is the mean distance of a pick to the nearest other pick, in
+T's features: small is redundant. Usage:
+
+  python tests/benchmarks/diversify_round.py --root /path/of/fashion-mnist --out diversify_round.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+from topb_scorer.engines.local import LocalEngine
+from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.selection_spec import SelectionSpec
+from topb_scorer.selections import select_from_shards
+from topb_trainer.data import UnlabelledSet
+from topb_trainer.datasets.dataset import Dataset, subset
+from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.presets import load_preset
+from topb_trainer.rounds import RoundData, accuracy_on, train_round, train_round_task
+
+VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "random": ("random", {}),
+    "aalu": ("aalu", {}),
+    "aalu, diversify=2": ("aalu", {"diversify": "2"}),
+    "aalu, diversify=5": ("aalu", {"diversify": "5"}),
+}
+
+
+def nearest_other(features: np.ndarray) -> float:
+    """Mean distance of rows of float32 (n, D) to the nearest other row."""
+    exact = features.astype(np.float64)
+    squared = (exact**2).sum(axis=1)
+    distances = squared[:, None] + squared[None] - 2 * exact @ exact.T
+    np.fill_diagonal(distances, np.inf)
+    return float(np.sqrt(np.maximum(distances.min(axis=1), 0)).mean())
+
+
+def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]:
+    config = replace(load_preset(arguments.preset), seed=seed)
+    rows = np.random.default_rng(seed).permutation(len(data.train.ids))
+    labelled_rows = rows[: arguments.labelled]
+    pool_rows = rows[arguments.labelled : arguments.labelled + arguments.pool]
+    labelled, pool_labels = subset(data.train, labelled_rows), subset(data.train, pool_rows)
+    pool = UnlabelledSet(pool_labels.ids, pool_labels.images)
+    measured = {}
+    with tempfile.TemporaryDirectory() as parent:
+        trained = train_round(RoundData(labelled, pool, data.test, data.target), config, parent=Path(parent))
+        engine = LocalEngine(trained.bundle)
+        features = dict(
+            zip(pool.ids, engine.session.score(pool.images, ["features"])["features"], strict=True)
+        )
+        for name, (strategy, options) in VARIANTS.items():
+            result = select_from_shards(
+                SelectionSpec(arguments.budget, strategy, seed, options=options),
+                engine,
+                [ChunkShard(0, pool.ids, pool.images)],
+                cancelled=threading.Event(),
+            )
+            at = {id_: i for i, id_ in enumerate(pool.ids)}
+            picked = pool_rows[[at[id_] for id_ in result.ids]]
+            grown = subset(data.train, np.concatenate([labelled_rows, picked]))
+            model = train_round_task(grown, config, round_index=1)
+            measured[name] = {
+                "accuracy_before": trained.test_accuracy or 0.0,
+                "accuracy": accuracy_on(model, data.test, config),
+                "nearest_other_pick": nearest_other(np.stack([features[id_] for id_ in result.ids])),
+                "classes": len(set(data.train.labels[picked].tolist())),
+                **result.measures,
+            }
+            print(seed, name, measured[name], flush=True)
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="fashion_mnist")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--labelled", type=int, default=500)
+    parser.add_argument("--pool", type=int, default=5000)
+    parser.add_argument("--budget", type=int, default=250)
+    parser.add_argument("--test", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    data = open_dataset(arguments.data, None, arguments.root, load_preset(arguments.preset).image).limited(
+        None, arguments.test, 0
+    )
+    runs = [one_seed(data, arguments, seed) for seed in range(arguments.seeds)]
+    table = {
+        name: {
+            key: {
+                "mean": statistics.mean(run[name][key] for run in runs),
+                "sd": statistics.stdev(run[name][key] for run in runs) if len(runs) > 1 else None,
+                "n": len(runs),
+            }
+            for key in runs[0][name]
+        }
+        for name in VARIANTS
+    }
+    results = {"machine": machine(), "command": " ".join(sys.argv), "table": table, "runs": runs}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
