@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from topb_scorer.errors import UnavailableError
+from topb_scorer.errors import InvalidRequestError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +32,21 @@ class Transactions:
         Args:
             url: of SQLAlchemy: `sqlite:///…` or `postgresql+psycopg://…`.
             patience_seconds: how long to try again where the database does not answer.
+
+        Raises:
+            InvalidRequestError: the URL is of no database that can be used here.
         """
         self.patience_seconds = patience_seconds
-        # Of a connection that went stale while the database restarted, the pool makes a new one.
-        self._engine = sa.create_engine(url, pool_pre_ping=True)
+        try:
+            # Of a connection that went stale while the database restarted, the pool makes a new one.
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, ModuleNotFoundError) as error:
+            # Not the URL itself: it may hold a password.
+            raise InvalidRequestError(
+                f"the catalog's URL cannot be used: {error}; expected sqlite:///… or postgresql+psycopg://…, "
+                "the latter with topb[postgresql] installed",
+                reason="CATALOG_URL",
+            ) from None
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _make_sqlite_durable)
 

@@ -173,6 +173,9 @@ def selection_message(record: SelectionRecord, results: ResultStore) -> selectio
     if record.state is SelectionState.SUCCEEDED:
         with suppress(NotFoundError):
             message.summary.CopyFrom(summary_message(*results.read_summary(record.id)))
+            # What the catalog has of it is a moment old.
+            read = message.summary.accounts.read
+            message.progress.read, message.progress.total = read, read
     return message
 
 

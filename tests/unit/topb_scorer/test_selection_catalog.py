@@ -313,3 +313,11 @@ def test_a_database_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> N
     with pytest.raises(UnavailableError):
         SelectionCatalog(f"sqlite:///{tmp_path / 'none' / 'selections.sqlite'}")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("url", ["postgres://user:secret@host/db", "no url", "oracle://host/db"])
+def test_a_url_of_no_database_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"cannot be used") as caught:
+        SelectionCatalog(url)
+    assert caught.value.reason == "CATALOG_URL"
+    assert "secret" not in str(caught.value)
