@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--against", type=int, default=100_000, help="images of the smaller pool")
     parser.add_argument("--leaking", type=int, default=300_000, help="images of the pool scored with a leak")
+    parser.add_argument("--bundle", type=Path, help="of the model; default: one convolution, next to nothing")
     parser.add_argument("--out", type=Path, help="where to write the JSON; default: standard output")
     parser.add_argument(
         "--child", nargs=4, metavar=("POOL", "BUNDLE", "LOG", "STRATEGY"), help=argparse.SUPPRESS
@@ -52,19 +53,21 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(*map(str, arguments.child), leak=arguments.leak)))
         return
-    report = json.dumps(benchmark(arguments.images, arguments.against, arguments.leaking), indent=1)
+    report = json.dumps(
+        benchmark(arguments.images, arguments.against, arguments.leaking, arguments.bundle), indent=1
+    )
     if arguments.out:
         arguments.out.write_text(report + "\n", encoding="utf-8")
     else:
         print(report)
 
 
-def benchmark(images: int, against: int, leaking: int) -> dict[str, object]:
+def benchmark(images: int, against: int, leaking: int, model: Path | None) -> dict[str, object]:
     """What was measured, and how it compares with what it should be."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         graph = convolutional_graph(height=SIDE, width=SIDE, classes=10, features=16)
-        bundle = write_bundle(folder / "models", graph)
+        bundle = model or write_bundle(folder / "models", graph)
         pngs = digits()
 
         def run(pool: Path, log: str, strategy: str = "margin", *, leak: bool = False) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def benchmark(images: int, against: int, leaking: int) -> dict[str, object]:
         "images": images,
         "against": against,
         "pool": {"image": f"PNG {SIDE}×{SIDE}", "row_group": ROW_GROUP, "rows_a_file": FILE_ROWS},
-        "model": f"one convolution, {SIDE}×{SIDE}, 16 features, 10 classes",
+        "model": f"bundle {model.name}" if model else f"one convolution, {SIDE}×{SIDE}, 16 features",
         "batch_size": BATCH,
         "budget": BUDGET,
         "small": small,

@@ -60,7 +60,7 @@ class PostgresCluster:
         # Not through pipes: the server that pg_ctl leaves running would hold them open.
         with (self.folder / f"{program}.out").open("w+") as output:
             # With `user=` Python would fork, of which gRPC's threads in this process do not think much.
-            as_user = [] if self.user is None else ["runuser", "-u", self.user, "--"]
+            as_user = [] if self.user is None else [_runuser() or "runuser", "-u", self.user, "--"]
             ended = subprocess.run(
                 [*as_user, str(self.binaries / program), *arguments],
                 stdin=subprocess.DEVNULL,
@@ -80,6 +80,8 @@ def missing() -> str:
         return "no initdb, pg_ctl and createdb of PostgreSQL are installed"
     if os.geteuid() == 0 and _user() is None:
         return f"PostgreSQL does not run as root, and there is no user {' or '.join(_USERS)}"
+    if os.geteuid() == 0 and _runuser() is None:
+        return "PostgreSQL does not run as root, and there is no runuser"
     return ""
 
 
@@ -116,6 +118,11 @@ def _binaries() -> Path | None:
         if all((folder / program).is_file() for program in ("initdb", "pg_ctl", "postgres", "createdb")):
             return folder
     return None
+
+
+def _runuser() -> str | None:
+    # Not every PATH names the administrators' folders.
+    return shutil.which("runuser", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
 def _user() -> str | None:

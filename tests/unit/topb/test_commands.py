@@ -176,7 +176,7 @@ def test_ctrl_c_ends_a_running_selection_with_130(server, tmp_path):
     while not server.timeouts:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, err) == ("", "error: interrupted\n")
 
