@@ -296,7 +296,10 @@ def main() -> None:
             write_bundle(folder / f"null-{side}", null_graph(height=side, width=side))
             count = 4 * arguments.null_images * 32 * 32 // side**2
             images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-            with running_server(folder / f"null-{side}") as server, echo_server() as port:
+            with (
+                running_server(folder / f"null-{side}", options=("--batch-size=256",)) as server,
+                echo_server() as port,
+            ):
                 results[f"grpc_{side}"] = paired(
                     grpc_stream(server.address, images), grpc_echo(port, images), repeats, count
                 )
