@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
+from checks import security
 from checks.containers import ContainerFile
 from checks.kustomize import Document
 from checks.project import Project
@@ -50,12 +50,12 @@ def problems_of(documents: list[Document], setting: Setting) -> list[str]:
 
 def _pod_problems(document: Document, documents: list[Document], setting: Setting) -> list[str]:
     pod = document["spec"]["template"]["spec"]
-    problems = [*_pod_security_problems(pod), *_volume_problems(pod, setting)]
+    problems = [*security.pod_problems(pod), *_volume_problems(pod, setting)]
     account = pod.get("serviceAccountName")
     if account is not None and not any(_is(found, "ServiceAccount", account) for found in documents):
         problems.append(f"its service account {account} is not among the resources")
     for container in pod["containers"]:
-        problems += _container_security_problems(container)
+        problems += security.container_problems(container)
         problems += _resource_problems(container)
         problems += _image_problems(container, pod, setting)
         if _command(container) == "serve":
@@ -63,37 +63,6 @@ def _pod_problems(document: Document, documents: list[Document], setting: Settin
             problems += [*_directory_problems(container), *_thread_problems(container)]
             problems += _state_problems(container, document, setting)
     return problems
-
-
-def _pod_security_problems(pod: Document) -> list[str]:
-    """Kubernetes' Pod Security Standard "restricted", as far as it is the pod's."""
-    security = pod.get("securityContext", {})
-    problems = []
-    if security.get("runAsNonRoot") is not True:
-        problems.append("securityContext.runAsNonRoot is not true")
-    if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-        problems.append("securityContext.seccompProfile.type is not RuntimeDefault")
-    if pod.get("automountServiceAccountToken") is not False:
-        problems.append("automountServiceAccountToken is not false")
-    problems += [f"{field} is set" for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
-    problems += [
-        f"volume {volume['name']} is a hostPath" for volume in pod.get("volumes", []) if "hostPath" in volume
-    ]
-    return problems
-
-
-def _container_security_problems(container: Document) -> list[str]:
-    security = container.get("securityContext", {})
-    wanted: dict[str, Any] = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    return [
-        f"container {container['name']}: securityContext.{field} is {security.get(field)}; expected {value}"
-        for field, value in wanted.items()
-        if security.get(field) != value
-    ]
 
 
 def _resource_problems(container: Document) -> list[str]:
