@@ -166,17 +166,22 @@ def test_ctrl_c_ends_a_running_selection_with_130(server, tmp_path):
 
     server.select_batch = stall
     arguments = ["select", "/p", "--budget", "1", "--server", server.address]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from topb.commands import main; sys.exit(main())", *arguments],
+    # Where the tests run in the background SIGINT is ignored, and a child would inherit that.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from topb.commands import main; sys.exit(main())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TOPB_TRACEBACK": ""},
-    )
-    while not server.timeouts:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    ) as process:
+        while not server.timeouts:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, err) == ("", "error: interrupted\n")
 
