@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from checks import security
+from checks import arguments, security
 from checks.containers import ContainerFile
 from checks.kustomize import Document
 from checks.project import Project
@@ -58,7 +58,7 @@ def _pod_problems(document: Document, documents: list[Document], setting: Settin
         problems += security.container_problems(container)
         problems += _resource_problems(container)
         problems += _image_problems(container, pod, setting)
-        if _command(container) == "serve":
+        if arguments.command(container) == "serve":
             problems += [*_port_problems(container), *_drain_problems(container, pod)]
             problems += [*_directory_problems(container), *_thread_problems(container)]
             problems += _state_problems(container, document, setting)
@@ -91,16 +91,16 @@ def _image_problems(container: Document, pod: Document, setting: Setting) -> lis
     security = pod.get("securityContext", {})
     if f"{security.get('runAsUser')}:{security.get('runAsGroup')}" != file.user():
         problems.append(f"runAsUser:runAsGroup differ from the image's USER {file.user()}")
-    if "command" in container or _command(container) not in setting.project.commands:
+    if "command" in container or arguments.command(container) not in setting.project.commands:
         problems.append(
-            f"args name the command {_command(container)!r}; pyproject.toml has no such topb command"
+            f"args name the command {arguments.command(container)!r}; pyproject.toml has no such topb command"
         )
     return [*problems, *_device_problems(container, file)]
 
 
 def _device_problems(container: Document, file: ContainerFile) -> list[str]:
     """A GPU is asked for by the command, granted by Kubernetes and known to the image, or none of these."""
-    device = _option(container, "--device") or "cpu"
+    device = arguments.option(container, "--device") or "cpu"
     granted = GPU in container.get("resources", {}).get("limits", {})
     asked = device.startswith("cuda")
     # The trainer's image is for both.
@@ -112,7 +112,7 @@ def _device_problems(container: Document, file: ContainerFile) -> list[str]:
 
 def _port_problems(container: Document) -> list[str]:
     ports = [port["containerPort"] for port in container.get("ports", [])]
-    listens = (_option(container, "--listen") or "").rpartition(":")[2]
+    listens = (arguments.option(container, "--listen") or "").rpartition(":")[2]
     problems = []
     if [str(port) for port in ports] != [listens]:
         problems.append(f"it listens on {listens or 'its default'}, but its containerPort is {ports}")
@@ -129,7 +129,7 @@ def _port_problems(container: Document) -> list[str]:
 
 
 def _drain_problems(container: Document, pod: Document) -> list[str]:
-    grace = _option(container, "--grace-seconds")
+    grace = arguments.option(container, "--grace-seconds")
     if grace is None:
         return ["--grace-seconds is not given, so what the pod is granted cannot be checked"]
     sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
@@ -150,7 +150,7 @@ def _directory_problems(container: Document) -> list[str]:
     """What the server is told to read must be mounted, and only to read."""
     problems = []
     for option in ("--models", "--allow-root"):
-        directories = _options(container, option)
+        directories = arguments.options(container, option)
         if not directories:
             problems.append(f"{option} is not given")
         for directory in directories:
@@ -164,7 +164,7 @@ def _directory_problems(container: Document) -> list[str]:
 
 def _state_problems(container: Document, workload: Document, setting: Setting) -> list[str]:
     """State and catalog are both one pod's own, or both shared by all pods."""
-    directory = _option(container, "--state")
+    directory = arguments.option(container, "--state")
     if directory is None:
         return ["--state is not given, so what is scored would go with the container"]
     mount = _mount_of(directory, container)
@@ -195,7 +195,7 @@ def _state_problems(container: Document, workload: Document, setting: Setting) -
 
 def _catalog_problems(container: Document) -> list[str]:
     """The catalog's URL holds a password."""
-    if _option(container, "--catalog-url") is not None:
+    if arguments.option(container, "--catalog-url") is not None:
         return [f"--catalog-url shows its password in the command line; set {CATALOG_VARIABLE}"]
     catalog = _catalog(container)
     if catalog is None:
@@ -227,7 +227,7 @@ def _thread_problems(container: Document) -> list[str]:
     return [
         f"{option} is {threads}, but {asked} CPUs are asked for"
         for option in ("--session-threads", "--decode-threads")
-        if (threads := _option(container, option)) != asked
+        if (threads := arguments.option(container, option)) != asked
     ]
 
 
@@ -334,25 +334,3 @@ def _ports(template: Document) -> Iterator[Document]:
 
 def _is(document: Document, kind: str, name: str) -> bool:
     return bool(document["kind"] == kind and document["metadata"]["name"] == name)
-
-
-def _command(container: Document) -> str | None:
-    args = container.get("args", [])
-    return args[0] if args else None
-
-
-def _option(container: Document, name: str) -> str | None:
-    """The last value of an option, which is the one that counts."""
-    return next(reversed(_options(container, name)), None)
-
-
-def _options(container: Document, name: str) -> list[str]:
-    """Every value given as `--name=value` or `--name value`."""
-    args: list[str] = container.get("args", [])
-    found = []
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        if arg.startswith(f"{name}="):
-            found.append(arg.partition("=")[2])
-        elif arg == name:
-            found.append(after)
-    return found
