@@ -55,8 +55,7 @@ class DistinctIds:
             file.flush()
             file.seek(0)
             halves = np.frombuffer(file.read(), np.uint64).reshape(-1, _DIGEST_BYTES // 8)
-            halves = halves[np.lexsort((halves[:, 1], halves[:, 0]))]
-            distinct += len(halves) and 1 + int((halves[1:] != halves[:-1]).any(axis=1).sum())
+            distinct += distinct_rows(halves)
         return distinct
 
     def _digests(self, ids: Sequence[str]) -> NDArray[np.uint64]:
@@ -81,6 +80,19 @@ class DistinctIds:
                     digest = _mixed(digest ^ words[:, i])
                 digests[rows, column] = digest
         return digests
+
+
+def distinct_rows(halves: NDArray[np.uint64]) -> int:
+    """How many different rows uint64 (n, 2) has."""
+    first = np.sort(halves[:, 0])
+    again = first[1:][first[1:] == first[:-1]]
+    if not len(again):
+        return len(first)
+    # Only rows that share a first half can be equal: the others need no sorting by both.
+    among = np.searchsorted(again, halves[:, 0])
+    doubtful = halves[again[np.minimum(among, len(again) - 1)] == halves[:, 0]]
+    doubtful = doubtful[np.lexsort((doubtful[:, 1], doubtful[:, 0]))]
+    return len(halves) - int((doubtful[1:] == doubtful[:-1]).all(axis=1).sum())
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

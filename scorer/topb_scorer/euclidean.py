@@ -102,6 +102,10 @@ class Placed:
         """Returns these of the rows."""
         return Placed(self.rows[positions], self.near[positions], self.norms[positions])
 
+    def since(self, first: int) -> Placed:
+        """Returns the rows from `first` on, not copied."""
+        return Placed(self.rows[first:], self.near[first:], self.norms[first:])
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.euclidean import (
@@ -169,27 +170,38 @@ class _Cover:
         """Holds `rows` against the centres that they have not seen."""
         rows = rows[self.seen[rows] < self.centres]
         rows = rows[np.lexsort((rows, self.seen[rows]))]
-        seen = self.seen[rows]
-        first = 0
-        while first < len(rows):
-            # One block holds rows that have missed about as many centres: at most twice as many as they need
-            # be held against, and many enough for a matrix product.
-            missed = self.centres - seen[first]
-            last = first + int(np.searchsorted(seen[first:], seen[first] + missed // 2 + _FEW_CENTRES))
-            block = rows[first : min(last, first + ROWS_AT_ONCE)]
-            self._hold_against(block, int(seen[first]))
-            first += len(block)
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            self._hold_against(rows[first : first + ROWS_AT_ONCE])
 
-    def _hold_against(self, rows: Indices, first: int) -> None:
-        candidates = self.frame.place(self.pool[rows])
+    def _hold_against(self, rows: Indices) -> None:
+        """Holds `rows`, in the order of what they have seen, against the centres that they have not."""
+        groups = [(part, self.frame.place(self.pool[rows[part]])) for part in self._groups(self.seen[rows])]
         # A bound that no centre has been seen at, as the start's are, is not a distance: it could not be told
         # from one.
         nearest = np.where(self.seen[rows] > 0, self.nearest[rows], np.inf)
-        for start in range(first, self.centres, ROWS_AT_ONCE):
-            centres = self.frame.place(self.centre_rows(start, min(start + ROWS_AT_ONCE, self.centres)))
-            self.frame.nearer(candidates, centres, nearest)
+        for start in range(int(self.seen[rows[0]]), self.centres, ROWS_AT_ONCE):
+            end = min(start + ROWS_AT_ONCE, self.centres)
+            centres = self.frame.place(self.centre_rows(start, end))
+            for part, candidates in groups:
+                first = max(int(self.seen[rows[part.start]]), start)
+                if first < end:
+                    self.frame.nearer(candidates, centres.since(first - start), nearest[part])
         self.nearest[rows] = nearest
         self.seen[rows] = self.centres
+
+    def _groups(self, seen: NDArray[np.int32]) -> list[slice]:
+        """Cuts rows, by how many centres they have seen, ascending, into groups that are held together.
+
+        In a group all have missed about as many: each is held against at most twice as many as it needs, and
+        against enough for a matrix product.
+        """
+        groups, first = [], 0
+        while first < len(seen):
+            missed = self.centres - seen[first]
+            last = first + int(np.searchsorted(seen[first:], seen[first] + missed // 2 + _FEW_CENTRES))
+            groups.append(slice(first, last))
+            first = last
+        return groups
 
 
 def _advance(cover: _Cover, width: int, budget: int) -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topb_scorer.distinct_ids import DistinctIds
+from topb_scorer.distinct_ids import DistinctIds, distinct_rows
 
 pytestmark = pytest.mark.scorer
 
@@ -30,6 +31,11 @@ def count(scratch: Path, *parts: list[str], expected: int = 0) -> int:
 @settings(max_examples=60, deadline=None)
 def test_the_count_is_that_of_a_set(scratch: Path, parts: list[list[str]], expected: int) -> None:
     assert count(scratch, *parts, expected=expected) == len({id_ for part in parts for id_ in part})
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2**64 - 1])), max_size=12))
+def test_digests_that_share_a_half_are_told_apart(pairs: list[tuple[int, int]]) -> None:
+    assert distinct_rows(np.array(pairs, np.uint64).reshape(-1, 2)) == len(set(pairs))
 
 
 def test_nothing_is_no_ids(scratch: Path) -> None:

@@ -4,7 +4,7 @@ import random
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from support import reference_selection
 from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
-from support.reference_selection import ReferenceScorer, Row
-from topb.results import SelectionResult
+from support.selecting import selected, stream_shards, streamed
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
@@ -35,205 +31,13 @@ from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_po
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.score_log import ScoreLog
 from topb_scorer.selection_spec import MAX_BUDGET, SelectionSpec, check_strategy_served
-from topb_scorer.selections import select_from_log, select_from_shards, select_into_log
+from topb_scorer.selections import select_from_log
 
 pytestmark = pytest.mark.scorer
 
 ANYWHERE = AllowedRoots.anywhere()
 
 VALID = [encode(random_image(seed), format_) for seed in range(6) for format_ in ("PNG", "JPEG")]
-IMAGES: list[bytes | None] = [
-    *VALID,
-    encode(random_image(3, 40, 23), "WEBP"),
-    encode(np.zeros((16, 16, 3), np.uint8)),
-    encode(np.zeros((20, 20, 3), np.uint8)),
-    VALID[0][:-30],
-    b"no image",
-    b"",
-    None,
-]
-IDS = ["a", "b", "c", "d", "e", "aa", "é", "日本", "10", "9", *(f"id-{i}" for i in range(20))]
-
-rows_of_a_pool = st.lists(
-    st.tuples(
-        st.one_of(st.sampled_from(IDS), st.sampled_from(IDS), st.sampled_from([None, ""])),
-        st.sampled_from(IMAGES),
-    ),
-    max_size=50,
-)
-
-
-@pytest.fixture(scope="module")
-def reference(bundle: Bundle) -> ReferenceScorer:
-    return ReferenceScorer(bundle)
-
-
-@pytest.fixture(scope="module")
-def engine_of(bundle: Bundle) -> Callable[[int, int, int], LocalEngine]:
-    engines: dict[tuple[int, int, int], LocalEngine] = {}
-
-    def engine(batch_size: int, decode_threads: int, session_threads: int) -> LocalEngine:
-        key = (batch_size, decode_threads, session_threads)
-        if key not in engines:
-            settings_ = EngineSettings(
-                batch_size=batch_size, decode_threads=decode_threads, session_threads=session_threads
-            )
-            engines[key] = LocalEngine(bundle, settings_)
-        return engines[key]
-
-    return engine
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("scratch")
-
-
-def selected(
-    spec: SelectionSpec,
-    engine: LocalEngine,
-    shards: Iterable[Shard | None],
-    *,
-    cancelled: threading.Event | None = None,
-    on_rows: Callable[[int], None] | None = None,
-) -> SelectionResult:
-    """From shards that can be read again."""
-    return select_from_shards(spec, engine, shards, cancelled=cancelled or threading.Event(), on_rows=on_rows)
-
-
-def streamed(
-    spec: SelectionSpec,
-    engine: LocalEngine,
-    shards: Iterable[Shard | None],
-    *,
-    on_commit: Callable[[Shard], None] | None = None,
-) -> SelectionResult:
-    """From shards that come once, and are scored as they come."""
-    with tempfile.TemporaryDirectory() as directory:
-        log = ScoreLog(Path(directory), durable=False)
-        cancelled = threading.Event()
-        return select_into_log(
-            spec, engine, shards, log, rereadable=False, cancelled=cancelled, on_commit=on_commit
-        )
-
-
-def assert_is(result: SelectionResult, expected: reference_selection.ReferenceSelection) -> None:
-    picks = [
-        (pick.id, pick.score, pick.predicted_class, pick.probability, pick.entropy) for pick in result.picks
-    ]
-    assert picks == [
-        (row.id, row.score, row.predicted_class, row.probability, row.entropy) for row in expected.picks
-    ]
-    assert [pick.rank for pick in result.picks] == list(range(1, len(picks) + 1))
-    accounts = result.accounts
-    assert accounts.read == expected.read
-    assert accounts.scored == expected.scored
-    assert dict(accounts.skipped) == dict(expected.skipped)
-    assert accounts.duplicate == expected.duplicate
-    assert accounts.excluded == expected.excluded
-    assert accounts.read == (
-        accounts.scored + sum(accounts.skipped.values()) + accounts.duplicate + accounts.excluded
-    )
-    assert len(accounts.skipped_examples) == min(20, sum(accounts.skipped.values()))
-
-
-def parquet_shards(folder: Path, rows: list[Row], *, row_group: int, files: int) -> list[Shard]:
-    for old in folder.glob("*.parquet"):
-        old.unlink()
-    size = max(1, -(-len(rows) // files))
-    for start in range(0, max(len(rows), 1), size):
-        write_parquet(folder / f"{start}.parquet", rows[start : start + size], row_group=row_group)
-    return list(open_pool(str(folder), roots=ANYWHERE).shards)
-
-
-def stream_shards(rows: list[Row], *, chunk: int) -> Iterator[Shard | None]:
-    for seq, start in enumerate(range(0, len(rows), chunk)):
-        part = rows[start : start + chunk]
-        yield ChunkShard(seq, [id_ or "" for id_, _ in part], [image or b"" for _, image in part])
-        if seq % 3 == 0:
-            yield None
-
-
-@given(
-    rows=rows_of_a_pool,
-    budget=st.integers(1, 60),
-    strategy=st.sampled_from(STRATEGIES),
-    seed=st.integers(0, 2**64 - 1),
-    exclude=st.sets(st.sampled_from([*IDS, "elsewhere", ""]), max_size=8),
-    shuffler=st.randoms(use_true_random=False),
-    row_group=st.sampled_from([1, 2, 5, 64]),
-    files=st.integers(1, 3),
-    chunk=st.integers(1, 20),
-    batch_size=st.sampled_from([2, 3, 7, 32]),
-    decode_threads=st.sampled_from([1, 3]),
-    session_threads=st.sampled_from([1, 2]),
-)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_selection_is_what_the_definition_gives_however_it_is_run(
-    reference: ReferenceScorer,
-    engine_of: Callable[[int, int, int], LocalEngine],
-    scratch: Path,
-    rows: list[Row],
-    budget: int,
-    strategy: str,
-    seed: int,
-    exclude: set[str],
-    shuffler: random.Random,
-    row_group: int,
-    files: int,
-    chunk: int,
-    batch_size: int,
-    decode_threads: int,
-    session_threads: int,
-) -> None:
-    expected = reference_selection.select(
-        rows, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
-    )
-    spec = SelectionSpec(budget, strategy, seed, frozenset(exclude))
-    engine = engine_of(batch_size, decode_threads, session_threads)
-    assert_is(
-        selected(spec, engine, parquet_shards(scratch, rows, row_group=row_group, files=files)),
-        expected,
-    )
-    shuffler.shuffle(rows)
-    assert_is(
-        selected(spec, engine, parquet_shards(scratch, rows, row_group=64, files=1)),
-        expected,
-    )
-    # A stream tells neither a missing image from one without bytes.
-    sent = [(id_, image or b"") for id_, image in rows]
-    expected = reference_selection.select(
-        sent, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
-    )
-    assert_is(streamed(spec, engine, stream_shards(sent, chunk=chunk)), expected)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_folder_gives_what_parquet_and_a_stream_give(
-    engine: LocalEngine, tmp_path: Path, strategy: str
-) -> None:
-    rows = [(f"{id_}.png", image) for id_, image in random_pool(60)]
-    rows[7] = (rows[7][0], b"no image")
-    (tmp_path / "folder").mkdir()
-    for name, image in rows:
-        (tmp_path / "folder" / name).write_bytes(image)
-    folder = open_pool(str(tmp_path / "folder"), roots=ANYWHERE)
-    parquet = open_pool(str(write_parquet(tmp_path / "pool.parquet", rows, row_group=16)), roots=ANYWHERE)
-    spec = SelectionSpec(25, strategy, seed=3)
-    results = [
-        selected(spec, engine, shards)
-        for shards in (
-            folder.shards,
-            parquet.shards,
-            list(reversed(parquet.shards)),
-            stream_shards([*rows], chunk=9),
-        )
-    ]
-    assert len(results[0].picks) == 25
-    assert results[0].accounts.skipped == {"IMAGE_FORMAT_UNKNOWN": 1}
-    for result in results[1:]:
-        assert result.picks == results[0].picks
-        assert result.accounts == results[0].accounts
 
 
 def test_decoded_images_give_what_their_lossless_files_give(engine: LocalEngine) -> None:
@@ -474,12 +278,6 @@ def test_an_engine_with_no_batch_to_speak_of_is_refused(bundle: Bundle, batch_si
     with pytest.raises(InvalidRequestError) as caught:
         LocalEngine(bundle, EngineSettings(batch_size=batch_size))
     assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
-
-
-def test_large_photos_are_resized_on_the_way(engine: LocalEngine, reference: ReferenceScorer) -> None:
-    rows: list[Row] = [(f"{seed}", encode(random_image(seed, 90 + seed, 150), "JPEG")) for seed in range(9)]
-    expected = reference_selection.select(rows, reference, budget=9, strategy="aalu", seed=0, exclude=())
-    assert_is(selected(SelectionSpec(9), engine, stream_shards(rows, chunk=4)), expected)
 
 
 @dataclass(frozen=True)

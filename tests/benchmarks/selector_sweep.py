@@ -1,0 +1,153 @@
+"""What the paper leaves open of the selector, tried one by one on seeds that no study reports.
+
+For each seed and labelled share T is trained on a random labelled set, once. Each variant then trains VAE
+and assistant beside it, and is judged by what it picks: the share of the picks that T gets wrong, how its
+scores rank the pool by T's true loss (Spearman), how many classes' worth of images the batch holds (the
+exponential of the entropy of its labels), and, with --retrain, the accuracy of a new T that learned the picks
+as well.
+
+    python tests/benchmarks/selector_sweep.py --root /path/of/fashion-mnist --seeds 100 --out sweep.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import machine
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from topb_trainer.config import TrainConfig
+from topb_trainer.cotrain import cotrain
+from topb_trainer.datasets.dataset import Dataset, subset
+from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.experiment import initial_rows
+from topb_trainer.presets import load_experiment_preset
+from topb_trainer.rounds import accuracy_on, torch_device, train_round_task
+from topb_trainer.seeding import derived_seed
+from topb_trainer.task import TaskOutputs, accuracy, ask, task_losses
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "as the preset": {},
+    "features standardised": {"cotrain": {"standardise_features": True}},
+    "features raw": {"cotrain": {"standardise_features": False}},
+    "latent_size 8": {"vae": {"latent_size": 8}},
+    "latent_size 32": {"vae": {"latent_size": 32}},
+    "latent_size 64": {"vae": {"latent_size": 64}},
+    "sampled latent": {"cotrain": {"latent_for_assistant": "sample"}},
+    "kl summed": {"vae": {"kl_reduction": "sum"}},
+    "wide MLPs": {"vae": {"hidden": (512, 256)}, "assistant": {"hidden": (512, 512)}},
+    "epochs 50": {"cotrain": {"epochs": 50}},
+    "epochs 5": {"cotrain": {"epochs": 5}},
+    "no adversary (lossLearn)": {"cotrain": {"adversary": False}},
+    "no ranking": {"cotrain": {"ranking": False}},
+    "no prediction": {"cotrain": {"prediction": False}},
+}
+
+
+def main() -> None:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--preset", default="small-fashion-mnist")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3])
+    parser.add_argument("--step", type=float, default=0.1, help="share of the training set to pick")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--retrain", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("selector_sweep.json"))
+    arguments = parser.parse_args()
+    config = load_experiment_preset(arguments.preset)
+    data = open_dataset(config.data, None, arguments.root, config.train.image)
+    data = data.limited(config.protocol.train_images, config.protocol.test_images, 0)
+    rows = [
+        row
+        for seed in arguments.seeds
+        for share in arguments.shares
+        for row in one_task(data, replace(config.train, seed=seed), share, arguments)
+    ]
+    result = {"machine": machine(), "command": " ".join(sys.argv), "rows": rows}
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def one_task(
+    data: Dataset, config: TrainConfig, share: float, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Trains T on a random share of the training set and judges each way to pick beside it."""
+    images, device = len(data.train.ids), torch_device(config.device)
+    labelled = initial_rows(images, round(share * images), config.seed)
+    rest = np.setdiff1d(np.arange(images), labelled)
+    model = train_round_task(subset(data.train, labelled), config, round_index=0)
+    known = ask(model, data.train.images[labelled], device=device)
+    pool = ask(model, data.train.images[rest], device=device)
+    losses = task_losses(known, data.train.labels[labelled])
+    budget = round(arguments.step * images)
+    about = {
+        "seed": config.seed,
+        "share": share,
+        "accuracy_before": accuracy_on(model, data.test, config),
+        "accuracy_labelled": accuracy(known, data.train.labels[labelled]),
+    }
+
+    def judged(name: str, scores: NDArray[np.float32]) -> dict[str, Any]:
+        picked = np.argsort(-scores, kind="stable")[:budget]
+        row = about | {"variant": name} | qualities(pool, data.train.labels[rest], scores, picked)
+        if arguments.retrain:
+            grown = subset(data.train, np.concatenate([labelled, rest[picked]]))
+            row["accuracy_after"] = accuracy_on(
+                train_round_task(grown, config, round_index=1), data.test, config
+            )
+        print(json.dumps(row), flush=True)
+        return row
+
+    probabilities = pool.logits.softmax(1)
+    entropy = -(probabilities * probabilities.clamp_min(1e-12).log()).sum(1)  # (M)
+    random = np.random.default_rng(config.seed).random(len(rest)).astype(np.float32)
+    rows = [judged("random", random), judged("entropy", entropy.numpy(force=True))]
+    for name in arguments.variants:
+        changed = changed_config(config, VARIANTS[name])
+        selector = cotrain(
+            known,
+            losses,
+            pool,
+            changed.cotrain,
+            vae=changed.vae,
+            assistant=changed.assistant,
+            seed=derived_seed(config.seed, "cotrain"),
+        )
+        rows.append(judged(name, selector.score(pool).numpy(force=True)))
+    return rows
+
+
+def qualities(
+    pool: TaskOutputs, labels: NDArray[np.int64], scores: NDArray[np.float32], picked: NDArray[np.int64]
+) -> dict[str, float]:
+    """What of a batch can be told without training on it."""
+    wrong = pool.logits.argmax(1).numpy(force=True) != labels
+    true_losses = task_losses(pool, labels).numpy(force=True)
+    shares = np.bincount(labels[picked]) / len(picked)
+    shares = shares[shares > 0]
+    return {
+        "wrong_in_pool": float(wrong.mean()),
+        "wrong_in_picks": float(wrong[picked].mean()),
+        "spearman_with_true_loss": float(spearmanr(scores, true_losses).statistic),
+        "classes_worth": float(np.exp(-(shares * np.log(shares)).sum())),
+    }
+
+
+def changed_config(config: TrainConfig, changes: dict[str, dict[str, Any]]) -> TrainConfig:
+    """Returns the settings with those of a variant."""
+    parts = {section: replace(getattr(config, section), **values) for section, values in changes.items()}
+    return replace(config, **parts)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
