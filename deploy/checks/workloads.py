@@ -11,6 +11,8 @@ from checks.project import Project
 
 HEALTH_SERVICES = {"", "topb.v1.ModelService", "topb.v1.SelectionService"}
 """What the server's grpc.health.v1 answers for."""
+PORT_OPTIONS = {"grpc": "--listen", "metrics": "--metrics-listen"}
+"""The options that say where a server listens, by the names of their ports."""
 CANCEL_SECONDS = 5
 """How long after --grace-seconds the server waits for the calls that it then ends."""
 GPU = "nvidia.com/gpu"
@@ -111,21 +113,29 @@ def _device_problems(container: Document, file: ContainerFile) -> list[str]:
 
 
 def _port_problems(container: Document) -> list[str]:
-    ports = [port["containerPort"] for port in container.get("ports", [])]
-    listens = (arguments.option(container, "--listen") or "").rpartition(":")[2]
+    ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
+    listens = {
+        name: address.rpartition(":")[2]
+        for name, option in PORT_OPTIONS.items()
+        if (address := arguments.option(container, option))
+    }
     problems = []
-    if [str(port) for port in ports] != [listens]:
-        problems.append(f"it listens on {listens or 'its default'}, but its containerPort is {ports}")
+    if {name: str(port) for name, port in ports.items()} != listens:
+        problems.append(f"it listens on {_named(listens)}, but its containerPorts are {_named(ports)}")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         asked = container.get(probe, {}).get("grpc")
         if asked is None:
             problems.append(f"it has no gRPC {probe}")
             continue
-        if asked["port"] not in ports:
-            problems.append(f"{probe} asks port {asked['port']}, but its containerPort is {ports}")
+        if asked["port"] != ports.get("grpc"):
+            problems.append(f"{probe} asks port {asked['port']}, but its containerPorts are {_named(ports)}")
         if asked.get("service", "") not in HEALTH_SERVICES:
             problems.append(f"{probe} asks for {asked['service']}, which the server's health does not know")
     return problems
+
+
+def _named(ports: dict[str, str] | dict[str, int]) -> str:
+    return ", ".join(f"{name} {port}" for name, port in ports.items()) or "its defaults"
 
 
 def _drain_problems(container: Document, pod: Document) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
@@ -21,6 +22,10 @@ from topb_scorer.selections import select_into_log
 from topb_scorer.state import State
 
 _log = logging.getLogger(__name__)
+
+
+Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
+"""How a selection stopped running here; an interrupted one is open still, here or at another server."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,19 @@ class Run:
         return time.monotonic() - self.started
 
 
+class Observer(Protocol):
+    """Is told what the selections do; called from their threads."""
+
+    def on_rows(self, count: int) -> None:
+        """Rows were done: scored, or found in the score log."""
+
+    def on_commit(self, shard: Shard) -> None:
+        """A shard was scored, and is durable."""
+
+    def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
+        """A selection stopped running here; `reason` is an error's, or empty, `result` where it succeeded."""
+
+
 class SelectionHost:
     """At most so many selections at once, each on a thread of its own, each under a lease."""
 
@@ -67,6 +85,7 @@ class SelectionHost:
         owner: str,
         max_concurrent: int,
         lease_seconds: float,
+        observer: Observer | None = None,
     ) -> None:
         """Takes what selections need.
 
@@ -76,14 +95,17 @@ class SelectionHost:
             owner: what the leases are in the name of; no two servers share one.
             max_concurrent: selections that run at once.
             lease_seconds: how long a server may be silent before others take its selections up.
+            observer: is told what they do.
 
         Attributes:
+            max_concurrent: as given.
             workers: the threads that selections run on.
         """
         self._state = state
         self._open_job = open_job
         self._owner = owner
-        self._max_concurrent = max_concurrent
+        self.max_concurrent = max_concurrent
+        self._observer = observer
         self._lease_seconds = lease_seconds
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
@@ -107,7 +129,7 @@ class SelectionHost:
     def claim(self, record: SelectionRecord) -> Run | None:
         """Takes the selection on, if there is room and no other server works on it; then it must be run."""
         with self._lock:
-            if self._draining or len(self._runs) >= self._max_concurrent or record.id in self._runs:
+            if self._draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
                 return None
             if not self._state.catalog.claim(record.id, self._owner, self._lease_seconds):
                 return None
@@ -153,20 +175,26 @@ class SelectionHost:
         """
         keeper = threading.Thread(target=self._keep_lease, args=(run,), name="lease", daemon=True)
         keeper.start()
+        result: SelectionResult | None = None
+        outcome: Outcome = "interrupted"
+        reason = ""
         try:
-            return self._select(run, open_job(), on_rows, on_commit)
+            result = self._select(run, open_job(), on_rows, on_commit)
+            outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
-            self._stopped(run)
+            outcome = self._stopped(run)
         except (UnavailableError, OSError) as error:
-            self._interrupted(run, error)
+            reason = self._interrupted(run, error)
         except Exception as error:
-            self._failed(run, error)
+            outcome, reason = "failed", self._failed(run, error)
         finally:
             with self._lock:
                 del self._runs[run.record.id]
             run.ended.set()
             keeper.join()
-        return None
+            if self._observer is not None:
+                self._observer.on_ended(run, outcome, reason, result)
+        return result
 
     def pause(self, selection: str) -> None:
         """Stops a selection here within one batch, for somebody to go on with later; returns once it has."""
@@ -210,8 +238,16 @@ class SelectionHost:
 
         def count(rows: int) -> None:
             run.read += rows
+            if self._observer is not None:
+                self._observer.on_rows(rows)
             if on_rows is not None:
                 on_rows(rows)
+
+        def committed(shard: Shard) -> None:
+            if self._observer is not None:
+                self._observer.on_commit(shard)
+            if on_commit is not None:
+                on_commit(shard)
 
         completed: Callable[[int], None] | None = None
         if job.sent_by_caller:
@@ -228,7 +264,7 @@ class SelectionHost:
             rereadable=not job.sent_by_caller,
             cancelled=run.cancelled,
             on_rows=count,
-            on_commit=on_commit,
+            on_commit=committed,
             on_complete=completed,
         )
         self._state.results.write(run.record.id, result)
@@ -238,22 +274,24 @@ class SelectionHost:
             job.log.remove()
         return result
 
-    def _stopped(self, run: Run) -> None:
+    def _stopped(self, run: Run) -> Outcome:
         catalog = self._state.catalog
         with suppress(UnavailableError):
             if catalog.get(run.record.id).cancel_requested:
                 catalog.cancelled(run.record.id, self._owner)
-            else:
-                catalog.release(run.record.id, self._owner)
+                return "cancelled"
+            catalog.release(run.record.id, self._owner)
+        return "interrupted"
 
-    def _interrupted(self, run: Run, error: UnavailableError | OSError) -> None:
+    def _interrupted(self, run: Run, error: UnavailableError | OSError) -> str:
         """Neither the request nor the pool is at fault: the selection stays open, and can be gone on with."""
         run.error = error if isinstance(error, UnavailableError) else storage_error(error)
         _log.error("selection %s stopped: %s [%s]", run.record.id, run.error, run.error.reason)
         with suppress(UnavailableError):
             self._state.catalog.release(run.record.id, self._owner)
+        return run.error.reason
 
-    def _failed(self, run: Run, error: Exception) -> None:
+    def _failed(self, run: Run, error: Exception) -> str:
         known, unforeseen = error, None
         if not isinstance(known, ScorerError):
             known, unforeseen = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"), error
@@ -266,6 +304,7 @@ class SelectionHost:
                 reason=known.reason,
                 message=str(known),
             )
+        return known.reason
 
     def _keep_lease(self, run: Run) -> None:
         while not run.ended.wait(self._lease_seconds / 4):

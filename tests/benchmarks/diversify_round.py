@@ -29,7 +29,7 @@ from topb_scorer.selections import select_from_shards
 from topb_trainer.data import UnlabelledSet
 from topb_trainer.datasets.dataset import Dataset, subset
 from topb_trainer.datasets.opening import open_dataset
-from topb_trainer.presets import load_preset
+from topb_trainer.presets import load_experiment_preset
 from topb_trainer.rounds import RoundData, accuracy_on, train_round, train_round_task
 
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
@@ -50,7 +50,7 @@ def nearest_other(features: np.ndarray) -> float:
 
 
 def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]:
-    config = replace(load_preset(arguments.preset), seed=seed)
+    config = replace(load_experiment_preset(arguments.preset).train, seed=seed)
     rows = np.random.default_rng(seed).permutation(len(data.train.ids))
     labelled_rows = rows[: arguments.labelled]
     pool_rows = rows[arguments.labelled : arguments.labelled + arguments.pool]
@@ -89,19 +89,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--preset", default="small")
-    parser.add_argument("--labelled", type=int, default=500)
-    parser.add_argument("--pool", type=int, default=5000)
-    parser.add_argument("--budget", type=int, default=250)
-    parser.add_argument("--test", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--preset", default="small-fashion-mnist", help="of an experiment")
+    parser.add_argument("--labelled", type=int, default=1000)
+    parser.add_argument("--pool", type=int, default=9000)
+    parser.add_argument("--budget", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    data = open_dataset(arguments.data, None, arguments.root, load_preset(arguments.preset).image).limited(
-        None, arguments.test, 0
-    )
+    preset = load_experiment_preset(arguments.preset)
+    data = open_dataset(preset.data, None, arguments.root, preset.train.image)
     runs = [one_seed(data, arguments, seed) for seed in range(arguments.seeds)]
     table = {
         name: {

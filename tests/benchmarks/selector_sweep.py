@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "kl summed": {"vae": {"kl_reduction": "sum"}},
     "wide MLPs": {"vae": {"hidden": (512, 256)}, "assistant": {"hidden": (512, 512)}},
     "epochs 50": {"cotrain": {"epochs": 50}},
+    "epochs 50, kl summed": {"cotrain": {"epochs": 50}, "vae": {"kl_reduction": "sum"}},
     "epochs 5": {"cotrain": {"epochs": 5}},
     "no adversary (lossLearn)": {"cotrain": {"adversary": False}},
     "no ranking": {"cotrain": {"ranking": False}},

@@ -58,7 +58,11 @@ class TaskConfig:
     batch_size: int = 128
     """Images in a mini-batch; a last batch of one joins the one before, as batch norm needs two."""
     learning_rate: float = 5e-4
-    """Adam's, constant."""
+    """Adam's."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate: the same throughout, as the paper says nothing else; or down to 0 along half a
+    cosine (Loshchilov and Hutter, SGDR, 2017, without restarts): few epochs then end where T no longer jumps
+    about."""
     horizontal_flip: bool = True
     """Whether training images are mirrored, each with probability ½; off where that changes their class."""
     mixed_precision: MixedPrecision = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
@@ -95,6 +96,8 @@ def _train(
     images = resident(labelled.images, device)  # (N, H, W, 3)
     labels = torch.from_numpy(labelled.labels).to(device)  # (N)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
+    steps = task.epochs * len(_batches(torch.arange(len(images)), task.batch_size))
+    scheduler = _scheduler(optimizer, task, steps)
     random = generator(derived_seed(seed, "order"))
     model.train()
     epochs = bar(range(task.epochs), "task model", "epoch", show=progress)
@@ -112,6 +115,7 @@ def _train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            scheduler.step()
             total_loss += loss.detach() * len(batch)
             right += (logits.detach().argmax(1) == target).sum()
         mean_loss = total_loss.item() / len(images)
@@ -120,12 +124,19 @@ def _train(
         epochs.set_postfix(loss=f"{mean_loss:.4f}", accuracy=f"{right.item() / len(images):.1%}")
 
 
-def _batches(order: Tensor, size: int) -> Iterator[Tensor]:
+def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRScheduler:
+    """Sets the learning rate of each of so many steps."""
+    if task.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
     """Cuts an order (N) into pieces of `size`; a last piece of one joins the one before."""
     pieces = list(torch.split(order, size))
     if len(pieces) > 1 and len(pieces[-1]) == 1:
         pieces[-2:] = [torch.cat(pieces[-2:])]
-    yield from pieces
+    return pieces
 
 
 def mirrored(images: Tensor, flipped: Tensor) -> Tensor:

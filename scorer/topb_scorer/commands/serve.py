@@ -33,6 +33,7 @@ def run(argv: Sequence[str]) -> int:
     settings = ServerSettings(
         models=arguments.models,
         listen=arguments.listen,
+        metrics_listen=arguments.metrics_listen,
         roots=AllowedRoots.below(arguments.allow_root),
         engine=EngineSettings(
             device=arguments.device,
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="topb serve", description="Serve a directory of bundles over gRPC.")
     parser.add_argument("--models", type=Path, required=True, help="directory of bundles")
     parser.add_argument("--listen", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
+    parser.add_argument(
+        "--metrics-listen",
+        default="",
+        metavar="HOST:PORT",
+        help="answers GET /metrics there, for Prometheus; default: no metrics",
+    )
     parser.add_argument(
         "--allow-root",
         action="append",

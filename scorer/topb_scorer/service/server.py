@@ -22,6 +22,7 @@ from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.errors import NotFoundError, ScorerError
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.selection_host import SelectionHost
+from topb_scorer.service.metrics import CallTimer, Metrics
 from topb_scorer.service.model_service import ModelService
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.selection_service import SelectionService
@@ -72,6 +73,7 @@ class Server:
             _log.warning("no --state: what is scored and selected goes with this server")
         self._state = State.open(directory, settings.catalog_url)
         self._open.callback(self._state.catalog.close)
+        self._metrics = Metrics()
         self._requests = SelectionRequests(settings, self._models, self._engines, self._state)
         self._host = SelectionHost(
             self._state,
@@ -79,7 +81,9 @@ class Server:
             owner=f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(4)}",
             max_concurrent=settings.max_concurrent_selections,
             lease_seconds=settings.lease_seconds,
+            observer=self._metrics,
         )
+        self._metrics.watch(self._host)
 
     async def start(self) -> int:
         """Listens, turns healthy, and returns the port.
@@ -88,7 +92,10 @@ class Server:
             ListenError: the address is taken, or is none of this machine's.
         """
         settings = self._settings
+        if settings.metrics_listen:
+            self._serve_metrics(settings.metrics_listen)
         self._server = grpc.aio.server(
+            interceptors=[CallTimer(self._metrics)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -96,7 +103,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
         )
         selection = SelectionService(
             settings, self._models, self._engines, self._state, self._host, self._requests
@@ -130,6 +137,17 @@ class Server:
         await asyncio.to_thread(self._host.interrupt)
         await self._server.stop(_CANCEL_SECONDS)
         await asyncio.to_thread(self._open.close)
+
+    def _serve_metrics(self, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        try:
+            stop = self._metrics.serve(host.strip("[]"), int(port))
+        except (OSError, ValueError, OverflowError) as error:
+            raise ListenError(
+                f"cannot listen on {listen} for metrics: {error}", reason="LISTEN_FAILED"
+            ) from error
+        self._open.callback(stop)
+        _log.info("metrics: http://%s:%d/metrics", host, self._metrics.port)
 
     async def _take_up(self) -> None:
         """Now and then looks for selections that wait for a server."""

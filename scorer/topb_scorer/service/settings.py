@@ -17,6 +17,8 @@ class ServerSettings:
     """Directory of bundles."""
     listen: str = "127.0.0.1:50051"
     """host:port; port 0 takes a free one."""
+    metrics_listen: str = ""
+    """host:port of the metrics, over HTTP; port 0 takes a free one; empty: none."""
     roots: AllowedRoots = field(default_factory=lambda: AllowedRoots.below(()))
     """What pools may be read from; nothing by default."""
     engine: EngineSettings = field(default_factory=EngineSettings)

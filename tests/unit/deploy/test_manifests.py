@@ -99,13 +99,14 @@ Breaker = Callable[[str, str, str], None]
         (DEPLOYMENT, "--session-threads=2", "--session-threads=4", "but 2 CPUs are asked for"),
         (DEPLOYMENT, "            - --decode-threads=2\n", "", "--decode-threads is None"),
         # Ports and probes
-        (DEPLOYMENT, "--listen=0.0.0.0:50051", "--listen=0.0.0.0:50052", "it listens on 50052"),
-        (DEPLOYMENT, "containerPort: 50051", "containerPort: 50052", "containerPort is [50052]"),
+        (DEPLOYMENT, "--listen=0.0.0.0:50051", "--listen=0.0.0.0:50052", "it listens on grpc 50052"),
+        (DEPLOYMENT, "containerPort: 50051", "containerPort: 50052", "containerPorts are grpc 50052,"),
+        (DEPLOYMENT, "containerPort: 9090", "containerPort: 9091", "metrics 9091"),
         (
             DEPLOYMENT,
             "- --listen=0.0.0.0:50051\n",
             "- --listen\n            - 0.0.0.0:1\n",
-            "it listens on 1,",
+            "it listens on grpc 1,",
         ),
         (
             DEPLOYMENT,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
@@ -48,6 +51,27 @@ def test_a_seed_decides_the_weights(digit_round: RoundData) -> None:
 def test_flips_change_what_is_learned(digit_round: RoundData) -> None:
     one, other = (train(digit_round.labelled, horizontal_flip=flip) for flip in (True, False))
     assert not torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_learning_rate_follows_its_schedule(digit_round: RoundData, schedule: str) -> None:
+    rates: list[float] = []
+
+    def record(optimizer: Optimizer, *_: object) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        train(digit_round.labelled, epochs=3, learning_rate=0.01, schedule=schedule)
+    finally:
+        hook.remove()
+    steps = np.arange(len(rates))
+    expected = {
+        "constant": np.full(len(rates), 0.01),
+        "cosine": 0.01 * (1 + np.cos(np.pi * steps / len(rates))) / 2,
+    }
+    assert len(rates) == 3 * math.ceil(len(digit_round.labelled.ids) / 32)
+    assert rates == pytest.approx(expected[schedule])
 
 
 def test_a_mirrored_image_is_mirrored_left_to_right() -> None:

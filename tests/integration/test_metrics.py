@@ -1,0 +1,121 @@
+"""What `topb serve --metrics-listen` tells, against what the server was made to do."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import topb
+from support.images import encode, random_image, write_parquet
+from support.servers import running_server
+
+pytestmark = pytest.mark.scorer
+
+
+class Scraped:
+    """A server's samples, fetched anew at each look."""
+
+    def __init__(self, address: str, metrics: str) -> None:
+        self.address = address
+        self._url = f"http://{metrics}/metrics"
+
+    def __call__(self, name: str, **labels: str) -> float:
+        with urlopen(self._url, timeout=10) as response:
+            text = response.read().decode()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        found = [sample.value for sample in samples if sample.name == name and sample.labels == labels]
+        assert len(found) <= 1
+        return found[0] if found else 0.0
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def scraped(data: Path, free_port: int) -> Iterator[Scraped]:
+    metrics = f"127.0.0.1:{free_port}"
+    with running_server(data / "models", data, options=("--metrics-listen", metrics)) as running:
+        yield Scraped(running.address, metrics)
+
+
+def test_selections_and_their_rows_are_counted(data: Path, scraped: Scraped) -> None:
+    pool = str(data / "pool.parquet")
+    with topb.Client(scraped.address, timeout=60) as client:
+        client.select_batch(pool, budget=5, strategy="margin")
+        assert scraped("topb_rows_total") == 300
+        assert scraped("topb_rows_committed_total") == 300
+        client.select_batch(pool, budget=5, strategy="entropy")
+    assert scraped("topb_rows_total") == 600
+    assert scraped("topb_rows_committed_total") == 300, "the second selection scores nothing"
+    for strategy in ("margin", "entropy"):
+        ended = {"strategy": strategy, "outcome": "succeeded", "reason": ""}
+        assert scraped("topb_selections_ended_total", **ended) == 1
+        assert scraped("topb_selection_seconds_count", strategy=strategy) == 1
+    assert scraped("topb_selections_running") == 0
+    assert scraped("topb_selections_limit") == 2
+    assert scraped("topb_draining") == 0
+    assert scraped("topb_server_info", version=topb.__version__) == 1
+    assert scraped("process_resident_memory_bytes") > 2**20
+
+
+def test_skipped_rows_are_counted_by_reason(scraped: Scraped, data: Path) -> None:
+    rows = [("good", encode(random_image(1))), ("torn", b"no image"), ("none", None)]
+    write_parquet(data / "skips.parquet", rows)
+    with topb.Client(scraped.address, timeout=60) as client:
+        skipped = client.select_batch(str(data / "skips.parquet"), budget=1).accounts.skipped
+    assert sum(skipped.values()) == 2
+    for reason, count in skipped.items():
+        assert scraped("topb_rows_skipped_total", reason=reason) == count
+
+
+def test_a_call_that_fails_is_counted_under_its_code(scraped: Scraped, data: Path) -> None:
+    (data / "torn.parquet").write_bytes((data / "pool.parquet").read_bytes()[:-40])
+    with topb.Client(scraped.address, timeout=60) as client, pytest.raises(topb.TopbError) as caught:
+        client.select_batch(str(data / "torn.parquet"), budget=1)
+    calls = {"method": "/topb.v1.SelectionService/SelectBatch", "code": "FAILED_PRECONDITION"}
+    assert caught.value.reason
+    assert scraped("topb_call_seconds_count", **calls) == 1
+
+
+def test_calls_are_timed_by_method_and_code(scraped: Scraped) -> None:
+    with topb.Client(scraped.address, timeout=60) as client:
+        client.list_models()
+        with pytest.raises(topb.NotFoundError):
+            client.get_model("0123456789abcdef")
+    models = "/topb.v1.ModelService/"
+    assert scraped("topb_call_seconds_count", method=f"{models}ListModels", code="OK") == 1
+    assert scraped("topb_call_seconds_count", method=f"{models}GetModel", code="NOT_FOUND") == 1
+
+
+def test_a_streamed_selection_counts_like_any_other(scraped: Scraped) -> None:
+    rows = [(str(seed), random_image(seed)) for seed in range(40)]
+    with topb.Client(scraped.address, timeout=60) as client:
+        client.select_batch(iter(rows), budget=3)
+    assert scraped("topb_rows_committed_total") == 40
+    method = "/topb.v1.SelectionService/SelectBatchFromStream"
+    assert scraped("topb_call_seconds_count", method=method, code="OK") == 1
+
+
+def test_an_address_that_is_taken_is_told(data: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "topb", "serve", "--models", str(data / "models")]
+        command += ["--listen", "127.0.0.1:0", "--metrics-listen", address]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert f"cannot listen on {address} for metrics" in ended.stderr
+    assert "Traceback" not in ended.stderr
