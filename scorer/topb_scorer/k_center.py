@@ -36,7 +36,7 @@ from topb_scorer.euclidean import (
 )
 from topb_scorer.exact_ties import ExactDistances, near_ties
 from topb_scorer.front_products import FrontProducts
-from topb_scorer.nearest_labelled import upper_bounds
+from topb_scorer.nearest_labelled import check_search_device, upper_bounds
 
 # On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any of
 # these cost 0 to 20 % more.
@@ -65,7 +65,9 @@ class KCenterResult:
     """Whether this is `k_center_greedy_in_parts`, not the greedy sequence itself."""
 
 
-def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: int = 0) -> KCenterResult:
+def k_center_greedy(
+    pool: Features, labelled: Features, budget: int, *, seed: int = 0, device: str = "cpu"
+) -> KCenterResult:
     """Returns the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
     Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones the lowest
@@ -82,8 +84,10 @@ def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: in
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to N.
         seed: draws the first pick where L is 0.
+        device: where FAISS searches for the start, `cpu` or `cuda:<index>`; it changes no pick.
 
     Raises:
+        DeviceError: FAISS cannot use the device.
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE
             or BUDGET_TOO_LARGE.
     """
@@ -91,11 +95,12 @@ def k_center_greedy(pool: Features, labelled: Features, budget: int, *, seed: in
     check_features(labelled, "labelled")
     check_same_width(pool, labelled)
     check_budget(budget, len(pool))
+    check_search_device(device)
     if budget == 0:
         return KCenterResult(np.empty(0, np.int64), np.empty(0))
     cover = _Cover(pool, labelled, Frame.around(pool, labelled))
     if len(labelled):
-        cover.nearest[:] = upper_bounds(pool, labelled, cover.frame)
+        cover.nearest[:] = upper_bounds(pool, labelled, cover.frame, device=device)
     else:
         cover.pick(int(np.random.default_rng(seed).integers(len(pool))), np.inf)
     if np.isinf(cover.nearest.max()):

@@ -20,6 +20,7 @@ def k_center_greedy_in_parts(
     budget: int,
     *,
     seed: int = 0,
+    device: str = "cpu",
     max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES,
 ) -> KCenterResult:
     """Returns `budget` rows of the pool that `parts` make up, picked on two levels, marked as approximate.
@@ -41,6 +42,7 @@ def k_center_greedy_in_parts(
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to ΣNᵢ.
         seed: draws the first pick of each level where L is 0.
+        device: as of `k_center_greedy`.
         max_kept_bytes: how much memory the picks of all parts together may take.
 
     Raises:
@@ -65,12 +67,13 @@ def k_center_greedy_in_parts(
             )
         # In memory once, instead of being read from a file in every round.
         rows = np.array(part)
-        picks = k_center_greedy(rows, labelled, min(budget, len(rows)), seed=seed).indices
+        picks = k_center_greedy(rows, labelled, min(budget, len(rows)), seed=seed, device=device).indices
         kept_rows.append(rows[picks])
         kept_indices.append(size + picks)
         size += len(rows)
     check_budget(budget, size)
     indices = np.concatenate(kept_indices)
     order = np.argsort(indices)
-    result = k_center_greedy(np.concatenate(kept_rows)[order], labelled, budget, seed=seed)
+    union = np.concatenate(kept_rows)[order]
+    result = k_center_greedy(union, labelled, budget, seed=seed, device=device)
     return replace(result, indices=indices[order][result.indices], approximate=True)

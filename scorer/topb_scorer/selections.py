@@ -158,6 +158,7 @@ def _selected(
             rows=rows,
             scratch=Path(scratch),
             max_bytes=engine.settings.max_set_bytes,
+            search_device=engine.settings.search_device,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def select_set_from_log(
     rows: int,
     scratch: Path,
     max_bytes: int,
+    search_device: str = "cpu",
 ) -> tuple[tuple[Pick, ...], Accounts, Mapping[str, float]]:
     """Picks, accounts, and what the strategy says of the batch: a function of the log's rows and the spec.
 
@@ -52,6 +54,7 @@ def select_set_from_log(
         rows: about how many rows there are in all.
         scratch: a directory for what is spilled meanwhile.
         max_bytes: of features and probabilities that are held.
+        search_device: where FAISS searches.
 
     Raises:
         LimitExceededError: they are more.
@@ -64,6 +67,7 @@ def select_set_from_log(
     if not candidates:
         return (), accounts, {}
     gathered = _gathered(spec, read_log, candidates, labelled, max_bytes)
+    gathered = replace(gathered, search_device=search_device)
     batch = plan.set_based(gathered, budget=min(spec.budget, len(candidates)), seed=spec.seed)
     return tuple(_picks(candidates, batch)), accounts, batch.measures
 

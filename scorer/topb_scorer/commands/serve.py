@@ -40,6 +40,7 @@ def run(argv: Sequence[str]) -> int:
             batch_size=arguments.batch_size,
             session_threads=arguments.session_threads,
             decode_threads=arguments.decode_threads,
+            search_device=arguments.search_device,
         ),
         default_model=arguments.default_model,
         grace_seconds=arguments.grace_seconds,
@@ -76,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         "with none, only streamed pools",
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda:<index>")
+    parser.add_argument(
+        "--search-device",
+        default="cpu",
+        help="where FAISS searches for what core_set starts from: cpu, or cuda:<index> with faiss-gpu",
+    )
     parser.add_argument("--default-model", default="", help="model id; default: the most recent one")
     parser.add_argument(
         "--batch-size", type=_at_least(2), help="images a run; default: 32 on CPU, 256 on GPU"

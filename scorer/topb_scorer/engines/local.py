@@ -11,6 +11,7 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.cores import usable_cores
 from topb_scorer.errors import BundleError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.nearest_labelled import check_search_device
 from topb_scorer.pipeline import score_shards
 from topb_scorer.pools.pool import Shard
 from topb_scorer.score_log import ScoredRows, ScoreLog
@@ -31,6 +32,8 @@ class EngineSettings:
     """None: one a core."""
     limits: ImageLimits = DEFAULT_LIMITS
     """What is skipped rather than decoded."""
+    search_device: str = "cpu"
+    """Where FAISS searches for the labelled neighbours that core_set starts from: `cpu` or `cuda:<index>`."""
     max_set_bytes: int = 4 * 2**30
     """Of features and probabilities that a set-based strategy may hold."""
 
@@ -43,9 +46,10 @@ class LocalEngine:
 
         Raises:
             BundleError: the graph is not what the manifest says.
-            DeviceError: the device cannot be used.
+            DeviceError: a device cannot be used.
             InvalidRequestError: the batch size is below 2.
         """
+        check_search_device(settings.search_device)
         self.bundle = bundle
         self.settings = settings
         self.session = Session(

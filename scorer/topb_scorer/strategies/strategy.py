@@ -31,6 +31,8 @@ class SetCandidates:
     """(N, C), for strategies that need them; else (N, 0)."""
     scores: NDArray[np.float64]
     """(N) of the pointwise strategy that is diversified; else zeros."""
+    search_device: str = "cpu"
+    """Where FAISS searches for labelled neighbours, `cpu` or `cuda:<index>`."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as st_numpy
 
 from support.reference_k_center import brute_force, in_real_arithmetic
 from topb_scorer import euclidean, exact_ties, front_products, k_center, nearest_labelled
-from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.k_center import k_center_greedy
 from topb_scorer.k_center_in_parts import k_center_greedy_in_parts
 
@@ -218,6 +219,48 @@ def wrong(rows, value):
 
 
 GOOD = made("gaussian", 6, 3)
+
+
+@pytest.mark.parametrize("found", ["nothing", "any row", "the farthest row", "some rows"])
+def test_whatever_a_device_finds_the_picks_are_the_same(found):
+    random = np.random.default_rng(3)
+    pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
+    expected = k_center_greedy(pool, labelled, 150)
+
+    def searcher(rows_searched, device):
+        assert device == "cpu"
+        assert rows_searched.shape == labelled.shape
+
+        def search(rows):
+            anything = random.integers(0, len(labelled), len(rows))
+            if found == "nothing":
+                return np.full(len(rows), -1)
+            if found == "any row":
+                return anything
+            if found == "some rows":
+                return np.where(random.random(len(rows)) < 0.5, anything, -1)
+            distances = ((rows[:, None].astype(float) - labelled[None]) ** 2).sum(2)
+            return distances.argmax(1)
+
+        return search
+
+    with mock.patch.object(nearest_labelled, "searcher", searcher):
+        result = k_center_greedy(pool, labelled, 150)
+    assert result.indices.tolist() == expected.indices.tolist()
+    assert result.radii.tolist() == expected.radii.tolist()
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [("tpu", "DEVICE_UNKNOWN"), ("cuda:x", "DEVICE_UNKNOWN"), ("cuda:99", "DEVICE_UNAVAILABLE")],
+)
+def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(bundle, device, reason):
+    rows = np.zeros((3, 2), np.float32)
+    with pytest.raises(DeviceError) as caught:
+        k_center_greedy(rows, rows, 1, device=device)
+    assert caught.value.reason == reason
+    with pytest.raises(DeviceError):
+        LocalEngine(bundle, EngineSettings(search_device=device))
 
 
 @pytest.mark.parametrize(
