@@ -65,12 +65,15 @@ class TaskConfig:
     about."""
     horizontal_flip: bool = True
     """Whether training images are mirrored, each with probability ½; off where that changes their class."""
+    processes: int = 1
+    """That train T together, each on its share of every mini-batch and, on GPUs, on a device of its own, from
+    `device` on. Batch norms are over the whole mini-batch on GPUs, over each share on the CPU."""
     mixed_precision: MixedPrecision = "auto"
     """Whether T trains in bfloat16; "auto": on a GPU that computes in it. Features are always float32."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "task", width=self.width, epochs=self.epochs)
-        _at_least(2, "task", batch_size=self.batch_size)
+        _at_least(1, "task", width=self.width, epochs=self.epochs, processes=self.processes)
+        _at_least(2 * self.processes, "task", batch_size=self.batch_size)
         _positive("task", learning_rate=self.learning_rate)
 
 

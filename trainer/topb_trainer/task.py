@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 from topb_trainer.config import ImageConfig, TaskConfig
 from topb_trainer.data import LabelledSet
-from topb_trainer.errors import TrainingDivergedError
+from topb_trainer.data_parallel import ALONE, Team, train_together
+from topb_trainer.errors import InvalidDataError, TrainingDivergedError
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
 from topb_trainer.precision import autocast, resident
 from topb_trainer.progress import bar
@@ -24,6 +26,8 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 _ASKED_TOGETHER = 256
+_FEWEST_EACH = 2
+"""Images of a mini-batch that a process needs: batch norm has no variance of one."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,28 @@ def train_task(
 
     Raises:
         TrainingDivergedError: the loss is no longer finite.
+        InvalidDataError: there are fewer images than its processes need.
+        DeviceError: there are fewer devices than processes.
     """
+    if len(labelled.ids) < _FEWEST_EACH * task.processes:
+        raise InvalidDataError(
+            f"{len(labelled.ids)} labelled images are too few for {task.processes} processes, of which each "
+            f"needs {_FEWEST_EACH}; lower task.processes",
+            reason="TOO_FEW_IMAGES",
+            images=len(labelled.ids),
+        )
     height, width = labelled.images.shape[1:3]
     with reproducible(seed, device):
         normalisation = _normalisation(labelled.images, image)
         model = ResNet18(normalisation, len(labelled.classes), task.width, stem_for(task.stem, height, width))
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _train(model, labelled, task, seed, device, progress)
+        train = partial(
+            _train, labels=torch.from_numpy(labelled.labels), task=task, seed=seed, progress=progress
+        )
+        if task.processes == 1:
+            train(model, resident(labelled.images, device), device, ALONE)
+        else:
+            train_together(train, model, labelled.images, device, task.processes)
     return model.eval().requires_grad_(False)
 
 
@@ -91,37 +110,48 @@ def accuracy(outputs: TaskOutputs, labels: NDArray[np.int64]) -> float:
 
 
 def _train(
-    model: ResNet18, labelled: LabelledSet, task: TaskConfig, seed: int, device: torch.device, progress: bool
+    model: nn.Module,
+    images: Tensor,
+    device: torch.device,
+    team: Team,
+    *,
+    labels: Tensor,
+    task: TaskConfig,
+    seed: int,
+    progress: bool,
 ) -> None:
-    images = resident(labelled.images, device)  # (N, H, W, 3)
-    labels = torch.from_numpy(labelled.labels).to(device)  # (N)
+    """Trains the model in place on images (N, H, W, 3), wherever they lie, with labels (N)."""
+    labels = labels.to(device)  # (N)
+    joined = team.joined(model, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
-    steps = task.epochs * len(_batches(torch.arange(len(images)), task.batch_size))
+    fewest = _FEWEST_EACH * team.size
+    steps = task.epochs * len(_batches(torch.arange(len(images)), task.batch_size, fewest))
     scheduler = _scheduler(optimizer, task, steps)
     random = generator(derived_seed(seed, "order"))
     model.train()
-    epochs = bar(range(task.epochs), "task model", "epoch", show=progress)
+    epochs = bar(range(task.epochs), "task model", "epoch", show=progress and team.rank == 0)
     for epoch in epochs:
-        total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        totals = torch.zeros(2, device=device)  # loss, right answers
         order = torch.randperm(len(images), generator=random)  # (N)
         flipped = torch.rand(len(images), generator=random) < (0.5 if task.horizontal_flip else 0.0)  # (N)
-        for index in _batches(order, task.batch_size):
+        for together in _batches(order, task.batch_size, fewest):
+            index = team.share(together)  # (B)
             taken = images[index.to(images.device)].to(device, non_blocking=True)  # (B, H, W, 3)
             batch = mirrored(taken, flipped[index].to(device))  # (B, H, W, 3)
             target = labels[index.to(device)]  # (B)
             with autocast(device, task.mixed_precision):
-                _, logits = model(batch)  # (B, C)
+                _, logits = joined(batch)  # (B, C)
             loss = F.cross_entropy(logits.float(), target)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * team.weight(len(index), len(together))).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
-            total_loss += loss.detach() * len(batch)
-            right += (logits.detach().argmax(1) == target).sum()
-        mean_loss = total_loss.item() / len(images)
+            right = (logits.detach().argmax(1) == target).sum()
+            totals += torch.stack([loss.detach() * len(batch), right])
+        mean_loss, right_share = (team.summed(totals) / len(images)).tolist()
         if not np.isfinite(mean_loss):
             raise TrainingDivergedError("the task model", epoch + 1)
-        epochs.set_postfix(loss=f"{mean_loss:.4f}", accuracy=f"{right.item() / len(images):.1%}")
+        epochs.set_postfix(loss=f"{mean_loss:.4f}", accuracy=f"{right_share:.1%}")
 
 
 def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRScheduler:
@@ -131,10 +161,10 @@ def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRSchedule
     return ConstantLR(optimizer, factor=1.0)
 
 
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Cuts an order (N) into pieces of `size`; a last piece of one joins the one before."""
+def _batches(order: Tensor, size: int, fewest: int) -> list[Tensor]:
+    """Cuts an order (N) into pieces of `size`; a last piece of less than `fewest` joins the one before."""
     pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) == 1:
+    if len(pieces) > 1 and len(pieces[-1]) < fewest:
         pieces[-2:] = [torch.cat(pieces[-2:])]
     return pieces
 

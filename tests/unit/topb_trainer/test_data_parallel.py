@@ -1,0 +1,108 @@
+"""Several processes train one model: the same gradients, one outcome, and errors that arrive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from topb_trainer.config import ImageConfig, TaskConfig
+from topb_trainer.data_parallel import ALONE, Team, devices_from, train_together
+from topb_trainer.errors import (
+    ConfigurationError,
+    DeviceError,
+    InvalidDataError,
+    TrainingDivergedError,
+)
+from topb_trainer.rounds import RoundData
+from topb_trainer.task import accuracy, ask, train_task
+
+CPU = torch.device("cpu")
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3)).astype(np.uint8)
+
+
+def descend(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
+    """Three steps of gradient descent on the mean of (w·x)²; 11 images do not part evenly."""
+    joined = team.joined(model, device)
+    for _ in range(3):
+        own = team.share(torch.arange(len(images)))
+        values = joined(images[own].flatten(1).float() / 255)
+        loss = values.square().mean() * team.weight(len(own), len(images))
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.05 * parameter.grad
+    total = team.summed(torch.tensor([float(len(own))]))
+    assert total.item() == len(images)
+
+
+def diverge(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
+    raise TrainingDivergedError("the task model", 7)
+
+
+def fail_in_one(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
+    if team.rank == 1:
+        raise ZeroDivisionError("only here")
+    team.summed(torch.zeros(1))
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(12, 1)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_they_take_the_steps_that_one_would(processes: int) -> None:
+    alone, together = linear(), linear()
+    descend(alone, torch.from_numpy(IMAGES), CPU, ALONE)
+    train_together(descend, together, IMAGES, CPU, processes)
+    assert not torch.equal(together.weight, linear().weight)
+    torch.testing.assert_close(together.weight, alone.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(together.bias, alone.bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_arrives_as_it_was_raised() -> None:
+    with pytest.raises(TrainingDivergedError) as caught:
+        train_together(diverge, linear(), IMAGES, CPU, 2)
+    assert caught.value.metadata == {"model": "the task model", "epoch": "7"}
+
+
+@pytest.mark.timeout(60)
+def test_what_goes_wrong_in_one_ends_them_all() -> None:
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="only here"):
+        train_together(fail_in_one, linear(), IMAGES, CPU, 2)
+
+
+def test_t_learns_real_digits_and_a_seed_decides_it(digit_round: RoundData) -> None:
+    task = TaskConfig(width=8, epochs=15, batch_size=16, horizontal_flip=False, processes=2)
+    one, same = (train_task(digit_round.labelled, task, ImageConfig(), seed=1, device=CPU) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not one.training
+    outputs = ask(one, digit_round.labelled.images, device=CPU)
+    assert accuracy(outputs, digit_round.labelled.labels) > 0.9
+
+
+def test_more_processes_than_devices_is_an_error() -> None:
+    assert devices_from(CPU, 3) == [CPU] * 3
+    with pytest.raises(DeviceError, match=r"task\.processes is 99") as caught:
+        devices_from(torch.device("cuda"), 99)
+    assert caught.value.reason == "DEVICE_UNAVAILABLE"
+
+
+def test_too_few_images_or_too_small_batches_for_them_are_refused(digit_round: RoundData) -> None:
+    task = TaskConfig(width=4, epochs=1, processes=4)
+    few = replace(
+        digit_round.labelled,
+        ids=digit_round.labelled.ids[:7],
+        images=digit_round.labelled.images[:7],
+        labels=digit_round.labelled.labels[:7],
+    )
+    with pytest.raises(InvalidDataError, match="7 labelled images are too few for 4 processes"):
+        train_task(few, task, ImageConfig(), seed=0, device=CPU)
+    with pytest.raises(ConfigurationError, match=r"task\.batch_size is at least 8"):
+        TaskConfig(batch_size=7, processes=4)
