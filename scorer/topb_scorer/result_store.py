@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
-from topb_scorer.durable import publish_file
+from topb_scorer.durable import is_unpublished, publish_file
 from topb_scorer.errors import NotFoundError
 
 _METADATA_KEY = b"topb.result"
@@ -67,6 +67,22 @@ class ResultStore:
                 return []
             table = file.read_row_groups(list(groups), use_threads=False)
             return list(_picks(table.slice(start - groups.start * _ROW_GROUP, count)))
+
+    def size(self, selection: str) -> int:
+        """Bytes of the result on disk, 0 where there is none."""
+        try:
+            return self._path(selection).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def remove(self, selection: str) -> None:
+        """Removes the result, if there is one."""
+        self._path(selection).unlink(missing_ok=True)
+
+    def written_before(self, moment: float) -> list[str]:
+        """The selections whose results were written before then, in seconds since the epoch, in order."""
+        files = (path for path in self._directory.glob("*.parquet") if not is_unpublished(path))
+        return sorted(path.stem for path in files if path.stat().st_mtime < moment)
 
     def _open(self, selection: str) -> pq.ParquetFile:
         try:

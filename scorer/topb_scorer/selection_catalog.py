@@ -253,6 +253,21 @@ class SelectionCatalog:
         query = sa.select(_SELECTIONS).where(sa.or_(waiting, deserted)).order_by(_SELECTIONS.c.id)
         return self._records(query)
 
+    def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
+        """At most `size` selections that ended before a time, in seconds since the epoch, in order of ids."""
+        query = sa.select(_SELECTIONS).where(_SELECTIONS.c.ended < moment, _SELECTIONS.c.id > after)
+        return self._records(query.order_by(_SELECTIONS.c.id).limit(size))
+
+    def forget(self, ids: Sequence[str]) -> int:
+        """Removes those of these selections that have ended; how many were there."""
+        delete = _SELECTIONS.delete().where(_SELECTIONS.c.id.in_(ids), _SELECTIONS.c.state.not_in(_OPEN))
+        return self._transact(lambda connection: connection.execute(delete).rowcount)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of these ids that are selections'."""
+        query = sa.select(_SELECTIONS.c.id).where(_SELECTIONS.c.id.in_(ids))
+        return self._transact(lambda connection: set(connection.execute(query).scalars()))
+
     def _end(self, where: sa.ColumnElement[bool], state: SelectionState, **values: Any) -> bool:
         return self._change(where, state=state.value, lease_until=0.0, ended=time.time(), **values)
 

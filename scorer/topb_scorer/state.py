@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from topb_scorer.errors import NotFoundError
 from topb_scorer.result_store import ResultStore
 from topb_scorer.score_log import ScoreLog
 from topb_scorer.selection_catalog import SelectionCatalog
@@ -32,7 +34,7 @@ class State:
         """
         directory.mkdir(parents=True, exist_ok=True)
         catalog = SelectionCatalog(catalog_url_of(directory, catalog_url))
-        return cls(directory, catalog, ResultStore(directory / "results"))
+        return cls(directory, catalog, results_of(directory))
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
         """The log of all that the model scored from pools that servers read; one with features beside it."""
@@ -41,12 +43,53 @@ class State:
 
     def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
         """The log of a pool that a caller sends, of that selection alone."""
-        return ScoreLog(self.directory / "streams" / selection, with_features=with_features)
+        return ScoreLog(_stream_directory(self.directory, selection), with_features=with_features)
+
+
+def results_of(directory: Path) -> ResultStore:
+    """The results of the state in `directory`."""
+    return ResultStore(directory / "results")
+
+
+def remove_stream(directory: Path, selection: str) -> None:
+    """Removes what is left of a pool that a caller sent for a selection that has ended."""
+    shutil.rmtree(_stream_directory(directory, selection), ignore_errors=True)
+
+
+def check_state(directory: Path) -> None:
+    """Returns if there is a state in `directory`.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if not directory.is_dir():
+        raise NotFoundError(
+            f"there is no state directory {directory}", reason="STATE_NOT_FOUND", path=directory
+        )
+
+
+def existing_catalog(directory: Path, catalog_url: str) -> SelectionCatalog:
+    """The catalog of a state that servers have made; nothing is made where there is none.
+
+    Raises:
+        NotFoundError: the state has none of its own, and no other is named.
+        UnavailableError: the database cannot be reached.
+    """
+    if not catalog_url and not sqlite_catalog(directory).is_file():
+        raise NotFoundError(
+            f"{directory} has no catalog of its own: name its servers' one with --catalog-url",
+            reason="CATALOG_NOT_FOUND",
+        )
+    return SelectionCatalog(catalog_url_of(directory, catalog_url))
 
 
 def catalog_url_of(directory: Path, catalog_url: str = "") -> str:
     """The URL of a state's catalog: the one that is given, or of SQLite in the directory."""
     return catalog_url or f"sqlite:///{sqlite_catalog(directory).resolve()}"
+
+
+def _stream_directory(directory: Path, selection: str) -> Path:
+    return directory / "streams" / selection
 
 
 def sqlite_catalog(directory: Path) -> Path:

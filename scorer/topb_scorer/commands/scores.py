@@ -15,7 +15,7 @@ from topb_scorer.errors import NotFoundError
 from topb_scorer.score_shelf import LogSummary, Pruning, ScoreShelf, ShelvedShard
 from topb_scorer.selection_catalog import SelectionCatalog
 from topb_scorer.selection_record import SelectionRecord, SelectionState
-from topb_scorer.state import catalog_url_of, sqlite_catalog
+from topb_scorer.state import check_state, existing_catalog
 
 _DAY_SECONDS = 86400.0
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
@@ -30,10 +30,7 @@ def run(argv: Sequence[str]) -> int:
         UnavailableError: the catalog, which tells what selections still need, cannot be read.
     """
     arguments = _parser().parse_args(argv)
-    if not arguments.state.is_dir():
-        raise NotFoundError(
-            f"there is no state directory {arguments.state}", reason="STATE_NOT_FOUND", path=arguments.state
-        )
+    check_state(arguments.state)
     shelf = ScoreShelf(arguments.state)
     if arguments.action == "list":
         return _list(shelf, arguments)
@@ -77,7 +74,7 @@ def _verify(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
 
 def _prune(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
     age = None if arguments.older_than is None else arguments.older_than * _DAY_SECONDS
-    with closing(_catalog(arguments)) as catalog:
+    with closing(existing_catalog(arguments.state, arguments.catalog_url)) as catalog:
         pruning = shelf.plan_pruning(
             model=arguments.model,
             older_than_seconds=age,
@@ -102,15 +99,6 @@ def _prune(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
     else:
         print(_told(pruning, size, dry_run=arguments.dry_run))
     return 0
-
-
-def _catalog(arguments: argparse.Namespace) -> SelectionCatalog:
-    if not arguments.catalog_url and not sqlite_catalog(arguments.state).is_file():
-        raise NotFoundError(
-            f"{arguments.state} has no catalog of its own: name its servers' one with --catalog-url",
-            reason="CATALOG_NOT_FOUND",
-        )
-    return SelectionCatalog(catalog_url_of(arguments.state, arguments.catalog_url))
 
 
 def _has_ended(catalog: SelectionCatalog, selection: str) -> bool:
