@@ -251,8 +251,11 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
     count = len(rows.ids)
     skipped = np.zeros(count, bool)
     skipped[list(rows.skips)] = True
-    reasons = [rows.skips[i].reason if i in rows.skips else None for i in range(count)]
-    details = [rows.skips[i].detail if i in rows.skips else None for i in range(count)]
+    reasons = details = pa.nulls(count, pa.string())
+    if rows.skips:
+        known = [rows.skips.get(row) for row in range(count)]
+        reasons = pa.array([skip and skip.reason for skip in known], pa.string())
+        details = pa.array([skip and skip.detail for skip in known], pa.string())
     arrays = {name: getattr(rows, name) for name in _ARRAYS if getattr(rows, name) is not None}
     schema = SCHEMA
     for name, array in arrays.items():
@@ -265,8 +268,8 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
             pa.array(rows.margin, pa.float64(), mask=skipped),
             pa.array(rows.confidence, pa.float32(), mask=skipped),
             pa.array(rows.predicted_class, pa.int32(), mask=skipped),
-            pa.array(reasons, pa.string()),
-            pa.array(details, pa.string()),
+            reasons,
+            details,
             *(
                 pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
                 for array in arrays.values()

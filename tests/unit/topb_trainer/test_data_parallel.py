@@ -72,7 +72,6 @@ def test_a_loss_that_is_not_finite_arrives_as_it_was_raised() -> None:
     assert caught.value.metadata == {"model": "the task model", "epoch": "7"}
 
 
-@pytest.mark.timeout(60)
 def test_what_goes_wrong_in_one_ends_them_all() -> None:
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="only here"):
         train_together(fail_in_one, linear(), IMAGES, CPU, 2)
