@@ -2,22 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from checks import arguments, security
+from checks import arguments, security, servers
 from checks.containers import ContainerFile
 from checks.kustomize import Document
 from checks.project import Project
 
-HEALTH_SERVICES = {"", "topb.v1.ModelService", "topb.v1.SelectionService"}
-"""What the server's grpc.health.v1 answers for."""
-PORT_OPTIONS = {"grpc": "--listen", "metrics": "--metrics-listen"}
-"""The options that say where a server listens, by the names of their ports."""
-CANCEL_SECONDS = 5
-"""How long after --grace-seconds the server waits for the calls that it then ends."""
 GPU = "nvidia.com/gpu"
-CATALOG_VARIABLE = "TOPB_CATALOG_URL"
-"""Names the catalog that servers of one state share; without it, it is SQLite in the state directory."""
 CATALOG_EGRESS = {("UDP", 53), ("TCP", 53), ("TCP", 5432)}
 """What a server with such a catalog must reach: DNS and PostgreSQL."""
 
@@ -61,9 +52,7 @@ def _pod_problems(document: Document, documents: list[Document], setting: Settin
         problems += _resource_problems(container)
         problems += _image_problems(container, pod, setting)
         if arguments.command(container) == "serve":
-            problems += [*_port_problems(container), *_drain_problems(container, pod)]
-            problems += [*_directory_problems(container), *_thread_problems(container)]
-            problems += _state_problems(container, document, setting)
+            problems += servers.problems_of(container, document, setting.claims)
     return problems
 
 
@@ -110,135 +99,6 @@ def _device_problems(container: Document, file: ContainerFile) -> list[str]:
         return []
     grant = "granted" if granted else "not granted"
     return [f"at odds: --device {device}, image {container['image']}, {GPU} {grant}"]
-
-
-def _port_problems(container: Document) -> list[str]:
-    ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
-    listens = {
-        name: address.rpartition(":")[2]
-        for name, option in PORT_OPTIONS.items()
-        if (address := arguments.option(container, option))
-    }
-    problems = []
-    if {name: str(port) for name, port in ports.items()} != listens:
-        problems.append(f"it listens on {_named(listens)}, but its containerPorts are {_named(ports)}")
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        asked = container.get(probe, {}).get("grpc")
-        if asked is None:
-            problems.append(f"it has no gRPC {probe}")
-            continue
-        if asked["port"] != ports.get("grpc"):
-            problems.append(f"{probe} asks port {asked['port']}, but its containerPorts are {_named(ports)}")
-        if asked.get("service", "") not in HEALTH_SERVICES:
-            problems.append(f"{probe} asks for {asked['service']}, which the server's health does not know")
-    return problems
-
-
-def _named(ports: dict[str, str] | dict[str, int]) -> str:
-    return ", ".join(f"{name} {port}" for name, port in ports.items()) or "its defaults"
-
-
-def _drain_problems(container: Document, pod: Document) -> list[str]:
-    grace = arguments.option(container, "--grace-seconds")
-    if grace is None:
-        return ["--grace-seconds is not given, so what the pod is granted cannot be checked"]
-    sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    problems = []
-    if sleep < 1:
-        problems.append("no preStop sleep: calls would still be sent to a server that has begun to drain")
-    # Kubernetes grants 30 where nothing is said.
-    granted = pod.get("terminationGracePeriodSeconds", 30)
-    if granted <= sleep + float(grace) + CANCEL_SECONDS:
-        problems.append(
-            f"terminationGracePeriodSeconds is {granted}; expected more than the preStop sleep, "
-            f"--grace-seconds and what ended calls get, {sleep} + {grace} + {CANCEL_SECONDS}"
-        )
-    return problems
-
-
-def _directory_problems(container: Document) -> list[str]:
-    """What the server is told to read must be mounted, and only to read."""
-    problems = []
-    for option in ("--models", "--allow-root"):
-        directories = arguments.options(container, option)
-        if not directories:
-            problems.append(f"{option} is not given")
-        for directory in directories:
-            mount = _mount_of(directory, container)
-            if mount is None:
-                problems.append(f"{option} {directory} is on no volume")
-            elif not mount.get("readOnly"):
-                problems.append(f"{option} {directory} is mounted to be written")
-    return problems
-
-
-def _state_problems(container: Document, workload: Document, setting: Setting) -> list[str]:
-    """State and catalog are both one pod's own, or both shared by all pods."""
-    directory = arguments.option(container, "--state")
-    if directory is None:
-        return ["--state is not given, so what is scored would go with the container"]
-    mount = _mount_of(directory, container)
-    if mount is None or mount.get("readOnly"):
-        return [f"--state {directory} is on no volume that can be written to"]
-    volumes = workload["spec"]["template"]["spec"].get("volumes", [])
-    claims = {volume["name"]: volume.get("persistentVolumeClaim", {}).get("claimName") for volume in volumes}
-    claim = claims.get(mount["name"])
-    catalog = _catalog(container)
-    problems = _catalog_problems(container)
-    if claim is None and catalog is not None:
-        problems.append(
-            f"{CATALOG_VARIABLE} is for pods that share a state, but volume {mount['name']} is a pod's own"
-        )
-    elif claim is None:
-        # Where nothing is said, an autoscaler says.
-        replicas = workload["spec"].get("replicas", "autoscaled")
-        if replicas != 1:
-            problems.append(
-                f"replicas: {replicas}, each with a state of its own, do not know each other's selections"
-            )
-    elif catalog is None:
-        problems.append(f"pods share claim {claim}, but SQLite in it is for one: set {CATALOG_VARIABLE}")
-    elif "ReadWriteMany" not in setting.claims.get(claim, ["ReadWriteMany"]):
-        problems.append(f"pods share claim {claim}, which is not ReadWriteMany")
-    return problems
-
-
-def _catalog_problems(container: Document) -> list[str]:
-    """The catalog's URL holds a password."""
-    if arguments.option(container, "--catalog-url") is not None:
-        return [f"--catalog-url shows its password in the command line; set {CATALOG_VARIABLE}"]
-    catalog = _catalog(container)
-    if catalog is None:
-        return []
-    secret = catalog.get("valueFrom", {}).get("secretKeyRef")
-    if secret is None:
-        return [f"{CATALOG_VARIABLE} holds a password, and is not taken from a Secret"]
-    if secret.get("optional"):
-        return [f"the Secret of {CATALOG_VARIABLE} is optional: without it, pods would share SQLite"]
-    return []
-
-
-def _catalog(container: Document) -> Document | None:
-    """The variable that names the catalog."""
-    found: list[Document] = container.get("env", [])
-    return next((variable for variable in found if variable["name"] == CATALOG_VARIABLE), None)
-
-
-def _mount_of(directory: str, container: Document) -> Document | None:
-    """What is mounted where the directory lies."""
-    mounts: dict[str, Document] = {mount["mountPath"]: mount for mount in container.get("volumeMounts", [])}
-    holding = [path for path in mounts if PurePosixPath(directory).is_relative_to(path)]
-    return mounts[max(holding, key=len)] if holding else None
-
-
-def _thread_problems(container: Document) -> list[str]:
-    """Left to itself, the server takes as many threads as the node has cores."""
-    asked = container["resources"]["requests"].get("cpu")
-    return [
-        f"{option} is {threads}, but {asked} CPUs are asked for"
-        for option in ("--session-threads", "--decode-threads")
-        if (threads := arguments.option(container, option)) != asked
-    ]
 
 
 def _volume_problems(pod: Document, setting: Setting) -> list[str]:
@@ -305,7 +165,7 @@ def _egress_problems(spec: Document, documents: list[Document]) -> list[str]:
         if workload["kind"] == "Deployment"
         and _matches(spec["podSelector"], workload["spec"]["template"]["metadata"]["labels"])
         for container in workload["spec"]["template"]["spec"]["containers"]
-        if _catalog(container) is not None
+        if servers.catalog_of(container) is not None
         for egress in CATALOG_EGRESS
     }
     rules = spec.get("egress", [])

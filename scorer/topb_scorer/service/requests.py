@@ -7,8 +7,8 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.model_catalog import EngineCache, ModelCatalog
 from topb_scorer.pools.stream import chunks_without_a_gap
-from topb_scorer.selection_host import Job
 from topb_scorer.selection_record import NewSelection, SelectionRecord
+from topb_scorer.selection_run import Job
 from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import pool_of, spec_of

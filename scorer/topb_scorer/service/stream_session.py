@@ -12,8 +12,9 @@ from topb.progress import Progress
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
-from topb_scorer.selection_host import Run, SelectionHost
+from topb_scorer.selection_host import SelectionHost
 from topb_scorer.selection_record import SelectionRecord, SelectionState
+from topb_scorer.selection_run import Run
 from topb_scorer.service.relay import SelectionRelay
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.settings import ServerSettings

@@ -14,8 +14,9 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selection_host import Job, Outcome, Run, SelectionHost
+from topb_scorer.selection_host import SelectionHost
 from topb_scorer.selection_record import NewSelection, SelectionRecord, SelectionState
+from topb_scorer.selection_run import Job, Outcome, Run
 from topb_scorer.selection_spec import SelectionSpec
 from topb_scorer.state import State
 
