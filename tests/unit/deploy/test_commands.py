@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from checks import containers, kustomize, workloads
+from checks import containers, kustomize, servers
 
 from topb_scorer.commands import serve as serve_command
 from topb_scorer.service import server
@@ -52,14 +52,14 @@ def test_train_understands_every_command() -> None:
 
 
 def test_probes_may_ask_for_what_the_server_answers_for() -> None:
-    assert {"", server.SELECTION_SERVICE, server.MODEL_SERVICE} == workloads.HEALTH_SERVICES
+    assert {"", server.SELECTION_SERVICE, server.MODEL_SERVICE} == servers.HEALTH_SERVICES
 
 
 def test_the_checks_know_the_variable_that_names_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(workloads.CATALOG_VARIABLE, "postgresql+psycopg://db/topb")
+    monkeypatch.setenv(servers.CATALOG_VARIABLE, "postgresql+psycopg://db/topb")
     options = serve_command._parser().parse_args(["--models=/models"])
     assert options.catalog_url == "postgresql+psycopg://db/topb"
 
 
 def test_the_checks_know_how_long_the_server_waits_for_ended_calls() -> None:
-    assert workloads.CANCEL_SECONDS == server._CANCEL_SECONDS
+    assert servers.CANCEL_SECONDS == server._CANCEL_SECONDS
