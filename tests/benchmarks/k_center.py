@@ -74,6 +74,8 @@ def compare(
     for repeat in range(arguments.repeats):
         for name in quick + (slow if repeat < arguments.slow_repeats else []):
             rows.setdefault(name, []).append(in_a_process(arguments, task | {"name": name}))
+    if "failed" in rows["topb"][0]:
+        sys.exit(f"topb failed, and there is nothing to compare with: {rows['topb'][0]['failed']}")
     exact = in_a_process(arguments, task | {"name": "float64"})["picks"]
     table = {}
     for name, runs in rows.items():
@@ -231,9 +233,9 @@ def topb(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, objec
     start, products, bounds = [0.0], [0], k_center.upper_bounds
     lower_bounds = Frame.lower_bounds
 
-    def timed(*arguments):
+    def timed(*arguments, **named):
         begun = time.perf_counter()
-        found = bounds(*arguments)
+        found = bounds(*arguments, **named)
         start[0] = time.perf_counter() - begun
         return found
 
