@@ -135,10 +135,10 @@ class SelectionHost:
         finally:
             with self._lock:
                 del self._runs[run.record.id]
-            run.ended.set()
-            keeper.join()
             if self._observer is not None:
                 self._observer.on_ended(run, outcome, reason, result)
+            run.ended.set()
+            keeper.join()
         return result
 
     def pause(self, selection: str) -> None:

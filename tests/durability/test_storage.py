@@ -73,7 +73,7 @@ def failure(caller: PoolCaller | StreamCaller, address: str) -> tuple[grpc.Statu
 
 
 @PATHS
-@pytest.mark.parametrize("free_kilobytes", [0, 8, 24, 64])
+@pytest.mark.parametrize("free_kilobytes", [0, 8, 24, 36])
 def test_on_a_full_disk_a_selection_waits_for_room(
     path: str, free_kilobytes: int, data: Data, tmp_path: Path
 ) -> None:

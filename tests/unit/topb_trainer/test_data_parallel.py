@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from torch import Tensor, nn
+from torch import nn
 
+from support.training import descend, diverge, fail_in_one
 from topb_trainer.config import ImageConfig, TaskConfig
-from topb_trainer.data_parallel import ALONE, Team, devices_from, train_together
+from topb_trainer.data_parallel import ALONE, devices_from, train_together
 from topb_trainer.errors import (
     ConfigurationError,
     DeviceError,
@@ -23,32 +24,6 @@ from topb_trainer.task import accuracy, ask, train_task
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3)).astype(np.uint8)
-
-
-def descend(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
-    """Three steps of gradient descent on the mean of (w·x)²; 11 images do not part evenly."""
-    joined = team.joined(model, device)
-    for _ in range(3):
-        own = team.share(torch.arange(len(images)))
-        values = joined(images[own].flatten(1).float() / 255)
-        loss = values.square().mean() * team.weight(len(own), len(images))
-        model.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter -= 0.05 * parameter.grad
-    total = team.summed(torch.tensor([float(len(own))]))
-    assert total.item() == len(images)
-
-
-def diverge(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
-    raise TrainingDivergedError("the task model", 7)
-
-
-def fail_in_one(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
-    if team.rank == 1:
-        raise ZeroDivisionError("only here")
-    team.summed(torch.zeros(1))
 
 
 def linear() -> nn.Module:

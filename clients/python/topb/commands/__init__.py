@@ -44,6 +44,7 @@ _DESCRIPTIONS: Mapping[str, _Description] = {
     "info": _Description("show what a server is and which models it has"),
     "serve": _Description("serve models over gRPC", "the scorer", "scorer"),
     "model": _Description("show, verify and list bundles", "the scorer", "scorer"),
+    "results": _Description("forget selections that ended long ago", "the scorer", "scorer"),
     "scores": _Description("list, verify and prune what servers have scored", "the scorer", "scorer"),
     "train": _Description("train a round and export its bundle", "the trainer", "trainer"),
     "experiment": _Description(
