@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +65,7 @@ def select_set_from_log(
         accounts = ledger.accounts()
     if not candidates:
         return (), accounts, {}
-    gathered = _gathered(spec, read_log, candidates, labelled, max_bytes)
-    gathered = replace(gathered, search_device=search_device)
+    gathered = _gathered(spec, read_log, candidates, labelled, max_bytes, search_device)
     batch = plan.set_based(gathered, budget=min(spec.budget, len(candidates)), seed=spec.seed)
     return tuple(_picks(candidates, batch)), accounts, batch.measures
 
@@ -99,6 +97,7 @@ def _gathered(
     candidates: list[Candidate],
     labelled: NDArray[np.float32],
     max_bytes: int,
+    search_device: str,
 ) -> SetCandidates:
     at = {candidate.id: i for i, candidate in enumerate(candidates)}
     plan = spec.plan
@@ -138,6 +137,7 @@ def _gathered(
         labelled=np.concatenate([labelled, _rows(excluded, features.shape[1])]),
         probabilities=probabilities,
         scores=np.array([-candidate.negative_score + 0.0 for candidate in candidates]),
+        search_device=search_device,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessException, spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from topb_trainer.errors import DeviceError, TrainingDivergedError
 from topb_trainer.precision import resident
 
-_IMAGES, _OUTCOME, _DIVERGED = "images.npy", "outcome", "diverged"
+_IMAGES, _OUTCOME, _FAILURE, _DIVERGED = "images.npy", "outcome", "failure-", "diverged"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def train_together(
     Raises:
         DeviceError: there are not so many devices.
         TrainingDivergedError: as `train` raises it.
+        RuntimeError: a process failed in another way, the first with this traceback.
     """
     devices = devices_from(device, processes)
     threads = max(1, torch.get_num_threads() // processes)
@@ -114,7 +116,14 @@ def train_together(
         folder = Path(directory)
         np.save(folder / _IMAGES, images)
         job = _Job(work, devices, threads, folder)
-        spawn(_work, args=(job,), nprocs=processes)  # type: ignore[no-untyped-call]
+        try:
+            spawn(_work, args=(job,), nprocs=processes)  # type: ignore[no-untyped-call]
+        except ProcessException as error:
+            # The others fail as well, for having lost it, and may be noticed before it.
+            failures = sorted(folder.glob(f"{_FAILURE}*"), key=lambda path: path.stat().st_mtime_ns)
+            if not failures:
+                raise
+            raise RuntimeError(failures[0].read_text(encoding="utf-8")) from error
         outcome = torch.load(folder / _OUTCOME, map_location="cpu", weights_only=True)
     if _DIVERGED in outcome:
         raise TrainingDivergedError(*outcome[_DIVERGED])
@@ -144,5 +153,9 @@ def _work(rank: int, job: _Job) -> None:
         if rank == 0:
             torch.save(outcome, job.folder / _OUTCOME)
         dist.barrier()
+    except Exception:
+        told = f"process {rank} of {team.size} that train together failed:\n{traceback.format_exc()}"
+        (job.folder / f"{_FAILURE}{rank}").write_text(told, encoding="utf-8")
+        raise
     finally:
         dist.destroy_process_group()

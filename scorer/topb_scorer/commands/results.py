@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
 from topb_scorer.result_store import ResultStore
 from topb_scorer.selection_catalog import SelectionCatalog
 from topb_scorer.state import check_state, existing_catalog, remove_stream, results_of
 
-_DAY_SECONDS = 86400.0
 _PAGE = 500
 # A result without a selection is left alone that long: somebody may be restoring the catalog.
 _ORPHAN_SECONDS = 3600.0
@@ -29,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     check_state(arguments.state)
-    moment = time.time() - arguments.older_than * _DAY_SECONDS
+    moment = time.time() - arguments.older_than * DAY_SECONDS
     forgotten = size = 0
     with closing(existing_catalog(arguments.state, arguments.catalog_url)) as catalog:
         results = results_of(arguments.state)
@@ -85,27 +84,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Forgets selections that ended long ago, with their results. A request under the request "
         "id of one of them is a new selection then. Scores stay: see topb scores prune.",
     )
-    prune.add_argument("--state", type=Path, required=True, metavar="DIR", help="of the servers")
+    add_state(prune)
     prune.add_argument(
         "--older-than",
-        type=_days,
+        type=not_negative(float),
         required=True,
         metavar="DAYS",
         help="those that ended longer ago than this",
     )
     prune.add_argument("--dry-run", action="store_true", help="only tell what would go")
     prune.add_argument("--json", action="store_true", help="print for a program")
-    prune.add_argument(
-        "--catalog-url",
-        default=os.environ.get("TOPB_CATALOG_URL", ""),
-        metavar="URL",
-        help="as the servers of this state have it; default: the environment's TOPB_CATALOG_URL",
-    )
+    add_catalog_url(prune)
     return parser
-
-
-def _days(text: str) -> float:
-    days = float(text)
-    if not days >= 0:
-        raise argparse.ArgumentTypeError(f"{text}; expected 0 or more")
-    return days

@@ -6,18 +6,16 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
+from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
 from topb_scorer.errors import NotFoundError
 from topb_scorer.score_shelf import LogSummary, Pruning, ScoreShelf, ShelvedShard
 from topb_scorer.selection_catalog import SelectionCatalog
 from topb_scorer.selection_record import SelectionRecord, SelectionState
 from topb_scorer.state import check_state, existing_catalog
 
-_DAY_SECONDS = 86400.0
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
 
@@ -73,7 +71,7 @@ def _verify(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
 
 
 def _prune(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
-    age = None if arguments.older_than is None else arguments.older_than * _DAY_SECONDS
+    age = None if arguments.older_than is None else arguments.older_than * DAY_SECONDS
     with closing(existing_catalog(arguments.state, arguments.catalog_url)) as catalog:
         pruning = shelf.plan_pruning(
             model=arguments.model,
@@ -159,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="topb scores", description="Look after what servers have scored.")
     actions = parser.add_subparsers(dest="action", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--state", type=Path, required=True, metavar="DIR", help="of the servers")
+    add_state(common)
     common.add_argument("--model", default="", metavar="ID", help="only what this model scored")
     common.add_argument("--json", action="store_true", help="print for a program")
     actions.add_parser("list", parents=[common], help="what is scored, by model")
@@ -174,26 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         "lacks is scored again.",
     )
     prune.add_argument(
-        "--older-than", type=_not_negative(float), metavar="DAYS", help="shards older than this"
+        "--older-than", type=not_negative(float), metavar="DAYS", help="shards older than this"
     )
     prune.add_argument(
-        "--max-bytes", type=_not_negative(int), metavar="N", help="the oldest shards, until N bytes are left"
+        "--max-bytes", type=not_negative(int), metavar="N", help="the oldest shards, until N bytes are left"
     )
     prune.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
-    prune.add_argument(
-        "--catalog-url",
-        default=os.environ.get("TOPB_CATALOG_URL", ""),
-        metavar="URL",
-        help="as the servers of this state have it; default: the environment's TOPB_CATALOG_URL",
-    )
+    add_catalog_url(prune)
     return parser
-
-
-def _not_negative(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]
-    def number(text: str) -> float:
-        value = kind(text)
-        if not value >= 0:
-            raise argparse.ArgumentTypeError(f"{value}; expected 0 or more")
-        return value
-
-    return number

@@ -88,21 +88,20 @@ class Metrics:
         draining = Gauge("topb_draining", "1 once nothing is taken on any more.", registry=self.registry)
         draining.set_function(lambda: host.draining)
 
-    def serve(self, host: str, port: int) -> Callable[[], None]:
-        """Answers `GET /metrics` on a thread of its own; returns what ends that.
+    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
+        """Answers `GET /metrics` on a thread of its own; returns the port, and what ends that.
 
         Raises:
             OSError: the address cannot be listened on.
         """
         server, thread = start_http_server(port, host, self.registry)
-        self.port = server.server_port
 
         def stop() -> None:
             server.shutdown()
             server.server_close()
             thread.join()
 
-        return stop
+        return server.server_port, stop
 
     def on_rows(self, count: int) -> None:
         """Rows were done."""

@@ -141,13 +141,13 @@ class Server:
     def _serve_metrics(self, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         try:
-            stop = self._metrics.serve(host.strip("[]"), int(port))
+            taken, stop = self._metrics.serve(host.strip("[]"), int(port))
         except (OSError, ValueError, OverflowError) as error:
             raise ListenError(
                 f"cannot listen on {listen} for metrics: {error}", reason="LISTEN_FAILED"
             ) from error
         self._open.callback(stop)
-        _log.info("metrics: http://%s:%d/metrics", host, self._metrics.port)
+        _log.info("metrics: http://%s:%d/metrics", host, taken)
 
     async def _take_up(self) -> None:
         """Now and then looks for selections that wait for a server."""
