@@ -168,8 +168,8 @@ def told(result: dict) -> str:
     lines = [
         "# Query time",
         "",
-        "Seconds a 100 picks: training of the selector, and selection (Table 2 of the paper). One run; the "
-        "machine was not free of other work, so differences of tens of percent mean nothing.",
+        "Seconds a 100 picks: training of the selector, and selection (Table 2 of the paper). One run: "
+        "differences of tens of percent mean nothing.",
         "",
         *(f"* {name}: {value}" for name, value in result["setting"].items()),
         *(f"* extrapolated: {name}, {how}" for name, how in result["extrapolated"].items()),
