@@ -14,8 +14,8 @@ from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards
+from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 
 

@@ -24,8 +24,8 @@ from machine import machine
 
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards
+from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data import UnlabelledSet
 from topb_trainer.datasets.dataset import Dataset, subset
 from topb_trainer.datasets.opening import open_dataset

@@ -228,7 +228,7 @@ def made(kind: str, size: int, width: int) -> np.ndarray:
 
 def topb(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
     from topb_scorer import k_center
-    from topb_scorer.euclidean import Frame
+    from topb_scorer.geometry.euclidean import Frame
 
     start, products, bounds = [0.0], [0], k_center.upper_bounds
     lower_bounds = Frame.lower_bounds

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from topb_scorer.bundle import open_bundle
 from topb_scorer.imaging import decode
-from topb_scorer.session import Session
+from topb_scorer.scoring.session import Session
 
 _DECODED_TOGETHER = 1024
 

@@ -141,9 +141,9 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
     from topb_scorer.engines.local import EngineSettings, LocalEngine
     from topb_scorer.pools import AllowedRoots, open_pool
     from topb_scorer.pools.stream import ChunkShard
-    from topb_scorer.score_log import ScoreLog
-    from topb_scorer.selection_spec import SelectionSpec
-    from topb_scorer.selections import select_from_shards, select_into_log
+    from topb_scorer.scoring.score_log import ScoreLog
+    from topb_scorer.selecting.selection import select_from_shards, select_into_log
+    from topb_scorer.selecting.spec import SelectionSpec
 
     kept: list[object] = []
     scored_rows = 0

@@ -36,12 +36,12 @@ from PIL import Image
 
 import topb
 from topb_scorer.bundle import Bundle, open_bundle
-from topb_scorer.cores import usable_cores
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.imaging import ImageInput, load
 from topb_scorer.pools import AllowedRoots, open_pool
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards
+from topb_scorer.scoring.cores import usable_cores
+from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.spec import SelectionSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.bundles import null_graph, write_bundle

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from topb_scorer.k_center import k_center_greedy
+from topb_scorer.geometry.k_center import k_center_greedy
 
 pytestmark = pytest.mark.gpu
 

@@ -13,8 +13,8 @@ from support.images import random_image, random_pool, write_parquet
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools import AllowedRoots, open_pool
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards
+from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.spec import SelectionSpec
 
 pytestmark = pytest.mark.gpu
 

@@ -179,8 +179,8 @@ def test_core_set_over_the_service_is_k_center_greedy_over_the_features(
     data: Path, client: topb.Client
 ) -> None:
     from topb_scorer.bundle import open_bundle
-    from topb_scorer.k_center import k_center_greedy
-    from topb_scorer.session import Session
+    from topb_scorer.geometry.k_center import k_center_greedy
+    from topb_scorer.scoring.session import Session
 
     (path,) = (data / "models").iterdir()
     bundle = open_bundle(path)

@@ -154,7 +154,7 @@ class _Steps:
     def install(self) -> None:
         """Puts the counters in place."""
         from topb_scorer import durable
-        from topb_scorer.score_log import ScoreLog
+        from topb_scorer.scoring.score_log import ScoreLog
 
         self._around_publications(durable)
         self._around_transactions()
@@ -196,7 +196,7 @@ class _Steps:
             module.publish_file = counted_publish
 
     def _around_transactions(self) -> None:
-        from topb_scorer.selection_catalog import SelectionCatalog
+        from topb_scorer.jobs.catalog import SelectionCatalog
 
         # Leases are kept by the clock, not by the work: those would make the count differ each time.
         for name in ("create", "claim", "release", "complete_stream", "succeed", "fail", "cancelled"):
@@ -233,7 +233,7 @@ def _journal_what_is_scored(folder: Path) -> None:
 
 
 def _slow_down(folder: Path, seconds: float) -> None:
-    from topb_scorer.session import Session
+    from topb_scorer.scoring.session import Session
 
     run = Session.run
     journal = os.open(folder / "batches", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

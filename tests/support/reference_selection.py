@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from topb_scorer import imaging
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import SkippedImageError
-from topb_scorer.session import Session
+from topb_scorer.scoring.session import Session
 
 Row = tuple[str | None, bytes | None]
 

@@ -14,9 +14,9 @@ from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools import AllowedRoots, Shard, open_pool
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.score_log import ScoreLog
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards, select_into_log
+from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.selecting.selection import select_from_shards, select_into_log
+from topb_scorer.selecting.spec import SelectionSpec
 
 
 def selected(

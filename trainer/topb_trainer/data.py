@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topb_scorer import imaging
-from topb_scorer.cores import usable_cores
 from topb_scorer.imaging import ImageInput, ResizeRule, SkippedImageError
 from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
+from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.labels import folder_class_name, parquet_files, read_class_names

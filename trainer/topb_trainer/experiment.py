@@ -22,8 +22,8 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.durable import publish_file
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selection_spec import SelectionSpec
-from topb_scorer.selections import select_from_shards
+from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.config import TrainConfig
 from topb_trainer.data import UnlabelledSet
 from topb_trainer.datasets.dataset import Dataset, subset

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topb_scorer.session import OUTPUTS, Session
+from topb_scorer.scoring.session import OUTPUTS, Session
 from topb_trainer.errors import ExportGateError
 from topb_trainer.models.scoring import AnyScoringModel
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 import onnx
 import torch
 
-from topb_scorer.session import OUTPUTS
+from topb_scorer.scoring.session import OUTPUTS
 from topb_trainer.models.scoring import AnyScoringModel
 
 INPUT = "images"

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
-from topb_scorer.result_store import ResultStore
-from topb_scorer.selection_catalog import SelectionCatalog
-from topb_scorer.state import check_state, existing_catalog, remove_stream, results_of
+from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.results import ResultStore
+from topb_scorer.jobs.state_directory import check_state, existing_catalog, remove_stream, results_of
 
 _PAGE = 500
 # A result without a selection is left alone that long: somebody may be restoring the catalog.

@@ -11,10 +11,10 @@ from contextlib import closing
 
 from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
 from topb_scorer.errors import NotFoundError
-from topb_scorer.score_shelf import LogSummary, Pruning, ScoreShelf, ShelvedShard
-from topb_scorer.selection_catalog import SelectionCatalog
-from topb_scorer.selection_record import SelectionRecord, SelectionState
-from topb_scorer.state import check_state, existing_catalog
+from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.state_directory import check_state, existing_catalog
+from topb_scorer.scoring.housekeeping import LogSummary, Pruning, ScoreShelf, ShelvedShard
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from topb_scorer.installation import check_onnxruntime
+from topb_scorer.scoring.installation import check_onnxruntime
 
 
 def run(argv: Sequence[str]) -> int:

@@ -8,14 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from topb_scorer.bundle import Bundle
-from topb_scorer.cores import usable_cores
 from topb_scorer.errors import BundleError
+from topb_scorer.geometry.nearest_labelled import check_search_device
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
-from topb_scorer.nearest_labelled import check_search_device
-from topb_scorer.pipeline import score_shards
 from topb_scorer.pools.pool import Shard
-from topb_scorer.score_log import ScoredRows, ScoreLog
-from topb_scorer.session import OUTPUTS, Session
+from topb_scorer.scoring.cores import usable_cores
+from topb_scorer.scoring.pipeline import score_shards
+from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
+from topb_scorer.scoring.session import OUTPUTS, Session
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from prometheus_client import (
 )
 
 from topb.results import SelectionResult
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.run import Outcome, Run
 from topb_scorer.pools.pool import Shard
-from topb_scorer.selection_host import SelectionHost
-from topb_scorer.selection_run import Outcome, Run
 from topb_scorer.service.errors import Context
 
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)

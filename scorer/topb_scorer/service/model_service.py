@@ -8,7 +8,7 @@ from contextlib import suppress
 from topb.v1 import model_pb2 as pb
 from topb.v1 import model_pb2_grpc
 from topb_scorer.errors import InvalidRequestError, NotFoundError
-from topb_scorer.model_catalog import ModelCatalog
+from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.service.errors import Context, abort
 from topb_scorer.service.translate import model_message
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from topb.v1 import selection_pb2 as pb
+from topb_scorer.engines.cache import EngineCache
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
-from topb_scorer.model_catalog import EngineCache, ModelCatalog
+from topb_scorer.jobs.record import NewSelection, SelectionRecord
+from topb_scorer.jobs.run import Job
+from topb_scorer.jobs.state_directory import State
 from topb_scorer.pools.stream import chunks_without_a_gap
-from topb_scorer.selection_record import NewSelection, SelectionRecord
-from topb_scorer.selection_run import Job
-from topb_scorer.selection_spec import SelectionSpec, check_strategy_served
+from topb_scorer.scoring.model_catalog import ModelCatalog
+from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import pool_of, spec_of
-from topb_scorer.state import State
 
 
 class SelectionRequests:

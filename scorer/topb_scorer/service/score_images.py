@@ -8,9 +8,10 @@ import numpy as np
 
 from topb.v1 import selection_pb2 as pb
 from topb_scorer import imaging
+from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import LimitExceededError
-from topb_scorer.model_catalog import EngineCache, ModelCatalog
-from topb_scorer.score_log import Skip, scored_rows
+from topb_scorer.scoring.model_catalog import ModelCatalog
+from topb_scorer.scoring.score_log import Skip, scored_rows
 from topb_scorer.service.settings import ServerSettings
 
 

@@ -10,12 +10,14 @@ from importlib import metadata
 
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
+from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import InvalidRequestError, NotFoundError
-from topb_scorer.model_catalog import EngineCache, ModelCatalog
-from topb_scorer.result_store import ResultStore
-from topb_scorer.selection_host import SelectionHost
-from topb_scorer.selection_record import SelectionState
-from topb_scorer.selection_spec import MAX_BUDGET
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.record import SelectionState
+from topb_scorer.jobs.results import ResultStore
+from topb_scorer.jobs.state_directory import State
+from topb_scorer.scoring.model_catalog import ModelCatalog
+from topb_scorer.selecting.spec import MAX_BUDGET
 from topb_scorer.service.errors import Context, abort
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.score_images import score_images
@@ -29,7 +31,6 @@ from topb_scorer.service.translate import (
     summary_message,
 )
 from topb_scorer.service.watching import Watchers
-from topb_scorer.state import State
 from topb_scorer.strategies import names
 
 _SELECTIONS_A_PAGE, _MOST_SELECTIONS_A_PAGE = 100, 1_000

@@ -19,15 +19,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
+from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import NotFoundError, ScorerError
-from topb_scorer.model_catalog import EngineCache, ModelCatalog
-from topb_scorer.selection_host import SelectionHost
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.state_directory import State
+from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.service.metrics import CallTimer, Metrics
 from topb_scorer.service.model_service import ModelService
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.selection_service import SelectionService
 from topb_scorer.service.settings import ServerSettings
-from topb_scorer.state import State
 
 _log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from topb.progress import Progress
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.run import Run
+from topb_scorer.jobs.state_directory import State
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
-from topb_scorer.selection_host import SelectionHost
-from topb_scorer.selection_record import SelectionRecord, SelectionState
-from topb_scorer.selection_run import Run
 from topb_scorer.service.relay import SelectionRelay
 from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import progress_message, shard_of
 from topb_scorer.service.watching import draining, failure_of
-from topb_scorer.state import State
 
 # Chunks a caller may have under way: enough to hide a round trip, few enough to bound memory.
 STREAM_WINDOW = 8

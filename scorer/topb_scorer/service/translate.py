@@ -14,13 +14,13 @@ from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.results import ResultStore
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids
 from topb_scorer.pools.storage import Kind, Storage
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.result_store import ResultStore
-from topb_scorer.selection_record import SelectionRecord, SelectionState
-from topb_scorer.selection_spec import SelectionSpec
+from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 
 STATES = {

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator
 from topb.progress import Progress
 from topb_scorer import errors
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError
-from topb_scorer.selection_host import SelectionHost
-from topb_scorer.selection_record import SelectionRecord, SelectionState
-from topb_scorer.selection_run import Job
-from topb_scorer.state import State
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.run import Job
+from topb_scorer.jobs.state_directory import State
 
 _PROGRESS_SECONDS = 0.25
 _POLL_SECONDS = 0.01

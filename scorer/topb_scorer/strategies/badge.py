@@ -5,7 +5,7 @@ Ash et al., Deep batch active learning by diverse, uncertain gradient lower boun
 
 from __future__ import annotations
 
-from topb_scorer.badge import badge
+from topb_scorer.strategies.badge_algorithm import badge
 from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
 
 

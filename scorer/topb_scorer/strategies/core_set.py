@@ -5,7 +5,7 @@ Sener and Savarese, Active learning for convolutional neural networks: a core-se
 
 from __future__ import annotations
 
-from topb_scorer.k_center import k_center_greedy
+from topb_scorer.geometry.k_center import k_center_greedy
 from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topb_scorer.diversity import diversify
+from topb_scorer.strategies.diversity_algorithm import diversify
 from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
 
 

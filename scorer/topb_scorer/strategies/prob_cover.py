@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topb_scorer.prob_cover import prob_cover
+from topb_scorer.strategies.prob_cover_algorithm import prob_cover
 from topb_scorer.strategies.strategy import SetBatch, SetCandidates
 
 

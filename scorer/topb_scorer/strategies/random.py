@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.score_log import ScoredRows
+from topb_scorer.scoring.score_log import ScoredRows
 
 _SIGNIFICAND_BITS = 53
 

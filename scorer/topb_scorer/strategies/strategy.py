@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.score_log import ScoredRows
+from topb_scorer.scoring.score_log import ScoredRows
 
 
 class PointwiseStrategy(Protocol):

@@ -7,7 +7,7 @@ ICML 2022.
 from __future__ import annotations
 
 from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
-from topb_scorer.typiclust import typiclust
+from topb_scorer.strategies.typiclust_algorithm import typiclust
 
 
 def select(candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:

@@ -7,7 +7,7 @@ import pytest
 from support.bundles import deep_graph, null_graph, write_bundle
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.session import Session
+from topb_scorer.scoring.session import Session
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from topb_scorer.session import Session
+from topb_scorer.scoring.session import Session
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.errors import DeviceError
 from topb_trainer.rounds import RoundData, TrainedRound, torch_device, train_round

@@ -1,0 +1,36 @@
+"""Engines by model id."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from topb_scorer.bundle import Bundle
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+
+_ENGINES_KEPT = 4
+
+
+class EngineCache:
+    """Keep the most recently used engines loaded."""
+
+    def __init__(self, settings: EngineSettings, *, capacity: int = _ENGINES_KEPT) -> None:
+        self._settings = settings
+        self._capacity = capacity
+        self._engines: OrderedDict[str, LocalEngine] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, bundle: Bundle) -> LocalEngine:
+        """Return the bundle's engine, loading it first if necessary.
+
+        An engine that has left the cache stays usable for whoever holds it.
+
+        Raises:
+            DeviceError: the device cannot be used.
+        """
+        with self._lock:
+            engine = self._engines.pop(bundle.model_id, None) or LocalEngine(bundle, self._settings)
+            self._engines[bundle.model_id] = engine
+            if len(self._engines) > self._capacity:
+                self._engines.popitem(last=False)
+            return engine

@@ -1,0 +1,43 @@
+"""Which rows of a small set may be nearer to the one just picked than to what was picked before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from topb_scorer.geometry.euclidean import Doubles, Frame, Indices, Placed
+
+_ROWS_AT_ONCE = 128
+"""Enough for a matrix product."""
+_PRODUCTS_AT_ONCE = 2**24
+"""64 MiB of them."""
+
+
+class FrontProducts:
+    """Products between the rows of a front, some rows at a time: those that are likely to be picked next."""
+
+    def __init__(self, frame: Frame, front: Placed) -> None:
+        self._frame = frame
+        self._front = front
+        size = len(front.rows)
+        self._at_once = max(1, min(_ROWS_AT_ONCE, _PRODUCTS_AT_ONCE // size, size))
+        self._held: dict[int, int] = {}
+
+    def maybe_nearer(self, row: int, nearest: Doubles, *, likely: Doubles) -> Indices:
+        """Returns the rows of the front that may be nearer to `row` than `nearest` says; no other row is.
+
+        Args:
+            row: a row of the front.
+            nearest: float64 (n,) squared distances; rows at 0 or less are left out.
+            likely: float64 (n,), larger for rows that are likelier to be asked for next.
+        """
+        if row not in self._held:
+            self._hold(row, likely)
+        position = self._held[row]
+        limits = nearest * self._frame.scale**2 - self._offsets[position]
+        return np.flatnonzero((self._products[position] < limits) & (nearest > 0))
+
+    def _hold(self, row: int, likely: Doubles) -> None:
+        next_rows = np.argpartition(likely, -self._at_once)[-self._at_once :]
+        rows = np.unique(np.append(next_rows, row))
+        self._products, self._offsets = self._frame.lower_bounds(self._front.take(rows), self._front)
+        self._held = {int(held): position for position, held in enumerate(rows)}

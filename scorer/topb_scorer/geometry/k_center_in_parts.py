@@ -1,0 +1,79 @@
+"""K-center greedy over more features than memory holds: within each part, then over the picks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from topb_scorer.errors import LimitExceededError
+from topb_scorer.geometry.euclidean import Features, check_features, check_same_width
+from topb_scorer.geometry.k_center import KCenterResult, check_budget, k_center_greedy
+
+DEFAULT_MAX_KEPT_BYTES = 4 * 2**30
+
+
+def k_center_greedy_in_parts(
+    parts: Iterable[Features],
+    labelled: Features,
+    budget: int,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES,
+) -> KCenterResult:
+    """Returns `budget` rows of the pool that `parts` make up, picked on two levels, marked as approximate.
+
+    Each part picks as many rows as the budget asks for, k-center greedily from `labelled`; k-center greedy
+    over the picks of all parts, again from `labelled`, then picks the result. No row of the pool is then
+    farther from the nearest pick or labelled row than 4 times what the best possible batch would leave
+    (k-center greedy over all of the pool: 2 times): each level adds at most twice that. This is the algorithm
+    of Malkomes, Kusner, Chen, Weinberger and Moseley, Fast distributed k-center clustering with outliers on
+    massive data (NIPS 2015), section 3; picks of parts as composable core-sets are due to Indyk, Mahabadi,
+    Mahdian and Mirrokni, Composable core-sets for diversity and coverage maximization (PODS 2014).
+
+    The result depends on how the pool is parted. Of a part no more than its picks is kept, b rows; so a part
+    may be a slice of a memory-mapped array, or be read when it is asked for.
+
+    Args:
+        parts: float32 (Nᵢ, D) arrays, finite; together the pool, in the order in which `indices` counts its
+            rows.
+        labelled: float32 (L, D), finite; L may be 0.
+        budget: how many rows to pick, 0 to ΣNᵢ.
+        seed: draws the first pick of each level where L is 0.
+        device: as of `k_center_greedy`.
+        max_kept_bytes: how much memory the picks of all parts together may take.
+
+    Raises:
+        InvalidRequestError: as `k_center_greedy`; of a part that is at fault the message tells which.
+        LimitExceededError: with reason FEATURES_OVER_LIMIT. Fewer parts, or a smaller budget, keep fewer
+        rows.
+    """
+    check_features(labelled, "labelled")
+    check_budget(budget, budget)
+    kept_rows, kept_indices, size, kept_bytes = [labelled[:0]], [np.empty(0, np.int64)], 0, 0
+    for number, part in enumerate(parts):
+        check_features(part, f"part {number} of the pool")
+        check_same_width(part, labelled)
+        kept_bytes += min(budget, len(part)) * part.itemsize * part.shape[1]
+        if kept_bytes > max_kept_bytes:
+            raise LimitExceededError(
+                f"the picks of the first {number + 1} parts take {kept_bytes} bytes, over {max_kept_bytes}; "
+                "make fewer, larger parts, ask for fewer rows or raise the limit",
+                reason="FEATURES_OVER_LIMIT",
+                bytes=kept_bytes,
+                limit=max_kept_bytes,
+            )
+        # In memory once, instead of being read from a file in every round.
+        rows = np.array(part)
+        picks = k_center_greedy(rows, labelled, min(budget, len(rows)), seed=seed, device=device).indices
+        kept_rows.append(rows[picks])
+        kept_indices.append(size + picks)
+        size += len(rows)
+    check_budget(budget, size)
+    indices = np.concatenate(kept_indices)
+    order = np.argsort(indices)
+    union = np.concatenate(kept_rows)[order]
+    result = k_center_greedy(union, labelled, budget, seed=seed, device=device)
+    return replace(result, indices=indices[order][result.indices], approximate=True)

@@ -1,0 +1,1 @@
+"""A selection's life: its record, catalog, run and result."""

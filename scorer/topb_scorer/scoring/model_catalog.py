@@ -1,0 +1,101 @@
+"""The bundles in a directory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from topb_scorer.bundle import MANIFEST, Bundle, open_bundle
+from topb_scorer.durable import is_unpublished
+from topb_scorer.errors import BundleError, NotFoundError, ScorerError
+
+_log = logging.getLogger(__name__)
+
+
+class ModelCatalog:
+    """Bundles by model id; those that appear in the directory later are found too."""
+
+    def __init__(self, root: Path, *, default_model: str = "") -> None:
+        """Takes the directory of bundles.
+
+        Args:
+            root: holds one directory a bundle.
+            default_model: served to requests that name no model; empty: the most recently created one.
+
+        Raises:
+            NotFoundError: there is no such directory, or no such default model.
+        """
+        if not root.is_dir():
+            raise NotFoundError(f"there is no models directory {root}", reason="MODELS_NOT_FOUND", path=root)
+        self._root = root
+        self._default_model = default_model
+        self._verified: dict[str, Bundle] = {}
+        self._lock = threading.Lock()
+        if default_model:
+            self.get(default_model)
+
+    def bundles(self) -> list[Bundle]:
+        """All bundles, by model id. One that cannot be opened is logged and left out."""
+        found = []
+        for path in sorted(self._root.iterdir()):
+            if is_unpublished(path) or not (path / MANIFEST).is_file():
+                continue
+            try:
+                found.append(self._open(path.name))
+            except ScorerError as error:
+                _log.error("bundle %s is not served: %s [%s]", path.name, error, error.reason)
+        return found
+
+    def get(self, model_id: str) -> Bundle:
+        """The bundle of that id; the default one for an empty id.
+
+        Raises:
+            NotFoundError: there is none.
+            BundleError: it is torn or altered, or its directory does not bear its id.
+        """
+        if not model_id:
+            return self.get(self.default_id())
+        if not model_id.isalnum() or not (self._root / model_id / MANIFEST).is_file():
+            there = ", ".join(bundle.model_id for bundle in self.bundles()) or "none"
+            raise NotFoundError(
+                f"there is no model {model_id!r}; there are: {there}",
+                reason="MODEL_NOT_FOUND",
+                model=model_id,
+            )
+        return self._open(model_id)
+
+    def default_id(self) -> str:
+        """The model of requests that name none.
+
+        Raises:
+            NotFoundError: there is no model at all.
+        """
+        if self._default_model:
+            return self._default_model
+        bundles = self.bundles()
+        if not bundles:
+            raise NotFoundError(
+                f"there is no model in {self._root} yet; `topb train --out` writes one",
+                reason="MODEL_NOT_FOUND",
+                model="",
+            )
+        return max(bundles, key=_created).model_id
+
+    def _open(self, name: str) -> Bundle:
+        # A bundle never changes once it is published: it is verified once.
+        with self._lock:
+            if name not in self._verified:
+                bundle = open_bundle(self._root / name)
+                if bundle.model_id != name:
+                    raise BundleError(
+                        f"{self._root / name} holds model {bundle.model_id}: name the directory so",
+                        reason="BUNDLE_MODEL_ID",
+                    )
+                self._verified[name] = bundle
+            return self._verified[name]
+
+
+def _created(bundle: Bundle) -> tuple[int, int, str]:
+    created = bundle.manifest.create_time
+    return created.seconds, created.nanos, bundle.model_id

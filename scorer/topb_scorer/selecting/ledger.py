@@ -1,0 +1,81 @@
+"""What became of each row of a pool: exactly one of scored, skipped, duplicate and excluded."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Set
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topb.results import Accounts, SkippedRow
+from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.selecting.distinct_ids import DistinctIds
+
+SKIPPED_EXAMPLES = 20
+
+
+class Ledger:
+    """Counts the rows of a score log, part by part, in any order."""
+
+    def __init__(self, exclude: Set[str], scratch: Path, rows: int) -> None:
+        """Opens the ledger.
+
+        Args:
+            exclude: ids to leave out.
+            scratch: a directory for what is spilled meanwhile.
+            rows: about how many rows there are.
+        """
+        self._exclude = exclude
+        self._distinct = DistinctIds(scratch, rows)
+        self._read = self._excluded = self._rankable = 0
+        self._skipped: Counter[str] = Counter()
+        self._examples: list[SkippedRow] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._distinct.__exit__(kind, error, trace)
+
+    def take(self, part: ScoredRows) -> NDArray[np.intp]:
+        """Counts the rows of a part; returns those that can be ranked, duplicates among them."""
+        kept = np.ones(len(part.ids), bool)
+        if self._exclude:
+            kept[:] = [id_ not in self._exclude for id_ in part.ids]
+        skipped = [
+            SkippedRow(part.ids[row], skip.reason, skip.detail)
+            for row, skip in part.skips.items()
+            if kept[row]
+        ]
+        self._read += len(part.ids)
+        self._excluded += len(part.ids) - int(kept.sum())
+        kept[list(part.skips)] = False
+        rankable = np.flatnonzero(kept)
+        self._rankable += len(rankable)
+        self._skipped.update(row.reason for row in skipped)
+        self._examples = heapq.nsmallest(SKIPPED_EXAMPLES, self._examples + skipped, key=_by_id)
+        self._distinct.add(part.ids_of(rankable))
+        return rankable
+
+    def accounts(self) -> Accounts:
+        """The accounts of all that was taken."""
+        scored = self._distinct.count()
+        return Accounts(
+            read=self._read,
+            scored=scored,
+            skipped=self._skipped,
+            duplicate=self._rankable - scored,
+            excluded=self._excluded,
+            skipped_examples=tuple(self._examples),
+        )
+
+
+def _by_id(row: SkippedRow) -> tuple[str, str, str]:
+    return row.id, row.reason, row.detail

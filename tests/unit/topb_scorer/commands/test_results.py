@@ -1,0 +1,146 @@
+"""`topb results prune` against a real state: what it forgets, what it keeps, and what a cut-off leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from topb.results import Accounts, Pick, SelectionResult
+from topb_scorer.commands.results import run
+from topb_scorer.errors import NotFoundError
+from topb_scorer.jobs.record import NewSelection, SelectionRecord
+from topb_scorer.jobs.state_directory import State
+
+pytestmark = pytest.mark.scorer
+
+DAY = 86400.0
+RESULT = SelectionResult(
+    picks=(Pick("a", 1, 0.5, 0, 0.5, 0.5),),
+    accounts=Accounts(read=1, scored=1, skipped={}, duplicate=0, excluded=0),
+    model="m",
+    strategy="margin",
+    seed=0,
+    budget=1,
+    elapsed_seconds=0.1,
+)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State.open(tmp_path / "state")
+    yield state
+    state.catalog.close()
+
+
+def created(state: State, request_id: str) -> SelectionRecord:
+    return state.catalog.create(NewSelection(request_id, b"request", "m", "margin", 1, "", False))
+
+
+def succeeded(state: State, request_id: str, *, days_ago: float) -> str:
+    """A selection with a result and the remains of a stream, ended so long ago."""
+    record = created(state, request_id)
+    assert state.catalog.claim(record.id, "server", 30)
+    state.results.write(record.id, RESULT)
+    (state.directory / "streams" / record.id).mkdir(parents=True)
+    assert state.catalog.succeed(record.id, "server")
+    age(state, record.id, days_ago)
+    return record.id
+
+
+def age(state: State, selection: str, days: float) -> None:
+    moment = time.time() - days * DAY
+    engine = sa.create_engine(f"sqlite:///{state.directory / 'selections.sqlite'}")
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("update selections set ended = :ended where id = :id"), {"ended": moment, "id": selection}
+        )
+    engine.dispose()
+    os.utime(state.directory / "results" / f"{selection}.parquet", (moment, moment))
+
+
+def prune(state: State, *options: str, days: float = 30) -> None:
+    assert run(["prune", "--state", str(state.directory), "--older-than", str(days), *options]) == 0
+
+
+def is_there(state: State, selection: str) -> bool:
+    return state.catalog.known([selection]) == {selection} and state.results.size(selection) > 0
+
+
+def test_what_ended_long_ago_is_forgotten_with_its_result(state: State) -> None:
+    old, recent = succeeded(state, "old", days_ago=31), succeeded(state, "recent", days_ago=29)
+    prune(state)
+    assert not state.catalog.known([old])
+    assert not state.results.size(old)
+    assert not (state.directory / "streams" / old).exists()
+    assert is_there(state, recent)
+    assert (state.directory / "streams" / recent).exists()
+
+
+def test_its_request_id_is_free_again(state: State) -> None:
+    old = succeeded(state, "round-7", days_ago=31)
+    prune(state)
+    with pytest.raises(NotFoundError):
+        state.catalog.get("round-7")
+    assert created(state, "round-7").id != old
+
+
+def test_what_has_not_ended_is_kept_however_old(state: State) -> None:
+    waiting = created(state, "waiting")
+    running = created(state, "running")
+    assert state.catalog.claim(running.id, "server", 30)
+    prune(state, days=0)
+    assert state.catalog.known([waiting.id, running.id]) == {waiting.id, running.id}
+
+
+def test_a_dry_run_only_tells(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+    old = succeeded(state, "old", days_ago=31)
+    size = state.results.size(old)
+    prune(state, "--dry-run", "--json")
+    assert json.loads(capsys.readouterr().out) == {
+        "selections": 1,
+        "orphans": 0,
+        "bytes": size,
+        "dry_run": True,
+    }
+    assert is_there(state, old)
+    prune(state, "--json")
+    assert json.loads(capsys.readouterr().out)["bytes"] == size
+    assert not is_there(state, old)
+
+
+def test_more_than_a_page_goes(
+    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("topb_scorer.commands.results._PAGE", 2)
+    old = [succeeded(state, f"old-{i}", days_ago=40) for i in range(5)]
+    kept = succeeded(state, "kept", days_ago=1)
+    prune(state)
+    assert "forgot 5 selections" in capsys.readouterr().out
+    assert state.catalog.known([*old, kept]) == {kept}
+
+
+def test_a_result_that_a_cut_off_left_goes_with_the_next_run(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, fresh = succeeded(state, "old", days_ago=31), succeeded(state, "fresh", days_ago=0)
+    # The selections are forgotten, and the process dies before their results go.
+    assert state.catalog.forget([old, fresh]) == 2
+    prune(state, days=0)
+    assert "1 results of none" in capsys.readouterr().out
+    assert not state.results.size(old)
+    assert state.results.size(fresh), "younger than an hour: somebody may be restoring the catalog"
+
+
+@pytest.mark.parametrize("what", ["state", "catalog"])
+def test_a_state_that_is_not_there_is_an_error_and_none_is_made(tmp_path: Path, what: str) -> None:
+    if what == "catalog":
+        (tmp_path / "state").mkdir()
+    with pytest.raises(NotFoundError, match=r"state|catalog"):
+        run(["prune", "--state", str(tmp_path / "state"), "--older-than", "1"])
+    assert [path.name for path in tmp_path.rglob("*")] == (["state"] if what == "catalog" else [])

@@ -1,0 +1,326 @@
+"""K-center greedy picks what brute force picks, in real arithmetic."""
+
+import contextlib
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from support.reference_k_center import brute_force, in_real_arithmetic
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.geometry import euclidean, exact_ties, front_products, k_center, nearest_labelled
+from topb_scorer.geometry.k_center import k_center_greedy
+from topb_scorer.geometry.k_center_in_parts import k_center_greedy_in_parts
+
+pytestmark = pytest.mark.scorer
+
+
+@contextlib.contextmanager
+def small_blocks():
+    """So that a dozen points take several blocks, rounds and fronts."""
+    with contextlib.ExitStack() as stack:
+        for module, name, value in [
+            (k_center, "_NARROWEST", 3),
+            (k_center, "_FEW_PICKS", 1),
+            (k_center, "_MANY_PICKS", 2),
+            (k_center, "_WIDEST_FRONT", 4),
+            (k_center, "_FEW_CENTRES", 2),
+            (front_products, "_ROWS_AT_ONCE", 2),
+            (k_center, "ROWS_AT_ONCE", 3),
+            (exact_ties, "ROWS_AT_ONCE", 3),
+            (euclidean, "ROWS_AT_ONCE", 3),
+            (nearest_labelled, "_FEWEST", 4),
+        ]:
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+def assert_exact(pool, labelled, budget, seed=0):
+    result = k_center_greedy(pool, labelled, budget, seed=seed)
+    first = int(result.indices[0]) if budget and len(labelled) == 0 else None
+    picks, squared_radii = in_real_arithmetic(pool, labelled, budget, first)
+    assert result.indices.tolist() == picks
+    expected = [np.inf if r is None else float(r) ** 0.5 for r in squared_radii]
+    np.testing.assert_allclose(result.radii, expected, rtol=1e-12)
+    assert (np.diff(result.radii[1:]) <= 0).all()
+    assert not result.approximate
+
+
+any_float32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
+few_values = st.sampled_from([0.0, 1.0, -1.0, 0.1, 0.2, 0.3, 1 / 3]).map(np.float32)
+grid = st.integers(-2, 2).map(float)
+offsets = st.sampled_from([0.0, 1.0, 1e4, 2.0**24, 1e30])
+
+
+@st.composite
+def selections(draw, elements):
+    size, known, width = draw(st.integers(1, 14)), draw(st.integers(0, 7)), draw(st.integers(1, 5))
+    rows = draw(st_numpy.arrays(np.float32, (size + known, width), elements=elements))
+    sources = draw(st.lists(st.integers(0, size + known - 1), max_size=min(3, size + known)))
+    rows[: len(sources)] = rows[sources]
+    with np.errstate(over="ignore"):
+        rows = np.nan_to_num(rows + np.float32(draw(offsets)))
+    return rows[:size], rows[size:], draw(st.integers(0, size))
+
+
+@settings(max_examples=80, deadline=None)
+@given(selections(any_float32))
+def test_any_features_are_picked_as_in_real_arithmetic(selection):
+    with small_blocks():
+        assert_exact(*selection)
+
+
+@settings(max_examples=80, deadline=None)
+@given(selections(few_values))
+def test_ties_that_float64_breaks_are_settled_by_the_lowest_index(selection):
+    with small_blocks():
+        assert_exact(*selection)
+
+
+@settings(max_examples=80, deadline=None)
+@given(selections(grid))
+def test_points_on_a_grid_tie_and_the_lowest_index_wins(selection):
+    with small_blocks():
+        assert_exact(*selection)
+
+
+@settings(max_examples=40, deadline=None)
+@given(selections(few_values))
+def test_blocks_as_large_as_in_production_pick_the_same(selection):
+    assert_exact(*selection)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e3, 1e6]))
+def test_collinear_points(seed, offset):
+    random = np.random.default_rng(seed)
+    direction = random.standard_normal(3)
+    pool = (offset + random.integers(-6, 7, 16)[:, None] * direction).astype(np.float32)
+    with small_blocks():
+        assert_exact(pool, pool[:2] + np.float32(0.5), 16)
+
+
+def test_rows_that_are_equally_far_tie_though_their_float64_sums_differ():
+    row = np.random.default_rng(0).standard_normal(7).astype(np.float32)
+    pool = np.stack([np.random.default_rng(i).permutation(row) for i in range(40)])
+    origin = np.zeros((1, 7), np.float32)
+    sums = euclidean.squared_distances(pool, np.repeat(origin, 40, axis=0))
+    assert sums.argmax() != 0
+    assert_exact(pool, origin, 5)
+    with small_blocks():
+        assert_exact(pool, origin, 5)
+
+
+def made(kind, size, width, seed=0):
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((size, width))
+    if kind == "clustered":
+        rows = rows * 0.05 + 3 * random.standard_normal((20, width))[random.integers(0, 20, size)]
+    if kind == "far apart":
+        rows[::2] += 1e6
+    if kind == "offset":
+        rows += 3e5
+    if kind == "small integers":
+        rows = random.integers(0, 4, (size, width))
+    if kind == "bytes":
+        rows = random.integers(0, 256, (size, width))
+    if kind == "tenths":
+        rows = random.integers(0, 2, (size, width)) * 0.1
+    if kind == "with an outlier":
+        rows[3] = 1e25
+    if kind == "tiny":
+        rows *= 1e-30
+    if kind == "huge":
+        rows *= 1e37
+    return rows.astype(np.float32)
+
+
+KINDS = [
+    "gaussian", "clustered", "far apart", "offset", "small integers", "bytes", "tenths", "with an outlier",
+    "tiny", "huge",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("known", [0, 1, 300])
+def test_thousands_of_points_are_picked_as_brute_force_picks_them(kind, known):
+    rows = made(kind, 1600, 12)
+    pool, labelled = rows[known:], rows[:known]
+    result = k_center_greedy(pool, labelled, 150)
+    picks, radii = brute_force(pool, labelled, 150, first=int(result.indices[0]))
+    if kind == "tenths":  # Ties that the brute force breaks by rounding.
+        np.testing.assert_allclose(result.radii, radii, rtol=1e-9)
+    else:
+        assert result.indices.tolist() == picks
+        np.testing.assert_allclose(result.radii, radii, rtol=1e-12)
+
+
+def test_more_ties_than_a_front_holds():
+    pool = np.eye(40, dtype=np.float32) * np.float32(0.1)
+    with small_blocks():
+        result = k_center_greedy(pool, np.zeros((1, 40), np.float32), 40)
+    assert result.indices.tolist() == list(range(40))
+    np.testing.assert_allclose(result.radii, [float(np.float32(0.1))] * 1 + [float(np.float32(0.1))] * 39)
+
+
+def test_of_duplicates_one_is_picked_and_the_rest_come_last_at_distance_zero():
+    pool = np.array([[1.0], [5.0], [5.0], [1.0], [3.0]], np.float32)
+    result = k_center_greedy(pool, np.array([[0.0]], np.float32), 5)
+    assert result.indices.tolist() == [1, 4, 0, 2, 3]
+    assert result.radii.tolist() == [5.0, 2.0, 1.0, 0.0, 0.0]
+
+
+def test_all_rows_equal_are_picked_in_order():
+    pool = np.full((1000, 3), 0.1, np.float32)
+    assert k_center_greedy(pool, pool[:1], 1000).indices.tolist() == list(range(1000))
+
+
+def test_nothing_labelled_starts_where_the_seed_says():
+    pool = made("gaussian", 50, 2)
+    starts = {int(k_center_greedy(pool, pool[:0], 1, seed=seed).indices[0]) for seed in range(20)}
+    assert len(starts) > 5
+    again = [k_center_greedy(pool, pool[:0], 9, seed=7) for _ in range(2)]
+    assert again[0].indices.tolist() == again[1].indices.tolist()
+    assert again[0].radii[0] == np.inf
+
+
+def test_the_seed_changes_nothing_where_something_is_labelled():
+    pool = made("gaussian", 400, 3)
+    picks = [k_center_greedy(pool, pool[:2], 30, seed=seed).indices.tolist() for seed in (0, 1)]
+    assert picks[0] == picks[1]
+
+
+def test_a_budget_of_nothing_picks_nothing():
+    empty = np.empty((0, 4), np.float32)
+    for pool, labelled in [(empty, empty), (made("gaussian", 5, 4), empty)]:
+        result = k_center_greedy(pool, labelled, 0)
+        assert result.indices.shape == result.radii.shape == (0,)
+
+
+def test_features_may_be_memory_mapped_or_strided_and_are_left_as_they_were(tmp_path):
+    rows = made("gaussian", 700, 6)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    expected = k_center_greedy(rows[300:], rows[:300], 60).indices.tolist()
+    assert k_center_greedy(mapped[300:], mapped[:300], 60).indices.tolist() == expected
+    strided = np.asfortranarray(rows)
+    assert k_center_greedy(strided[300:], strided[:300], 60).indices.tolist() == expected
+    np.testing.assert_array_equal(rows, made("gaussian", 700, 6))
+
+
+def wrong(rows, value):
+    rows = rows.copy()
+    rows[4, 1] = value
+    return rows
+
+
+GOOD = made("gaussian", 6, 3)
+
+
+@pytest.mark.parametrize("found", ["nothing", "any row", "the farthest row", "some rows"])
+def test_whatever_a_device_finds_the_picks_are_the_same(found):
+    random = np.random.default_rng(3)
+    pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
+    expected = k_center_greedy(pool, labelled, 150)
+
+    def searcher(rows_searched, device):
+        assert device == "cpu"
+        assert rows_searched.shape == labelled.shape
+
+        def search(rows):
+            anything = random.integers(0, len(labelled), len(rows))
+            if found == "nothing":
+                return np.full(len(rows), -1)
+            if found == "any row":
+                return anything
+            if found == "some rows":
+                return np.where(random.random(len(rows)) < 0.5, anything, -1)
+            distances = ((rows[:, None].astype(float) - labelled[None]) ** 2).sum(2)
+            return distances.argmax(1)
+
+        return search
+
+    with mock.patch.object(nearest_labelled, "searcher", searcher):
+        result = k_center_greedy(pool, labelled, 150)
+    assert result.indices.tolist() == expected.indices.tolist()
+    assert result.radii.tolist() == expected.radii.tolist()
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [("tpu", "DEVICE_UNKNOWN"), ("cuda:x", "DEVICE_UNKNOWN"), ("cuda:99", "DEVICE_UNAVAILABLE")],
+)
+def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(bundle, device, reason):
+    rows = np.zeros((3, 2), np.float32)
+    with pytest.raises(DeviceError) as caught:
+        k_center_greedy(rows, rows, 1, device=device)
+    assert caught.value.reason == reason
+    with pytest.raises(DeviceError):
+        LocalEngine(bundle, EngineSettings(search_device=device))
+
+
+@pytest.mark.parametrize(
+    ("pool", "labelled", "budget", "reason"),
+    [
+        (wrong(GOOD, np.nan), GOOD, 1, "FEATURES_NOT_FINITE"),
+        (wrong(GOOD, np.inf), GOOD, 1, "FEATURES_NOT_FINITE"),
+        (GOOD, wrong(GOOD, -np.inf), 1, "FEATURES_NOT_FINITE"),
+        (GOOD[0], GOOD, 1, "FEATURES_SHAPE"),
+        (GOOD, GOOD[:, :2], 1, "FEATURES_SHAPE"),
+        (GOOD[:, :0], GOOD[:, :0], 1, "FEATURES_SHAPE"),
+        (GOOD.astype(np.float64), GOOD, 1, "FEATURES_DTYPE"),
+        (GOOD, GOOD.astype(np.float16), 1, "FEATURES_DTYPE"),
+        (GOOD, GOOD, 7, "BUDGET_TOO_LARGE"),
+        (GOOD, GOOD, -1, "BUDGET_NEGATIVE"),
+    ],
+)
+def test_what_cannot_be_selected_from_is_refused_with_a_reason(pool, labelled, budget, reason):
+    for select in (k_center_greedy, lambda pool, *rest: k_center_greedy_in_parts([pool], *rest)):
+        with pytest.raises(InvalidRequestError) as refused:
+            select(pool, labelled, budget)
+        assert refused.value.reason == reason
+        assert isinstance(refused.value, ScorerError)
+
+
+@pytest.mark.parametrize("known", [0, 20])
+def test_parts_cover_the_pool_within_twice_the_greedy_bound_and_say_that_they_are_approximate(known):
+    rows = made("clustered", 1500, 4)
+    pool, labelled = rows[known:], rows[:known]
+    whole = k_center_greedy(pool, labelled, 41)
+    parted = k_center_greedy_in_parts((pool[i : i + 400] for i in range(0, len(pool), 400)), labelled, 40)
+    assert parted.approximate
+    assert len(set(parted.indices.tolist())) == 40
+    # The 41st pick of greedy lies at most 2 optima away; the guarantee is 4.
+    centres = np.concatenate([labelled, pool[parted.indices]])
+    farthest = max(((row - centres) ** 2).sum(axis=1).min() for row in pool) ** 0.5
+    assert farthest <= 4 * whole.radii[40]
+
+
+def test_one_part_is_the_exact_sequence():
+    pool = made("gaussian", 300, 4)
+    parted = k_center_greedy_in_parts([pool[5:]], pool[:5], 40)
+    assert parted.indices.tolist() == k_center_greedy(pool[5:], pool[:5], 40).indices.tolist()
+
+
+def test_parts_smaller_than_the_budget_are_kept_whole():
+    pool = made("gaussian", 30, 4)
+    parted = k_center_greedy_in_parts([pool[:10], pool[10:10], pool[10:]], pool[:0], 30)
+    assert sorted(parted.indices.tolist()) == list(range(30))
+
+
+def test_more_picks_than_may_be_kept_are_refused():
+    pool = made("gaussian", 100, 4)
+    with pytest.raises(LimitExceededError) as refused:
+        k_center_greedy_in_parts([pool, pool], pool[:0], 50, max_kept_bytes=50 * 16)
+    assert refused.value.reason == "FEATURES_OVER_LIMIT"
+
+
+def test_fewer_rows_in_all_parts_than_the_budget_are_refused():
+    pool = made("gaussian", 10, 4)
+    with pytest.raises(InvalidRequestError) as refused:
+        k_center_greedy_in_parts([pool, pool], pool[:0], 21)
+    assert refused.value.reason == "BUDGET_TOO_LARGE"

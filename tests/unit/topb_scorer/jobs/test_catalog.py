@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support import postgresql
+from support.postgresql import PostgresCluster
+from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
+from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.record import NewSelection, SelectionState
+
+pytestmark = pytest.mark.scorer
+
+LEASE = 30.0
+THREADS = 8
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    with postgresql.running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'selections.sqlite'}"
+    cluster: PostgresCluster = request.getfixturevalue("cluster")
+    return cluster.create_database(f"catalog_{next(_names)}")
+
+
+@pytest.fixture
+def catalog(url: str) -> Iterator[SelectionCatalog]:
+    catalog = SelectionCatalog(url, patience_seconds=5)
+    yield catalog
+    catalog.close()
+
+
+def new(request_id: str = "", *, request: bytes = b"request", **changed: object) -> NewSelection:
+    values: dict[str, object] = {
+        "request_id": request_id,
+        "request": request,
+        "model": "m",
+        "strategy": "margin",
+        "budget": 3,
+        "pool_uri": "/pool",
+        "detached": False,
+        **changed,
+    }
+    return NewSelection(**values)  # type: ignore[arg-type]
+
+
+def at_once(work: Callable[[int], object], *, threads: int = THREADS) -> list[object]:
+    """What `work` gives on each of so many threads that begin together."""
+    together = threading.Barrier(threads)
+
+    def on_thread(thread: int) -> object:
+        together.wait()
+        return work(thread)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(on_thread, range(threads)))
+
+
+def test_a_selection_is_what_was_asked_for(catalog: SelectionCatalog) -> None:
+    before = time.time()
+    record = catalog.create(new("one", request=b"\x00\xff", budget=2**40, detached=True, pool_uri="/é/日本"))
+    assert catalog.get(record.id) == catalog.get("one") == record
+    assert (record.request, record.budget, record.detached) == (b"\x00\xff", 2**40, True)
+    assert (record.pool_uri, record.state, record.ended) == ("/é/日本", SelectionState.PENDING, None)
+    assert before <= record.created <= time.time()
+
+
+def test_creating_again_under_a_request_id_gives_the_one_that_stands(catalog: SelectionCatalog) -> None:
+    first = catalog.create(new("one"))
+    assert catalog.create(new("one")) == first
+    assert catalog.find("one", b"request") == first
+    assert catalog.find("two", b"request") is None
+    for ask in (catalog.create, lambda other: catalog.find(other.request_id, other.request)):
+        with pytest.raises(InvalidRequestError) as caught:
+            ask(new("one", request=b"another"))
+        assert caught.value.reason == "REQUEST_ID_REUSED"
+
+
+def test_of_many_who_create_at_once_one_makes_it(catalog: SelectionCatalog) -> None:
+    ids = at_once(lambda _: catalog.create(new("one")).id)
+    assert len(set(ids)) == 1
+    assert len(catalog.page(10)) == 1
+
+
+def test_without_a_request_id_each_is_its_own(catalog: SelectionCatalog) -> None:
+    records = [catalog.create(new()) for _ in range(3)]
+    assert len({record.id for record in records}) == 3
+    assert all(record.request_id == record.id for record in records)
+
+
+def test_a_request_id_that_is_too_long_is_refused(catalog: SelectionCatalog) -> None:
+    catalog.create(new("x" * 200))
+    with pytest.raises(InvalidRequestError) as caught:
+        catalog.create(new("x" * 201))
+    assert caught.value.reason == "REQUEST_ID_TOO_LONG"
+
+
+def test_what_is_not_there_is_not_found(catalog: SelectionCatalog) -> None:
+    for ask in (catalog.get, catalog.cancel):
+        with pytest.raises(NotFoundError) as caught:
+            ask("none")
+        assert caught.value.reason == "SELECTION_NOT_FOUND"
+
+
+def test_of_many_who_claim_at_once_one_gets_it(catalog: SelectionCatalog) -> None:
+    for _ in range(10):
+        record = catalog.create(new())
+        claimed = at_once(lambda thread, id_=record.id: catalog.claim(id_, f"server-{thread}", LEASE))  # type: ignore[misc]
+        assert sorted(claimed, key=bool) == [False] * (THREADS - 1) + [True]
+        assert catalog.get(record.id).owner == f"server-{claimed.index(True)}"
+
+
+def test_of_many_servers_who_claim_at_once_one_gets_it(url: str) -> None:
+    catalogs = list(map(SelectionCatalog, [url] * 4))
+    record = catalogs[0].create(new())
+    claimed = at_once(lambda i: catalogs[i].claim(record.id, f"server-{i}", LEASE), threads=4)
+    assert claimed.count(True) == 1
+    for catalog in catalogs:
+        catalog.close()
+
+
+def test_servers_that_start_at_once_on_an_empty_database_all_start(url: str) -> None:
+    catalogs = at_once(lambda _: SelectionCatalog(url), threads=6)
+    for catalog in catalogs:
+        assert isinstance(catalog, SelectionCatalog)
+        assert catalog.page(1) == []
+        catalog.close()
+
+
+def test_a_lapsed_lease_is_claimed_by_one_of_those_who_wait(catalog: SelectionCatalog) -> None:
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "dead", 0.2)
+    assert not catalog.claim(record.id, "other", LEASE)
+    assert catalog.orphans() == []
+    time.sleep(0.25)
+    assert [orphan.id for orphan in catalog.orphans()] == [record.id]
+    claimed = at_once(lambda thread: catalog.claim(record.id, f"server-{thread}", LEASE))
+    assert claimed.count(True) == 1
+    assert not catalog.keep(record.id, "dead", LEASE, read=9, total=9, elapsed_seconds=9)
+    assert catalog.get(record.id).read == 0
+
+
+def test_a_lease_that_is_kept_does_not_lapse(catalog: SelectionCatalog) -> None:
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "a", 0.4)
+    for read in range(4):
+        time.sleep(0.2)
+        assert catalog.keep(record.id, "a", 0.4, read=read, total=7, elapsed_seconds=0.5)
+        assert not catalog.claim(record.id, "b", LEASE)
+    kept = catalog.get(record.id)
+    assert (kept.read, kept.total, kept.elapsed_seconds, kept.owner) == (3, 7, 0.5, "a")
+
+
+def test_an_owner_may_claim_its_own_again(catalog: SelectionCatalog) -> None:
+    """Its claim may have been written though the database died before it said so."""
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "a", LEASE)
+    assert catalog.claim(record.id, "a", LEASE)
+
+
+def test_what_has_ended_stays_as_it_is(catalog: SelectionCatalog) -> None:
+    endings: dict[SelectionState, Callable[[str], object]] = {
+        SelectionState.SUCCEEDED: lambda id_: catalog.succeed(id_, "a"),
+        SelectionState.FAILED: lambda id_: catalog.fail(id_, "a", code="C", reason="R", message="m"),
+        SelectionState.CANCELLED: lambda id_: catalog.cancelled(id_, "a"),
+    }
+    for state, end in endings.items():
+        record = catalog.create(new())
+        assert catalog.claim(record.id, "a", LEASE)
+        assert end(record.id)
+        ended = catalog.get(record.id)
+        assert (ended.state, ended.state.ended) == (state, True)
+        assert ended.ended is not None
+        for other in endings.values():
+            assert not other(record.id)
+        assert not catalog.claim(record.id, "a", LEASE)
+        assert not catalog.keep(record.id, "a", LEASE, read=1, total=1, elapsed_seconds=1)
+        assert not catalog.release(record.id, "a")
+        assert not catalog.complete_stream(record.id, "a", 3)
+        assert catalog.cancel(record.id) == ended
+        assert catalog.orphans() == []
+
+
+def test_only_the_owner_ends_or_releases_it(catalog: SelectionCatalog) -> None:
+    record = catalog.create(new())
+    assert not catalog.succeed(record.id, "")
+    assert catalog.claim(record.id, "a", LEASE)
+    assert not catalog.succeed(record.id, "b")
+    assert not catalog.fail(record.id, "b", code="", reason="", message="")
+    assert not catalog.release(record.id, "b")
+    assert not catalog.complete_stream(record.id, "b", 1)
+    assert catalog.complete_stream(record.id, "a", 1)
+    assert catalog.release(record.id, "a")
+    released = catalog.get(record.id)
+    assert (released.state, released.owner, released.stream_chunks) == (SelectionState.PENDING, "", 1)
+    assert catalog.claim(record.id, "b", LEASE)
+
+
+def test_of_all_who_end_it_at_once_one_does(catalog: SelectionCatalog) -> None:
+    for _ in range(5):
+        record = catalog.create(new())
+        assert catalog.claim(record.id, "a", LEASE)
+
+        def end(thread: int, id_: str = record.id) -> bool:
+            if thread % 2:
+                return catalog.succeed(id_, "a")
+            return catalog.fail(id_, "a", code="", reason="", message="")
+
+        assert at_once(end).count(True) == 1
+
+
+def test_cancelling_what_nobody_runs_ends_it(catalog: SelectionCatalog) -> None:
+    pending = catalog.create(new())
+    assert catalog.cancel(pending.id).state is SelectionState.CANCELLED
+    deserted = catalog.create(new())
+    assert catalog.claim(deserted.id, "dead", 0.0)
+    time.sleep(0.01)
+    assert catalog.cancel(deserted.id).state is SelectionState.CANCELLED
+
+
+def test_cancelling_what_runs_tells_its_owner_to_stop(catalog: SelectionCatalog) -> None:
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "a", LEASE)
+    asked = catalog.cancel("" + record.id)
+    assert (asked.state, asked.cancel_requested) == (SelectionState.RUNNING, True)
+    assert not catalog.keep(record.id, "a", LEASE, read=1, total=1, elapsed_seconds=1)
+    assert catalog.cancelled(record.id, "a")
+
+
+def test_orphans_are_those_that_wait_for_a_server(catalog: SelectionCatalog) -> None:
+    detached = catalog.create(new(detached=True))
+    catalog.create(new())
+    deserted = catalog.create(new())
+    assert catalog.claim(deserted.id, "dead", 0.0)
+    alive = catalog.create(new(detached=True))
+    assert catalog.claim(alive.id, "a", LEASE)
+    time.sleep(0.01)
+    assert [orphan.id for orphan in catalog.orphans()] == [detached.id, deserted.id]
+
+
+def test_pages_hold_each_once_the_latest_first(catalog: SelectionCatalog) -> None:
+    records = [catalog.create(new(model="ab"[i % 2])) for i in range(7)]
+    assert catalog.claim(records[2].id, "x", LEASE)
+    assert catalog.succeed(records[2].id, "x")
+    seen: list[str] = []
+    while page := catalog.page(3, before=seen[-1] if seen else ""):
+        seen += [record.id for record in page]
+    assert seen == [record.id for record in reversed(records)]
+    assert [record.id for record in catalog.page(9, model="b")] == [records[i].id for i in (5, 3, 1)]
+    assert [record.id for record in catalog.page(9, states=[SelectionState.SUCCEEDED])] == [records[2].id]
+    assert len(catalog.page(9, states=[SelectionState.PENDING, SelectionState.SUCCEEDED], model="a")) == 4
+
+
+def test_a_catalog_outlives_its_connections(url: str) -> None:
+    first = SelectionCatalog(url)
+    record = first.create(new("one"))
+    first.close()
+    second = SelectionCatalog(url)
+    assert second.get("one") == record
+    second.close()
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
+    catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=30)
+    record = catalog.create(new("one"))
+    cluster.stop()
+    returning = threading.Timer(1.0, cluster.start)
+    returning.start()
+    assert catalog.claim(record.id, "a", LEASE)
+    returning.join()
+    assert catalog.get("one").owner == "a"
+    catalog.close()
+
+
+def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
+    catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=1)
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "a", 2)
+    cluster.stop()
+    try:
+        for wait, ask in (
+            (3.0, lambda: catalog.get(record.id)),
+            (3.0, lambda: catalog.keep(record.id, "a", 2.0, read=0, total=0, elapsed_seconds=0)),
+        ):
+            started = time.monotonic()
+            with pytest.raises(UnavailableError) as caught:
+                ask()
+            assert caught.value.reason == "CATALOG_UNAVAILABLE"
+            assert time.monotonic() - started < wait
+    finally:
+        cluster.start()
+    assert catalog.get(record.id).owner == "a"
+    catalog.close()
+
+
+def test_a_database_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(UnavailableError):
+        SelectionCatalog(f"sqlite:///{tmp_path / 'none' / 'selections.sqlite'}")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("url", ["postgres://user:secret@host/db", "no url", "oracle://host/db"])
+def test_a_url_of_no_database_is_refused_without_telling_it(url: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"cannot be used") as caught:
+        SelectionCatalog(url)
+    assert caught.value.reason == "CATALOG_URL"
+    assert "secret" not in str(caught.value)

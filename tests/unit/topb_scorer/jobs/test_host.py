@@ -1,0 +1,177 @@
+"""What a host tells its observer: rows, commits, and how each selection stopped running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from support.images import random_pool
+from topb.results import SelectionResult
+from topb_scorer.engines.local import LocalEngine
+from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.record import NewSelection, SelectionRecord, SelectionState
+from topb_scorer.jobs.run import Job, Outcome, Run
+from topb_scorer.jobs.state_directory import State
+from topb_scorer.pools.pool import Shard
+from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.selecting.spec import SelectionSpec
+
+pytestmark = pytest.mark.scorer
+
+
+@dataclass
+class Told:
+    rows: int = 0
+    committed: int = 0
+    ended: list[tuple[str, Outcome, str, int | None]] = field(default_factory=list)
+
+    def on_rows(self, count: int) -> None:
+        self.rows += count
+
+    def on_commit(self, shard: Shard) -> None:
+        self.committed += shard.rows
+
+    def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
+        self.ended.append((run.record.id, outcome, reason, len(result.picks) if result else None))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State.open(tmp_path / "state")
+    yield state
+    state.catalog.close()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def host(state: State, told: Told) -> Iterator[SelectionHost]:
+    host = SelectionHost(state, no_job, owner="here", max_concurrent=1, lease_seconds=30, observer=told)
+    yield host
+    host.interrupt()
+
+
+def no_job(record: SelectionRecord) -> Job:
+    raise AssertionError(f"{record.id} comes with its job")
+
+
+@pytest.fixture
+def job(state: State, engine: LocalEngine) -> Callable[..., Job]:
+    def job_of(*shards: Shard) -> Job:
+        return Job(SelectionSpec(3, "margin"), engine, shards, state.score_log("model"), 0)
+
+    return job_of
+
+
+def created(state: State) -> SelectionRecord:
+    return state.catalog.create(NewSelection("", b"request", "model", "margin", 3, "/pool", False))
+
+
+def shards() -> list[Shard]:
+    rows = list(random_pool(30))
+    return [
+        ChunkShard(seq, [id_ for id_, _ in part], [image for _, image in part])
+        for seq, part in enumerate((rows[:10], rows[10:]))
+    ]
+
+
+def ran(host: SelectionHost, record: SelectionRecord, job: Job) -> None:
+    run = host.start(record, job)
+    assert run is not None
+    assert run.ended.wait(30)
+    host.workers.shutdown(wait=True)
+
+
+def test_a_selection_that_succeeds(
+    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+) -> None:
+    record = created(state)
+    ran(host, record, job(*shards()))
+    assert (told.rows, told.committed) == (30, 30)
+    assert told.ended == [(record.id, "succeeded", "", 3)]
+
+
+def test_rows_that_were_scored_before_are_rows_and_no_commits(
+    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+) -> None:
+    record, again = created(state), created(state)
+    run = host.claim(record)
+    assert run is not None
+    host.execute(run, lambda: job(*shards()))
+    ran(host, again, job(*shards()))
+    assert (told.rows, told.committed) == (60, 30)
+    assert [outcome for _, outcome, _, _ in told.ended] == ["succeeded", "succeeded"]
+
+
+def test_a_selection_that_fails(
+    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+) -> None:
+    class Torn(ChunkShard):
+        def items(self):
+            yield from ()
+            raise UnreadablePoolError("torn", reason="POOL_TORN")
+
+    record = created(state)
+    ran(host, record, job(*shards(), Torn(2, ["a"], [b""])))
+    assert told.ended == [(record.id, "failed", "POOL_TORN", None)]
+
+
+def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: State, told: Told) -> None:
+    record = created(state)
+    run = host.claim(record)
+    assert run is not None
+    host.execute(run, lambda: 1 // 0)
+    assert told.ended == [(record.id, "failed", "INTERNAL", None)]
+
+
+def test_a_selection_that_its_caller_cancels(
+    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+) -> None:
+    record = created(state)
+
+    class Cancelling(ChunkShard):
+        def items(self):
+            yield from super().items()
+            state.catalog.cancel(record.id)
+            host.run_of(record.id).cancelled.set()
+
+    first, second = shards()
+    ran(host, record, job(Cancelling(0, first.ids, first.images), second))
+    assert told.ended == [(record.id, "cancelled", "", None)]
+    assert state.catalog.get(record.id).state is SelectionState.CANCELLED
+
+
+def test_a_selection_that_a_drain_cuts_off_is_open_still(
+    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+) -> None:
+    record = created(state)
+
+    class Draining(ChunkShard):
+        def items(self):
+            yield from super().items()
+            host.run_of(record.id).cancelled.set()
+
+    first, second = shards()
+    ran(host, record, job(Draining(0, first.ids, first.images), second))
+    assert told.ended == [(record.id, "interrupted", "", None)]
+    assert not state.catalog.get(record.id).state.ended
+
+
+def test_a_full_disk_leaves_it_open_and_tells_why(host: SelectionHost, state: State, told: Told) -> None:
+    def full() -> Job:
+        raise OSError(28, "No space left on device")
+
+    record = created(state)
+    run = host.claim(record)
+    assert run is not None
+    host.execute(run, full)
+    ((_, outcome, reason, _),) = told.ended
+    assert (outcome, reason) == ("interrupted", "STORAGE_FULL")
+    assert not state.catalog.get(record.id).state.ended

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from support.bundles import convolutional_graph, null_graph, write_bundle
+from topb_scorer.engines.cache import EngineCache
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import BundleError, DeviceError, NotFoundError
+from topb_scorer.scoring.model_catalog import ModelCatalog
+
+pytestmark = pytest.mark.scorer
+
+
+def write(root: Path, seed: int, *, created_seconds: int = 1_700_000_000) -> str:
+    return write_bundle(root, convolutional_graph(seed=seed), created_seconds=created_seconds).name
+
+
+def test_bundles_are_listed_by_model_id(tmp_path: Path) -> None:
+    ids = {write(tmp_path, seed) for seed in range(3)}
+    assert [bundle.model_id for bundle in ModelCatalog(tmp_path).bundles()] == sorted(ids)
+
+
+def test_the_default_is_the_most_recently_created(tmp_path: Path) -> None:
+    write(tmp_path, 0, created_seconds=1_700_000_000)
+    newest = write(tmp_path, 1, created_seconds=1_700_000_002)
+    write(tmp_path, 2, created_seconds=1_700_000_001)
+    catalog = ModelCatalog(tmp_path)
+    assert catalog.default_id() == newest
+    assert catalog.get("").model_id == newest
+
+
+def test_of_bundles_created_at_once_the_default_is_always_the_same(tmp_path: Path) -> None:
+    ids = [write(tmp_path, seed) for seed in range(3)]
+    assert ModelCatalog(tmp_path).default_id() == max(ids)
+
+
+def test_a_default_that_was_named_stays_the_default(tmp_path: Path) -> None:
+    named = write(tmp_path, 0)
+    catalog = ModelCatalog(tmp_path, default_model=named)
+    write(tmp_path, 1, created_seconds=1_800_000_000)
+    assert catalog.get("").model_id == named
+
+
+def test_a_bundle_that_comes_later_is_found(tmp_path: Path) -> None:
+    catalog = ModelCatalog(tmp_path)
+    with pytest.raises(NotFoundError, match="topb train") as caught:
+        catalog.get("")
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+    model_id = write(tmp_path, 0)
+    assert catalog.get(model_id).model_id == model_id
+    assert catalog.get("").model_id == model_id
+
+
+def test_a_bundle_that_goes_is_no_longer_found(tmp_path: Path) -> None:
+    model_id = write(tmp_path, 0)
+    catalog = ModelCatalog(tmp_path)
+    catalog.get(model_id)
+    shutil.rmtree(tmp_path / model_id)
+    assert catalog.bundles() == []
+    with pytest.raises(NotFoundError):
+        catalog.get(model_id)
+
+
+@pytest.mark.parametrize("name", ["0123456789abcdef", "..", ".", "a/b", "../models", "x\0y", "-"])
+def test_a_model_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, name: str) -> None:
+    model_id = write(tmp_path / "models", 0)
+    with pytest.raises(NotFoundError, match=model_id) as caught:
+        ModelCatalog(tmp_path / "models").get(name)
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+    assert caught.value.metadata == {"model": name}
+
+
+def test_a_bundle_outside_the_directory_is_not_served(tmp_path: Path) -> None:
+    outside = write(tmp_path, 0)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(NotFoundError):
+        ModelCatalog(tmp_path / "models").get(f"../{outside}")
+
+
+def test_a_torn_bundle_is_an_error_by_name_and_left_out_of_the_list(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, torn = write(tmp_path, 0), write(tmp_path, 1, created_seconds=1_800_000_000)
+    (tmp_path / torn / "scorer.onnx").write_bytes(b"")
+    catalog = ModelCatalog(tmp_path)
+    with pytest.raises(BundleError):
+        catalog.get(torn)
+    with caplog.at_level(logging.ERROR):
+        assert [bundle.model_id for bundle in catalog.bundles()] == [whole]
+    assert torn in caplog.text
+    assert "BUNDLE_ALTERED" in caplog.text
+    assert catalog.default_id() == whole
+
+
+def test_a_directory_that_does_not_bear_its_models_id_is_not_served(tmp_path: Path) -> None:
+    model_id = write(tmp_path, 0)
+    (tmp_path / model_id).rename(tmp_path / "latest")
+    catalog = ModelCatalog(tmp_path)
+    assert catalog.bundles() == []
+    with pytest.raises(BundleError, match=model_id) as caught:
+        catalog.get("latest")
+    assert caught.value.reason == "BUNDLE_MODEL_ID"
+    with pytest.raises(NotFoundError):
+        catalog.get("")
+
+
+def test_what_is_no_bundle_is_passed_over(tmp_path: Path) -> None:
+    model_id = write(tmp_path, 0)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "logs").mkdir()
+    shutil.copytree(tmp_path / model_id, tmp_path / ".unpublished-abc")
+    assert [bundle.model_id for bundle in ModelCatalog(tmp_path).bundles()] == [model_id]
+
+
+def test_a_bundle_is_verified_once(tmp_path: Path) -> None:
+    model_id = write(tmp_path, 0)
+    catalog = ModelCatalog(tmp_path)
+    assert catalog.get(model_id) is catalog.get(model_id) is catalog.bundles()[0]
+
+
+def test_a_catalog_without_a_directory_or_its_default_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        ModelCatalog(tmp_path / "nowhere")
+    assert caught.value.reason == "MODELS_NOT_FOUND"
+    with pytest.raises(NotFoundError) as caught:
+        ModelCatalog(tmp_path, default_model="0123456789abcdef")
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+
+
+def test_an_engine_is_loaded_once_and_the_least_recently_used_goes(tmp_path: Path) -> None:
+    catalog = ModelCatalog(tmp_path)
+    a, b, c = (catalog.get(write(tmp_path, seed)) for seed in range(3))
+    cache = EngineCache(EngineSettings(session_threads=1), capacity=2)
+    engine_a, engine_b = cache.get(a), cache.get(b)
+    assert cache.get(a) is engine_a
+    cache.get(c)
+    assert cache.get(a) is engine_a
+    assert cache.get(b) is not engine_b
+
+
+def test_many_that_ask_at_once_get_one_engine(tmp_path: Path) -> None:
+    bundle = ModelCatalog(tmp_path).get(write_bundle(tmp_path, null_graph()).name)
+    cache = EngineCache(EngineSettings(session_threads=1))
+    engines: list[LocalEngine] = []
+    threads = [threading.Thread(target=lambda: engines.append(cache.get(bundle))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(engines) == 6
+    assert len(set(map(id, engines))) == 1
+
+
+def test_an_engine_that_cannot_be_loaded_is_not_kept(tmp_path: Path) -> None:
+    bundle = ModelCatalog(tmp_path).get(write(tmp_path, 0))
+    cache = EngineCache(EngineSettings(device="tpu"))
+    for _ in range(2):
+        with pytest.raises(DeviceError):
+            cache.get(bundle)

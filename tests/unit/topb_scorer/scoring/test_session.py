@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from support.bundles import convolutional_graph, deep_graph, null_graph
+from topb_scorer.errors import DeviceError, InvalidRequestError
+from topb_scorer.scoring.session import OUTPUTS, Session
+
+pytestmark = pytest.mark.scorer
+
+GRAPHS = {"convolutional": convolutional_graph(), "deep": deep_graph()}
+COUNT = 67
+
+
+def images_for(session: Session, count: int = COUNT) -> NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (count, *session.image_shape, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=sorted(GRAPHS))
+def graph(request: pytest.FixtureRequest) -> bytes:
+    return GRAPHS[request.param]
+
+
+@pytest.fixture(scope="module")
+def expected(graph: bytes) -> dict[str, NDArray[np.float32]]:
+    session = Session(graph, batch_size=32, threads=1)
+    return session.score(images_for(session))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 3, 7, 32, 64])
+def test_neither_batch_size_nor_threads_change_a_bit(
+    graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int, threads: int
+) -> None:
+    session = Session(graph, batch_size=batch_size, threads=threads)
+    scored = session.score(images_for(session))
+    for name in OUTPUTS:
+        assert scored[name].tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("batch_size", [7, 32])
+def test_neither_its_place_nor_its_neighbours_change_a_bit_of_a_row(
+    graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int
+) -> None:
+    session = Session(graph, batch_size=batch_size, threads=2)
+    order = np.random.default_rng(0).permutation(COUNT)
+    shuffled = session.score(images_for(session)[order])
+    alone = session.score(images_for(session)[11:12])
+    for name in OUTPUTS:
+        assert shuffled[name].tobytes() == expected[name][order].tobytes(), name
+        assert alone[name].tobytes() == expected[name][11:12].tobytes(), name
+
+
+def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDArray[np.float32]]) -> None:
+    session = Session(graph)
+    plain = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    outputs = plain.run(list(OUTPUTS), {"images": images_for(session)})
+    for name, output in zip(OUTPUTS, outputs, strict=True):
+        np.testing.assert_allclose(expected[name], output, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_outputs_that_are_asked_for_come_back() -> None:
+    session = Session(GRAPHS["convolutional"], batch_size=4)
+    assert set(session.score(images_for(session, 3), ["score"])) == {"score"}
+    batch = session.new_batch(["probabilities", "features"])
+    assert {name: buffer.shape for name, buffer in batch.outputs.items()} == {
+        "probabilities": (4, 5),
+        "features": (4, 8),
+    }
+
+
+def test_no_images_give_no_scores() -> None:
+    session = Session(GRAPHS["convolutional"])
+    assert session.score(images_for(session, 0))["probabilities"].shape == (0, 5)
+
+
+def test_batches_have_buffers_of_their_own() -> None:
+    session = Session(null_graph(), batch_size=2)
+    first, second = session.new_batch(["score"]), session.new_batch(["score"])
+    first.images[:] = 10
+    second.images[:] = 20
+    session.run(first)
+    session.run(second)
+    assert first.outputs["score"].tolist() == [10, 10]
+    assert second.outputs["score"].tolist() == [20, 20]
+
+
+def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(null_graph(height=3, width=5))
+    session = Session(tmp_path / "graph.onnx")
+    assert session.image_shape == (3, 5)
+    assert session.output_shapes == {"score": (), "probabilities": (1,), "features": (1,)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 0, -1])
+def test_a_batch_of_less_than_two_is_refused(batch_size: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        Session(null_graph(), batch_size=batch_size)
+    assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cpu:0", "cuda:-1", "cuda:x", "CPU", "tpu"])
+def test_what_is_no_device_is_refused(device: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        Session(null_graph(), device=device)
+    assert caught.value.reason == "DEVICE_UNKNOWN"
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA"
+)
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(device: str) -> None:
+    with pytest.raises(DeviceError, match="scorer-gpu") as caught:
+        Session(null_graph(), device=device)
+    assert caught.value.reason == "DEVICE_UNAVAILABLE"
+
+
+def test_a_graph_that_cannot_be_loaded_is_refused() -> None:
+    with pytest.raises(DeviceError) as caught:
+        Session(b"no graph")
+    assert caught.value.reason == "SESSION_FAILED"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topb_scorer.selecting.distinct_ids import DistinctIds, distinct_rows
+
+pytestmark = pytest.mark.scorer
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("digests")
+
+
+def count(scratch: Path, *parts: list[str], expected: int = 0) -> int:
+    with DistinctIds(scratch, expected) as distinct:
+        for part in parts:
+            distinct.add(part)
+        return distinct.count()
+
+
+@given(
+    st.lists(st.lists(st.one_of(st.text(max_size=3), st.sampled_from("abc"))), max_size=5),
+    st.sampled_from([0, 1, 10, 1 << 18, 1 << 21]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_count_is_that_of_a_set(scratch: Path, parts: list[list[str]], expected: int) -> None:
+    assert count(scratch, *parts, expected=expected) == len({id_ for part in parts for id_ in part})
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2**64 - 1])), max_size=12))
+def test_digests_that_share_a_half_are_told_apart(pairs: list[tuple[int, int]]) -> None:
+    assert distinct_rows(np.array(pairs, np.uint64).reshape(-1, 2)) == len(set(pairs))
+
+
+def test_nothing_is_no_ids(scratch: Path) -> None:
+    assert count(scratch) == 0
+    assert count(scratch, []) == 0
+
+
+def test_more_ids_than_were_expected_are_counted_too(scratch: Path) -> None:
+    ids = [str(i) for i in range(20_000)]
+    assert count(scratch, ids, ids[::2], expected=3) == 20_000
+
+
+def test_counting_may_go_on(scratch: Path) -> None:
+    with DistinctIds(scratch, 1 << 19) as distinct:
+        distinct.add(["a", "b"])
+        assert distinct.count() == 2
+        distinct.add(["b", "c"])
+        assert distinct.count() == 3
+
+
+def test_only_a_bounded_number_of_files_is_opened(tmp_path: Path) -> None:
+    with DistinctIds(tmp_path, 10**12):
+        assert len(list(tmp_path.iterdir())) == 512
+
+
+def test_ids_are_spilled_and_not_held(tmp_path: Path) -> None:
+    with DistinctIds(tmp_path, 1000) as distinct:
+        distinct.add([str(i) for i in range(5_000)])
+        distinct.count()
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 16 * 5_000
+
+
+def test_ids_that_differ_in_one_letter_padding_or_length_are_told_apart(scratch: Path) -> None:
+    ids = [f"{'x' * length}{letter}" for length in range(40) for letter in ("", "\0", "a", "\0\0", "é")]
+    assert count(scratch, ids, expected=1 << 19) == len(set(ids))
+    numbered = [f"https://example.com/images/{i:09d}.jpg" for i in range(200_000)]
+    assert count(scratch, numbered, expected=1 << 19) == len(numbered)

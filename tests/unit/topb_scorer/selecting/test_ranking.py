@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topb_scorer.selecting.ranking import Candidate, TopB
+
+pytestmark = pytest.mark.scorer
+
+Rows = list[tuple[str, float, int]]
+
+
+def offer(top: TopB, rows: Rows) -> None:
+    top.offer(
+        [id_ for id_, _, _ in rows],
+        np.array([score for _, score, _ in rows], np.float64),
+        np.array([class_ for _, _, class_ in rows], np.int32),
+        np.array([class_ / 8 for _, _, class_ in rows], np.float32),
+        np.array([class_ / 4 for _, _, class_ in rows], np.float64),
+    )
+
+
+def ranked(rows: Rows, budget: int, *, offers: int = 1) -> list[tuple[str, float, int]]:
+    top = TopB(budget)
+    size = max(1, -(-len(rows) // offers))
+    for start in range(0, len(rows), size):
+        offer(top, rows[start : start + size])
+    return [(row.id, -row.negative_score, row.predicted_class) for row in top.ranked()]
+
+
+def reference(rows: Rows, budget: int) -> Rows:
+    best: dict[str, tuple[str, float, int]] = {}
+    for row in rows:
+        best[row[0]] = min(row, best.get(row[0], row), key=order)
+    return sorted(best.values(), key=order)[:budget]
+
+
+def order(row: tuple[str, float, int]) -> tuple[float, str, int]:
+    id_, score, class_ = row
+    return -score, id_, class_
+
+
+# Few ids and few scores: ties and duplicates are the rule.
+few = st.tuples(
+    st.sampled_from(["a", "b", "c", "aa", "é", "Z", "z", "10", "9", ""]),
+    st.sampled_from([0.0, -0.0, 1.0, 0.5, math.nextafter(0.5, 1), 5e-324, -1.0, 1e308]),
+    st.integers(0, 3),
+)
+many = st.tuples(st.text(max_size=3), st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 3))
+
+
+@given(st.lists(st.one_of(few, many), max_size=80), st.integers(1, 100), st.integers(1, 9), st.randoms())
+@settings(max_examples=150, deadline=None)
+def test_the_ranking_is_that_of_a_dict_and_a_sort(
+    rows: Rows, budget: int, offers: int, shuffler: random.Random
+) -> None:
+    expected = reference(rows, budget)
+    assert ranked(rows, budget, offers=offers) == expected
+    shuffler.shuffle(rows)
+    assert ranked(rows, budget) == expected
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([3, 50, 5_000]))
+@settings(max_examples=12, deadline=None)
+def test_many_more_rows_than_the_budget_rank_as_a_dict_and_a_sort_say(
+    seed: int, budget: int, ids: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"{id_}", score, class_)
+        for id_, score, class_ in zip(
+            rng.integers(0, ids, 12_000).tolist(),
+            rng.integers(0, 300, 12_000).astype(float).tolist(),
+            rng.integers(0, 4, 12_000).tolist(),
+            strict=True,
+        )
+    ]
+    assert ranked(rows, budget, offers=3) == reference(rows, budget)
+
+
+def test_ties_rank_by_id_in_code_point_order() -> None:
+    assert [id_ for id_, _, _ in ranked([(i, 1.0, 0) for i in ("b", "é", "a", "B", "10", "9")], 10)] == [
+        "10",
+        "9",
+        "B",
+        "a",
+        "b",
+        "é",
+    ]
+
+
+def test_both_zeros_are_one_score() -> None:
+    assert [id_ for id_, _, _ in ranked([("b", 0.0, 0), ("a", -0.0, 0), ("c", 0.0, 0)], 2)] == ["a", "b"]
+
+
+def test_of_one_id_the_best_scored_row_counts_once() -> None:
+    rows = [("a", 1.0, 1), ("b", 2.0, 2), ("a", 3.0, 3), ("a", 2.5, 0)]
+    assert ranked(rows, 5) == [("a", 3.0, 3), ("b", 2.0, 2)]
+
+
+def test_duplicates_of_the_best_do_not_crowd_out_the_others() -> None:
+    rows = [("a", 9.0, 0)] * 5_000 + [("b", 1.0, 0), ("c", 0.0, 0)]
+    assert [id_ for id_, _, _ in ranked(rows, 2)] == ["a", "b"]
+
+
+def test_a_ranking_may_be_asked_for_and_then_go_on() -> None:
+    top = TopB(2)
+    offer(top, [("a", 1.0, 0), ("b", 2.0, 0)])
+    assert [row.id for row in top.ranked()] == ["b", "a"]
+    offer(top, [("c", 1.5, 0)])
+    assert [row.id for row in top.ranked()] == ["b", "c"]
+
+
+def test_nothing_offered_ranks_nothing() -> None:
+    assert ranked([], 3) == []
+
+
+def test_what_is_returned_is_the_callers_own() -> None:
+    top = TopB(1)
+    offer(top, [("a", 1.0, 0)])
+    top.ranked().clear()
+    assert top.ranked() == [Candidate(-1.0, "a", 0, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_memory_grows_with_the_budget_and_not_with_the_rows(rising: bool) -> None:
+    def peak(rows: int) -> int:
+        top = TopB(100)
+        scores = np.arange(rows, dtype=np.float64) * (1 if rising else -1)
+        zeros = np.zeros(rows)
+        ids = [f"{row:08d}" for row in range(rows)]
+        tracemalloc.start()
+        try:
+            top.offer(ids, scores, zeros.astype(np.int32), zeros.astype(np.float32), zeros)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(60_000) < 1.5 * peak(10_000)

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
+from support.images import encode, random_image, random_pool, write_parquet
+from support.selecting import selected, stream_shards, streamed
+from topb.v1 import bundle_pb2
+from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import (
+    BundleError,
+    DeviceError,
+    InvalidRequestError,
+    LimitExceededError,
+    SelectionCancelledError,
+    UnreadablePoolError,
+)
+from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_pool
+from topb_scorer.pools.stream import ChunkQueue, ChunkShard
+from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.selecting.selection import select_from_log
+from topb_scorer.selecting.spec import MAX_BUDGET, SelectionSpec, check_strategy_served
+
+pytestmark = pytest.mark.scorer
+
+ANYWHERE = AllowedRoots.anywhere()
+
+VALID = [encode(random_image(seed), format_) for seed in range(6) for format_ in ("PNG", "JPEG")]
+
+
+def test_decoded_images_give_what_their_lossless_files_give(engine: LocalEngine) -> None:
+    images = [random_image(seed) for seed in range(20)]
+    ids = [f"{seed}" for seed in range(20)]
+    spec = SelectionSpec(20)
+    packed = selected(spec, engine, [ChunkShard(0, ids, np.stack(images))])
+    encoded = selected(spec, engine, [ChunkShard(0, ids, [encode(image) for image in images])])
+    assert packed.picks == encoded.picks
+
+
+def test_a_pool_smaller_than_the_budget_is_returned_whole(engine: LocalEngine, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(10))
+    result = selected(SelectionSpec(11), engine, open_pool(str(path), roots=ANYWHERE).shards)
+    assert len(result.picks) == 10
+    assert result.fell_short
+    assert not selected(SelectionSpec(10), engine, open_pool(str(path), roots=ANYWHERE).shards).fell_short
+
+
+def test_an_empty_pool_gives_an_empty_result(engine: LocalEngine, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    folder = open_pool(str(tmp_path / "folder"), format=PoolFormat.IMAGE_FOLDER, roots=ANYWHERE)
+    parquet = open_pool(str(write_parquet(tmp_path / "pool.parquet", [])), roots=ANYWHERE)
+    for shards in (folder.shards, parquet.shards, [], [None], [ChunkShard(0, [], [])]):
+        result = selected(SelectionSpec(5), engine, shards)
+        assert result.picks == ()
+        assert result.accounts.read == 0
+        assert result.fell_short
+
+
+def test_of_rows_with_one_id_the_best_scored_counts(engine: LocalEngine, bundle: Bundle) -> None:
+    images = [encode(random_image(seed)) for seed in range(12)]
+    alone = selected(SelectionSpec(12), engine, [ChunkShard(0, [f"{i}" for i in range(12)], images)])
+    result = selected(SelectionSpec(12), engine, [ChunkShard(0, ["same"] * 12, images)])
+    assert [pick.id for pick in result.picks] == ["same"]
+    assert result.picks[0].score == alone.picks[0].score
+    assert (result.accounts.scored, result.accounts.duplicate) == (1, 11)
+
+
+def test_an_excluded_row_is_excluded_and_nothing_else(engine: LocalEngine) -> None:
+    shard = ChunkShard(0, ["a", "a", "b", "c"], [VALID[0], b"no image", b"no image", VALID[1]])
+    accounts = selected(SelectionSpec(4, exclude=frozenset({"a", "b"})), engine, [shard]).accounts
+    assert (accounts.read, accounts.excluded, accounts.scored, dict(accounts.skipped)) == (4, 3, 1, {})
+
+
+def test_scores_that_are_not_finite_are_skipped_and_never_ranked(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path, reciprocal_graph()))
+    engine = LocalEngine(bundle, EngineSettings(batch_size=3))
+    reds = [0, 4, 0, 2, 8, 0, 1]
+    images = np.stack([np.full((16, 16, 3), red, np.uint8) for red in reds])
+    result = selected(SelectionSpec(10), engine, [ChunkShard(0, [f"{red}" for red in reds], images)])
+    assert [(pick.id, pick.score) for pick in result.picks] == [
+        ("1", 1.0),
+        ("2", 0.5),
+        ("4", 0.25),
+        ("8", 0.125),
+    ]
+    assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 3}
+
+
+def test_examples_of_skipped_rows_are_the_first_by_id_in_any_order(engine: LocalEngine) -> None:
+    ids = [f"{i:03d}" for i in range(100)]
+    shuffled = random.Random(0).sample(ids, 100)
+    for order in (ids, shuffled):
+        shards = [ChunkShard(seq, [id_], [b""]) for seq, id_ in enumerate(order)]
+        accounts = selected(SelectionSpec(1), engine, shards).accounts
+        assert [row.id for row in accounts.skipped_examples] == ids[:20]
+        assert dict(accounts.skipped) == {"IMAGE_EMPTY": 100}
+
+
+def test_the_result_tells_what_was_asked(engine: LocalEngine, bundle: Bundle) -> None:
+    result = selected(SelectionSpec(3, "random", seed=9), engine, [ChunkShard(0, ["a"], [VALID[0]])])
+    assert (result.model, result.strategy, result.seed, result.budget) == (bundle.model_id, "random", 9, 3)
+    assert result.elapsed_seconds > 0
+
+
+def test_a_log_selects_again_without_scoring(engine: LocalEngine, tmp_path: Path) -> None:
+    shards = list(stream_shards([*random_pool(40)], chunk=7))
+    log = ScoreLog(tmp_path / "log")
+    committed: list[str] = []
+    engine.fill(
+        log,
+        shards,
+        cancelled=threading.Event(),
+        on_rows=lambda _: None,
+        on_commit=lambda shard: committed.append(shard.identity),
+    )
+    for strategy in STRATEGIES:
+        for budget in (1, 17, 100):
+            spec = SelectionSpec(budget, strategy, seed=2)
+            picks, accounts = select_from_log(spec, log.read(reversed(committed)), rows=40, scratch=tmp_path)
+            result = selected(spec, engine, shards)
+            assert picks == result.picks
+            assert accounts == result.accounts
+
+
+def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: LocalEngine) -> None:
+    rows: list[int] = []
+    committed: list[str] = []
+    shards = [shard for shard in stream_shards([*random_pool(50)], chunk=9) if shard]
+    selected(SelectionSpec(1), engine, shards, on_rows=rows.append)
+    streamed(SelectionSpec(1), engine, shards, on_commit=lambda shard: committed.append(shard.identity))
+    assert sum(rows) == 50
+    assert len(rows) > 3
+    assert committed == [shard.identity for shard in shards]
+
+
+def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEngine) -> None:
+    alive: list[weakref.ref[ChunkShard]] = []
+    most = 0
+
+    def shards() -> Iterator[Shard]:
+        for seq in range(40):
+            images = np.zeros((7, 16, 16, 3), np.uint8)
+            shard = ChunkShard(seq, [f"{seq}-{row}" for row in range(7)], images)
+            alive.append(weakref.ref(shard))
+            yield shard
+
+    def count(_: Shard) -> None:
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in alive))
+
+    streamed(SelectionSpec(5), engine, shards(), on_commit=count)
+    assert len(alive) == 40
+    assert most <= 16
+
+
+def test_no_file_is_left_behind_however_it_ends(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shards = [ChunkShard(0, ["a"], [VALID[0]])]
+    selected(SelectionSpec(1), engine, shards)
+    assert list(tmp_path.iterdir()) == []
+
+    def fail(_: int) -> None:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        selected(SelectionSpec(1), engine, shards, on_rows=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+def test_a_failure_while_a_stream_waits_ends_the_selection(engine: LocalEngine) -> None:
+    chunks = ChunkQueue(2, threading.Event())
+    chunks.put(ChunkShard(0, ["a"], [VALID[0]]))
+    waited = threading.Event()
+
+    def fail(_: Shard) -> None:
+        # Long enough for the stream to be known as late.
+        waited.wait(0.3)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        streamed(SelectionSpec(1), engine, chunks.shards(), on_commit=fail)
+
+
+def test_cancelling_ends_it_and_leaves_no_thread(engine: LocalEngine) -> None:
+    before = set(threading.enumerate())
+    cancelled = threading.Event()
+    shards = stream_shards([*random_pool(200)], chunk=10)
+    with pytest.raises(SelectionCancelledError):
+        selected(SelectionSpec(1), engine, shards, cancelled=cancelled, on_rows=lambda _: cancelled.set())
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_pool_that_turns_out_torn_gives_no_result(engine: LocalEngine, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(90), row_group=30)
+    shards = open_pool(str(path), roots=ANYWHERE).shards
+    start = pq.ParquetFile(path).metadata.row_group(2).column(1).data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 64)
+    with pytest.raises(UnreadablePoolError):
+        selected(SelectionSpec(1), engine, shards)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "reason"),
+    [
+        ({"budget": 0}, InvalidRequestError, "BUDGET_NOT_POSITIVE"),
+        ({"budget": -5}, InvalidRequestError, "BUDGET_NOT_POSITIVE"),
+        ({"budget": MAX_BUDGET + 1}, LimitExceededError, "BUDGET_TOO_LARGE"),
+        ({"seed": -1}, InvalidRequestError, "SEED_OUT_OF_RANGE"),
+        ({"seed": 2**64}, InvalidRequestError, "SEED_OUT_OF_RANGE"),
+        ({"strategy": "bald"}, InvalidRequestError, "STRATEGY_UNKNOWN"),
+        ({"strategy": ""}, InvalidRequestError, "STRATEGY_UNKNOWN"),
+        ({"options": {"metric": "cosine"}}, InvalidRequestError, "STRATEGY_OPTION_UNKNOWN"),
+    ],
+)
+def test_a_spec_that_cannot_be_served_is_refused(
+    options: dict[str, object], error: type[InvalidRequestError], reason: str
+) -> None:
+    with pytest.raises(error) as caught:
+        SelectionSpec(**{"budget": 1, **options})  # type: ignore[arg-type]
+    assert caught.value.reason == reason
+
+
+def test_the_limits_of_a_spec_are_inclusive() -> None:
+    SelectionSpec(MAX_BUDGET, seed=2**64 - 1)
+    SelectionSpec(1, seed=0)
+
+
+def test_a_strategy_that_the_models_outputs_do_not_allow_is_refused() -> None:
+    manifest = bundle_pb2.Bundle(model_id="m", strategies=["random", "one of a later release"])
+    without_assistant = Bundle(Path(), manifest)
+    for strategy in ("margin", "core_set"):
+        check_strategy_served(SelectionSpec(1, strategy), without_assistant)
+    with pytest.raises(InvalidRequestError, match=r"model m cannot serve strategy 'aalu'; it can") as caught:
+        check_strategy_served(SelectionSpec(1, "aalu"), without_assistant)
+    assert caught.value.reason == "STRATEGY_NOT_SERVED"
+
+
+def test_an_engine_takes_only_a_graph_that_is_as_its_manifest_says(bundle: Bundle) -> None:
+    for change in ("height", "outputs"):
+        manifest = type(bundle.manifest)()
+        manifest.CopyFrom(bundle.manifest)
+        if change == "height":
+            manifest.input.height = 32
+        else:
+            manifest.outputs[1].shape[0] += 1
+        with pytest.raises(BundleError) as caught:
+            LocalEngine(Bundle(bundle.path, manifest))
+        assert caught.value.reason == "BUNDLE_GRAPH"
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:x"])
+def test_an_engine_on_no_device_is_refused(bundle: Bundle, device: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        LocalEngine(bundle, EngineSettings(device=device))
+    assert caught.value.reason == "DEVICE_UNKNOWN"
+
+
+@pytest.mark.parametrize("batch_size", [0, 1])
+def test_an_engine_with_no_batch_to_speak_of_is_refused(bundle: Bundle, batch_size: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        LocalEngine(bundle, EngineSettings(batch_size=batch_size))
+    assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
+
+
+@dataclass(frozen=True)
+class SlowShard:
+    """Reads one image after the other until it is cancelled."""
+
+    cancelled: threading.Event
+    identity: str = "slow"
+    rows: int = 1000
+
+    def items(self) -> Iterator[PoolItem]:
+        for row in range(self.rows):
+            if row == 60:
+                self.cancelled.set()
+            yield PoolItem(f"{row}", VALID[row % len(VALID)])
+
+
+def test_a_cancelled_selection_reads_no_further(engine: LocalEngine) -> None:
+    cancelled = threading.Event()
+    done: list[int] = []
+    with pytest.raises(SelectionCancelledError):
+        selected(SelectionSpec(1), engine, [SlowShard(cancelled)], cancelled=cancelled, on_rows=done.append)
+    assert sum(done) <= 60 + engine.session.batch_size
+
+
+def test_ids_that_are_numbers_are_the_strings_that_a_stream_would_send(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    table = pa.table({"id": [10, 9, 8], "image": VALID[:3]})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    parquet = selected(SelectionSpec(3), engine, open_pool(str(tmp_path), roots=ANYWHERE).shards)
+    streamed = selected(SelectionSpec(3), engine, [ChunkShard(0, ["10", "9", "8"], VALID[:3])])
+    assert parquet.picks == streamed.picks

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support import reference_selection
+from support.bundles import STRATEGIES
+from support.images import encode, random_image, random_pool, write_parquet
+from support.reference_selection import ReferenceScorer, Row
+from support.selecting import assert_is, parquet_shards, selected, stream_shards, streamed
+from topb.results import SelectionResult
+from topb_scorer.bundle import Bundle
+from topb_scorer.engines.local import EngineSettings, LocalEngine
+from topb_scorer.errors import SelectionCancelledError
+from topb_scorer.pools import AllowedRoots, Shard, open_pool
+from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.selecting.selection import select_into_log
+from topb_scorer.selecting.spec import SelectionSpec
+
+pytestmark = pytest.mark.scorer
+
+VALID = [encode(random_image(seed), format_) for seed in range(6) for format_ in ("PNG", "JPEG")]
+IMAGES: list[bytes | None] = [
+    *VALID,
+    encode(random_image(3, 40, 23), "WEBP"),
+    encode(np.zeros((16, 16, 3), np.uint8)),
+    encode(np.zeros((20, 20, 3), np.uint8)),
+    VALID[0][:-30],
+    b"no image",
+    b"",
+    None,
+]
+IDS = ["a", "b", "c", "d", "e", "aa", "é", "日本", "10", "9", *(f"id-{i}" for i in range(20))]
+
+rows_of_a_pool = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from(IDS), st.sampled_from(IDS), st.sampled_from([None, ""])),
+        st.sampled_from(IMAGES),
+    ),
+    max_size=50,
+)
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: Bundle) -> ReferenceScorer:
+    return ReferenceScorer(bundle)
+
+
+@pytest.fixture(scope="module")
+def engine_of(bundle: Bundle) -> Callable[[int, int, int], LocalEngine]:
+    engines: dict[tuple[int, int, int], LocalEngine] = {}
+
+    def engine(batch_size: int, decode_threads: int, session_threads: int) -> LocalEngine:
+        key = (batch_size, decode_threads, session_threads)
+        if key not in engines:
+            settings_ = EngineSettings(
+                batch_size=batch_size, decode_threads=decode_threads, session_threads=session_threads
+            )
+            engines[key] = LocalEngine(bundle, settings_)
+        return engines[key]
+
+    return engine
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+@dataclass
+class CutOff:
+    """Cancels a selection once it has done more than so many rows, or commits."""
+
+    by_commits: bool
+    left: int
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def on_rows(self, count: int) -> None:
+        if not self.by_commits:
+            self._take(count)
+
+    def on_commit(self) -> None:
+        if self.by_commits:
+            self._take(1)
+
+    def _take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            self.cancelled.set()
+
+
+def resumed(
+    spec: SelectionSpec, engine: LocalEngine, shards: Sequence[Shard], cut_offs: Iterable[tuple[bool, int]]
+) -> SelectionResult:
+    """Into one log that lasts: cut off as often as there are cut-offs, then to the end.
+
+    No shard may be scored again once it is committed.
+    """
+    committed: list[str] = []
+    with tempfile.TemporaryDirectory() as directory:
+        log = ScoreLog(Path(directory), durable=False)
+
+        def select(cut_off: CutOff) -> SelectionResult:
+            def on_commit(shard: Shard) -> None:
+                committed.append(shard.identity)
+                cut_off.on_commit()
+
+            return select_into_log(
+                spec,
+                engine,
+                shards,
+                log,
+                cancelled=cut_off.cancelled,
+                on_rows=cut_off.on_rows,
+                on_commit=on_commit,
+            )
+
+        for by_commits, after in cut_offs:
+            with suppress(SelectionCancelledError):
+                select(CutOff(by_commits, after))
+        result = select(CutOff(True, len(shards)))
+    assert sorted(committed) == sorted({shard.identity for shard in shards})
+    return result
+
+
+@given(
+    rows=rows_of_a_pool,
+    budget=st.integers(1, 60),
+    strategy=st.sampled_from(STRATEGIES),
+    seed=st.integers(0, 2**64 - 1),
+    exclude=st.sets(st.sampled_from([*IDS, "elsewhere", ""]), max_size=8),
+    shuffler=st.randoms(use_true_random=False),
+    row_group=st.sampled_from([1, 2, 5, 64]),
+    files=st.integers(1, 3),
+    chunk=st.integers(1, 20),
+    batch_size=st.sampled_from([2, 3, 7, 32]),
+    decode_threads=st.sampled_from([1, 3]),
+    session_threads=st.sampled_from([1, 2]),
+    cut_offs=st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=3),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_selection_is_what_the_definition_gives_however_it_is_run(
+    reference: ReferenceScorer,
+    engine_of: Callable[[int, int, int], LocalEngine],
+    scratch: Path,
+    rows: list[Row],
+    budget: int,
+    strategy: str,
+    seed: int,
+    exclude: set[str],
+    shuffler: random.Random,
+    row_group: int,
+    files: int,
+    chunk: int,
+    batch_size: int,
+    decode_threads: int,
+    session_threads: int,
+    cut_offs: list[tuple[bool, int]],
+) -> None:
+    expected = reference_selection.select(
+        rows, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
+    )
+    spec = SelectionSpec(budget, strategy, seed, frozenset(exclude))
+    engine = engine_of(batch_size, decode_threads, session_threads)
+    assert_is(
+        selected(spec, engine, parquet_shards(scratch, rows, row_group=row_group, files=files)),
+        expected,
+    )
+    shards = parquet_shards(scratch, rows, row_group=row_group, files=files)
+    assert_is(resumed(spec, engine, shards, cut_offs), expected)
+    shuffler.shuffle(rows)
+    assert_is(
+        selected(spec, engine, parquet_shards(scratch, rows, row_group=64, files=1)),
+        expected,
+    )
+    # A stream tells neither a missing image from one without bytes.
+    sent = [(id_, image or b"") for id_, image in rows]
+    expected = reference_selection.select(
+        sent, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
+    )
+    assert_is(streamed(spec, engine, stream_shards(sent, chunk=chunk)), expected)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_folder_gives_what_parquet_and_a_stream_give(
+    engine: LocalEngine, tmp_path: Path, strategy: str
+) -> None:
+    rows = [(f"{id_}.png", image) for id_, image in random_pool(60)]
+    rows[7] = (rows[7][0], b"no image")
+    (tmp_path / "folder").mkdir()
+    for name, image in rows:
+        (tmp_path / "folder" / name).write_bytes(image)
+    folder = open_pool(str(tmp_path / "folder"), roots=AllowedRoots.anywhere())
+    parquet = open_pool(
+        str(write_parquet(tmp_path / "pool.parquet", rows, row_group=16)), roots=AllowedRoots.anywhere()
+    )
+    spec = SelectionSpec(25, strategy, seed=3)
+    results = [
+        selected(spec, engine, shards)
+        for shards in (
+            folder.shards,
+            parquet.shards,
+            list(reversed(parquet.shards)),
+            stream_shards([*rows], chunk=9),
+        )
+    ]
+    assert len(results[0].picks) == 25
+    assert results[0].accounts.skipped == {"IMAGE_FORMAT_UNKNOWN": 1}
+    for result in results[1:]:
+        assert result.picks == results[0].picks
+        assert result.accounts == results[0].accounts
+
+
+def test_large_photos_are_resized_on_the_way(engine: LocalEngine, reference: ReferenceScorer) -> None:
+    rows: list[Row] = [(f"{seed}", encode(random_image(seed, 90 + seed, 150), "JPEG")) for seed in range(9)]
+    expected = reference_selection.select(rows, reference, budget=9, strategy="aalu", seed=0, exclude=())
+    assert_is(selected(SelectionSpec(9), engine, stream_shards(rows, chunk=4)), expected)

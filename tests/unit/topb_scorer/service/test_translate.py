@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from support.images import encode, random_image, random_pool, write_parquet
+from topb.results import Accounts, SelectionResult, SkippedRow
+from topb.v1 import selection_pb2 as pb
+from topb_scorer.bundle import Bundle
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.imaging import DEFAULT_LIMITS
+from topb_scorer.pools import AllowedRoots
+from topb_scorer.selecting.spec import SelectionSpec
+from topb_scorer.service.translate import (
+    duration_message,
+    model_message,
+    pool_of,
+    shard_of,
+    spec_of,
+    summary_message,
+)
+
+pytestmark = pytest.mark.scorer
+
+NOWHERE = AllowedRoots.below([])
+MANY = 2**20
+
+
+def encoded_chunk(seq: int, ids: list[str], images: list[bytes], *, crc32: int | None = None) -> pb.PoolChunk:
+    crc32 = zlib.crc32(b"".join(images)) if crc32 is None else crc32
+    return pb.PoolChunk(seq=seq, crc32=crc32, ids=ids, encoded=pb.EncodedImages(data=images))
+
+
+def packed_chunk(ids: list[str], data: bytes, height: int, width: int) -> pb.PoolChunk:
+    packed = pb.PackedImages(data=data, height=height, width=width)
+    return pb.PoolChunk(seq=0, crc32=zlib.crc32(data), ids=ids, packed=packed)
+
+
+def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> ScorerError:
+    with pytest.raises((InvalidRequestError, LimitExceededError)) as caught:
+        shard_of(chunk, seq, max_bytes)
+    return caught.value
+
+
+def test_an_empty_spec_takes_the_defaults() -> None:
+    assert spec_of(pb.SelectionSpec(budget=3), NOWHERE) == SelectionSpec(3, "aalu", 0, frozenset(), {})
+
+
+def test_a_spec_comes_through_whole() -> None:
+    message = pb.SelectionSpec(
+        budget=7, strategy="random", seed=2**64 - 1, exclude=pb.Exclusion(ids=["a", "b", "a"])
+    )
+    assert spec_of(message, NOWHERE) == SelectionSpec(7, "random", 2**64 - 1, frozenset({"a", "b"}))
+
+
+def test_excluded_ids_are_read_from_a_file_too(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["x"], "key": ["y"]}), tmp_path / "labelled.parquet")
+    roots = AllowedRoots.below([tmp_path])
+
+    def excluded(**fields: Any) -> frozenset[str]:
+        uri = f"file://{tmp_path}/labelled.parquet"
+        return spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=uri, **fields)), roots).exclude
+
+    assert excluded() == {"x"}
+    assert excluded(column="key", ids=["a"]) == {"a", "y"}
+
+
+def test_a_file_of_ids_must_be_there_and_within_the_roots(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "labelled.parquet")
+    (tmp_path / "root").mkdir()
+    roots = AllowedRoots.below([tmp_path / "root"])
+    with pytest.raises(AccessDeniedError):
+        spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=f"{tmp_path}/labelled.parquet")), roots)
+    with pytest.raises(InvalidRequestError) as caught:
+        spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=f"{tmp_path}/root/none")), roots)
+    assert caught.value.reason == "EXCLUSION_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "BUDGET_NOT_POSITIVE"),
+        ({"budget": -1}, "BUDGET_NOT_POSITIVE"),
+        ({"budget": 2**62}, "BUDGET_TOO_LARGE"),
+        ({"budget": 1, "strategy": "bald"}, "STRATEGY_UNKNOWN"),
+        ({"budget": 1, "strategy_options": {"metric": "cosine"}}, "STRATEGY_OPTION_UNKNOWN"),
+    ],
+)
+def test_a_spec_that_cannot_be_served_is_refused(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises((InvalidRequestError, LimitExceededError)) as caught:
+        spec_of(pb.SelectionSpec(**fields), NOWHERE)
+    assert caught.value.reason == reason
+
+
+def test_a_pool_is_opened_with_its_columns_and_format(tmp_path: Path) -> None:
+    roots = AllowedRoots.below([tmp_path])
+    table = pa.table({"key": ["a"], "img": [encode(random_image(0))]})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    message = pb.Pool(uri=str(tmp_path), id_column="key", image_column="img")
+    (shard,) = pool_of(message, roots, DEFAULT_LIMITS).shards
+    assert [item.id for item in shard.items()] == ["a"]
+    message = pb.Pool(uri=str(tmp_path), format=pb.POOL_FORMAT_IMAGE_FOLDER)
+    (shard,) = pool_of(message, roots, DEFAULT_LIMITS).shards
+    assert [item.id for item in shard.items()] == ["pool.parquet"]
+
+
+def test_empty_columns_mean_the_usual_ones(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "pool.parquet", random_pool(3))
+    assert pool_of(pb.Pool(uri=str(path)), AllowedRoots.anywhere(), DEFAULT_LIMITS).rows == 3
+
+
+def test_a_pool_format_of_a_later_release_is_refused(tmp_path: Path) -> None:
+    message = pb.Pool(uri=str(tmp_path))
+    message.MergeFromString(b"\x10\x63")
+    with pytest.raises(InvalidRequestError) as caught:
+        pool_of(message, AllowedRoots.anywhere(), DEFAULT_LIMITS)
+    assert caught.value.reason == "POOL_FORMAT"
+
+
+def test_a_chunk_of_encoded_images_is_a_shard() -> None:
+    shard = shard_of(encoded_chunk(5, ["a", "b"], [b"one", b""]), 5, MANY)
+    assert shard.seq == 5
+    assert [(item.id, item.image) for item in shard.items()] == [("a", b"one"), ("b", b"")]
+
+
+def test_a_packed_chunk_is_a_shard_of_arrays() -> None:
+    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    shard = shard_of(packed_chunk(["a", "b"], images.tobytes(), 3, 4), 0, MANY)
+    assert np.array_equal(np.stack([item.image for item in shard.items()]), images)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        encoded_chunk(0, [], []),
+        packed_chunk([], b"", 0, 0),
+        packed_chunk([], b"", 4, 4),
+        packed_chunk([], b"", 2**32 - 1, 2**32 - 1),
+    ],
+)
+def test_a_chunk_of_no_images_is_an_empty_shard(chunk: pb.PoolChunk) -> None:
+    shard = shard_of(chunk, 0, MANY)
+    assert shard.rows == 0
+    assert list(shard.items()) == []
+
+
+@pytest.mark.parametrize(("seq", "expected"), [(0, 1), (2, 1), (2**64 - 1, 0)])
+def test_a_chunk_out_of_sequence_is_refused(seq: int, expected: int) -> None:
+    error = refusal(encoded_chunk(seq, ["a"], [b"x"]), seq=expected)
+    assert error.reason == "CHUNK_OUT_OF_SEQUENCE"
+    assert error.metadata == {"seq": f"{seq}", "expected": f"{expected}"}
+
+
+def test_the_limit_of_a_chunk_is_inclusive() -> None:
+    assert shard_of(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), 0, 5).rows == 2
+    assert refusal(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), max_bytes=4).reason == "CHUNK_TOO_LARGE"
+    assert refusal(packed_chunk(["a"], bytes(12), 2, 2), max_bytes=11).reason == "CHUNK_TOO_LARGE"
+
+
+def test_a_chunk_altered_on_the_way_is_refused() -> None:
+    whole = encoded_chunk(0, ["a"], [b"image"])
+    altered = encoded_chunk(0, ["a"], [b"imagf"], crc32=whole.crc32)
+    assert refusal(altered).reason == "CHUNK_CHECKSUM"
+    # Images that ran into each other have the checksum of what was sent, and too few rows.
+    assert refusal(encoded_chunk(0, ["a", "b"], [b"onetwo"])).reason == "CHUNK_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pb.PoolChunk(ids=["a"]),
+        encoded_chunk(0, ["a"], []),
+        encoded_chunk(0, ["a"], [b"x", b"y"]),
+        packed_chunk(["a"], bytes(12), 0, 0),
+        packed_chunk(["a"], bytes(12), 2, 3),
+        packed_chunk(["a", "b"], bytes(12), 2, 2),
+        packed_chunk([], bytes(12), 2, 2),
+        packed_chunk(["a"], b"", 2, 2),
+        packed_chunk(["a"], b"", 0, 2),
+        packed_chunk(["a"], bytes(12), 2**32 - 1, 2**32 - 1),
+    ],
+)
+def test_a_chunk_whose_parts_do_not_fit_is_refused(chunk: pb.PoolChunk) -> None:
+    assert refusal(chunk).reason == "CHUNK_MALFORMED"
+
+
+def test_a_summary_holds_all_but_the_picks() -> None:
+    accounts = Accounts(
+        read=9,
+        scored=4,
+        skipped={"IMAGE_CORRUPT": 2, "FILE_MISSING": 1},
+        duplicate=1,
+        excluded=1,
+        skipped_examples=(SkippedRow("x", "FILE_MISSING", "gone"),),
+    )
+    result = SelectionResult((), accounts, "m", "margin", 2**64 - 1, 5, 1.25)
+    message = summary_message(result, 4)
+    assert (message.model, message.strategy, message.seed, message.budget) == ("m", "margin", 2**64 - 1, 5)
+    assert message.pick_count == 4
+    assert message.elapsed.ToTimedelta().total_seconds() == 1.25
+    told = message.accounts
+    assert (told.read, told.scored, told.duplicate, told.excluded) == (9, 4, 1, 1)
+    assert {count.reason: count.count for count in told.skipped} == dict(accounts.skipped)
+    (example,) = told.skipped_examples
+    assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")
+
+
+def test_a_model_is_marked_as_the_default_or_not(bundle: Bundle) -> None:
+    assert model_message(bundle, bundle.model_id).is_default
+    assert not model_message(bundle, "another").is_default
+    assert model_message(bundle, "").bundle == bundle.manifest
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-6, 0.1, 1.5, 1e6])
+def test_durations_keep_their_microseconds(seconds: float) -> None:
+    assert duration_message(seconds).ToMicroseconds() == round(seconds * 1e6)

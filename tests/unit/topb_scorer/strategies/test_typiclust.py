@@ -1,0 +1,94 @@
+"""TypiClust picks the most typical rows, cluster by cluster, as the paper's definition says in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topb_scorer.errors import InvalidRequestError
+from topb_scorer.strategies.typiclust_algorithm import pick_typical, typiclust
+
+pytestmark = pytest.mark.scorer
+
+
+def reference(features, clusters, labelled_clusters, budget):
+    rows = features.astype(np.float64)
+    numbers = sorted(set(clusters) | set(labelled_clusters))
+    held = {c: list(labelled_clusters).count(c) for c in numbers}
+    size = {c: list(clusters).count(c) + held[c] for c in numbers}
+    order = sorted(numbers, key=lambda c: (size[c] < 5, held[c], -size[c], c))
+    picks, typicality = [], []
+    while len(picks) < budget:
+        for c in order:
+            left = [i for i in range(len(rows)) if clusters[i] == c and i not in picks]
+            if not left or len(picks) == budget:
+                continue
+            k = min(20, len(left) // 2)
+
+            def typical(i, left=left, k=k):
+                distances = sorted(np.linalg.norm(rows[i] - rows[j]) for j in left if j != i)
+                return 1 / np.mean(distances[:k]) if k else 0.0
+
+            pick = max(left, key=typical)
+            picks.append(pick)
+            typicality.append(typical(pick))
+    return picks, typicality
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 8), st.integers(1, 6), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_picks_what_the_reference_picks(size, known, count, share, seed):
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((size, 3)).astype(np.float32)
+    clusters, labelled_clusters = random.integers(0, count, size), random.integers(0, count, known)
+    batch = pick_typical(features, clusters, labelled_clusters, int(share * size))
+    picks, typicality = reference(features, clusters.tolist(), labelled_clusters.tolist(), int(share * size))
+    assert batch.indices.tolist() == picks
+    np.testing.assert_allclose(batch.typicality, typicality, rtol=1e-9)
+    assert batch.clusters.tolist() == clusters[picks].tolist()
+
+
+def blobs(seed=0):
+    random = np.random.default_rng(seed)
+    return np.concatenate([
+        random.standard_normal((60, 4)) * 0.1 + centre for centre in 10 * np.eye(4)
+    ]).astype(np.float32)  # fmt: skip
+
+
+def test_each_cluster_with_nothing_labelled_gives_one_of_its_middle():
+    features = blobs()
+    batch = pick_typical(features, np.repeat(np.arange(4), 60), np.array([0]), 3)
+    assert (batch.indices // 60).tolist() == [1, 2, 3]
+    for pick in batch.indices:
+        members = features[pick // 60 * 60 :][:60]
+        from_middle = np.linalg.norm(members - members.mean(axis=0), axis=1)
+        assert from_middle[pick % 60] < np.median(from_middle)
+
+
+def test_the_same_seed_picks_the_same_rows():
+    features = blobs()
+    picks = [
+        typiclust(features=features, labelled=features[:0], budget=30, seed=4).indices.tolist()
+        for _ in range(2)
+    ]
+    assert picks[0] == picks[1]
+    assert len(set(picks[0])) == 30
+
+
+def test_all_of_a_small_pool_of_duplicates_can_be_picked():
+    features = np.ones((12, 2), np.float32)
+    batch = typiclust(features=features, labelled=features[:3], budget=12)
+    assert sorted(batch.indices.tolist()) == list(range(12))
+    assert np.isinf(batch.typicality[0])
+
+
+def test_an_empty_budget_is_an_empty_batch():
+    features = blobs()
+    assert typiclust(features=features, labelled=features, budget=0).indices.shape == (0,)
+
+
+def test_a_budget_over_the_pool_is_refused():
+    features = blobs()
+    with pytest.raises(InvalidRequestError) as refused:
+        typiclust(features=features, labelled=features[:0], budget=241)
+    assert refused.value.reason == "BUDGET_TOO_LARGE"
