@@ -11,20 +11,15 @@ import pyarrow.parquet as pq
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.errors import BundleError, NotFoundError
-from topb_scorer.imaging import ImageInput, ResizeRule
 
 SCHEMA_VERSION = 1
 GRAPH = "scorer.onnx"
 LABELLED = "labelled.parquet"
 MANIFEST = "manifest.json"
 MODEL_ID_LENGTH = 16
-
-_RESIZE_RULES = {
-    bundle_pb2.RESIZE_RULE_STRETCH: ResizeRule.STRETCH,
-    bundle_pb2.RESIZE_RULE_COVER_AND_CENTER_CROP: ResizeRule.COVER_AND_CENTER_CROP,
-}
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,7 @@ class Bundle:
     @property
     def input(self) -> ImageInput:
         """What the graph takes for one image."""
-        declared = self.manifest.input
-        return ImageInput(declared.height, declared.width, _RESIZE_RULES[declared.resize])
+        return ImageInput.from_message(self.manifest.input)
 
     @property
     def strategies(self) -> frozenset[str]:
@@ -106,7 +100,8 @@ def open_bundle(path: Path) -> Bundle:
             f"{declared[GRAPH].sha256[:MODEL_ID_LENGTH]}",
             reason="BUNDLE_MODEL_ID",
         )
-    if manifest.input.resize not in _RESIZE_RULES or min(manifest.input.height, manifest.input.width) < 1:
+    target = ImageInput.from_message(manifest.input)
+    if target.resize is ResizeRule.UNSPECIFIED or min(target.height, target.width) < 1:
         raise BundleError(
             f"{path}: the manifest's input is not usable: {manifest.input}", reason="BUNDLE_INPUT"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from enum import Enum
 from functools import cache
 
 import numpy as np
@@ -12,28 +11,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from topb.image_input import ImageInput, ResizeRule
+
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EXIF_ORIENTATION = 0x0112
 # Decoding these runs a program of their own, a PostScript interpreter.
 _REFUSED_FORMATS = {"EPS"}
-
-
-class ResizeRule(Enum):
-    """How an image becomes height × width; both are bilinear with antialiasing."""
-
-    STRETCH = "stretch"
-    """To height × width, whatever the aspect ratio."""
-    COVER_AND_CENTER_CROP = "cover_and_center_crop"
-    """Until it covers height × width, then the centre of it."""
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """The array that a model takes for one image: uint8 (height, width, 3), RGB."""
-
-    height: int
-    width: int
-    resize: ResizeRule = ResizeRule.STRETCH
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ from machine import machine
 from PIL import Image
 
 import topb
+from topb.image_input import ImageInput
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.imaging import ImageInput, load
+from topb_scorer.imaging import load
 from topb_scorer.pools import AllowedRoots, open_pool
 from topb_scorer.scoring.cores import usable_cores
 from topb_scorer.selecting.selection import select_from_shards

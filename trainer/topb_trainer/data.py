@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from topb.image_input import ImageInput, ResizeRule
 from topb_scorer import imaging
-from topb_scorer.imaging import ImageInput, ResizeRule, SkippedImageError
+from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig

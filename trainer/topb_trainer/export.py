@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import (
     GRAPH,
@@ -28,7 +29,6 @@ from topb_scorer.bundle import (
     sha256_of,
 )
 from topb_scorer.durable import publish_directory, unpublished_directory
-from topb_scorer.imaging import ImageInput, ResizeRule
 from topb_trainer import gates
 from topb_trainer.config import TrainConfig
 from topb_trainer.graph import onnx_graph
@@ -39,11 +39,6 @@ STRATEGIES = ("entropy", "least_confidence", "margin", "random")
 """What probabilities let a scorer select by; the model's own score adds a strategy of its own."""
 
 _RANDOM_IMAGES = 64
-
-_RESIZE_RULES = {
-    ResizeRule.STRETCH: bundle_pb2.RESIZE_RULE_STRETCH,
-    ResizeRule.COVER_AND_CENTER_CROP: bundle_pb2.RESIZE_RULE_COVER_AND_CENTER_CROP,
-}
 
 _LIBRARIES = (
     "topb",
@@ -150,9 +145,7 @@ def _manifest(
         model_id=model_id,
         method=provenance.method,
         round=provenance.round,
-        input=bundle_pb2.ImageInput(
-            height=target.height, width=target.width, resize=_RESIZE_RULES[target.resize]
-        ),
+        input=target.to_message(),
         classes=provenance.classes,
         outputs=_outputs(model),
         strategies=sorted({*STRATEGIES, *([model.strategy] if model.strategy else [])}),

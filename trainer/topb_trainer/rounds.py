@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput
 from topb_scorer.bundle import Bundle
-from topb_scorer.imaging import ImageInput
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
 from topb_trainer.data import LabelledSet, UnlabelledSet

@@ -10,7 +10,7 @@ from topb.async_client import AsyncClient
 from topb.async_handle import AsyncSelectionHandle
 from topb.channel import TlsOptions
 from topb.client import Client
-from topb.descriptions import GateMeasurement, ImageInput, Limits, Model, ModelOutput, ServerInfo
+from topb.descriptions import GateMeasurement, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import (
     AccessDeniedError,
     DeadlineExceededError,
@@ -27,6 +27,7 @@ from topb.errors import (
     UnsupportedError,
 )
 from topb.handle import SelectionHandle
+from topb.image_input import ImageInput, ResizeRule
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
 from topb.retry import RetryPolicy
@@ -58,6 +59,7 @@ __all__ = [
     "Progress",
     "ProtocolError",
     "RequestCancelledError",
+    "ResizeRule",
     "RetryPolicy",
     "Selection",
     "SelectionFailedError",

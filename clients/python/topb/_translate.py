@@ -10,13 +10,14 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from topb.descriptions import GateMeasurement, ImageInput, Limits, Model, ModelOutput, ServerInfo
+from topb.descriptions import GateMeasurement, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import ProtocolError
+from topb.image_input import ImageInput
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SkippedRow
 from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
-from topb.v1 import bundle_pb2, model_pb2, selection_pb2
+from topb.v1 import model_pb2, selection_pb2
 
 _STATES = {
     selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}"): state for state in SelectionState
@@ -144,11 +145,7 @@ def model(message: model_pb2.Model) -> Model:
         create_time=_time(bundle.create_time) if bundle.HasField("create_time") else None,
         method=bundle.method,
         round=bundle.round,
-        input=ImageInput(
-            height=bundle.input.height,
-            width=bundle.input.width,
-            resize=bundle_pb2.ResizeRule.Name(bundle.input.resize).removeprefix("RESIZE_RULE_").lower(),
-        ),
+        input=ImageInput.from_message(bundle.input),
         classes=tuple(bundle.classes),
         outputs=tuple(
             ModelOutput(name=output.name, meaning=output.meaning, shape=tuple(output.shape))

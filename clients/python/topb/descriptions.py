@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from topb.image_input import ImageInput
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -40,18 +42,6 @@ class ServerInfo:
     """Names of the query strategies."""
     limits: Limits
     """What the server takes at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    """What the graph takes: uint8 (N, height, width, 3), RGB."""
-
-    height: int
-    """In pixels."""
-    width: int
-    """In pixels."""
-    resize: str
-    """How an image becomes height × width: "stretch" or "cover_and_center_crop"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def describe(bundle: Bundle) -> str:
     """The bundle in words and figures, one line a fact."""
     manifest = bundle.manifest
     size = sum(file.size_bytes for file in manifest.files)
-    resize = bundle.input.resize.value.replace("_", " ")
+    resize = bundle.input.resize.replace("_", " ")
     lines = [
         ("model", f"{bundle.model_id}, {size / 2**20:.1f} MiB in {bundle.path}"),
         ("trained by", f"{manifest.method}, round {manifest.round}, seed {manifest.seed}"),

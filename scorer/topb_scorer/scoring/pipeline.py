@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.errors import SelectionCancelledError
-from topb_scorer.imaging import ImageInput, ImageLimits, SkippedImageError
+from topb_scorer.imaging import ImageLimits, SkippedImageError
 from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
 from topb_scorer.scoring.score_log import LOGGED_OUTPUTS, ScoredRows, Skip, scored_rows
 from topb_scorer.scoring.session import Batch, Session

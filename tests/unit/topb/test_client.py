@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import topb
-from topb.v1 import model_pb2, selection_pb2
+from topb.v1 import bundle_pb2, model_pb2, selection_pb2
 
 pytestmark = pytest.mark.sdk
 
@@ -367,6 +367,15 @@ def test_a_bare_model_is_described_too(server):
     assert model.create_time is None
     assert model.test_accuracy is None
     assert model.input.resize == "unspecified"
+
+
+def test_a_resize_rule_of_a_later_release_is_unspecified(server):
+    bundle = bundle_pb2.Bundle(input=bundle_pb2.ImageInput(height=8, width=8, resize=77))
+    server.get_model = lambda _request, _context: model_pb2.GetModelResponse(
+        model=model_pb2.Model(bundle=bundle)
+    )
+    with topb.Client(server.address) as client:
+        assert client.get_model().input.resize is topb.ResizeRule.UNSPECIFIED
 
 
 def test_all_pages_of_models_are_fetched(server):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from support.bundles import STRATEGIES, convolutional_graph, write_bundle
+from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import open_bundle, sha256_of
 from topb_scorer.errors import BundleError, NotFoundError
-from topb_scorer.imaging import ImageInput, ResizeRule
 
 pytestmark = pytest.mark.scorer
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from topb_scorer.imaging import ImageInput
+from topb.image_input import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
 from topb_trainer.data import LabelledSet, UnlabelledSet
 from topb_trainer.rounds import RoundData

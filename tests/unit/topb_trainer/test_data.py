@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from topb.image_input import ImageInput
 from topb_scorer.errors import NotFoundError, ScorerError
-from topb_scorer.imaging import ImageInput
 from topb_trainer.config import ImageConfig
 from topb_trainer.data import image_input, read_labelled, read_pool, read_test
 from topb_trainer.errors import InvalidDataError

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from topb_scorer.imaging import ImageInput
+from topb.image_input import ImageInput
 from topb_trainer import experiment
 from topb_trainer.commands.experiment import run
 from topb_trainer.config import TaskConfig, TrainConfig, VaalConfig

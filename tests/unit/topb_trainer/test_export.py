@@ -15,10 +15,10 @@ import pytest
 import torch
 from google.protobuf import json_format
 
+from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, sha256_of
 from topb_scorer.errors import BundleError
-from topb_scorer.imaging import ImageInput, ResizeRule
 from topb_trainer import export, gates
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ExportGateError

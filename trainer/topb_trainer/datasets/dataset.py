@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.imaging import ImageInput
+from topb.image_input import ImageInput
 from topb_trainer.data import LabelledSet
 from topb_trainer.errors import InvalidDataError
 

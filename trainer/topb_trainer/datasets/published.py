@@ -12,8 +12,8 @@ import numpy as np
 import torchvision.datasets as tv
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput, ResizeRule
 from topb_scorer import imaging
-from topb_scorer.imaging import ImageInput, ResizeRule
 from topb_trainer.config import ImageConfig
 from topb_trainer.data import LARGE_IMAGE_INPUT, LabelledSet
 from topb_trainer.datasets.dataset import Dataset, labelled_set

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from support.images import encode, random_image
+from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError
-from topb_scorer.imaging import ImageInput, ImageLimits
+from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import PoolItem, Shard, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.pipeline import ShardRows, score_shards
