@@ -1,35 +1,41 @@
-"""What can go wrong in the scorer, each with a reason that a program can read.
+"""What can go wrong in the scorer. Each error has a reason that programs can rely on.
 
-ScorerError
-├── InvalidRequestError       the request cannot be served as it is
-├── NotFoundError             a model, a pool or a file is not there
-├── AccessDeniedError         a pool lies outside what this scorer may read
-├── LimitExceededError        the request asks for more than this scorer allows
-├── BundleError               a bundle is torn, altered or of another layout
-├── DeviceError               a device that was asked for cannot be used
-├── InstallationError         the installed packages do not fit together
-├── UnreadablePoolError       a pool can be found but not read to its end
-├── UnavailableError          not now; another try later, or at another server, may do
-└── SelectionCancelledError   the caller cancelled, or went away
+TopbError
+└── ScorerError
+    ├── InvalidRequestError       the request cannot be served as it is
+    ├── NotFoundError             a model, a pool or a file does not exist
+    ├── AccessDeniedError         a pool lies outside what this scorer may read
+    ├── LimitExceededError        the request asks for more than this scorer allows
+    ├── BundleError               a bundle is torn, altered or of an unknown layout
+    ├── DeviceError               a requested device cannot be used
+    ├── InstallationError         the installed packages do not fit together
+    ├── ListenError               the server cannot listen on its address
+    ├── UnreadablePoolError       a pool exists but cannot be read to its end
+    ├── UnavailableError          not now: try again later, or at another server
+    └── SelectionCancelledError   the caller cancelled the selection or disconnected
 """
 
 from __future__ import annotations
 
 import errno
 
+from topb.errors import TopbError
 
-class ScorerError(Exception):
+
+class ScorerError(TopbError):
     """Root of the scorer's errors.
 
     Attributes:
         reason: what went wrong, in UPPER_SNAKE_CASE, stable between versions.
         metadata: the values at fault, by name.
+        retry_delay: seconds after which another attempt is worthwhile, or None.
     """
 
-    def __init__(self, message: str, *, reason: str, **metadata: object) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.metadata = {name: str(value) for name, value in metadata.items()}
+    def __init__(
+        self, message: str, *, reason: str, retry_delay: float | None = None, **metadata: object
+    ) -> None:
+        values = {name: str(value) for name, value in metadata.items()}
+        super().__init__(message, reason=reason, metadata=values, retry_delay=retry_delay)
 
 
 class InvalidRequestError(ScorerError):
@@ -37,7 +43,7 @@ class InvalidRequestError(ScorerError):
 
 
 class NotFoundError(ScorerError):
-    """A model, a pool or a file is not there."""
+    """A model, a pool or a file does not exist."""
 
 
 class AccessDeniedError(ScorerError):
@@ -49,43 +55,42 @@ class LimitExceededError(ScorerError):
 
 
 class BundleError(ScorerError):
-    """A bundle is torn, altered or of another layout."""
+    """A bundle is torn, altered or of an unknown layout."""
 
 
 class DeviceError(ScorerError):
-    """A device that was asked for cannot be used."""
+    """A requested device cannot be used."""
 
 
 class InstallationError(ScorerError):
     """The installed packages do not fit together."""
 
 
+class ListenError(ScorerError):
+    """The server cannot listen on its address."""
+
+
 class UnreadablePoolError(ScorerError):
-    """A pool can be found but not read to its end."""
+    """A pool exists but cannot be read to its end."""
 
 
 class UnavailableError(ScorerError):
-    """Not now; another try later, or at another server, may do.
+    """The request cannot be served now: try again later, or at another server."""
 
-    Attributes:
-        retry_seconds: after which another try is worth it.
-    """
-
-    def __init__(self, message: str, *, reason: str, retry_seconds: float = 5.0, **metadata: object) -> None:
-        super().__init__(message, reason=reason, **metadata)
-        self.retry_seconds = retry_seconds
+    def __init__(self, message: str, *, reason: str, retry_delay: float = 5.0, **metadata: object) -> None:
+        super().__init__(message, reason=reason, retry_delay=retry_delay, **metadata)
 
 
 class SelectionCancelledError(ScorerError):
-    """The caller cancelled, or went away."""
+    """The caller cancelled the selection or disconnected."""
 
     def __init__(self) -> None:
         super().__init__("the selection was cancelled", reason="SELECTION_CANCELLED")
 
 
 def storage_error(error: OSError) -> ScorerError:
-    """What a caller is told when the disk of the state fails: the selection is open still."""
-    advice = "what is scored stays scored: mend the storage and ask again under the same request id"
+    """Return the error to report when the disk of the state directory fails; the selection stays open."""
+    advice = "completed scores are kept: repair the storage and repeat the request under the same request id"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
     return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")

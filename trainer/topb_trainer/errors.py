@@ -1,17 +1,20 @@
-"""What can go wrong in the trainer, each with a reason that a program can read.
+"""What can go wrong in the trainer. Each error has a reason that programs can rely on.
 
-TrainerError
-├── ConfigurationError      a setting or a preset cannot be used
-├── InvalidDataError        the images or labels cannot be trained on
-├── DeviceError             a device that was asked for cannot be used
-├── TrainingDivergedError   a loss is no longer finite
-└── ExportGateError         the exported graph does not do what the trained model does
+TopbError
+└── TrainerError
+    ├── ConfigurationError      a setting or a preset cannot be used
+    ├── InvalidDataError        the images or labels cannot be trained on
+    ├── DeviceError             a requested device cannot be used
+    ├── TrainingDivergedError   a loss is no longer finite
+    └── ExportGateError         the exported graph does not reproduce the trained model
 """
 
 from __future__ import annotations
 
+from topb.errors import TopbError
 
-class TrainerError(Exception):
+
+class TrainerError(TopbError):
     """Root of the trainer's errors.
 
     Attributes:
@@ -20,9 +23,8 @@ class TrainerError(Exception):
     """
 
     def __init__(self, message: str, *, reason: str, **metadata: object) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.metadata = {name: str(value) for name, value in metadata.items()}
+        values = {name: str(value) for name, value in metadata.items()}
+        super().__init__(message, reason=reason, metadata=values)
 
 
 class ConfigurationError(TrainerError):
@@ -34,7 +36,7 @@ class InvalidDataError(TrainerError):
 
 
 class DeviceError(TrainerError):
-    """A device that was asked for cannot be used."""
+    """A requested device cannot be used."""
 
 
 class TrainingDivergedError(TrainerError):
@@ -51,4 +53,4 @@ class TrainingDivergedError(TrainerError):
 
 
 class ExportGateError(TrainerError):
-    """The exported graph does not do what the trained model does; no bundle was published."""
+    """The exported graph does not reproduce the trained model; no bundle was published."""

@@ -17,7 +17,6 @@ TopbError
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -47,10 +46,14 @@ class TopbError(Exception):
         self.retry_delay = retry_delay
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rebuild = functools.partial(
-            type(self), reason=self.reason, metadata=dict(self.metadata), retry_delay=self.retry_delay
-        )
-        return rebuild, self.args
+        # Subclasses have constructors of their own: pickle restores the attributes without calling them.
+        return _restored, (type(self), self.args, {**vars(self), "metadata": dict(self.metadata)})
+
+
+def _restored(kind: type[TopbError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TopbError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes, metadata=MappingProxyType(attributes["metadata"]))
+    return error
 
 
 class InvalidRequestError(TopbError):

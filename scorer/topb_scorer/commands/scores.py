@@ -9,10 +9,11 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 
+from topb.selections import SelectionState
 from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
-from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.state_directory import check_state, existing_catalog
 from topb_scorer.scoring.housekeeping import LogSummary, Pruning, ScoreShelf, ShelvedShard
 

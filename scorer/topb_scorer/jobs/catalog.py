@@ -16,8 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError
-from topb_scorer.jobs.record import NewSelection, SelectionRecord, SelectionState
+from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.transactions import Transactions
 
 _METADATA = sa.MetaData()

@@ -12,7 +12,7 @@ from topb.results import SelectionResult
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job, Observer, Outcome, Run
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.selection import select_into_log
 
@@ -24,7 +24,7 @@ class SelectionHost:
 
     def __init__(
         self,
-        state: State,
+        state: StateDirectory,
         open_job: Callable[[SelectionRecord], Job],
         *,
         owner: str,

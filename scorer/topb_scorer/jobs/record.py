@@ -3,24 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class SelectionState(StrEnum):
-    """Where a selection stands."""
-
-    PENDING = "pending"
-    """Waits for a server, or for its caller to send the pool or to come back."""
-    RUNNING = "running"
-    """A server works on it, for as long as its lease lasts."""
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing changes any more."""
-        return self not in {SelectionState.PENDING, SelectionState.RUNNING}
+from topb.selections import SelectionState
 
 
 @dataclass(frozen=True)

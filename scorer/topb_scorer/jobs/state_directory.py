@@ -13,37 +13,37 @@ from topb_scorer.scoring.score_log import ScoreLog
 
 
 @dataclass(frozen=True)
-class State:
+class StateDirectory:
     """One state directory and its catalog, shared by any number of servers."""
 
-    directory: Path
+    path: Path
     catalog: SelectionCatalog
     results: ResultStore
 
     @classmethod
-    def open(cls, directory: Path, catalog_url: str = "") -> State:
-        """Opens the state in `directory`, and makes what is not there yet.
+    def open(cls, path: Path, catalog_url: str = "") -> StateDirectory:
+        """Open the state directory at `path` and create what it does not hold yet.
 
         Args:
-            directory: on a file system that all servers of this state share.
-            catalog_url: of SQLAlchemy; empty: SQLite in the directory.
+            path: a directory on a file system that all servers of this state share.
+            catalog_url: SQLAlchemy URL of the catalog; empty for SQLite in the directory.
 
         Raises:
             OSError: the directory cannot be written to.
             UnavailableError: the database cannot be reached or written to.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        catalog = SelectionCatalog(catalog_url_of(directory, catalog_url))
-        return cls(directory, catalog, results_of(directory))
+        path.mkdir(parents=True, exist_ok=True)
+        catalog = SelectionCatalog(catalog_url_of(path, catalog_url))
+        return cls(path, catalog, results_of(path))
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
         """The log of all that the model scored from pools that servers read; one with features beside it."""
         name = f"{model_id}+features" if with_features else model_id
-        return ScoreLog(self.directory / "scores" / name, with_features=with_features)
+        return ScoreLog(self.path / "scores" / name, with_features=with_features)
 
     def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
         """The log of a pool that a caller sends, of that selection alone."""
-        return ScoreLog(_stream_directory(self.directory, selection), with_features=with_features)
+        return ScoreLog(_stream_directory(self.path, selection), with_features=with_features)
 
 
 def results_of(directory: Path) -> ResultStore:

@@ -42,6 +42,7 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
     BundleError: grpc.StatusCode.FAILED_PRECONDITION,
     DeviceError: grpc.StatusCode.FAILED_PRECONDITION,
     UnreadablePoolError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
     SelectionCancelledError: grpc.StatusCode.CANCELLED,
 }
 
@@ -64,10 +65,9 @@ def status_of(error: ScorerError) -> status_pb2.Status:
     values = {name: _shortened(value, _VALUE_BYTES) for name, value in error.metadata.items()}
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=values))]
     code = grpc.StatusCode.INTERNAL
-    if isinstance(error, UnavailableError):
-        code = grpc.StatusCode.UNAVAILABLE
+    if error.retry_delay is not None:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(error.retry_seconds * 1000))
+        delay.FromMilliseconds(round(error.retry_delay * 1000))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     for kind, kind_code in _CODES.items():
         if isinstance(error, kind):

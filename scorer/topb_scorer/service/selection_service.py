@@ -8,21 +8,21 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from importlib import metadata
 
+from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.record import SelectionState
 from topb_scorer.jobs.results import ResultStore
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import MAX_BUDGET
+from topb_scorer.service.admission import Admission
 from topb_scorer.service.errors import Context, abort
-from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.score_images import score_images
 from topb_scorer.service.settings import ServerSettings
-from topb_scorer.service.stream_session import Requests, StreamResponse, StreamSession
+from topb_scorer.service.stream_call import StreamCall, StreamRequests, StreamResponse
 from topb_scorer.service.translate import (
     STATES,
     pick_message,
@@ -45,9 +45,9 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         settings: ServerSettings,
         models: ModelCatalog,
         engines: EngineCache,
-        state: State,
+        state: StateDirectory,
         host: SelectionHost,
-        requests: SelectionRequests,
+        requests: Admission,
     ) -> None:
         self._settings = settings
         self._models = models
@@ -80,10 +80,10 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             await abort(context, error)
 
     async def SelectBatchFromStream(  # noqa: N802 - the contract's name
-        self, requests: Requests, context: Context
+        self, requests: StreamRequests, context: Context
     ) -> AsyncIterator[StreamResponse]:
         """Selects from a pool that the caller sends."""
-        session = StreamSession(self._settings, self._state, self._host, self._requests)
+        session = StreamCall(self._settings, self._state, self._host, self._requests)
         try:
             async with aclosing(session.responses(requests)) as responses:
                 async for response in responses:

@@ -20,13 +20,13 @@ from grpc_reflection.v1alpha import reflection
 
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
-from topb_scorer.errors import NotFoundError, ScorerError
+from topb_scorer.errors import ListenError, NotFoundError, ScorerError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
+from topb_scorer.service.admission import Admission
 from topb_scorer.service.metrics import CallTimer, Metrics
 from topb_scorer.service.model_service import ModelService
-from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.selection_service import SelectionService
 from topb_scorer.service.settings import ServerSettings
 
@@ -41,10 +41,6 @@ _WAITING_THREADS = 64
 # How often clients may ping. gRPC's own is five minutes: longer than proxies leave a silent connection open,
 # and than a caller should wait to learn that its server is gone. Below the SDK's 30 s, as some arrive early.
 _PING_SECONDS = 20
-
-
-class ListenError(ScorerError):
-    """The address cannot be listened on."""
 
 
 class Server:
@@ -72,10 +68,10 @@ class Server:
         if directory is None:
             directory = Path(self._open.enter_context(TemporaryDirectory(prefix="topb-state-")))
             _log.warning("no --state: what is scored and selected goes with this server")
-        self._state = State.open(directory, settings.catalog_url)
+        self._state = StateDirectory.open(directory, settings.catalog_url)
         self._open.callback(self._state.catalog.close)
         self._metrics = Metrics()
-        self._requests = SelectionRequests(settings, self._models, self._engines, self._state)
+        self._requests = Admission(settings, self._models, self._engines, self._state)
         self._host = SelectionHost(
             self._state,
             self._requests.job_of,

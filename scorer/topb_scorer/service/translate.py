@@ -10,11 +10,12 @@ from google.protobuf import duration_pb2
 
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult
+from topb.selections import SelectionState
 from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
-from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.results import ResultStore
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids

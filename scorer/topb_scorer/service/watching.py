@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 
 from topb.progress import Progress
+from topb.selections import SelectionState
 from topb_scorer import errors
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 
 _PROGRESS_SECONDS = 0.25
 _POLL_SECONDS = 0.01
@@ -22,7 +23,7 @@ _POLL_SECONDS = 0.01
 class Watchers:
     """The callers that wait for selections, by selection."""
 
-    def __init__(self, state: State, host: SelectionHost) -> None:
+    def __init__(self, state: StateDirectory, host: SelectionHost) -> None:
         self._state = state
         self._host = host
         self._waiting: Counter[str] = Counter()

@@ -15,7 +15,7 @@ from topb.results import Accounts, Pick, SelectionResult
 from topb_scorer.commands.results import run
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 
 pytestmark = pytest.mark.scorer
 
@@ -32,57 +32,57 @@ RESULT = SelectionResult(
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    state = State.open(tmp_path / "state")
+def state(tmp_path: Path) -> Iterator[StateDirectory]:
+    state = StateDirectory.open(tmp_path / "state")
     yield state
     state.catalog.close()
 
 
-def created(state: State, request_id: str) -> SelectionRecord:
+def created(state: StateDirectory, request_id: str) -> SelectionRecord:
     return state.catalog.create(NewSelection(request_id, b"request", "m", "margin", 1, "", False))
 
 
-def succeeded(state: State, request_id: str, *, days_ago: float) -> str:
+def succeeded(state: StateDirectory, request_id: str, *, days_ago: float) -> str:
     """A selection with a result and the remains of a stream, ended so long ago."""
     record = created(state, request_id)
     assert state.catalog.claim(record.id, "server", 30)
     state.results.write(record.id, RESULT)
-    (state.directory / "streams" / record.id).mkdir(parents=True)
+    (state.path / "streams" / record.id).mkdir(parents=True)
     assert state.catalog.succeed(record.id, "server")
     age(state, record.id, days_ago)
     return record.id
 
 
-def age(state: State, selection: str, days: float) -> None:
+def age(state: StateDirectory, selection: str, days: float) -> None:
     moment = time.time() - days * DAY
-    engine = sa.create_engine(f"sqlite:///{state.directory / 'selections.sqlite'}")
+    engine = sa.create_engine(f"sqlite:///{state.path / 'selections.sqlite'}")
     with engine.begin() as connection:
         connection.execute(
             sa.text("update selections set ended = :ended where id = :id"), {"ended": moment, "id": selection}
         )
     engine.dispose()
-    os.utime(state.directory / "results" / f"{selection}.parquet", (moment, moment))
+    os.utime(state.path / "results" / f"{selection}.parquet", (moment, moment))
 
 
-def prune(state: State, *options: str, days: float = 30) -> None:
-    assert run(["prune", "--state", str(state.directory), "--older-than", str(days), *options]) == 0
+def prune(state: StateDirectory, *options: str, days: float = 30) -> None:
+    assert run(["prune", "--state", str(state.path), "--older-than", str(days), *options]) == 0
 
 
-def is_there(state: State, selection: str) -> bool:
+def is_there(state: StateDirectory, selection: str) -> bool:
     return state.catalog.known([selection]) == {selection} and state.results.size(selection) > 0
 
 
-def test_what_ended_long_ago_is_forgotten_with_its_result(state: State) -> None:
+def test_what_ended_long_ago_is_forgotten_with_its_result(state: StateDirectory) -> None:
     old, recent = succeeded(state, "old", days_ago=31), succeeded(state, "recent", days_ago=29)
     prune(state)
     assert not state.catalog.known([old])
     assert not state.results.size(old)
-    assert not (state.directory / "streams" / old).exists()
+    assert not (state.path / "streams" / old).exists()
     assert is_there(state, recent)
-    assert (state.directory / "streams" / recent).exists()
+    assert (state.path / "streams" / recent).exists()
 
 
-def test_its_request_id_is_free_again(state: State) -> None:
+def test_its_request_id_is_free_again(state: StateDirectory) -> None:
     old = succeeded(state, "round-7", days_ago=31)
     prune(state)
     with pytest.raises(NotFoundError):
@@ -90,7 +90,7 @@ def test_its_request_id_is_free_again(state: State) -> None:
     assert created(state, "round-7").id != old
 
 
-def test_what_has_not_ended_is_kept_however_old(state: State) -> None:
+def test_what_has_not_ended_is_kept_however_old(state: StateDirectory) -> None:
     waiting = created(state, "waiting")
     running = created(state, "running")
     assert state.catalog.claim(running.id, "server", 30)
@@ -98,7 +98,7 @@ def test_what_has_not_ended_is_kept_however_old(state: State) -> None:
     assert state.catalog.known([waiting.id, running.id]) == {waiting.id, running.id}
 
 
-def test_a_dry_run_only_tells(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_only_tells(state: StateDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     old = succeeded(state, "old", days_ago=31)
     size = state.results.size(old)
     prune(state, "--dry-run", "--json")
@@ -115,7 +115,7 @@ def test_a_dry_run_only_tells(state: State, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_more_than_a_page_goes(
-    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("topb_scorer.commands.results._PAGE", 2)
     old = [succeeded(state, f"old-{i}", days_ago=40) for i in range(5)]
@@ -126,7 +126,7 @@ def test_more_than_a_page_goes(
 
 
 def test_a_result_that_a_cut_off_left_goes_with_the_next_run(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, fresh = succeeded(state, "old", days_ago=31), succeeded(state, "fresh", days_ago=0)
     # The selections are forgotten, and the process dies before their results go.

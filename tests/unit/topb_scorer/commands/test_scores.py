@@ -11,7 +11,7 @@ import pytest
 from topb_scorer.commands.scores import run
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.score_log import ScoreLog, scored_rows
 
 pytestmark = pytest.mark.scorer
@@ -20,9 +20,9 @@ DAY = 86400
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
+def state(tmp_path: Path) -> StateDirectory:
     """Three shards by model a, one of them with features beside, and two by model b, a day apart each."""
-    state = State.open(tmp_path / "state")
+    state = StateDirectory.open(tmp_path / "state")
     for log, names in ((state.score_log("a"), "uvw"), (state.score_log("b"), "xy")):
         for name in names:
             commit(log, name)
@@ -40,15 +40,15 @@ def commit(log: ScoreLog, name: str) -> None:
     log.commit(name, [scored_rows(["1", "2", "3"], {kind: outputs[kind] for kind in log.outputs}, {})])
 
 
-def shards(state: State, name: str = "[a-z]") -> list[Path]:
-    return sorted(state.directory.glob(f"scores/*/*/{name}-*.parquet"))
+def shards(state: StateDirectory, name: str = "[a-z]") -> list[Path]:
+    return sorted(state.path.glob(f"scores/*/*/{name}-*.parquet"))
 
 
-def names_left(state: State) -> set[str]:
+def names_left(state: StateDirectory) -> set[str]:
     return {path.name.rpartition("-")[0] for path in shards(state)}
 
 
-def selection(state: State, *, model: str = "a", pool_uri: str = "/pool") -> SelectionRecord:
+def selection(state: StateDirectory, *, model: str = "a", pool_uri: str = "/pool") -> SelectionRecord:
     new = NewSelection(
         request_id="",
         request=b"",
@@ -61,20 +61,22 @@ def selection(state: State, *, model: str = "a", pool_uri: str = "/pool") -> Sel
     return state.catalog.create(new)
 
 
-def end(state: State, record: SelectionRecord) -> None:
+def end(state: StateDirectory, record: SelectionRecord) -> None:
     assert state.catalog.claim(record.id, "server", 30)
     assert state.catalog.succeed(record.id, "server")
 
 
-def run_on(state: State, action: str, *options: str) -> int:
-    return run([action, "--state", str(state.directory), *options])
+def run_on(state: StateDirectory, action: str, *options: str) -> int:
+    return run([action, "--state", str(state.path), *options])
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> object:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_person_is_shown_what_each_model_scored(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_person_is_shown_what_each_model_scored(
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_on(state, "list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
@@ -84,7 +86,7 @@ def test_a_person_is_shown_what_each_model_scored(state: State, capsys: pytest.C
     ]
 
 
-def test_a_program_is_given_the_same(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_is_given_the_same(state: StateDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_on(state, "list", "--json", "--model", "b") == 0
     (listed,) = printed(capsys)  # type: ignore[misc]
     sizes = [path.stat().st_size for path in (*shards(state, "x"), *shards(state, "y"))]
@@ -93,7 +95,7 @@ def test_a_program_is_given_the_same(state: State, capsys: pytest.CaptureFixture
 
 
 def test_half_written_and_torn_files_do_not_stop_a_listing(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shards(state, "u")[0].parent / ".unpublished-1.parquet").write_bytes(b"half")
     shards(state, "x")[0].write_bytes(b"torn")
@@ -101,13 +103,15 @@ def test_half_written_and_torn_files_do_not_stop_a_listing(
     assert "3 (1 unreadable)" in capsys.readouterr().out
 
 
-def test_scores_as_they_were_committed_are_verified(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_as_they_were_committed_are_verified(
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_on(state, "verify") == 0
     assert capsys.readouterr().out == "6 shards, 0 altered\n"
 
 
 def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torn, altered = shards(state, "u")[0], shards(state, "y")[0]
     torn.write_bytes(torn.read_bytes()[:-1])
@@ -140,12 +144,12 @@ def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(
         (["--max-bytes", "1000000"], "uvwxy"),
     ],
 )
-def test_pruning_removes_by_model_and_age(state: State, options: list[str], left: str) -> None:
+def test_pruning_removes_by_model_and_age(state: StateDirectory, options: list[str], left: str) -> None:
     assert run_on(state, "prune", *options) == 0
     assert names_left(state) == set(left)
 
 
-def test_pruning_to_a_size_removes_the_oldest_first(state: State) -> None:
+def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> None:
     sizes = {path: path.stat().st_size for path in shards(state)}
     size_left = sum(sizes.values()) - sizes[shards(state, "y")[0]] - 1
     run_on(state, "prune", "--max-bytes", str(size_left))
@@ -153,8 +157,10 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: State) -> None:
     assert sum(path.stat().st_size for path in shards(state)) <= size_left
 
 
-def test_a_dry_run_removes_nothing_and_tells_all(state: State, capsys: pytest.CaptureFixture[str]) -> None:
-    before = [path for path in state.directory.rglob("*") if "sqlite" not in path.name]
+def test_a_dry_run_removes_nothing_and_tells_all(
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [path for path in state.path.rglob("*") if "sqlite" not in path.name]
     assert run_on(state, "prune", "--model", "a", "--dry-run", "--json") == 0
     told = printed(capsys)
     assert isinstance(told, dict)
@@ -165,11 +171,11 @@ def test_a_dry_run_removes_nothing_and_tells_all(state: State, capsys: pytest.Ca
         ("a", "u"),
     ]
     assert told["bytes"] == sum(path.stat().st_size for path in shards(state) if "/b/" not in str(path))
-    assert [path for path in state.directory.rglob("*") if "sqlite" not in path.name] == before
+    assert [path for path in state.path.rglob("*") if "sqlite" not in path.name] == before
 
 
 def test_nothing_that_an_open_selection_may_need_is_removed(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = selection(state, model="a")
     run_on(state, "prune", "--max-bytes", "0")
@@ -184,19 +190,19 @@ def test_nothing_that_an_open_selection_may_need_is_removed(
 
 
 def test_only_streams_whose_selections_have_ended_are_removed(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: StateDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended, waiting = selection(state, pool_uri=""), selection(state, pool_uri="")
     for id_ in (ended.id, waiting.id, "unheard-of"):
         commit(state.stream_log(id_), "0")
     end(state, ended)
     run_on(state, "prune")
-    assert {path.name for path in (state.directory / "streams").iterdir()} == {waiting.id, "unheard-of"}
+    assert {path.name for path in (state.path / "streams").iterdir()} == {waiting.id, "unheard-of"}
     assert "1 ended streams" in capsys.readouterr().out
 
 
-def test_half_written_files_are_removed_once_they_are_old(state: State) -> None:
-    folders = [shards(state, "u")[0].parent, state.directory / "results"]
+def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory) -> None:
+    folders = [shards(state, "u")[0].parent, state.path / "results"]
     for folder in folders:
         (folder / ".unpublished-old.parquet").write_bytes(b"half")
         os.utime(folder / ".unpublished-old.parquet", (0, 0))
@@ -225,7 +231,7 @@ def test_without_its_catalog_nothing_is_pruned(tmp_path: Path) -> None:
 
 
 def test_an_empty_state_has_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    State.open(tmp_path)
+    StateDirectory.open(tmp_path)
     assert run(["list", "--state", str(tmp_path)]) == 0
     assert run(["verify", "--state", str(tmp_path)]) == 0
     assert run(["prune", "--state", str(tmp_path)]) == 0
@@ -248,8 +254,8 @@ def test_the_catalog_may_be_the_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
-    state = State.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
+    state = StateDirectory.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     commit(state.score_log("a"), "v")
     selection(state, model="a")
-    assert run(["prune", "--state", str(state.directory), "--model", "a"]) == 0
+    assert run(["prune", "--state", str(state.path), "--model", "a"]) == 0
     assert "kept 1 shards that open selections may need, by a" in capsys.readouterr().out

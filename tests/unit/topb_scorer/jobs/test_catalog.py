@@ -11,9 +11,10 @@ import pytest
 
 from support import postgresql
 from support.postgresql import PostgresCluster
+from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
-from topb_scorer.jobs.record import NewSelection, SelectionState
+from topb_scorer.jobs.record import NewSelection
 
 pytestmark = pytest.mark.scorer
 

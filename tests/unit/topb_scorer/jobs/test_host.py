@@ -10,12 +10,13 @@ import pytest
 
 from support.images import random_pool
 from topb.results import SelectionResult
+from topb.selections import SelectionState
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.record import NewSelection, SelectionRecord, SelectionState
+from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, Run
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import SelectionSpec
@@ -40,8 +41,8 @@ class Told:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    state = State.open(tmp_path / "state")
+def state(tmp_path: Path) -> Iterator[StateDirectory]:
+    state = StateDirectory.open(tmp_path / "state")
     yield state
     state.catalog.close()
 
@@ -52,7 +53,7 @@ def told() -> Told:
 
 
 @pytest.fixture
-def host(state: State, told: Told) -> Iterator[SelectionHost]:
+def host(state: StateDirectory, told: Told) -> Iterator[SelectionHost]:
     host = SelectionHost(state, no_job, owner="here", max_concurrent=1, lease_seconds=30, observer=told)
     yield host
     host.interrupt()
@@ -63,14 +64,14 @@ def no_job(record: SelectionRecord) -> Job:
 
 
 @pytest.fixture
-def job(state: State, engine: LocalEngine) -> Callable[..., Job]:
+def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., Job]:
     def job_of(*shards: Shard) -> Job:
         return Job(SelectionSpec(3, "margin"), engine, shards, state.score_log("model"), 0)
 
     return job_of
 
 
-def created(state: State) -> SelectionRecord:
+def created(state: StateDirectory) -> SelectionRecord:
     return state.catalog.create(NewSelection("", b"request", "model", "margin", 3, "/pool", False))
 
 
@@ -90,7 +91,7 @@ def ran(host: SelectionHost, record: SelectionRecord, job: Job) -> None:
 
 
 def test_a_selection_that_succeeds(
-    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
 ) -> None:
     record = created(state)
     ran(host, record, job(*shards()))
@@ -99,7 +100,7 @@ def test_a_selection_that_succeeds(
 
 
 def test_rows_that_were_scored_before_are_rows_and_no_commits(
-    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
 ) -> None:
     record, again = created(state), created(state)
     run = host.claim(record)
@@ -111,7 +112,7 @@ def test_rows_that_were_scored_before_are_rows_and_no_commits(
 
 
 def test_a_selection_that_fails(
-    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
 ) -> None:
     class Torn(ChunkShard):
         def items(self):
@@ -123,7 +124,7 @@ def test_a_selection_that_fails(
     assert told.ended == [(record.id, "failed", "POOL_TORN", None)]
 
 
-def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: State, told: Told) -> None:
+def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: StateDirectory, told: Told) -> None:
     record = created(state)
     run = host.claim(record)
     assert run is not None
@@ -132,7 +133,7 @@ def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: State, tol
 
 
 def test_a_selection_that_its_caller_cancels(
-    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
 ) -> None:
     record = created(state)
 
@@ -149,7 +150,7 @@ def test_a_selection_that_its_caller_cancels(
 
 
 def test_a_selection_that_a_drain_cuts_off_is_open_still(
-    host: SelectionHost, state: State, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
 ) -> None:
     record = created(state)
 
@@ -164,7 +165,9 @@ def test_a_selection_that_a_drain_cuts_off_is_open_still(
     assert not state.catalog.get(record.id).state.ended
 
 
-def test_a_full_disk_leaves_it_open_and_tells_why(host: SelectionHost, state: State, told: Told) -> None:
+def test_a_full_disk_leaves_it_open_and_tells_why(
+    host: SelectionHost, state: StateDirectory, told: Told
+) -> None:
     def full() -> Job:
         raise OSError(28, "No space left on device")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import pickle
 from urllib.parse import quote
 
 import grpc
@@ -80,7 +81,7 @@ def test_a_cancelled_selection_is_cancelled() -> None:
 
 
 def test_what_may_be_tried_again_says_when() -> None:
-    status = status_of(UnavailableError("busy", reason="SELECTIONS_BUSY", retry_seconds=2.5))
+    status = status_of(UnavailableError("busy", reason="SELECTIONS_BUSY", retry_delay=2.5))
     assert status.code == grpc.StatusCode.UNAVAILABLE.value[0]
     assert info_of(status).reason == "SELECTIONS_BUSY"
     retry = error_details_pb2.RetryInfo()
@@ -107,13 +108,29 @@ def test_text_that_is_no_unicode_is_told_all_the_same() -> None:
 
 
 def test_every_error_of_the_scorer_is_drawn_in_its_tree() -> None:
-    drawn = [line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.startswith(("├", "└"))]
+    drawn = [
+        line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.startswith(("    ├", "    └"))
+    ]
     defined = [
         name
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, ScorerError) and value is not ScorerError
     ]
     assert sorted(drawn) == sorted(defined)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SelectionCancelledError(),
+        UnavailableError("busy", reason="SELECTIONS_BUSY", retry_delay=2.5),
+        InvalidRequestError("budget 0", reason="BUDGET_NOT_POSITIVE", budget=0),
+    ],
+)
+def test_an_error_survives_pickling(error: ScorerError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 def test_a_call_ends_with_the_status_of_the_error() -> None:

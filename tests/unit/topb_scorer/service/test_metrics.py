@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.service.metrics import Metrics
 
 pytestmark = pytest.mark.scorer
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[4]
 
 @pytest.fixture
 def families(tmp_path: Path) -> list[Metric]:
-    metrics, state = Metrics(), State.open(tmp_path)
+    metrics, state = Metrics(), StateDirectory.open(tmp_path)
     host = SelectionHost(state, _unused, owner="here", max_concurrent=1, lease_seconds=30, observer=metrics)
     metrics.watch(host)
     families = list(metrics.registry.collect())

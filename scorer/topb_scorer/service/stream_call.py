@@ -9,15 +9,16 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from topb.progress import Progress
+from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.record import SelectionRecord, SelectionState
+from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Run
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
+from topb_scorer.service.admission import Admission
 from topb_scorer.service.relay import SelectionRelay
-from topb_scorer.service.requests import SelectionRequests
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import progress_message, shard_of
 from topb_scorer.service.watching import draining, failure_of
@@ -27,11 +28,11 @@ STREAM_WINDOW = 8
 
 _CLAIM_POLL_SECONDS = 0.1
 
-Requests = AsyncIterator[pb.SelectBatchFromStreamRequest]
+StreamRequests = AsyncIterator[pb.SelectBatchFromStreamRequest]
 StreamResponse = pb.SelectBatchFromStreamResponse
 
 
-class StreamSession:
+class StreamCall:
     """What one call of SelectBatchFromStream does, but for sending the result.
 
     Attributes:
@@ -39,7 +40,7 @@ class StreamSession:
     """
 
     def __init__(
-        self, settings: ServerSettings, state: State, host: SelectionHost, requests: SelectionRequests
+        self, settings: ServerSettings, state: StateDirectory, host: SelectionHost, requests: Admission
     ) -> None:
         self.selection = ""
         self._settings = settings
@@ -47,7 +48,7 @@ class StreamSession:
         self._host = host
         self._requests = requests
 
-    async def responses(self, requests: Requests) -> AsyncGenerator[StreamResponse, None]:
+    async def responses(self, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
         """All responses until the selection has succeeded.
 
         Raises:
@@ -96,7 +97,7 @@ class StreamSession:
                 )
             await asyncio.sleep(_CLAIM_POLL_SECONDS)
 
-    async def _run(self, run: Run, requests: Requests) -> AsyncGenerator[StreamResponse, None]:
+    async def _run(self, run: Run, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
         started = False
         try:
             record = await asyncio.to_thread(self._state.catalog.get, run.record.id)
@@ -137,7 +138,9 @@ class StreamSession:
             if not started:
                 await asyncio.shield(asyncio.to_thread(self._host.abandon, run))
 
-    async def _receive(self, requests: Requests, chunks: ChunkQueue, relay: SelectionRelay, seq: int) -> None:
+    async def _receive(
+        self, requests: StreamRequests, chunks: ChunkQueue, relay: SelectionRelay, seq: int
+    ) -> None:
         """Takes chunks from `seq` on until the caller says that the pool is complete."""
         async for request in requests:
             kind = request.WhichOneof("message")
@@ -178,7 +181,7 @@ class StreamSession:
         )
 
 
-async def _start(requests: Requests) -> pb.StreamStart:
+async def _start(requests: StreamRequests) -> pb.StreamStart:
     async for request in requests:
         if request.WhichOneof("message") == "start":
             return request.start

@@ -8,7 +8,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job
-from topb_scorer.jobs.state_directory import State
+from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.stream import chunks_without_a_gap
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
@@ -16,11 +16,11 @@ from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import pool_of, spec_of
 
 
-class SelectionRequests:
+class Admission:
     """Reads requests; one that cannot be served is refused before it enters the catalog."""
 
     def __init__(
-        self, settings: ServerSettings, models: ModelCatalog, engines: EngineCache, state: State
+        self, settings: ServerSettings, models: ModelCatalog, engines: EngineCache, state: StateDirectory
     ) -> None:
         self._settings = settings
         self._models = models
