@@ -1,21 +1,30 @@
-# Everything runs in .venv, made on first use. PYTHON names the interpreter to make it with (3.11 or newer).
+# Everything runs in .venv, which is made on first use. PYTHON names the interpreter for it (3.11 or newer).
+# One test by its name: .venv/bin/pytest -k NAME. The same random numbers again: TOPB_TEST_SEED=… make test
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One worker a core where the memory allows it; tests of one file share its fixtures.
+PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test test-gpu check format protos bench clean
+.PHONY: demo test-fast test test-kill test-gpu check format protos bench clean
 
-demo: $(INSTALLED)  ## train a round, export, serve, select over gRPC; DATA=images.parquet LIMIT=3000 for your own
+demo: $(INSTALLED)  ## train one round, export it, serve it and select over gRPC; DATA=images.parquet LIMIT=3000 for your own images
 	$(BIN)/topb demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT)) $(DEMO_OPTIONS)
 
-test: $(INSTALLED)  ## every test that this machine can run
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+test-fast: $(INSTALLED)  ## the unit tests that take less than a second each: run it after every edit
+	$(BIN)/pytest tests/unit $(PARALLEL) -m 'not slow and not kill and not gpu' $(PYTEST_OPTIONS)
+
+test: $(INSTALLED)  ## every test that this machine can run, except the long kill runs
+	$(BIN)/pytest $(PARALLEL) -m 'not kill' $(PYTEST_OPTIONS)
+
+test-kill: $(INSTALLED)  ## the long runs that kill processes and compare what they left; TOPB_KILLS=100 for more kills
+	$(BIN)/pytest $(PARALLEL) -m kill $(PYTEST_OPTIONS)
 
 test-gpu: $(INSTALLED)  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu $(PYTEST_OPTIONS)
 
-check: $(INSTALLED)  ## format, lint, types, laws, protos, deployment files
+check: $(INSTALLED)  ## formatting, linting, types, import contracts, protos, deployment files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -24,22 +33,22 @@ check: $(INSTALLED)  ## format, lint, types, laws, protos, deployment files
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python deploy/check.py
 
-format: $(INSTALLED)
+format: $(INSTALLED)  ## format, and apply the fixes that ruff knows
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 protos: $(INSTALLED)  ## generate clients/python/topb/v1 from protos/
 	$(BIN)/python protos/generate.py
 
-bench: $(INSTALLED)  ## list the benchmarks; each is a script, and says how to run it
+bench: $(INSTALLED)  ## list the benchmarks; --help of each script says how to run it
 	@ls tests/benchmarks/*.py
 
-# pip resolves torch and torchvision together, so that the two fit each other.
+# pip resolves torch and torchvision together, so that their versions match.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "topb needs Python 3.11 or newer; name one with make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-clean:
+clean:  ## remove the virtual environment, caches and the demo's output
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out
