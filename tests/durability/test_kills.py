@@ -21,7 +21,7 @@ from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
 from support.undisturbed import OPTIONS, SHARDS, Data
 
-pytestmark = pytest.mark.scorer
+pytestmark = [pytest.mark.scorer, pytest.mark.kill]
 
 KILLS = int(os.environ.get("TOPB_KILLS", "3"))
 EVERY_STEP = "TOPB_KILLS" in os.environ

@@ -142,6 +142,7 @@ def clusters(seed: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
     return labelled, cross_entropy(labelled.logits, labels, reduction="none"), unlabelled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_cluster_that_labelled_data_misses_is_ranked_first(seed: int) -> None:
     labelled, losses, unlabelled = clusters(seed)
@@ -176,6 +177,7 @@ def scores_beyond(harder: int, config: CotrainConfig) -> tuple[Tensor, Tensor]:
     return scores[200:300], scores[300:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harder", [0, 1])
 def test_of_two_regions_equally_far_the_one_with_higher_task_loss_is_ranked_first(harder: int) -> None:
     regions = scores_beyond(harder, CotrainConfig())
@@ -183,6 +185,7 @@ def test_of_two_regions_equally_far_the_one_with_higher_task_loss_is_ranked_firs
     assert wins > 0.9
 
 
+@pytest.mark.slow
 def test_without_the_ranking_term_task_losses_decide_nothing() -> None:
     left, right = (torch.cat(scores_beyond(harder, CotrainConfig(ranking=False))) for harder in (0, 1))
     assert torch.equal(left, right)
@@ -198,6 +201,7 @@ def test_without_the_prediction_the_assistant_sees_none_of_it() -> None:
     assert not torch.equal(informed.score(unlabelled), informed.score(other))
 
 
+@pytest.mark.slow
 def test_without_the_adversary_nothing_is_learned_of_the_pool() -> None:
     """lossLearn: the VAE represents the pool; the assistant ranks labelled samples, and no more."""
     labelled, losses, unlabelled = clusters(0)

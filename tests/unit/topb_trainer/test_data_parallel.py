@@ -21,6 +21,8 @@ from topb_trainer.errors import (
 from topb_trainer.rounds import RoundData
 from topb_trainer.task import accuracy, ask, train_task
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3)).astype(np.uint8)
 

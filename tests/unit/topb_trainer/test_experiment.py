@@ -32,6 +32,8 @@ from topb_trainer.records import Record, opened, writing
 from .conftest import DIGITS, png, write_parquet
 from .test_train_command import TINY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(digits) -> Dataset:
@@ -270,6 +272,7 @@ def test_the_command_says_each_record_and_what_was_wrong(
         run(["--out", str(tmp_path)])
 
 
+@pytest.mark.kill
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_records(
     files: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_the_papers_are_the_papers_to_the_letter(data: str) -> None:
     assert vaal.epochs == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiment_preset_names())
 def test_its_first_steps_run(name: str) -> None:
     preset = load_experiment_preset(name)

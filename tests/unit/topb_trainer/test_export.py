@@ -30,6 +30,8 @@ from topb_trainer.models.resnet import Normalisation, ResNet18
 from topb_trainer.models.scoring import FeatureScaling, ScoringModel
 from topb_trainer.models.vae import Vae
 
+pytestmark = pytest.mark.slow
+
 TARGET = ImageInput(12, 16, ResizeRule.COVER_AND_CENTER_CROP)
 CLASSES = ("cat", "dog", "eel")
 

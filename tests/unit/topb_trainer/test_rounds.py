@@ -15,6 +15,8 @@ from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.errors import DeviceError
 from topb_trainer.rounds import RoundData, TrainedRound, torch_device, train_round
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(

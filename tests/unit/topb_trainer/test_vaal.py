@@ -122,6 +122,7 @@ def scores(selector: VaalSelector, images: NDArray[np.uint8]) -> Tensor:
     return selector.discriminator(vae.encode_mean(vae.view(torch.from_numpy(images)))).sigmoid()
 
 
+@pytest.mark.slow
 def test_what_labelled_images_are_unlike_is_ranked_first(digits) -> None:
     images, _ = digits
     familiar, strange = images[100:300], 255 - images[300:400]
@@ -166,6 +167,7 @@ def test_sizes_that_cannot_be_are_refused(wrong: dict) -> None:
         VaalConfig(**wrong)
 
 
+@pytest.mark.slow
 def test_its_bundle_is_served_by_vaal_and_not_by_aalu(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:

@@ -276,6 +276,7 @@ def test_a_catalog_outlives_its_connections(url: str) -> None:
     second.close()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
     catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=30)
     record = catalog.create(new("one"))
@@ -288,6 +289,7 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresClus
     catalog.close()
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
     catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=1)
     record = catalog.create(new())
