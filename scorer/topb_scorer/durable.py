@@ -1,6 +1,7 @@
-"""Publishing files and directories so that they are whole or absent, also after a power loss.
+"""Publish files and directories atomically: after a crash or power loss they are complete or absent.
 
-Write beside, fsync, rename, fsync the directory: a reader sees the old state or the new one, never a part.
+Each publication writes to a temporary name beside the target, calls fsync, renames, and calls fsync on the
+directory. Readers see the old contents or the new, never a mixture.
 """
 
 from __future__ import annotations
@@ -10,30 +11,76 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 _UNPUBLISHED = ".unpublished-"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+on_step: Callable[[str, Path | None], None] | None = None
+"""Test seam: called with the name of each step on the way to durability, and the file that it concerns.
+
+A test sets it to stop the process between two steps. It is None in production.
+"""
+
+
+def step(name: str, path: Path | None = None) -> None:
+    """Tell `on_step`, if it is set, that this step is done."""
+    if on_step is not None:
+        on_step(name, path)
+
+
+def stepped(change: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that commits a transaction, so that `step` is called before and after it."""
+
+    @wraps(change)
+    def announced(*args: P.args, **kwargs: P.kwargs) -> T:
+        step(f"before {change.__name__}")
+        changed = change(*args, **kwargs)
+        step(f"after {change.__name__}")
+        return changed
+
+    return announced
+
 
 def publish_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a path beside `path`, makes what it wrote durable, and renames it into place."""
+    """Publish the file that `write` creates.
+
+    Args:
+        path: where to publish it; an existing file is replaced.
+        write: called with a temporary path in the same directory.
+
+    Raises:
+        OSError: the file cannot be written. The old file, if any, is unchanged.
+    """
     descriptor, name = tempfile.mkstemp(prefix=_UNPUBLISHED, suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
-    beside = Path(name)
+    temporary = Path(name)
     try:
-        write(beside)
-        beside.chmod(0o644)
-        _fsync(beside)
-        beside.replace(path)
+        step("file created", temporary)
+        write(temporary)
+        step("file written", temporary)
+        temporary.chmod(0o644)
+        _fsync(temporary)
+        step("file synced", temporary)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    step("file renamed", path)
     _fsync(path.parent)
+    step("directory synced", path.parent)
 
 
 @contextmanager
 def unpublished_directory(parent: Path) -> Iterator[Path]:
-    """A fresh directory in `parent` to fill and then `publish_directory`; removed if that did not happen."""
+    """Create a temporary directory in `parent`, to be filled and passed to `publish_directory`.
+
+    It is removed on exit unless it was published.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=_UNPUBLISHED, dir=parent))
     directory.chmod(0o755)
@@ -44,7 +91,7 @@ def unpublished_directory(parent: Path) -> Iterator[Path]:
 
 
 def publish_directory(directory: Path, path: Path) -> None:
-    """Makes the files in `directory` durable and renames it to `path`, which must not exist or be empty.
+    """Publish a directory of files under the name `path`.
 
     Raises:
         OSError: `path` exists and is not empty.
@@ -56,8 +103,15 @@ def publish_directory(directory: Path, path: Path) -> None:
     _fsync(path.parent)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a directory and all it contains, as far as possible. The removal is not atomic."""
+    step("directory removal begins", path)
+    shutil.rmtree(path, ignore_errors=True)
+    step("directory removed", path)
+
+
 def is_unpublished(path: Path) -> bool:
-    """Whether this is what a publication that never ended left behind."""
+    """Return whether the path is the remainder of a publication that was interrupted."""
     return path.name.startswith(_UNPUBLISHED)
 
 

@@ -1,8 +1,7 @@
-"""A real server in a process of its own that kills itself at a chosen step of what it publishes.
+"""A real server in its own process that kills itself at a chosen step on the way to durability.
 
-The server is `topb serve` as it is; around it stand counters on each step by which something becomes
-durable, and a journal of which shards it scored. A fork server that has imported everything makes new ones
-start fast.
+The server is `topb serve`, unchanged. `topb_scorer.durable.on_step` tells the harness of each step and of
+each scored shard. New servers start fast because a fork server has imported everything they need.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _START.set_forkserver_preload(["__main__", "support.crashing_server", "topb_scor
 
 @dataclass(frozen=True)
 class Sabotage:
-    """What befalls a server."""
+    """How a server is disturbed."""
 
     die_at: int = 0
-    """The publication step at which it kills itself, counted from 1; 0: at none."""
+    """The step at which it kills itself, counted from 1; 0 for none."""
     batch_seconds: float = 0.0
-    """How much longer each run of the model takes."""
+    """Seconds added to each batch."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class CrashingServer:
 
     process: Any
     folder: Path
-    """Where it notes what it does."""
+    """The directory to which it writes its output and what it did."""
 
     def address(self) -> str | None:
-        """Where it listens, once it is ready; None if it died before."""
+        """Wait until the server is ready and return its address, or None if it died before."""
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:
             said = (self.folder / "stdout").read_text() if (self.folder / "stdout").is_file() else ""
@@ -58,22 +57,22 @@ class CrashingServer:
         raise AssertionError(f"the server was not ready after {_READY_SECONDS} s: {self.log}")
 
     def kill(self) -> None:
-        """SIGKILL; returns once it is dead."""
+        """Send SIGKILL and wait until the process is dead."""
         self.process.kill()
         self.process.join()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends the signal."""
+        """Send a signal."""
         os.kill(self.process.pid, number)
 
     @property
     def scored(self) -> list[str]:
-        """The shards whose last row went through the model, in order."""
+        """The identities of the shards it scored, in order."""
         return _lines(self.folder / "scored")
 
     @property
     def batches(self) -> int:
-        """How many batches it ran, where it was made slow."""
+        """How many batches it ran, if they were slowed down."""
         return len(_lines(self.folder / "batches"))
 
     @property
@@ -83,7 +82,7 @@ class CrashingServer:
 
     @property
     def log(self) -> str:
-        """What it logged."""
+        """What it logged to stderr."""
         return (self.folder / "stderr").read_text()
 
 
@@ -91,7 +90,7 @@ class CrashingServer:
 def crashing_server(
     models: Path, root: Path, state: Path, *, options: Iterable[str] = (), sabotage: Sabotage = Sabotage()
 ) -> Iterator[CrashingServer]:
-    """Starts a server on the bundles in `models` for pools in `root`, and ends it where it still runs."""
+    """Start a server on the bundles in `models` for pools in `root`; stop it on exit."""
     folder = Path(tempfile.mkdtemp(prefix="topb-server-"))
     arguments = [f"--models={models}", f"--allow-root={root}", f"--state={state}", "--listen=127.0.0.1:0"]
     process = _START.Process(target=_serve, args=(folder, [*arguments, *options], sabotage))
@@ -114,11 +113,11 @@ def _lines(path: Path) -> list[str]:
 def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    from topb_scorer import durable
     from topb_scorer.commands import serve
 
     threading.Thread(target=_die_with_the_tests, daemon=True).start()
-    _Steps(folder, sabotage.die_at).install()
-    _journal_what_is_scored(folder)
+    durable.on_step = _Steps(folder, sabotage.die_at)
     if sabotage.batch_seconds:
         _slow_down(folder, sabotage.batch_seconds)
     sys.exit(serve.run(arguments))
@@ -132,7 +131,10 @@ def _die_with_the_tests() -> None:
 
 
 class _Steps:
-    """Counts the steps of publications and transactions, and dies at the one that was chosen."""
+    """Counts the steps on the way to durability and kills the process at the chosen one.
+
+    Renewing a lease is not a step: it goes by the clock, and the count would differ from run to run.
+    """
 
     def __init__(self, folder: Path, die_at: int) -> None:
         self._folder = folder
@@ -140,106 +142,37 @@ class _Steps:
         self._count = 0
         self._lock = threading.Lock()
 
-    def take(self, name: str, *, torn: Callable[[], object] | None = None) -> None:
-        """One step done; `torn` is what becomes of it where the server dies in its midst."""
+    def __call__(self, name: str, path: Path | None) -> None:
         with self._lock:
-            self._count += 1
-            if self._count != self._die_at:
-                return
-            if torn is not None:
-                torn()
+            if name == "shard scored" and path is not None:
+                _append(self._folder / "scored", path.stem.rpartition("-")[0])
+            elif name == "file written" and path is not None:
+                self._count_step("file half written", lambda: os.truncate(path, path.stat().st_size // 2))
+            elif name == "directory removal begins" and path is not None:
+                files = sorted(path.rglob("*.parquet"))
+                self._count_step("directory half removed", files[0].unlink if files else lambda: None)
+            self._count_step(name, lambda: None)
+
+    def _count_step(self, name: str, tear: Callable[[], object]) -> None:
+        self._count += 1
+        if self._count == self._die_at:
+            tear()
             (self._folder / "killed").write_text(name)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def install(self) -> None:
-        """Puts the counters in place."""
-        from topb_scorer import durable
-        from topb_scorer.scoring.score_log import ScoreLog
 
-        self._around_publications(durable)
-        self._around_transactions()
-        remove = ScoreLog.remove
-
-        def counted_remove(log: ScoreLog) -> None:
-            files = sorted(log._directory.rglob("*.parquet"))
-            self.take("log half removed", torn=files[0].unlink if files else None)
-            remove(log)
-            self.take("log removed")
-
-        ScoreLog.remove = counted_remove  # type: ignore[method-assign]
-
-    def _around_publications(self, durable: Any) -> None:
-        publish, fsync, replace = durable.publish_file, durable._fsync, Path.replace
-
-        def counted_publish(path: Path, write: Callable[[Path], object]) -> None:
-            def counted_write(beside: Path) -> None:
-                self.take("file made beside")
-                write(beside)
-                self.take("half written", torn=lambda: os.truncate(beside, beside.stat().st_size // 2))
-                self.take("written")
-
-            publish(path, counted_write)
-
-        def counted_fsync(path: Path) -> None:
-            fsync(path)
-            self.take("directory fsynced" if path.is_dir() else "file fsynced")
-
-        def counted_replace(path: Path, target: Path) -> Path:
-            replaced = replace(path, target)
-            self.take("renamed")
-            return replaced
-
-        durable._fsync = counted_fsync
-        Path.replace = counted_replace  # type: ignore[method-assign, assignment]
-        for name in ("score_log", "result_store"):
-            module = __import__(f"topb_scorer.{name}", fromlist=["publish_file"])
-            module.publish_file = counted_publish
-
-    def _around_transactions(self) -> None:
-        from topb_scorer.jobs.catalog import SelectionCatalog
-
-        # Leases are kept by the clock, not by the work: those would make the count differ each time.
-        for name in ("create", "claim", "release", "complete_stream", "succeed", "fail", "cancelled"):
-            setattr(SelectionCatalog, name, self._counted_transaction(name, getattr(SelectionCatalog, name)))
-
-    def _counted_transaction(self, name: str, change: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any, **options: Any) -> Any:
-            self.take(f"before {name}")
-            changed = change(*arguments, **options)
-            self.take(f"after {name}")
-            return changed
-
-        return counted
-
-
-def _journal_what_is_scored(folder: Path) -> None:
-    from topb_scorer.engines import local
-
-    score_shards = local.score_shards
-
-    def journalled(*arguments: Any, **options: Any) -> Iterator[Any]:
-        journal = os.open(folder / "scored", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        scored = score_shards(*arguments, **options)
-        try:
-            for part in scored:
-                if part.ends_shard:
-                    os.write(journal, f"{part.shard.identity}\n".encode())
-                yield part
-        finally:
-            scored.close()
-            os.close(journal)
-
-    local.score_shards = journalled  # type: ignore[assignment]
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{line}\n")
 
 
 def _slow_down(folder: Path, seconds: float) -> None:
     from topb_scorer.scoring.session import Session
 
     run = Session.run
-    journal = os.open(folder / "batches", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def slow_run(session: Session, batch: Any) -> None:
-        os.write(journal, b"batch\n")
+        _append(folder / "batches", "batch")
         time.sleep(seconds)
         run(session, batch)
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from topb.selections import SelectionState
+from topb_scorer.durable import stepped
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.transactions import Transactions
@@ -74,6 +75,7 @@ class SelectionCatalog:
         """Closes its connections."""
         self._transactions.close()
 
+    @stepped
     def create(self, new: NewSelection) -> SelectionRecord:
         """The selection of that request id, made by this call or before.
 
@@ -164,6 +166,7 @@ class SelectionCatalog:
             query = query.where(_SELECTIONS.c.model == model)
         return self._records(query)
 
+    @stepped
     def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
         """Takes the selection on, if it is open and no live lease is another's. Whether that was so."""
         now = time.time()
@@ -196,6 +199,7 @@ class SelectionCatalog:
             elapsed_seconds=elapsed_seconds,
         )
 
+    @stepped
     def release(self, id_: str, owner: str) -> bool:
         """Gives it back unfinished: PENDING again."""
         return self._change(_held(id_, owner), state=SelectionState.PENDING.value, owner="", lease_until=0.0)
@@ -204,14 +208,17 @@ class SelectionCatalog:
         """From here on it runs on though its caller goes. Whether it was open still."""
         return self._change(sa.and_(_SELECTIONS.c.id == id_, _SELECTIONS.c.state.in_(_OPEN)), detached=True)
 
+    @stepped
     def complete_stream(self, id_: str, owner: str, chunks: int) -> bool:
         """Notes that its caller has sent the whole pool."""
         return self._change(_held(id_, owner), stream_chunks=chunks)
 
+    @stepped
     def succeed(self, id_: str, owner: str) -> bool:
         """Ends it, its result being stored. False: it was no longer this owner's, and nothing changed."""
         return self._end(_held(id_, owner), SelectionState.SUCCEEDED)
 
+    @stepped
     def fail(self, id_: str, owner: str, *, code: str, reason: str, message: str) -> bool:
         """Ends it with what went wrong. False: it was no longer this owner's, and nothing changed."""
         return self._end(
@@ -239,6 +246,7 @@ class SelectionCatalog:
             self._change(sa.and_(of_this, _SELECTIONS.c.state.in_(_OPEN)), cancel_requested=True)
         return self.get(record.id)
 
+    @stepped
     def cancelled(self, id_: str, owner: str) -> bool:
         """Ends it CANCELLED, its owner having stopped."""
         return self._end(_held(id_, owner), SelectionState.CANCELLED)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from topb_scorer.durable import remove_directory
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.results import ResultStore
@@ -53,7 +53,7 @@ def results_of(directory: Path) -> ResultStore:
 
 def remove_stream(directory: Path, selection: str) -> None:
     """Removes what is left of a pool that a caller sent for a selection that has ended."""
-    shutil.rmtree(_stream_directory(directory, selection), ignore_errors=True)
+    remove_directory(_stream_directory(directory, selection))
 
 
 def check_state(directory: Path) -> None:

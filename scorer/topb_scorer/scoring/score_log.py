@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
@@ -150,6 +150,7 @@ class ScoreLog:
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
         path = self._shelf(identity) / f"{identity}-{_digest(content)}{_SUFFIX}"
+        durable.step("shard scored", path)
         if self._durable:
             publish_file(path, lambda beside: beside.write_bytes(content))
         else:
@@ -199,7 +200,7 @@ class ScoreLog:
 
     def remove(self) -> None:
         """Removes the whole log."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        durable.remove_directory(self._directory)
 
     def _content(self, identity: str) -> bytes:
         path = self._path(identity)
