@@ -14,7 +14,8 @@ from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool
 from topb_scorer.pools.parquet import read_ids
-from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.observer import SelectionObserver
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
 
@@ -70,15 +71,22 @@ def select_batch(
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     columns = Columns(id_column, image_column, path_column)
     opened = open_pool(pool, format=format_of(format), columns=columns, roots=roots)
-    total, read = opened.rows, 0
+    observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
+    return select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
 
-    def report(rows: int) -> None:
-        nonlocal read
-        read += rows
-        if progress:
-            progress(Progress(read=read, total=total, elapsed_seconds=time.monotonic() - started))
 
-    return select_from_shards(spec, engine, opened.shards, cancelled=threading.Event(), on_rows=report)
+class _ProgressObserver(SelectionObserver):
+    def __init__(self, progress: Callable[[Progress], None], total: int, started: float) -> None:
+        self._progress = progress
+        self._total = total
+        self._started = started
+        self._read = 0
+
+    def on_rows(self, count: int) -> None:
+        self._read += count
+        self._progress(
+            Progress(read=self._read, total=self._total, elapsed_seconds=time.monotonic() - self._started)
+        )
 
 
 def format_of(name: str | None) -> PoolFormat | None:

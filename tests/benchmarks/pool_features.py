@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from topb_scorer.bundle import open_bundle
 from topb_scorer.imaging import decode
-from topb_scorer.scoring.session import Session
+from topb_scorer.scoring.session import ScoringSession
 
 _DECODED_TOGETHER = 1024
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
-    session = Session(bundle.graph, batch_size=64)
+    session = ScoringSession(bundle.graph, batch_size=64)
     parts, ids = [], []
     for rows in pq.ParquetFile(arguments.pool).iter_batches(_DECODED_TOGETHER, columns=["id", "image"]):
         images = np.stack([decode(image.as_py()) for image in rows["image"]])

@@ -142,13 +142,13 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
     from topb_scorer.pools import AllowedRoots, open_pool
     from topb_scorer.pools.stream import ChunkShard
     from topb_scorer.scoring.score_log import ScoreLog
-    from topb_scorer.selecting.selection import select_from_shards, select_into_log
+    from topb_scorer.selecting.observer import SelectionObserver
+    from topb_scorer.selecting.selection import select_from_pool
     from topb_scorer.selecting.spec import SelectionSpec
 
     kept: list[object] = []
-    scored_rows = 0
     if leak:
-        from topb_scorer import pipeline
+        from topb_scorer.scoring import pipeline
 
         scored_part = pipeline.scored_rows
 
@@ -163,21 +163,24 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
     held = ScoreLog(Path(log))
     before = {shard.identity for shard in opened.shards if held.holds(shard.identity)}
 
-    def count(shard: Any) -> None:
-        nonlocal scored_rows
-        scored_rows += shard.rows
+    class CommittedRows(SelectionObserver):
+        count = 0
+
+        def on_commit(self, shard: Any) -> None:
+            self.count += shard.rows
 
     # What a process imports and opens with its first selection is no part of a later one.
     one = ChunkShard(0, ("warm-up",), np.zeros((1, SIDE, SIDE, 3), np.uint8))
-    select_from_shards(SelectionSpec(1, strategy), engine, [one], cancelled=threading.Event())
+    select_from_pool(SelectionSpec(1, strategy), engine, [one], cancelled=threading.Event())
     started = time.perf_counter()
-    result = select_into_log(
+    scored = CommittedRows()
+    result = select_from_pool(
         SelectionSpec(BUDGET, strategy),
         engine,
         opened.shards,
         held,
+        observer=scored,
         cancelled=threading.Event(),
-        on_commit=count,
     )
     seconds = time.perf_counter() - started
     return {
@@ -185,7 +188,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
         "rows": result.accounts.read,
         "shards": len(opened.shards),
         "shards_held_before": len(before),
-        "scored_rows": scored_rows,
+        "scored_rows": scored.count,
         "images_a_second": round(result.accounts.read / seconds),
         "peak_mib": peak_mib(),
     }

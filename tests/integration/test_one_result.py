@@ -180,12 +180,12 @@ def test_core_set_over_the_service_is_k_center_greedy_over_the_features(
 ) -> None:
     from topb_scorer.bundle import open_bundle
     from topb_scorer.geometry.k_center import k_center_greedy
-    from topb_scorer.scoring.session import Session
+    from topb_scorer.scoring.session import ScoringSession
 
     (path,) = (data / "models").iterdir()
     bundle = open_bundle(path)
     images = np.stack([random_image(i) for i in range(300)])
-    features = Session(bundle.graph).score(images, ["features"])["features"]
+    features = ScoringSession(bundle.graph).score(images, ["features"])["features"]
     expected = k_center_greedy(features, bundle.labelled_features(), 30)
     picks = client.select_batch(data / "pool.parquet", 30, strategy="core_set").picks
 

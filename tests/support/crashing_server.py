@@ -167,13 +167,13 @@ def _append(path: Path, line: str) -> None:
 
 
 def _slow_down(folder: Path, seconds: float) -> None:
-    from topb_scorer.scoring.session import Session
+    from topb_scorer.scoring.session import ScoringSession
 
-    run = Session.run
+    run = ScoringSession.run
 
-    def slow_run(session: Session, batch: Any) -> None:
+    def slow_run(session: ScoringSession, batch: Any) -> None:
         _append(folder / "batches", "batch")
         time.sleep(seconds)
         run(session, batch)
 
-    Session.run = slow_run  # type: ignore[method-assign]
+    ScoringSession.run = slow_run  # type: ignore[method-assign]

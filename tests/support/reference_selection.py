@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from topb_scorer import imaging
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import SkippedImageError
-from topb_scorer.scoring.session import Session
+from topb_scorer.scoring.session import ScoringSession
 
 Row = tuple[str | None, bytes | None]
 
@@ -46,7 +46,7 @@ class ReferenceScorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._target = bundle.input
-        self._session = Session(bundle.graph, batch_size=2, threads=1)
+        self._session = ScoringSession(bundle.graph, batch_size=2, threads=1)
         self._outputs: dict[bytes, tuple[float, NDArray[np.float64]] | str] = {}
 
     def outputs_of(self, image: bytes | None) -> tuple[float, NDArray[np.float64]] | str:

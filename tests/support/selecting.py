@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import reference_selection
@@ -15,8 +16,29 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools import AllowedRoots, Shard, open_pool
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
-from topb_scorer.selecting.selection import select_from_shards, select_into_log
+from topb_scorer.selecting.observer import SelectionObserver
+from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.spec import SelectionSpec
+
+
+@dataclass
+class RecordingObserver(SelectionObserver):
+    """Record what a selection reports; optionally pass it on."""
+
+    rows: list[int] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
+    then_on_rows: Callable[[int], object] | None = None
+    then_on_commit: Callable[[Shard], object] | None = None
+
+    def on_rows(self, count: int) -> None:
+        self.rows.append(count)
+        if self.then_on_rows:
+            self.then_on_rows(count)
+
+    def on_commit(self, shard: Shard) -> None:
+        self.committed.append(shard.identity)
+        if self.then_on_commit:
+            self.then_on_commit(shard)
 
 
 def selected(
@@ -25,10 +47,11 @@ def selected(
     shards: Iterable[Shard | None],
     *,
     cancelled: threading.Event | None = None,
-    on_rows: Callable[[int], None] | None = None,
+    observer: SelectionObserver = SelectionObserver(),
 ) -> SelectionResult:
-    """From shards that can be read again."""
-    return select_from_shards(spec, engine, shards, cancelled=cancelled or threading.Event(), on_rows=on_rows)
+    """Select from shards that can be read again."""
+    pool = [shard for shard in shards if shard is not None]
+    return select_from_pool(spec, engine, pool, observer=observer, cancelled=cancelled or threading.Event())
 
 
 def streamed(
@@ -36,15 +59,12 @@ def streamed(
     engine: LocalEngine,
     shards: Iterable[Shard | None],
     *,
-    on_commit: Callable[[Shard], None] | None = None,
+    observer: SelectionObserver = SelectionObserver(),
 ) -> SelectionResult:
-    """From shards that come once, and are scored as they come."""
+    """Select from shards that come once, scored as they come."""
     with tempfile.TemporaryDirectory() as directory:
         log = ScoreLog(Path(directory), durable=False)
-        cancelled = threading.Event()
-        return select_into_log(
-            spec, engine, shards, log, rereadable=False, cancelled=cancelled, on_commit=on_commit
-        )
+        return select_from_stream(spec, engine, shards, log, observer=observer, cancelled=threading.Event())
 
 
 def assert_is(result: SelectionResult, expected: reference_selection.ReferenceSelection) -> None:

@@ -22,7 +22,7 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.durable import publish_file
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.config import TrainConfig
 from topb_trainer.data import UnlabelledSet
@@ -120,7 +120,7 @@ def select_in_memory(
         for start in range(0, len(pool.ids), _SHARD_IMAGES)
     ]
     spec = SelectionSpec(budget, strategy, seed)
-    return tuple(select_from_shards(spec, engine, shards, cancelled=threading.Event()).ids)
+    return tuple(select_from_pool(spec, engine, shards, cancelled=threading.Event()).ids)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topb_scorer.scoring.session import OUTPUTS, Session
+from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 from topb_trainer.errors import ExportGateError
 from topb_trainer.models.scoring import AnyScoringModel
 
@@ -44,7 +44,7 @@ def measure(
     """Runs model and graph file, both on the CPU, over real and random images, uint8 (N or M, H, W, 3)."""
     images = np.concatenate([real, random])  # (N + M, H, W, 3)
     expected = _torch_outputs(model, images)
-    exported = Session(graph, device="cpu", batch_size=_BATCH).score(images)
+    exported = ScoringSession(graph, device="cpu", batch_size=_BATCH).score(images)
     on = f"over {len(real)} real and {len(random)} random images"
     gates = [_not_finite(exported, on)]
     for name in OUTPUTS:

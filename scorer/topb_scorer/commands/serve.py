@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> int:
     # After the check: with two onnxruntime packages installed the import itself may fail.
     from topb_scorer.engines.local import EngineSettings
     from topb_scorer.pools import AllowedRoots
+    from topb_scorer.selecting.settings import SelectingSettings
     from topb_scorer.service.server import serve
     from topb_scorer.service.settings import ServerSettings
 
@@ -40,8 +41,8 @@ def run(argv: Sequence[str]) -> int:
             batch_size=arguments.batch_size,
             session_threads=arguments.session_threads,
             decode_threads=arguments.decode_threads,
-            search_device=arguments.search_device,
         ),
+        selecting=SelectingSettings(search_device=arguments.search_device),
         default_model=arguments.default_model,
         grace_seconds=arguments.grace_seconds,
         max_concurrent_selections=arguments.max_concurrent_selections,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import BundleError
-from topb_scorer.geometry.nearest_labelled import check_search_device
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.cores import usable_cores
 from topb_scorer.scoring.pipeline import score_shards
 from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
-from topb_scorer.scoring.session import OUTPUTS, Session
+from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class EngineSettings:
     """None: one a core."""
     limits: ImageLimits = DEFAULT_LIMITS
     """What is skipped rather than decoded."""
-    search_device: str = "cpu"
-    """Where FAISS searches for the labelled neighbours that core_set starts from: `cpu` or `cuda:<index>`."""
-    max_set_bytes: int = 4 * 2**30
-    """Of features and probabilities that a set-based strategy may hold."""
 
 
 class LocalEngine:
@@ -49,10 +44,9 @@ class LocalEngine:
             DeviceError: a device cannot be used.
             InvalidRequestError: the batch size is below 2.
         """
-        check_search_device(settings.search_device)
         self.bundle = bundle
         self.settings = settings
-        self.session = Session(
+        self.session = ScoringSession(
             bundle.graph,
             device=settings.device,
             batch_size=_default_batch_size(settings.device)
@@ -109,7 +103,7 @@ def _default_batch_size(device: str) -> int:
     return 32 if device == "cpu" else 256
 
 
-def _check_graph(bundle: Bundle, session: Session) -> None:
+def _check_graph(bundle: Bundle, session: ScoringSession) -> None:
     expected = (bundle.input.height, bundle.input.width)
     if session.image_shape != expected:
         raise BundleError(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 
 from topb.results import SelectionResult
 from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
@@ -14,7 +15,9 @@ from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job, Observer, Outcome, Run
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
-from topb_scorer.selecting.selection import select_into_log
+from topb_scorer.selecting.observer import SelectionObserver
+from topb_scorer.selecting.selection import select_from_pool, select_from_stream
+from topb_scorer.selecting.settings import SelectingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class SelectionHost:
         owner: str,
         max_concurrent: int,
         lease_seconds: float,
+        selecting: SelectingSettings = SelectingSettings(),
         observer: Observer | None = None,
     ) -> None:
         """Takes what selections need.
@@ -40,6 +44,7 @@ class SelectionHost:
             owner: what the leases are in the name of; no two servers share one.
             max_concurrent: selections that run at once.
             lease_seconds: how long a server may be silent before others take its selections up.
+            selecting: memory and devices of selecting.
             observer: is told what they do.
 
         Attributes:
@@ -52,6 +57,7 @@ class SelectionHost:
         self.max_concurrent = max_concurrent
         self._observer = observer
         self._lease_seconds = lease_seconds
+        self._selecting = selecting
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
         self._draining = False
@@ -110,9 +116,7 @@ class SelectionHost:
         self,
         run: Run,
         open_job: Callable[[], Job],
-        *,
-        on_rows: Callable[[int], None] | None = None,
-        on_commit: Callable[[Shard], None] | None = None,
+        observer: SelectionObserver = SelectionObserver(),
     ) -> SelectionResult | None:
         """Runs a claimed selection to its end, or until it is cancelled; the catalog tells which.
 
@@ -124,7 +128,7 @@ class SelectionHost:
         outcome: Outcome = "interrupted"
         reason = ""
         try:
-            result = self._select(run, open_job(), on_rows, on_commit)
+            result = self._select(run, open_job(), observer)
             outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
@@ -172,46 +176,34 @@ class SelectionHost:
             run.cancelled.set()
         self.workers.shutdown(wait=True)
 
-    def _select(
-        self,
-        run: Run,
-        job: Job,
-        on_rows: Callable[[int], None] | None,
-        on_commit: Callable[[Shard], None] | None,
-    ) -> SelectionResult | None:
+    def _select(self, run: Run, job: Job, observer: SelectionObserver) -> SelectionResult | None:
         run.total = job.total
 
-        def count(rows: int) -> None:
-            run.read += rows
-            if self._observer is not None:
-                self._observer.on_rows(rows)
-            if on_rows is not None:
-                on_rows(rows)
-
-        def committed(shard: Shard) -> None:
-            if self._observer is not None:
-                self._observer.on_commit(shard)
-            if on_commit is not None:
-                on_commit(shard)
-
-        completed: Callable[[int], None] | None = None
-        if job.sent_by_caller:
-
-            def note_complete(chunks: int) -> None:
+        def complete_stream(chunks: int) -> None:
+            if job.sent_by_caller:
                 self._state.catalog.complete_stream(run.record.id, self._owner, chunks)
 
-            completed = note_complete
-        result = select_into_log(
-            job.spec,
-            job.engine,
-            job.shards,
-            job.log,
-            rereadable=not job.sent_by_caller,
-            cancelled=run.cancelled,
-            on_rows=count,
-            on_commit=committed,
-            on_complete=completed,
-        )
+        following = _RunObserver(run, observer, self._observer, complete_stream)
+        if job.sent_by_caller:
+            result = select_from_stream(
+                job.spec,
+                job.engine,
+                job.shards,
+                job.log,
+                settings=self._selecting,
+                observer=following,
+                cancelled=run.cancelled,
+            )
+        else:
+            result = select_from_pool(
+                job.spec,
+                job.engine,
+                (shard for shard in job.shards if shard is not None),
+                job.log,
+                settings=self._selecting,
+                observer=following,
+                cancelled=run.cancelled,
+            )
         self._state.results.write(run.record.id, result)
         if not self._state.catalog.succeed(run.record.id, self._owner):
             return None
@@ -267,3 +259,28 @@ class SelectionHost:
                 kept = False
             if not kept:
                 run.cancelled.set()
+
+
+@dataclass(frozen=True)
+class _RunObserver(SelectionObserver):
+    """Passes the progress of a run on to the run, the catalog, the host's observer and the caller."""
+
+    run: Run
+    caller: SelectionObserver
+    host_observer: Observer | None
+    complete_stream: Callable[[int], None]
+
+    def on_rows(self, count: int) -> None:
+        self.run.read += count
+        if self.host_observer is not None:
+            self.host_observer.on_rows(count)
+        self.caller.on_rows(count)
+
+    def on_commit(self, shard: Shard) -> None:
+        if self.host_observer is not None:
+            self.host_observer.on_commit(shard)
+        self.caller.on_commit(shard)
+
+    def on_complete(self, shards: int) -> None:
+        self.complete_stream(shards)
+        self.caller.on_complete(shards)

@@ -19,7 +19,7 @@ from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.imaging import ImageLimits, SkippedImageError
 from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
 from topb_scorer.scoring.score_log import LOGGED_OUTPUTS, ScoredRows, Skip, scored_rows
-from topb_scorer.scoring.session import Batch, Session
+from topb_scorer.scoring.session import Batch, ScoringSession
 
 _LOADS_READ_AHEAD = 4
 _BATCHES_UNDER_WAY = 3
@@ -60,7 +60,7 @@ class ShardRows:
 
 def score_shards(
     shards: Iterable[Shard | None],
-    session: Session,
+    session: ScoringSession,
     target: ImageInput,
     *,
     outputs: Sequence[str] = LOGGED_OUTPUTS,
@@ -215,7 +215,7 @@ def _decode_rows(
     return skips
 
 
-def _run(session: Session, done: _UnderWay) -> Iterator[ShardRows]:
+def _run(session: ScoringSession, done: _UnderWay) -> Iterator[ShardRows]:
     items = done.load.items
     skips: dict[int, Skip] = {}
     for future in done.decoding:

@@ -27,12 +27,12 @@ class Batch:
     images: NDArray[np.uint8]
     """(batch_size, height, width, 3), RGB; rows beyond the count that is run are ignored."""
     outputs: Mapping[str, Float32Array]
-    """By name, (batch_size, …); valid after `Session.run` for the rows that were run."""
+    """By name, (batch_size, …); valid after `ScoringSession.run` for the rows that were run."""
     binding: Any
     """ONNX Runtime's binding of these buffers."""
 
 
-class Session:
+class ScoringSession:
     """Runs a graph in batches of one fixed size.
 
     One shape means one search for convolution algorithms and one arena size; a short batch is padded.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from topb.progress import Progress
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.selecting.observer import SelectionObserver
 
 _PROGRESS_SECONDS = 0.25
 _REPEATS_UNTOLD = 8
@@ -25,7 +26,7 @@ class ChunkScored:
     seq: int
 
 
-class SelectionRelay:
+class SelectionRelay(SelectionObserver):
     """The link between one selection's worker thread and the coroutine that answers its caller.
 
     Of progress only the latest is kept, so a caller that is slow to read holds no memory.
@@ -42,9 +43,9 @@ class SelectionRelay:
         self._scored: deque[ChunkScored] = deque()
         self._chunks_held = chunks_held
 
-    def on_rows(self, rows: int) -> None:
+    def on_rows(self, count: int) -> None:
         """Called by the worker as rows are scored."""
-        self._read += rows
+        self._read += count
         elapsed = time.monotonic() - self._started
         if elapsed - self._reported >= _PROGRESS_SECONDS:
             self._reported = elapsed

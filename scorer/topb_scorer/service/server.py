@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import ListenError, NotFoundError, ScorerError
+from topb_scorer.geometry.nearest_labelled import check_search_device
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
@@ -56,6 +57,7 @@ class Server:
             OSError: the state directory cannot be written to.
             UnavailableError: the catalog cannot be reached.
         """
+        check_search_device(settings.selecting.search_device)
         self._settings = settings
         self._models = ModelCatalog(settings.models, default_model=settings.default_model)
         self._engines = EngineCache(settings.engine)
@@ -78,6 +80,7 @@ class Server:
             owner=f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(4)}",
             max_concurrent=settings.max_concurrent_selections,
             lease_seconds=settings.lease_seconds,
+            selecting=settings.selecting,
             observer=self._metrics,
         )
         self._metrics.watch(self._host)

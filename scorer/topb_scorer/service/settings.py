@@ -7,6 +7,7 @@ from pathlib import Path
 
 from topb_scorer.engines.local import EngineSettings
 from topb_scorer.pools import AllowedRoots
+from topb_scorer.selecting.settings import SelectingSettings
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ServerSettings:
     """What pools may be read from; nothing by default."""
     engine: EngineSettings = field(default_factory=EngineSettings)
     """How images are scored."""
+    selecting: SelectingSettings = field(default_factory=SelectingSettings)
+    """Memory and devices of selecting from score logs."""
     default_model: str = ""
     """Model of requests that name none; empty: the most recently created."""
     grace_seconds: float = 30.0

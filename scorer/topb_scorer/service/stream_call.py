@@ -116,7 +116,7 @@ class StreamCall:
             started = True
 
             def work() -> object:
-                return self._host.execute(run, lambda: job, on_rows=relay.on_rows, on_commit=relay.on_commit)
+                return self._host.execute(run, lambda: job, relay)
 
             try:
                 events = relay.events(self._host.workers, work, run.cancelled.set)

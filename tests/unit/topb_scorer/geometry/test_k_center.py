@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from support.reference_k_center import brute_force, in_real_arithmetic
-from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.geometry import euclidean, exact_ties, front_products, k_center, nearest_labelled
 from topb_scorer.geometry.k_center import k_center_greedy
@@ -254,13 +253,11 @@ def test_whatever_a_device_finds_the_picks_are_the_same(found):
     ("device", "reason"),
     [("tpu", "DEVICE_UNKNOWN"), ("cuda:x", "DEVICE_UNKNOWN"), ("cuda:99", "DEVICE_UNAVAILABLE")],
 )
-def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(bundle, device, reason):
+def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(device, reason):
     rows = np.zeros((3, 2), np.float32)
     with pytest.raises(DeviceError) as caught:
         k_center_greedy(rows, rows, 1, device=device)
     assert caught.value.reason == reason
-    with pytest.raises(DeviceError):
-        LocalEngine(bundle, EngineSettings(search_device=device))
 
 
 @pytest.mark.parametrize(

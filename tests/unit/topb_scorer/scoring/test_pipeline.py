@@ -17,7 +17,7 @@ from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import PoolItem, Shard, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.pipeline import ShardRows, score_shards
-from topb_scorer.scoring.session import Session
+from topb_scorer.scoring.session import ScoringSession
 
 pytestmark = pytest.mark.scorer
 
@@ -67,7 +67,7 @@ def shard(name: str, *reds: int) -> ListShard:
 
 def scored(
     shards: Iterable[Shard | None],
-    session: Session,
+    session: ScoringSession,
     *,
     cancelled: threading.Event | None = None,
     decode_threads: int = 2,
@@ -92,7 +92,7 @@ def _no_thread_stays_behind() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def test_every_row_is_scored_in_the_order_of_its_shard(null_session: Session) -> None:
+def test_every_row_is_scored_in_the_order_of_its_shard(null_session: ScoringSession) -> None:
     shards = [shard("a", 1, 2, 3, 4, 5, 6, 7, 8, 9), shard("b", 10), shard("c", 11, 12, 13)]
     with scored(shards, null_session) as parts:
         rows = [
@@ -104,7 +104,7 @@ def test_every_row_is_scored_in_the_order_of_its_shard(null_session: Session) ->
     assert rows == expected + [("c", f"c{i}", 11.0 + i) for i in range(3)]
 
 
-def test_batches_span_shards(null_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_span_shards(null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     run = null_session.run
     monkeypatch.setattr(null_session, "run", lambda batch: (runs.append(batch), run(batch)))
@@ -114,7 +114,7 @@ def test_batches_span_shards(null_session: Session, monkeypatch: pytest.MonkeyPa
     assert len(runs) == 24 // BATCH
 
 
-def test_a_shard_ends_exactly_once_be_it_empty_or_as_long_as_a_batch(null_session: Session) -> None:
+def test_a_shard_ends_exactly_once_be_it_empty_or_as_long_as_a_batch(null_session: ScoringSession) -> None:
     lengths = [0, 4, 0, 0, 8, 1, 3, 0, 12, 5, 0]
     with scored([shard(f"{i}", *range(n)) for i, n in enumerate(lengths)], null_session) as parts:
         counted = [0] * len(lengths)
@@ -128,12 +128,12 @@ def test_a_shard_ends_exactly_once_be_it_empty_or_as_long_as_a_batch(null_sessio
 
 
 @pytest.mark.parametrize("shards", [[], [None], [None, None]])
-def test_nothing_to_score_scores_nothing(null_session: Session, shards: list[Shard | None]) -> None:
+def test_nothing_to_score_scores_nothing(null_session: ScoringSession, shards: list[Shard | None]) -> None:
     with scored(shards, null_session) as parts:
         assert list(parts) == []
 
 
-def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: Session) -> None:
+def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: ScoringSession) -> None:
     mixed = ListShard(
         "mixed",
         (
@@ -158,7 +158,7 @@ def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: Se
 
 
 def test_a_batch_with_nothing_to_score_is_not_run(
-    null_session: Session, monkeypatch: pytest.MonkeyPatch
+    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(null_session, "run", lambda _: pytest.fail("there is nothing to run"))
     broken = ListShard("broken", tuple(PoolItem(f"{i}", b"") for i in range(9)))
@@ -166,7 +166,7 @@ def test_a_batch_with_nothing_to_score_is_not_run(
         assert sum(len(part.rows.skips) for part in parts) == 9
 
 
-def test_none_among_the_shards_brings_out_what_is_at_hand(null_session: Session) -> None:
+def test_none_among_the_shards_brings_out_what_is_at_hand(null_session: ScoringSession) -> None:
     released = threading.Event()
 
     def shards() -> Iterator[Shard | None]:
@@ -182,7 +182,7 @@ def test_none_among_the_shards_brings_out_what_is_at_hand(null_session: Session)
         assert [part.shard.identity for part in parts] == ["b"]
 
 
-def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: Session) -> None:
+def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: ScoringSession) -> None:
     read: list[int] = []
     with scored([EndlessShard(read.append)], null_session) as parts:
         for taken in range(3):
@@ -192,7 +192,7 @@ def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: Session) -
             assert len(read) <= (taken + BATCHES_AHEAD) * BATCH + 1
 
 
-def test_cancelling_stops_within_one_batch(null_session: Session) -> None:
+def test_cancelling_stops_within_one_batch(null_session: ScoringSession) -> None:
     cancelled = threading.Event()
     with scored([EndlessShard(lambda _: None)], null_session, cancelled=cancelled) as parts:
         next(parts)
@@ -201,7 +201,7 @@ def test_cancelling_stops_within_one_batch(null_session: Session) -> None:
             next(parts)
 
 
-def test_cancelling_stops_the_last_batches_of_a_pool_too(null_session: Session) -> None:
+def test_cancelling_stops_the_last_batches_of_a_pool_too(null_session: ScoringSession) -> None:
     cancelled = threading.Event()
     with scored([shard("a", *range(2 * BATCH + 1))], null_session, cancelled=cancelled) as parts:
         next(parts)
@@ -210,7 +210,7 @@ def test_cancelling_stops_the_last_batches_of_a_pool_too(null_session: Session) 
             next(parts)
 
 
-def test_cancelled_before_it_begins_it_scores_nothing(null_session: Session) -> None:
+def test_cancelled_before_it_begins_it_scores_nothing(null_session: ScoringSession) -> None:
     cancelled = threading.Event()
     cancelled.set()
     with (
@@ -220,7 +220,7 @@ def test_cancelled_before_it_begins_it_scores_nothing(null_session: Session) -> 
         next(parts)
 
 
-def test_cancelling_while_a_stream_waits_stops_it(null_session: Session) -> None:
+def test_cancelling_while_a_stream_waits_stops_it(null_session: ScoringSession) -> None:
     cancelled = threading.Event()
     chunks = ChunkQueue(2, cancelled)
     chunks.put(ChunkShard(0, ["a"], [encode(random_image(0))]))
@@ -231,7 +231,9 @@ def test_cancelling_while_a_stream_waits_stops_it(null_session: Session) -> None
             next(parts)
 
 
-def test_closing_while_a_stream_waits_ends_it_though_nothing_was_cancelled(null_session: Session) -> None:
+def test_closing_while_a_stream_waits_ends_it(
+    null_session: ScoringSession,
+) -> None:
     chunks = ChunkQueue(2, threading.Event())
     chunks.put(ChunkShard(0, ["a"], [encode(random_image(0))]))
     with scored(chunks.shards(), null_session) as parts:
@@ -240,7 +242,7 @@ def test_closing_while_a_stream_waits_ends_it_though_nothing_was_cancelled(null_
         time.sleep(0.3)
 
 
-def test_an_error_of_a_reader_surfaces(null_session: Session) -> None:
+def test_an_error_of_a_reader_surfaces(null_session: ScoringSession) -> None:
     def items() -> Iterator[PoolItem]:
         yield PoolItem("a", shade(1))
         raise UnreadablePoolError("torn", reason="POOL_UNREADABLE")
@@ -256,7 +258,7 @@ def test_an_error_of_a_reader_surfaces(null_session: Session) -> None:
         list(parts)
 
 
-def test_an_error_of_the_list_of_shards_surfaces(null_session: Session) -> None:
+def test_an_error_of_the_list_of_shards_surfaces(null_session: ScoringSession) -> None:
     def shards() -> Iterator[Shard]:
         yield shard("a", 1)
         raise ConnectionError("gone")
@@ -265,7 +267,9 @@ def test_an_error_of_the_list_of_shards_surfaces(null_session: Session) -> None:
         list(parts)
 
 
-def test_an_error_of_the_session_surfaces(null_session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_session_surfaces(
+    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(batch: object) -> None:
         raise RuntimeError("out of memory")
 
@@ -278,7 +282,7 @@ def test_an_error_of_the_session_surfaces(null_session: Session, monkeypatch: py
 
 
 def test_an_error_in_decoding_that_nobody_foresaw_surfaces(
-    null_session: Session, monkeypatch: pytest.MonkeyPatch
+    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(*arguments: object) -> None:
         raise MemoryError("no room")
@@ -289,7 +293,7 @@ def test_an_error_in_decoding_that_nobody_foresaw_surfaces(
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_closing_early_stops_all_of_it(null_session: Session, taken: int) -> None:
+def test_closing_early_stops_all_of_it(null_session: ScoringSession, taken: int) -> None:
     read: list[int] = []
     with scored([EndlessShard(read.append)], null_session) as parts:
         for _ in range(taken):
@@ -299,14 +303,14 @@ def test_closing_early_stops_all_of_it(null_session: Session, taken: int) -> Non
     assert len(read) == count
 
 
-def test_scoring_that_was_never_begun_has_started_nothing(null_session: Session) -> None:
+def test_scoring_that_was_never_begun_has_started_nothing(null_session: ScoringSession) -> None:
     before = threading.active_count()
     with scored([EndlessShard(lambda _: None)], null_session):
         assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("decode_threads", [1, 2, 5])
-def test_a_session_may_score_for_several_at_once(null_session: Session, decode_threads: int) -> None:
+def test_a_session_may_score_for_several_at_once(null_session: ScoringSession, decode_threads: int) -> None:
     results: dict[int, list[float]] = {}
 
     def work(number: int) -> None:

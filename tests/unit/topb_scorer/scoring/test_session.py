@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from support.bundles import convolutional_graph, deep_graph, null_graph
 from topb_scorer.errors import DeviceError, InvalidRequestError
-from topb_scorer.scoring.session import OUTPUTS, Session
+from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 pytestmark = pytest.mark.scorer
 
@@ -17,7 +17,7 @@ GRAPHS = {"convolutional": convolutional_graph(), "deep": deep_graph()}
 COUNT = 67
 
 
-def images_for(session: Session, count: int = COUNT) -> NDArray[np.uint8]:
+def images_for(session: ScoringSession, count: int = COUNT) -> NDArray[np.uint8]:
     return np.random.default_rng(5).integers(0, 256, (count, *session.image_shape, 3)).astype(np.uint8)
 
 
@@ -28,7 +28,7 @@ def graph(request: pytest.FixtureRequest) -> bytes:
 
 @pytest.fixture(scope="module")
 def expected(graph: bytes) -> dict[str, NDArray[np.float32]]:
-    session = Session(graph, batch_size=32, threads=1)
+    session = ScoringSession(graph, batch_size=32, threads=1)
     return session.score(images_for(session))
 
 
@@ -37,7 +37,7 @@ def expected(graph: bytes) -> dict[str, NDArray[np.float32]]:
 def test_neither_batch_size_nor_threads_change_a_bit(
     graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int, threads: int
 ) -> None:
-    session = Session(graph, batch_size=batch_size, threads=threads)
+    session = ScoringSession(graph, batch_size=batch_size, threads=threads)
     scored = session.score(images_for(session))
     for name in OUTPUTS:
         assert scored[name].tobytes() == expected[name].tobytes(), name
@@ -47,7 +47,7 @@ def test_neither_batch_size_nor_threads_change_a_bit(
 def test_neither_its_place_nor_its_neighbours_change_a_bit_of_a_row(
     graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int
 ) -> None:
-    session = Session(graph, batch_size=batch_size, threads=2)
+    session = ScoringSession(graph, batch_size=batch_size, threads=2)
     order = np.random.default_rng(0).permutation(COUNT)
     shuffled = session.score(images_for(session)[order])
     alone = session.score(images_for(session)[11:12])
@@ -57,7 +57,7 @@ def test_neither_its_place_nor_its_neighbours_change_a_bit_of_a_row(
 
 
 def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDArray[np.float32]]) -> None:
-    session = Session(graph)
+    session = ScoringSession(graph)
     plain = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     outputs = plain.run(list(OUTPUTS), {"images": images_for(session)})
     for name, output in zip(OUTPUTS, outputs, strict=True):
@@ -65,7 +65,7 @@ def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDAr
 
 
 def test_only_the_outputs_that_are_asked_for_come_back() -> None:
-    session = Session(GRAPHS["convolutional"], batch_size=4)
+    session = ScoringSession(GRAPHS["convolutional"], batch_size=4)
     assert set(session.score(images_for(session, 3), ["score"])) == {"score"}
     batch = session.new_batch(["probabilities", "features"])
     assert {name: buffer.shape for name, buffer in batch.outputs.items()} == {
@@ -75,12 +75,12 @@ def test_only_the_outputs_that_are_asked_for_come_back() -> None:
 
 
 def test_no_images_give_no_scores() -> None:
-    session = Session(GRAPHS["convolutional"])
+    session = ScoringSession(GRAPHS["convolutional"])
     assert session.score(images_for(session, 0))["probabilities"].shape == (0, 5)
 
 
 def test_batches_have_buffers_of_their_own() -> None:
-    session = Session(null_graph(), batch_size=2)
+    session = ScoringSession(null_graph(), batch_size=2)
     first, second = session.new_batch(["score"]), session.new_batch(["score"])
     first.images[:] = 10
     second.images[:] = 20
@@ -92,7 +92,7 @@ def test_batches_have_buffers_of_their_own() -> None:
 
 def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(null_graph(height=3, width=5))
-    session = Session(tmp_path / "graph.onnx")
+    session = ScoringSession(tmp_path / "graph.onnx")
     assert session.image_shape == (3, 5)
     assert session.output_shapes == {"score": (), "probabilities": (1,), "features": (1,)}
 
@@ -100,14 +100,14 @@ def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 0, -1])
 def test_a_batch_of_less_than_two_is_refused(batch_size: int) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        Session(null_graph(), batch_size=batch_size)
+        ScoringSession(null_graph(), batch_size=batch_size)
     assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
 
 
 @pytest.mark.parametrize("device", ["", "gpu", "cpu:0", "cuda:-1", "cuda:x", "CPU", "tpu"])
 def test_what_is_no_device_is_refused(device: str) -> None:
     with pytest.raises(DeviceError) as caught:
-        Session(null_graph(), device=device)
+        ScoringSession(null_graph(), device=device)
     assert caught.value.reason == "DEVICE_UNKNOWN"
 
 
@@ -117,11 +117,11 @@ def test_what_is_no_device_is_refused(device: str) -> None:
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(device: str) -> None:
     with pytest.raises(DeviceError, match="scorer-gpu") as caught:
-        Session(null_graph(), device=device)
+        ScoringSession(null_graph(), device=device)
     assert caught.value.reason == "DEVICE_UNAVAILABLE"
 
 
 def test_a_graph_that_cannot_be_loaded_is_refused() -> None:
     with pytest.raises(DeviceError) as caught:
-        Session(b"no graph")
+        ScoringSession(b"no graph")
     assert caught.value.reason == "SESSION_FAILED"

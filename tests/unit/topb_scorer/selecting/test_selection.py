@@ -15,7 +15,7 @@ import pytest
 
 from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
-from support.selecting import selected, stream_shards, streamed
+from support.selecting import RecordingObserver, selected, stream_shards, streamed
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
@@ -135,14 +135,13 @@ def test_a_log_selects_again_without_scoring(engine: LocalEngine, tmp_path: Path
 
 
 def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: LocalEngine) -> None:
-    rows: list[int] = []
-    committed: list[str] = []
     shards = [shard for shard in stream_shards([*random_pool(50)], chunk=9) if shard]
-    selected(SelectionSpec(1), engine, shards, on_rows=rows.append)
-    streamed(SelectionSpec(1), engine, shards, on_commit=lambda shard: committed.append(shard.identity))
-    assert sum(rows) == 50
-    assert len(rows) > 3
-    assert committed == [shard.identity for shard in shards]
+    for select in (selected, streamed):
+        observer = RecordingObserver()
+        select(SelectionSpec(1), engine, shards, observer=observer)
+        assert sum(observer.rows) == 50
+        assert len(observer.rows) > 3
+        assert observer.committed == [shard.identity for shard in shards]
 
 
 def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEngine) -> None:
@@ -160,7 +159,7 @@ def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEng
         nonlocal most
         most = max(most, sum(reference() is not None for reference in alive))
 
-    streamed(SelectionSpec(5), engine, shards(), on_commit=count)
+    streamed(SelectionSpec(5), engine, shards(), observer=RecordingObserver(then_on_commit=count))
     assert len(alive) == 40
     assert most <= 16
 
@@ -178,7 +177,7 @@ def test_no_file_is_left_behind_however_it_ends(
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        selected(SelectionSpec(1), engine, shards, on_rows=fail)
+        selected(SelectionSpec(1), engine, shards, observer=RecordingObserver(then_on_rows=fail))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,15 +193,22 @@ def test_a_failure_while_a_stream_waits_ends_the_selection(engine: LocalEngine) 
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        streamed(SelectionSpec(1), engine, chunks.shards(), on_commit=fail)
+        streamed(SelectionSpec(1), engine, chunks.shards(), observer=RecordingObserver(then_on_commit=fail))
 
 
 def test_cancelling_ends_it_and_leaves_no_thread(engine: LocalEngine) -> None:
     before = set(threading.enumerate())
     cancelled = threading.Event()
     shards = stream_shards([*random_pool(200)], chunk=10)
+    cancelling = RecordingObserver(then_on_rows=lambda _: cancelled.set())
     with pytest.raises(SelectionCancelledError):
-        selected(SelectionSpec(1), engine, shards, cancelled=cancelled, on_rows=lambda _: cancelled.set())
+        selected(
+            SelectionSpec(1),
+            engine,
+            shards,
+            cancelled=cancelled,
+            observer=cancelling,
+        )
     assert set(threading.enumerate()) <= before
 
 
@@ -297,10 +303,10 @@ class SlowShard:
 
 def test_a_cancelled_selection_reads_no_further(engine: LocalEngine) -> None:
     cancelled = threading.Event()
-    done: list[int] = []
+    done = RecordingObserver()
     with pytest.raises(SelectionCancelledError):
-        selected(SelectionSpec(1), engine, [SlowShard(cancelled)], cancelled=cancelled, on_rows=done.append)
-    assert sum(done) <= 60 + engine.session.batch_size
+        selected(SelectionSpec(1), engine, [SlowShard(cancelled)], cancelled=cancelled, observer=done)
+    assert sum(done.rows) <= 60 + engine.session.batch_size
 
 
 def test_ids_that_are_numbers_are_the_strings_that_a_stream_would_send(

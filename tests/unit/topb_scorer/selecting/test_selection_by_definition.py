@@ -17,14 +17,14 @@ from support import reference_selection
 from support.bundles import STRATEGIES
 from support.images import encode, random_image, random_pool, write_parquet
 from support.reference_selection import ReferenceScorer, Row
-from support.selecting import assert_is, parquet_shards, selected, stream_shards, streamed
+from support.selecting import RecordingObserver, assert_is, parquet_shards, selected, stream_shards, streamed
 from topb.results import SelectionResult
 from topb_scorer.bundle import Bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.pools import AllowedRoots, Shard, open_pool
 from topb_scorer.scoring.score_log import ScoreLog
-from topb_scorer.selecting.selection import select_into_log
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 
 pytestmark = pytest.mark.scorer
@@ -78,31 +78,25 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class CutOff:
+class CutOff(RecordingObserver):
     """Cancels a selection once it has done more than so many rows, or commits."""
 
-    by_commits: bool
-    left: int
+    by_commits: bool = False
+    most: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def on_rows(self, count: int) -> None:
-        if not self.by_commits:
-            self._take(count)
+    def __post_init__(self) -> None:
+        self.then_on_rows = self.then_on_commit = self._check
 
-    def on_commit(self) -> None:
-        if self.by_commits:
-            self._take(1)
-
-    def _take(self, count: int) -> None:
-        self.left -= count
-        if self.left < 0:
+    def _check(self, _: object) -> None:
+        if (len(self.committed) if self.by_commits else sum(self.rows)) > self.most:
             self.cancelled.set()
 
 
 def resumed(
     spec: SelectionSpec, engine: LocalEngine, shards: Sequence[Shard], cut_offs: Iterable[tuple[bool, int]]
 ) -> SelectionResult:
-    """Into one log that lasts: cut off as often as there are cut-offs, then to the end.
+    """Select into one log that lasts: cut off as often as there are cut-offs, then to the end.
 
     No shard may be scored again once it is committed.
     """
@@ -111,24 +105,17 @@ def resumed(
         log = ScoreLog(Path(directory), durable=False)
 
         def select(cut_off: CutOff) -> SelectionResult:
-            def on_commit(shard: Shard) -> None:
-                committed.append(shard.identity)
-                cut_off.on_commit()
+            try:
+                return select_from_pool(
+                    spec, engine, shards, log, observer=cut_off, cancelled=cut_off.cancelled
+                )
+            finally:
+                committed.extend(cut_off.committed)
 
-            return select_into_log(
-                spec,
-                engine,
-                shards,
-                log,
-                cancelled=cut_off.cancelled,
-                on_rows=cut_off.on_rows,
-                on_commit=on_commit,
-            )
-
-        for by_commits, after in cut_offs:
+        for by_commits, most in cut_offs:
             with suppress(SelectionCancelledError):
-                select(CutOff(by_commits, after))
-        result = select(CutOff(True, len(shards)))
+                select(CutOff(by_commits=by_commits, most=most))
+        result = select(CutOff(by_commits=True, most=len(shards)))
     assert sorted(committed) == sorted({shard.identity for shard in shards})
     return result
 

@@ -1,0 +1,21 @@
+"""How a selection reports its progress."""
+
+from __future__ import annotations
+
+from topb_scorer.pools.pool import Shard
+
+
+class SelectionObserver:
+    """Receives the progress of a selection, on the thread that runs it.
+
+    Each method does nothing unless it is overridden, so an instance of this class ignores everything.
+    """
+
+    def on_rows(self, count: int) -> None:
+        """Note that `count` more rows of the pool were scored, or found in the score log."""
+
+    def on_commit(self, shard: Shard) -> None:
+        """Note that a shard was scored and committed to the score log."""
+
+    def on_complete(self, shards: int) -> None:
+        """Note that the score log holds the whole pool, and of how many shards it consists."""
