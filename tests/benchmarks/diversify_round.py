@@ -24,7 +24,7 @@ from machine import machine
 
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data import UnlabelledSet
 from topb_trainer.datasets.dataset import Dataset, subset
@@ -64,7 +64,7 @@ def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[st
             zip(pool.ids, engine.session.score(pool.images, ["features"])["features"], strict=True)
         )
         for name, (strategy, options) in VARIANTS.items():
-            result = select_from_shards(
+            result = select_from_pool(
                 SelectionSpec(arguments.budget, strategy, seed, options=options),
                 engine,
                 [ChunkShard(0, pool.ids, pool.images)],

@@ -41,7 +41,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.imaging import load
 from topb_scorer.pools import AllowedRoots, open_pool
 from topb_scorer.scoring.cores import usable_cores
-from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -87,7 +87,7 @@ def selection(engine: LocalEngine, pool: Path) -> Timed:
 
     def select() -> None:
         opened = open_pool(str(pool), roots=ROOTS)
-        result = select_from_shards(spec, engine, opened.shards, cancelled=threading.Event())
+        result = select_from_pool(spec, engine, opened.shards, cancelled=threading.Event())
         assert result.accounts.scored == opened.rows
 
     return timed(select)

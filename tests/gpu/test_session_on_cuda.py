@@ -13,7 +13,7 @@ from support.images import random_image, random_pool, write_parquet
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools import AllowedRoots, open_pool
-from topb_scorer.selecting.selection import select_from_shards
+from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 
 pytestmark = pytest.mark.gpu
@@ -33,7 +33,7 @@ def test_a_selection_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
     engine = LocalEngine(open_bundle(write_bundle(tmp_path)), EngineSettings(device="cuda:0"))
     path = write_parquet(tmp_path / "pool.parquet", random_pool(500))
     first, second = (
-        select_from_shards(
+        select_from_pool(
             SelectionSpec(50),
             engine,
             open_pool(str(path), roots=AllowedRoots.anywhere()).shards,
