@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 
 import topb
@@ -17,14 +18,17 @@ pytestmark = pytest.mark.sdk
 
 @pytest.fixture
 def command(monkeypatch):
-    """Makes `topb NAME` run the given function, as if an entry point named it."""
+    """Makes `topb NAME` call the given function with its arguments, as if an entry point named it."""
 
-    def install(name, run):
+    def install(name, function):
         class Entry:
             value = "a_plugin.module:run"
 
             def load(self):
-                return run() if name == "unloadable" else run
+                arguments = click.Argument(["arguments"], nargs=-1)
+                return click.Command(
+                    name, params=[arguments], callback=lambda arguments: function(*arguments)
+                )
 
         entry = Entry()
         entry.name = name
@@ -40,20 +44,15 @@ def raising(error):
     return run
 
 
-def test_help_lists_the_commands_and_loads_none(capsys):
-    assert commands.main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    for name in ("select", "info", "serve", "model", "train", "experiment", "report", "demo"):
-        assert f"\n  {name} " in shown
-
-
-def test_help_of_all_commands_imports_nothing_heavy():
+def test_help_imports_no_command_and_nothing_heavy():
     program = (
         "import sys; from topb.commands import main; main(['--help'])\n"
         "heavy = {'torch', 'onnxruntime', 'pyarrow', 'topb_scorer', 'topb_trainer', 'topb.commands.select'}\n"
         "print('loaded', sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    for name in commands._DESCRIPTIONS:
+        assert f"\n  {name} " in shown.stdout
     assert shown.stdout.splitlines()[-1] == "loaded []"
 
 
@@ -64,7 +63,7 @@ def test_every_entry_point_of_this_distribution_is_described():
 
 def test_no_command_shows_the_help_as_a_usage_error(capsys):
     assert commands.main([]) == 2
-    assert "usage: topb" in capsys.readouterr().err
+    assert "Usage: topb" in capsys.readouterr().err
 
 
 def test_the_version(capsys):
@@ -72,18 +71,63 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"topb {topb.__version__}\n"
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest(capsys):
-    assert commands.main(["slect"]) == 2
-    assert capsys.readouterr().err == (
-        "error: there is no command 'slect'; did you mean select? (topb --help lists them)\n"
-    )
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["slect"], "'select'"),
+        (["selections", "lst"], "Did you mean 'list'? (see topb selections --help)"),
+        (["info", "--servr", "x"], "Did you mean '--server'?"),
+        (["selections", "list", "--server", "x", "--state", "runing"], "Did you mean 'running'?"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest(capsys, arguments, said):
+    assert commands.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def completed(monkeypatch, capsys, line):
+    """What the shell is told to offer after this line."""
+    monkeypatch.setenv("_TOPB_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    exit_code = commands.main([])
+    return exit_code, [item.partition(",")[2] for item in capsys.readouterr().out.split()]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("topb sel", ["select", "selections"]),
+        ("topb selections ", ["list", "show", "cancel", "result"]),
+        ("topb selections list --st", ["--state"]),
+        ("topb selections list --state s", ["succeeded"]),
+        ("topb select --format ", ["parquet", "image-folder", "webdataset", "csv"]),
+    ],
+)
+def test_commands_options_and_choices_are_completed(monkeypatch, capsys, line, offered):
+    assert completed(monkeypatch, capsys, line) == (0, offered)
+
+
+def test_a_command_whose_package_is_missing_completes_nothing(command, monkeypatch, capsys):
+    monkeypatch.setattr(commands._LazyCommand, "make_context", raising(ModuleNotFoundError("torch")))
+    command("train", print)
+    assert completed(monkeypatch, capsys, "topb train --") == (1, [])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_of_a_shell_is_printed(shell, capsys):
+    assert commands.main(["completion", shell]) == 0
+    assert f"_TOPB_COMPLETE={shell}_complete" in capsys.readouterr().out
 
 
 def test_a_command_of_another_distribution_is_found_and_listed(command, capsys):
-    command("plugin", lambda arguments: len(arguments))
+    command("plugin", lambda *arguments: len(arguments))
     assert commands.main(["plugin", "a", "b", "c"]) == 3
     assert commands.main(["--help"]) == 0
-    assert "plugin  from a_plugin.module" in capsys.readouterr().out
+    assert "From a_plugin.module" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -95,16 +139,15 @@ def test_a_command_of_another_distribution_is_found_and_listed(command, capsys):
             "topb serve needs the scorer: pip install 'topb[scorer]' (no module named onnxruntime)",
         ),
         (
-            "train",
-            "torch.nn",
-            "topb train needs the trainer: pip install 'topb[trainer]' (no module named torch.nn)",
+            "demo",
+            "sklearn.svm",
+            "topb demo needs the demo: pip install 'topb[demo]' (no module named sklearn.svm)",
         ),
-        ("demo", "sklearn", "topb demo needs the demo: pip install 'topb[demo]' (no module named sklearn)"),
         ("plugin", "zarr.core", "topb plugin needs zarr.core: pip install zarr"),
         (
             "serve",
-            "topb_scorer.service",
-            "topb serve: this installation of topb lacks topb_scorer.service; install topb again",
+            "topb_scorer.x",
+            "topb serve: this installation of topb lacks topb_scorer.x; reinstall topb",
         ),
     ],
 )
@@ -146,16 +189,27 @@ def test_the_traceback_comes_when_it_is_asked_for(command, capsys, monkeypatch):
     assert shown.endswith("error: no such pool [POOL_NOT_FOUND]\n")
 
 
-@pytest.mark.parametrize("arguments", [["select"], ["select", "p", "--budget", "x"], ["info", "--nonsense"]])
-def test_a_usage_error_ends_with_2(arguments, capsys):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["select"],
+        ["select", "p", "--budget", "x"],
+        ["info", "--nonsense"],
+        ["selections"],
+        ["selections", "list"],
+    ],
+)
+def test_a_usage_error_ends_with_2(arguments, capsys, monkeypatch):
+    monkeypatch.delenv("TOPB_SERVER", raising=False)
     assert commands.main(arguments) == 2
-    assert f"usage: topb {arguments[0]}" in capsys.readouterr().err
+    assert f"topb {arguments[0]}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["select", "info"])
-def test_help_of_a_command_ends_with_0(name, capsys):
-    assert commands.main([name, "--help"]) == 0
-    assert f"usage: topb {name}" in capsys.readouterr().out
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("name", ["select", "info", "selections"])
+def test_help_of_a_command_ends_with_0(name, option, capsys):
+    assert commands.main([name, option]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: topb {name} [OPTIONS]")
 
 
 def test_ctrl_c_ends_a_running_selection_with_130(server, tmp_path):

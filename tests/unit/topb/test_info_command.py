@@ -46,3 +46,9 @@ def test_a_server_without_models_says_so(described, capsys):
     described.list_models = lambda _request, _context: model_pb2.ListModelsResponse()
     assert commands.main(["info", "--server", described.address]) == 0
     assert capsys.readouterr().out.endswith("No models.\n")
+
+
+def test_the_server_may_come_from_the_environment(described, capsys, monkeypatch):
+    monkeypatch.setenv("TOPB_SERVER", described.address)
+    assert commands.main(["info"]) == 0
+    assert capsys.readouterr().out.startswith(f"topb 0.1.0 at {described.address}\n")

@@ -201,10 +201,11 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--out", "picks.txt"], "must end in .csv or .parquet"),
         (["--out", "/no/such/folder/picks.csv"], "there is no folder /no/such/folder"),
         (["--device", "cuda:0"], "--device goes with --bundle"),
-        (["--detach", "--out", "picks.csv"], "--out goes with a selection that is waited for"),
+        (["--detach", "--out", "picks.csv"], "topb selections result --out"),
         (["--batch-size", "8"], "--batch-size goes with --bundle"),
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
+        (["--bundle", "/b"], "--server and --bundle exclude each other"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, capsys, arguments, said):
@@ -311,6 +312,12 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
             },
         )
     ]
+
+
+def test_a_bundle_goes_before_the_server_of_the_environment(engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TOPB_SERVER", "nowhere:1")
+    assert commands.main(["select", "/p", "-b", "1", "--bundle", str(tmp_path)]) == 0
+    assert len(engine) == 1
 
 
 def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch, capsys):

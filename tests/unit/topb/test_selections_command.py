@@ -145,13 +145,11 @@ def test_no_such_selection_is_one_line(server, catalog, capsys):
     ("arguments", "said"),
     [
         (["result", "s-1", "--out", "picks.txt"], "must end in .csv or .parquet"),
-        (["list", "--state", "done"], "invalid choice"),
-        ([], "ACTION"),
+        (["list", "--state", "done"], "'done' is not one of 'pending', 'running'"),
+        (["show"], "'ID'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_server_is_asked(server, catalog, capsys, arguments, said):
-    assert (
-        commands.main(["selections", *arguments, *(["--server", server.address] if arguments else [])]) == 2
-    )
+    assert topb_selections(server, *arguments) == 2
     assert said in capsys.readouterr().err
     assert catalog == []

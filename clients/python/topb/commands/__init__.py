@@ -1,146 +1,190 @@
-"""The `topb` command: finds its subcommands through entry points, and loads only the one that is called.
+"""The `topb` command. It finds its subcommands through entry points and loads only the one that is called.
 
-A subcommand is an entry point of the group `topb.commands`, a function `run(argv) -> int`; its name is
-the entry point's. What it raises ends here, as one line on stderr and an exit code:
+A subcommand is an entry point of the group `topb.commands` that names a `click.Command`. An exception that it
+raises becomes one line on standard error and an exit code:
 
-    0    done
-    1    it failed; the line says why, with the error's reason
-    2    it was called wrongly, or a package that it needs is not installed
-    130  it was interrupted (Ctrl-C)
+    0    success
+    1    the command failed; the line ends with the reason of the error
+    2    the command line is wrong, or a package that the command needs is not installed
+    130  interrupted (Ctrl-C)
 
-With TOPB_TRACEBACK=1 in the environment the traceback comes too.
+With TOPB_TRACEBACK=1 in the environment the traceback is printed as well.
 """
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from topb.commands._failures import MissingPackageError, UsageError
+import click
+from click.shell_completion import get_completion_class, shell_complete
+
+from topb.commands._failures import MissingPackageError
+from topb.commands.options import Choice, Group
 
 _GROUP = "topb.commands"
+_COMPLETION_VARIABLE = "_TOPB_COMPLETE"
 _DONE, _FAILED, _MISUSED, _INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """What is said of a subcommand without loading it."""
+    """What the help says about a subcommand without loading it."""
 
     help: str
     needs: str | None = None
-    """What the extra brings, in words."""
+    """What the extra provides, in words."""
     extra: str | None = None
-    """The extra that brings it."""
+    """The extra that the subcommand needs."""
 
 
 _DESCRIPTIONS: Mapping[str, _Description] = {
-    "select": _Description("select the images of a pool that are most worth labelling"),
-    "selections": _Description("list selections of a server, show or cancel one, fetch its result"),
-    "info": _Description("show what a server is and which models it has"),
-    "serve": _Description("serve models over gRPC", "the scorer", "scorer"),
-    "model": _Description("show, verify and list bundles", "the scorer", "scorer"),
-    "results": _Description("forget selections that ended long ago", "the scorer", "scorer"),
-    "scores": _Description("list, verify and prune what servers have scored", "the scorer", "scorer"),
-    "train": _Description("train a round and export its bundle", "the trainer", "trainer"),
+    "select": _Description("Select the images of a pool that are most worth labelling."),
+    "selections": _Description("List, show and cancel selections of a server, and fetch their results."),
+    "info": _Description("Show a server, its limits and its models."),
+    "serve": _Description("Serve models over gRPC.", "the scorer", "scorer"),
+    "model": _Description("Show, verify and list bundles.", "the scorer", "scorer"),
+    "results": _Description("Delete selections that ended long ago.", "the scorer", "scorer"),
+    "scores": _Description("List, verify and prune the scores that servers keep.", "the scorer", "scorer"),
+    "train": _Description("Train one round and export its bundle.", "the trainer", "trainer"),
     "experiment": _Description(
-        "compare methods over rounds and seeds, as the paper does", "the trainer", "trainer"
+        "Compare methods over rounds and seeds, as the paper does.", "the trainer", "trainer"
     ),
-    "report": _Description("turn an experiment's records into tables and figures", "the report", "report"),
-    "demo": _Description("train, export, serve and select on real images, once through", "the demo", "demo"),
+    "report": _Description(
+        "Turn the records of an experiment into tables and figures.", "the report", "report"
+    ),
+    "demo": _Description("Train, export, serve and select once on real images.", "the demo", "demo"),
 }
 
 
+class _LazyCommand(click.Command):
+    """A subcommand that is imported when it is called or completed, not when it is listed."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        description = _DESCRIPTIONS.get(entry.name, _Description(f"From {entry.value.partition(':')[0]}."))
+        extra = f" [{description.extra}]" if description.extra else ""
+        super().__init__(entry.name, short_help=description.help + extra)
+        self._entry = entry
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        command = self._entry.load()
+        if not isinstance(command, click.Command):
+            run = command
+            command = click.Command(
+                self.name,
+                params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+                callback=lambda arguments: run(list(arguments)),
+                add_help_option=False,
+                context_settings={"ignore_unknown_options": True},
+            )
+        return command.make_context(info_name, args, parent, **extra)
+
+
+@click.command(short_help="Print the script that completes topb in your shell.")
+@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
+def _completion(shell: str) -> None:
+    """Print the script that completes topb's commands, options and choices in a shell.
+
+    \b
+    bash: add to ~/.bashrc    eval "$(topb completion bash)"
+    zsh:  add to ~/.zshrc     eval "$(topb completion zsh)"
+    fish: run once            topb completion fish > ~/.config/fish/completions/topb.fish
+    """
+    completion = get_completion_class(shell)
+    assert completion is not None
+    print(completion(_topb(), {}, "topb", _COMPLETION_VARIABLE).source(), end="")
+
+
+def _topb() -> Group:
+    """Return the root command, with every installed subcommand."""
+    entries = {entry.name: entry for entry in entry_points(group=_GROUP)}
+    known = [name for name in _DESCRIPTIONS if name in entries]
+    topb = Group(
+        "topb",
+        help="Select the images that are most worth labelling next.",
+        epilog="Each command has its own --help.",
+        commands={name: _LazyCommand(entries[name]) for name in [*known, *sorted(set(entries) - set(known))]},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+            "show_default": True,
+        },
+    )
+    topb.add_command(_completion, "completion")
+    return click.version_option(package_name="topb", prog_name="topb", message="%(prog)s %(version)s")(topb)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the subcommand that the arguments name.
+    """Run the subcommand that the arguments name.
 
     Args:
-        argv: without the program's name; None for those of this process.
+        argv: the arguments without the program's name; None means those of this process.
 
     Returns:
         The exit code.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _run(arguments)
-    except SystemExit as stop:  # argparse's own, after --help or a usage error
-        return stop.code if isinstance(stop.code, int) else _DONE if stop.code is None else _FAILED
-    except UsageError as error:
-        return _fail(str(error), _MISUSED)
+        exit_code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return _MISUSED
+    except click.ClickException as error:
+        return _fail(_with_hint(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read the output has enough of it. What is still buffered goes nowhere.
+        # The reader of the output has closed it: drop what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
+    except OSError as error:
+        return _fail(str(error), _FAILED)
     except Exception as error:
         reason = getattr(error, "reason", None)
-        if isinstance(reason, str) and not isinstance(error, (OSError, UnicodeError)):
+        if isinstance(reason, str) and not isinstance(error, UnicodeError):
             return _fail(f"{error} [{reason}]", _FAILED)
-        if isinstance(error, OSError):
-            return _fail(str(error), _FAILED)
         return _fail(f"unexpected {type(error).__name__}: {error} (TOPB_TRACEBACK=1 shows where)", _FAILED)
+    return exit_code
 
 
 def _run(arguments: list[str]) -> int:
-    commands = {entry.name: entry for entry in entry_points(group=_GROUP)}
-    match arguments:
-        case []:
-            print(_help(commands), file=sys.stderr)
-            return _MISUSED
-        case ["-h" | "--help", *_]:
-            print(_help(commands))
-            return _DONE
-        case ["--version", *_]:
-            print(f"topb {version('topb')}")
-            return _DONE
-        case [name, *rest] if name in commands:
-            return _run_command(commands[name], rest)
-    close = difflib.get_close_matches(arguments[0], commands, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"there is no command {arguments[0]!r}{meant} (topb --help lists them)")
-
-
-def _run_command(entry: EntryPoint, arguments: list[str]) -> int:
-    description = _DESCRIPTIONS.get(entry.name, _Description(""))
+    topb = _topb()
+    if instruction := os.environ.get(_COMPLETION_VARIABLE):
+        # A command whose extra is missing has nothing to complete.
+        with contextlib.suppress(ModuleNotFoundError):
+            return shell_complete(topb, {}, "topb", _COMPLETION_VARIABLE, instruction)
+        return _FAILED
     try:
-        exit_code = entry.load()(arguments)
+        with topb.make_context("topb", arguments) as context:
+            return _invoke(topb, context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+
+
+def _invoke(topb: Group, context: click.Context) -> int:
+    try:
+        return int(topb.invoke(context) or _DONE)
     except ModuleNotFoundError as error:
+        name = str(context.invoked_subcommand)
+        description = _DESCRIPTIONS.get(name, _Description(""))
         raise MissingPackageError(
-            f"topb {entry.name}", error, needs=description.needs, extra=description.extra
+            f"topb {name}", error, needs=description.needs, extra=description.extra
         ) from error
-    sys.stdout.flush()
-    return int(exit_code)
 
 
-def _help(commands: Mapping[str, EntryPoint]) -> str:
-    known = [name for name in _DESCRIPTIONS if name in commands]
-    others = sorted(set(commands) - set(known))
-    width = max((len(name) for name in commands), default=0)
-    lines = [f"  {name:{width}}  {_line_of(commands[name])}" for name in known + others]
-    return "\n".join(
-        [
-            "usage: topb [--help] [--version] COMMAND ...",
-            "",
-            "Picks the next images worth labelling.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "topb COMMAND --help says more of each.",
-        ]
-    )
-
-
-def _line_of(entry: EntryPoint) -> str:
-    description = _DESCRIPTIONS.get(entry.name)
-    if description is None:
-        return f"from {entry.value.partition(':')[0]}"
-    return description.help if description.extra is None else f"{description.help} [{description.extra}]"
+def _with_hint(error: click.ClickException) -> str:
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message} (see {error.ctx.command_path} --help)"
+    return message
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -1,31 +1,86 @@
-"""The options that say which server to call, and how."""
+"""The options that name a server and say how to connect to it."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
 
 from topb.channel import TlsOptions
 from topb.client import Client
+from topb.commands.options import Decorated, combined, option
 
-_TLS_OPTIONS = ("tls_ca", "tls_certificate", "tls_key", "tls_server_name")
+TLS_PARAMETERS = ("tls", "tls_ca", "tls_certificate", "tls_key", "tls_server_name")
 
 
-def add_tls_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a connection over TLS; any of them asks for it."""
-    group = parser.add_argument_group("TLS")
-    group.add_argument("--tls", action="store_true", help="connect over TLS")
-    group.add_argument("--tls-ca", metavar="PEM", help="certificates of the authorities to trust")
-    group.add_argument(
-        "--tls-certificate", metavar="PEM", help="own certificate, where the server asks for one"
+def server_option(*, required: bool = True) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--server`."""
+    return option(
+        "--server",
+        required=required,
+        metavar="HOST:PORT",
+        envvar="TOPB_SERVER",
+        show_envvar=True,
+        help="Address of the server.",
     )
-    group.add_argument("--tls-key", metavar="PEM", help="private key of --tls-certificate")
-    group.add_argument("--tls-server-name", metavar="NAME", help="the name in the server's certificate")
 
 
-def open_client(options: argparse.Namespace) -> Client:
-    """A client of `--server`, over TLS where an option asks for it."""
+def timeout_option(default: float | None, *, section: str = "Options") -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--timeout`."""
+    return option(
+        "--timeout",
+        type=float,
+        default=default,
+        metavar="S",
+        section=section,
+        show_default=True if default is not None else "no limit",
+        help="Give up after this many seconds.",
+    )
+
+
+def tls_options() -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds the options of a connection over TLS."""
+    section = "TLS (any of these options turns it on)"
+    pem = click.Path(path_type=Path)
+    return combined(
+        option("--tls", is_flag=True, section=section, help="Connect over TLS."),
+        option(
+            "--tls-ca",
+            type=pem,
+            metavar="PEM",
+            section=section,
+            help="Certificates of the authorities to trust.",
+        ),
+        option(
+            "--tls-certificate",
+            type=pem,
+            metavar="PEM",
+            section=section,
+            help="Client certificate, for a server that asks for one.",
+        ),
+        option(
+            "--tls-key", type=pem, metavar="PEM", section=section, help="Private key of --tls-certificate."
+        ),
+        option(
+            "--tls-server-name",
+            metavar="NAME",
+            section=section,
+            help="Name that the server's certificate must bear, if it is not the address's.",
+        ),
+    )
+
+
+def connection_options(*, timeout: float | None) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--server`, `--timeout` with this default, and the TLS options."""
+    return combined(server_option(), timeout_option(timeout), tls_options())
+
+
+def open_client(options: SimpleNamespace) -> Client:
+    """Return a client of `options.server`, over TLS if any TLS option was given."""
     tls = None
-    if options.tls or any(getattr(options, name) is not None for name in _TLS_OPTIONS):
+    if any(vars(options)[name] not in (None, False) for name in TLS_PARAMETERS):
         tls = TlsOptions(
             ca_file=options.tls_ca,
             certificate_file=options.tls_certificate,

@@ -1,31 +1,31 @@
-"""How a subcommand says that it was called wrongly, or that something is not installed."""
+"""The message for a command whose package is not installed."""
 
 from __future__ import annotations
+
+import click
 
 _OWN_PACKAGES = ("topb", "topb_scorer", "topb_trainer")
 
 
-class UsageError(Exception):
-    """The command was called in a way that cannot work; the exit code is 2."""
-
-
-class MissingPackageError(UsageError):
+class MissingPackageError(click.ClickException):
     """A package that the command needs is not installed."""
+
+    exit_code = 2
 
     def __init__(
         self, command: str, error: ModuleNotFoundError, *, needs: str | None, extra: str | None
     ) -> None:
-        """Says which package is missing, and what to install.
+        """Name the missing package and what to install.
 
         Args:
-            command: as it is typed.
-            error: of the import that failed.
-            needs: what the command needs, in words.
-            extra: the extra that brings it.
+            command: the command as typed.
+            error: the import that failed.
+            needs: what the extra provides, in words.
+            extra: the extra that provides it.
         """
         missing = error.name or str(error)
         if missing.partition(".")[0] in _OWN_PACKAGES:
-            message = f"{command}: this installation of topb lacks {missing}; install topb again"
+            message = f"{command}: this installation of topb lacks {missing}; reinstall topb"
         elif extra is None:
             message = f"{command} needs {missing}: pip install {missing.partition('.')[0]}"
         else:

@@ -1,4 +1,4 @@
-"""Writes the picks to a file: Parquet or CSV, as its name ends."""
+"""Write the picks to a Parquet or CSV file."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ import io
 import os
 from pathlib import Path
 
-from topb.commands._failures import UsageError
+import click
+
 from topb.results import SelectionResult
 
 _SUFFIXES = (".csv", ".parquet")
 
 
-def check_picks_file(path: Path) -> None:
-    """Raises, before any work is done, what would keep the picks from being written.
+def check_picks_file(path: Path) -> Path:
+    """Return the path if the picks can be written to it.
 
     Raises:
-        UsageError: the name ends in neither .csv nor .parquet, there is no such folder, or no pyarrow.
+        UsageError: the name ends in neither .csv nor .parquet, the folder does not exist, or pyarrow is
+            missing.
     """
     if path.suffix not in _SUFFIXES:
-        raise UsageError(f"--out {path}: the name must end in {' or '.join(_SUFFIXES)}")
+        raise click.UsageError(f"--out {path}: the name must end in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
+        raise click.UsageError(f"--out {path}: there is no folder {path.parent}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UsageError(
+        raise click.UsageError(
             f"--out {path}: Parquet needs pyarrow: pip install pyarrow, or pip install 'topb[scorer]', "
-            "which brings it; .csv needs nothing"
+            "which includes it; .csv needs nothing"
         )
+    return path
 
 
 def write_picks(result: SelectionResult, path: Path) -> None:
-    """Writes the picks as `SelectionResult.to_columns` has them; the file appears whole or not at all."""
+    """Write the picks with the columns of `SelectionResult.to_columns`.
+
+    The file is replaced atomically.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:

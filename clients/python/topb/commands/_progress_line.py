@@ -1,4 +1,4 @@
-"""One line of a terminal that says how far a selection has come."""
+"""A line on the terminal that shows the progress of a selection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ERASE_LINE = "\r\x1b[K"
 
 
 class ProgressLine:
-    """Shows the latest progress in place; leaves nothing behind."""
+    """Shows the latest progress in place, and erases it at the end."""
 
     def __init__(self, terminal: TextIO) -> None:
         self._terminal = terminal
@@ -31,7 +31,7 @@ class ProgressLine:
             self._terminal.flush()
 
     def __call__(self, progress: Progress) -> None:
-        """Shows it, unless the last one was shown only just now."""
+        """Show the progress, at most ten times a second."""
         now = time.monotonic()
         if self._shown_at is not None and now - self._shown_at < _SECONDS_BETWEEN:
             return
@@ -42,7 +42,7 @@ class ProgressLine:
 
 
 def progress_text(progress: Progress) -> str:
-    """Progress in words, such as `12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go`."""
+    """Return the progress in words, such as `12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go`."""
     rate = progress.read / progress.elapsed_seconds if progress.elapsed_seconds > 0 else 0.0
     if progress.total <= 0:
         parts = [f"{progress.read:,} images"]

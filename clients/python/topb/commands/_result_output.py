@@ -1,27 +1,64 @@
-"""What `topb select` and `topb selections result` do with a result."""
+"""What `topb select` and `topb selections result` do with a result: a table, JSON, a file."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from topb.client import Client
-from topb.commands._picks_file import write_picks
-from topb.commands._report import result_text, shortfall_text
+from topb.commands._picks_file import check_picks_file, write_picks
+from topb.commands._progress_line import ProgressLine
+from topb.commands.options import Decorated, combined, json_option, option
+from topb.commands.output import printable, table_text
 from topb.errors import TopbError
-from topb.results import SelectionResult
+from topb.progress import Progress
+from topb.results import Accounts, Pick, SelectionResult
+
+_ROWS_SHOWN = 20
+_ID_WIDTH = 48
+_HEADER = ("rank", "id", "score", "class", "probability", "entropy")
+_RIGHT_ALIGNED = {"rank", "score", "probability", "entropy"}
+
+
+def result_options(section: str = "Options") -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--json`, `--out` and `--quiet`."""
+    return combined(
+        json_option(section),
+        option(
+            "--out",
+            type=click.Path(path_type=Path),
+            callback=lambda _context, _option, path: path and check_picks_file(path),
+            metavar="FILE",
+            section=section,
+            help="Write all picks to this .parquet or .csv file.",
+        ),
+        option("--quiet", "-q", is_flag=True, section=section, help="Show neither progress nor a table."),
+    )
+
+
+@contextlib.contextmanager
+def shown_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that shows progress on the terminal; None if there is no terminal, or if `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+    else:
+        with ProgressLine(sys.stderr) as line:
+            yield line
 
 
 def show_result(
     result: SelectionResult, *, classes: Sequence[str], out: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Writes the picks to `out`, prints JSON or a table, and warns where the pool fell short.
+    """Write the picks to `out`, print JSON or a table, and warn if the pool fell short of the budget.
 
     Args:
-        result: of the selection.
-        classes: names by index, for the table; empty where they are not known.
-        out: file for all picks, None for none.
+        result: the result of the selection.
+        classes: class names by index, for the table; empty if they are not known.
+        out: file for all picks, or None.
         as_json: whether to print the whole result as JSON.
         quiet: whether to print no table.
     """
@@ -30,15 +67,72 @@ def show_result(
     if as_json:
         print(result.to_json(indent=2))
     elif not quiet:
-        print(result_text(result, classes=classes, out=out))
+        print(_result_text(result, classes, out))
     if result.fell_short:
-        print(shortfall_text(result), file=sys.stderr)
+        print(
+            f"warning: {len(result.picks):,} of the {result.budget:,} images asked for were picked: "
+            "the pool has no more that can be ranked",
+            file=sys.stderr,
+        )
 
 
 def classes_at_server(client: Client, model: str) -> Sequence[str]:
-    """Names of the model's classes, or none where the server cannot name them."""
+    """Return the class names of a model, or none if the server cannot name them."""
     try:
         return client.get_model(model).classes
     except TopbError:
-        # The picks are there, and are what was asked for: classes go by number then.
+        # The selection has succeeded: show its classes by number rather than fail.
         return ()
+
+
+def accounts_text(accounts: Accounts) -> str:
+    """Return in words what became of each row of the pool."""
+    parts = [f"{accounts.scored:,} scored"]
+    if accounts.skipped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in accounts.skipped.items())
+        parts.append(f"{sum(accounts.skipped.values()):,} skipped ({reasons})")
+    if accounts.duplicate:
+        parts.append(f"{accounts.duplicate:,} duplicate")
+    if accounts.excluded:
+        parts.append(f"{accounts.excluded:,} excluded")
+    lines = [f"Of {accounts.read:,} rows read: {', '.join(parts)}."]
+    lines += [
+        f"  skipped {printable(row.id)}: {row.reason}, {printable(row.detail)}"
+        for row in accounts.skipped_examples
+    ]
+    return "\n".join(lines)
+
+
+def _result_text(result: SelectionResult, classes: Sequence[str], out: Path | None) -> str:
+    paragraphs = []
+    if result.picks:
+        rows = [_row(pick, classes) for pick in result.picks[:_ROWS_SHOWN]]
+        paragraphs.append(table_text(_HEADER, rows, right_aligned=_RIGHT_ALIGNED))
+    if result.picks and out is not None:
+        paragraphs.append(f"All {len(result.picks):,} picks are in {out}.")
+    elif len(result.picks) > _ROWS_SHOWN:
+        left = len(result.picks) - _ROWS_SHOWN
+        paragraphs.append(f"… and {left:,} more: --out FILE or --json gives them all.")
+    picks = f"{len(result.picks):,} picked" if result.picks else "Nothing picked"
+    return "\n".join(
+        [
+            *paragraphs,
+            f"{picks} by {result.strategy} with model {result.model} in {result.elapsed_seconds:.1f} s.",
+            accounts_text(result.accounts),
+        ]
+    )
+
+
+def _row(pick: Pick, classes: Sequence[str]) -> tuple[str, ...]:
+    shown_id = printable(pick.id)
+    if len(shown_id) > _ID_WIDTH:
+        shown_id = f"{shown_id[: _ID_WIDTH - 1]}…"
+    named = pick.predicted_class < len(classes)
+    return (
+        str(pick.rank),
+        shown_id,
+        f"{pick.score:.6f}",
+        printable(classes[pick.predicted_class]) if named else str(pick.predicted_class),
+        f"{pick.probability:.4f}",
+        f"{pick.entropy:.4f}",
+    )

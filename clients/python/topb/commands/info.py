@@ -1,56 +1,39 @@
-"""`topb info`: what a server is, and which models it has."""
+"""`topb info`: a server, its limits and its models."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
-from topb.commands._connection import add_tls_options, open_client
-from topb.commands._report import table_text
+import click
+
+from topb.commands._connection import connection_options, open_client
+from topb.commands.options import Command, json_option
+from topb.commands.output import minute, print_json, table_text
 from topb.descriptions import Model, ServerInfo
 
 _HEADER = ("model", "method", "round", "image", "classes", "labelled", "accuracy", "created")
 _RIGHT_ALIGNED = {"round", "classes", "labelled", "accuracy"}
 
 
-def run(argv: Sequence[str]) -> int:
-    """Shows what a server is.
-
-    Args:
-        argv: the arguments after `topb info`.
-
-    Returns:
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(
-        prog="topb info", description="Shows what a server is, and which models it has."
-    )
-    parser.add_argument("--server", required=True, metavar="HOST:PORT", help="the server to ask")
-    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else")
-    parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="S", help="give up after S seconds (default: 10)"
-    )
-    add_tls_options(parser)
-    options = parser.parse_args(argv)
+@click.command(cls=Command)
+@connection_options(timeout=10.0)
+@json_option()
+def run(as_json: bool, **connection: Any) -> None:
+    """Show a server, its limits and its models."""
+    options = SimpleNamespace(**connection)
     with open_client(options) as client:
         info, models = client.server_info(), client.list_models()
-    if options.json:
-        print(json.dumps(_as_json(info, models), indent=2, ensure_ascii=False))
+    if as_json:
+        print_json({"server": dataclasses.asdict(info), "models": [_as_dict(model) for model in models]})
     else:
         print(_as_text(options.server, info, models))
-    return 0
 
 
-def _as_json(info: ServerInfo, models: Sequence[Model]) -> dict[str, Any]:
-    described = []
-    for model in models:
-        fields = dataclasses.asdict(model)
-        fields["create_time"] = model.create_time and model.create_time.isoformat()
-        described.append(fields)
-    return {"server": dataclasses.asdict(info), "models": described}
+def _as_dict(model: Model) -> dict[str, Any]:
+    return {**dataclasses.asdict(model), "create_time": model.create_time and model.create_time.isoformat()}
 
 
 def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
@@ -67,7 +50,7 @@ def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
     ]
     if not models:
         return "\n".join([*lines, "No models."])
-    table = table_text(_HEADER, [_row(model) for model in models], right_aligned=_RIGHT_ALIGNED)
+    table = table_text(_HEADER, map(_row, models), right_aligned=_RIGHT_ALIGNED)
     default = ["", "* the default model"] if any(model.is_default for model in models) else []
     return "\n".join([*lines, table, *default])
 
@@ -81,7 +64,7 @@ def _row(model: Model) -> tuple[str, ...]:
         str(len(model.classes)),
         f"{model.labelled_count:,}",
         "" if model.test_accuracy is None else f"{model.test_accuracy:.1%}",
-        "" if model.create_time is None else f"{model.create_time:%Y-%m-%d %H:%M}",
+        minute(model.create_time),
     )
 
 
