@@ -9,6 +9,7 @@ TopbError
     ├── BundleError               a bundle is torn, altered or of an unknown layout
     ├── DeviceError               a requested device cannot be used
     ├── InstallationError         the installed packages do not fit together
+    ├── NewerVersionError         a catalog or state directory was written by a newer version of topb
     ├── ListenError               the server cannot listen on its address
     ├── UnreadablePoolError       a pool exists but cannot be read to its end
     ├── UnavailableError          not now: try again later, or at another server
@@ -64,6 +65,10 @@ class DeviceError(ScorerError):
 
 class InstallationError(ScorerError):
     """The installed packages do not fit together."""
+
+
+class NewerVersionError(ScorerError):
+    """A catalog or state directory was written by a newer version of topb."""
 
 
 class ListenError(ScorerError):

@@ -33,8 +33,7 @@ def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
     if catalog == "sqlite":
         return OPTIONS
     cluster: PostgresCluster = request.getfixturevalue("cluster")
-    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name.lower())
-    return (*OPTIONS, f"--catalog-url={cluster.create_database(name[-60:])}")
+    return (*OPTIONS, f"--catalog-url={cluster.create_database()}")
 
 
 @contextmanager
@@ -187,7 +186,7 @@ def test_a_database_that_restarts_under_way_costs_nothing_but_time(
     path: str, away_seconds: float, data: Data, tmp_path: Path, cluster: PostgresCluster
 ) -> None:
     """For a moment, and for longer than a lease."""
-    url = cluster.create_database(f"restart_{path}_{int(away_seconds * 10)}")
+    url = cluster.create_database()
     with server_on(data, tmp_path / "state", (*OPTIONS, f"--catalog-url={url}")) as (server, address):
         caller = data.caller(path, "one")
         calling = in_background(caller, address)

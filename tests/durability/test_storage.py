@@ -105,7 +105,7 @@ def test_a_state_that_is_read_only_for_a_while_is_gone_on_with(
     path: str, data: Data, tmp_path: Path, cluster: PostgresCluster
 ) -> None:
     """With the catalog elsewhere: what SQLite has open would keep the disk from being made read-only."""
-    catalog = cluster.create_database(f"read_only_{path}")
+    catalog = cluster.create_database()
     with mounted(tmp_path / "disk", "size=8m") as disk:
         caller = data.caller(path, "one")
         options = (*OPTIONS, f"--catalog-url={catalog}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _COMMAND_SECONDS = 60
-# initdb and postgres refuse to run as root: there, as one of these.
+# initdb and postgres refuse to run as root: root runs them as one of these users.
 _USERS = ("postgres", "nobody")
 
 
@@ -27,29 +28,25 @@ class PostgresCluster:
     port: int
     user: str | None
 
-    def url(self, database: str) -> str:
-        """Of a database, for SQLAlchemy."""
-        return f"postgresql+psycopg://topb@127.0.0.1:{self.port}/{database}"
-
-    def create_database(self, name: str) -> str:
-        """Makes an empty database, and returns its URL."""
-        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "topb", name]
-        self._run("createdb", *options)
-        return self.url(name)
+    def create_database(self) -> str:
+        """Create an empty database and return its SQLAlchemy URL."""
+        name = f"topb_{secrets.token_hex(8)}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "topb", name)
+        return f"postgresql+psycopg://topb@127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
-        """Starts it; returns once it takes connections."""
-        # Nothing here outlives the machine: it may leave the disk alone.
+        """Start the cluster and wait until it accepts connections."""
+        # The data need not survive the machine: no fsync.
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off"
         options += f" -c unix_socket_directories={self.folder}"
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.folder / "log"), "-o", options)
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stops it; `immediate` as a crash would, so that the next start recovers."""
+        """Stop the cluster; "immediate" acts like a crash, so that the next start recovers."""
         self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", self._data)
 
     def initialise(self) -> None:
-        """Makes the cluster's files."""
+        """Create the cluster's files."""
         self._run("initdb", "-D", self._data, "-U", "topb", "-A", "trust", "--no-locale", "-E", "UTF8", "-N")
 
     @property
@@ -57,9 +54,9 @@ class PostgresCluster:
         return str(self.folder / "data")
 
     def _run(self, program: str, *arguments: str) -> None:
-        # Not through pipes: the server that pg_ctl leaves running would hold them open.
+        # No pipes: the server that pg_ctl starts would keep them open.
         with (self.folder / f"{program}.out").open("w+") as output:
-            # With `user=` Python would fork, of which gRPC's threads in this process do not think much.
+            # `user=` would make Python fork, which is unsafe beside gRPC's threads.
             as_user = [] if self.user is None else [_runuser() or "runuser", "-u", self.user, "--"]
             ended = subprocess.run(
                 [*as_user, str(self.binaries / program), *arguments],
@@ -75,7 +72,7 @@ class PostgresCluster:
 
 
 def missing() -> str:
-    """Why there can be no PostgreSQL here; empty where there can."""
+    """Return why PostgreSQL cannot run here, or an empty string if it can."""
     if _binaries() is None:
         return "no initdb, pg_ctl and createdb of PostgreSQL are installed"
     if os.geteuid() == 0 and _user() is None:
@@ -87,7 +84,7 @@ def missing() -> str:
 
 @contextmanager
 def running_cluster() -> Iterator[PostgresCluster]:
-    """Makes a cluster, starts it, and removes it at the end."""
+    """Create and start a cluster; remove it on exit."""
     binaries = _binaries()
     assert binaries is not None
     folder = Path(tempfile.mkdtemp(prefix="topb-postgresql-"))
@@ -121,7 +118,7 @@ def _binaries() -> Path | None:
 
 
 def _runuser() -> str | None:
-    # Not every PATH names the administrators' folders.
+    # PATH may lack the directories of administrators' programs.
     return shutil.which("runuser", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 

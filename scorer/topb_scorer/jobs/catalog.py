@@ -19,13 +19,14 @@ from sqlalchemy.exc import IntegrityError
 from topb.selections import SelectionState
 from topb_scorer.durable import stepped
 from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.jobs import migrations
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.transactions import Transactions
 
-_METADATA = sa.MetaData()
+METADATA = sa.MetaData()
 _SELECTIONS = sa.Table(
     "selections",
-    _METADATA,
+    METADATA,
     sa.Column("id", sa.String(40), primary_key=True),
     sa.Column("request_id", sa.String(200), nullable=False, unique=True),
     sa.Column("request", sa.LargeBinary, nullable=False),
@@ -58,18 +59,24 @@ class SelectionCatalog:
     """The selections of one state, shared by any number of servers."""
 
     def __init__(self, url: str, *, patience_seconds: float = 30.0) -> None:
-        """Connects, and makes the table where there is none.
+        """Connect to the database, and create or upgrade the catalog's schema.
 
         Args:
-            url: of SQLAlchemy: `sqlite:///…` or `postgresql+psycopg://…`.
-            patience_seconds: how long to try again where the database does not answer.
+            url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+            patience_seconds: how long to keep trying while the database does not answer.
 
         Raises:
+            InvalidRequestError: the URL cannot be used.
+            NewerVersionError: a newer version of topb has upgraded the catalog.
             UnavailableError: the database cannot be reached or written to.
         """
         self._transactions = Transactions(url, patience_seconds=patience_seconds)
         self._transact = self._transactions.transact
-        self._transactions.make_tables(_METADATA)
+        try:
+            self._transactions.transact_alone(migrations.upgrade)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes its connections."""

@@ -1,15 +1,20 @@
-"""Where a server keeps what must outlive it: score logs, results, streams under way, the catalog."""
+"""The directory that outlives a server: score logs, results, streams, and usually the catalog."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from topb_scorer.durable import remove_directory
-from topb_scorer.errors import NotFoundError
+from topb_scorer.durable import publish_file, remove_directory
+from topb_scorer.errors import NewerVersionError, NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.results import ResultStore
 from topb_scorer.scoring.score_log import ScoreLog
+
+LAYOUT_VERSION = 1
+"""Increased when the layout changes in a way that older versions of topb cannot read."""
+
+_VERSION_FILE = "version"
 
 
 @dataclass(frozen=True)
@@ -29,69 +34,93 @@ class StateDirectory:
             catalog_url: SQLAlchemy URL of the catalog; empty for SQLite in the directory.
 
         Raises:
+            NewerVersionError: a newer version of topb wrote the directory or the catalog.
             OSError: the directory cannot be written to.
             UnavailableError: the database cannot be reached or written to.
         """
         path.mkdir(parents=True, exist_ok=True)
-        catalog = SelectionCatalog(catalog_url_of(path, catalog_url))
+        _check_version(path)
+        if not (path / _VERSION_FILE).exists():
+            publish_file(path / _VERSION_FILE, lambda file: file.write_text(f"{LAYOUT_VERSION}\n"))
+        catalog = SelectionCatalog(catalog_url or _sqlite_url(path))
         return cls(path, catalog, results_of(path))
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
-        """The log of all that the model scored from pools that servers read; one with features beside it."""
+        """Return the log of everything that the model scored from pools that servers read."""
         name = f"{model_id}+features" if with_features else model_id
         return ScoreLog(self.path / "scores" / name, with_features=with_features)
 
     def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
-        """The log of a pool that a caller sends, of that selection alone."""
+        """Return the log of one selection whose pool its caller sends."""
         return ScoreLog(_stream_directory(self.path, selection), with_features=with_features)
 
 
-def results_of(directory: Path) -> ResultStore:
-    """The results of the state in `directory`."""
-    return ResultStore(directory / "results")
+def results_of(path: Path) -> ResultStore:
+    """Return the results in the state directory at `path`."""
+    return ResultStore(path / "results")
 
 
-def remove_stream(directory: Path, selection: str) -> None:
-    """Removes what is left of a pool that a caller sent for a selection that has ended."""
-    remove_directory(_stream_directory(directory, selection))
+def remove_stream(path: Path, selection: str) -> None:
+    """Remove the score log of a selection whose pool its caller sent."""
+    remove_directory(_stream_directory(path, selection))
 
 
-def check_state(directory: Path) -> None:
-    """Returns if there is a state in `directory`.
+def check_state(path: Path) -> None:
+    """Check that there is a state directory at `path` that this version of topb can use.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such directory.
+        NewerVersionError: a newer version of topb wrote it.
     """
-    if not directory.is_dir():
-        raise NotFoundError(
-            f"there is no state directory {directory}", reason="STATE_NOT_FOUND", path=directory
-        )
+    if not path.is_dir():
+        raise NotFoundError(f"there is no state directory {path}", reason="STATE_NOT_FOUND", path=path)
+    _check_version(path)
 
 
-def existing_catalog(directory: Path, catalog_url: str) -> SelectionCatalog:
-    """The catalog of a state that servers have made; nothing is made where there is none.
+def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
+    """Open the catalog of a state directory that servers have used, without creating one.
+
+    Args:
+        path: of the state directory.
+        catalog_url: SQLAlchemy URL of the catalog; empty for SQLite in the directory.
 
     Raises:
-        NotFoundError: the state has none of its own, and no other is named.
+        NotFoundError: the directory holds no catalog and no URL is given.
+        NewerVersionError: a newer version of topb has upgraded the catalog.
         UnavailableError: the database cannot be reached.
     """
-    if not catalog_url and not sqlite_catalog(directory).is_file():
+    if not catalog_url and not _sqlite_catalog(path).is_file():
         raise NotFoundError(
-            f"{directory} has no catalog of its own: name its servers' one with --catalog-url",
+            f"{path} contains no catalog: give the URL that the servers use with --catalog-url",
             reason="CATALOG_NOT_FOUND",
         )
-    return SelectionCatalog(catalog_url_of(directory, catalog_url))
+    return SelectionCatalog(catalog_url or _sqlite_url(path))
 
 
-def catalog_url_of(directory: Path, catalog_url: str = "") -> str:
-    """The URL of a state's catalog: the one that is given, or of SQLite in the directory."""
-    return catalog_url or f"sqlite:///{sqlite_catalog(directory).resolve()}"
+def _sqlite_catalog(path: Path) -> Path:
+    """Return the file in which a state directory keeps its catalog if no URL is given."""
+    return path / "selections.sqlite"
 
 
-def _stream_directory(directory: Path, selection: str) -> Path:
-    return directory / "streams" / selection
+def _sqlite_url(path: Path) -> str:
+    return f"sqlite:///{_sqlite_catalog(path).resolve()}"
 
 
-def sqlite_catalog(directory: Path) -> Path:
-    """Where a state keeps its catalog if no other is given."""
-    return directory / "selections.sqlite"
+def _stream_directory(path: Path, selection: str) -> Path:
+    return path / "streams" / selection
+
+
+def _check_version(path: Path) -> None:
+    try:
+        found = (path / _VERSION_FILE).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return  # from before there was a version file: version 1
+    if not found.isdecimal() or int(found) > LAYOUT_VERSION:
+        raise NewerVersionError(
+            f"{path} is a state directory of version {found!r}, and this version of topb reads those up to "
+            f"version {LAYOUT_VERSION}: use the version of topb that wrote it, or a newer one",
+            reason="STATE_VERSION",
+            path=path,
+            found=found,
+            known=LAYOUT_VERSION,
+        )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from topb_scorer.errors import InvalidRequestError, UnavailableError
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.5
+# The number is arbitrary. PostgreSQL releases the lock at the end of the transaction.
+_LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7308613829)"}
 # What SQLite says of a disk that is full, read-only or failing, and will be a moment later.
 _OF_THE_DISK = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
 
@@ -38,15 +40,12 @@ class Transactions:
         """
         self.patience_seconds = patience_seconds
         try:
-            # Of a connection that went stale while the database restarted, the pool makes a new one.
+            # The pre-ping replaces connections that went stale while the database restarted.
             self._engine = sa.create_engine(url, pool_pre_ping=True)
         except (ArgumentError, ModuleNotFoundError) as error:
-            # Not the URL itself: it may hold a password.
-            raise InvalidRequestError(
-                f"the catalog's URL cannot be used: {error}; expected sqlite:///… or postgresql+psycopg://…, "
-                "the latter with topb[postgresql] installed",
-                reason="CATALOG_URL",
-            ) from None
+            raise _unusable_url(error) from None
+        if self._engine.dialect.name not in _LOCK_STATEMENTS:
+            raise _unusable_url(f"{self._engine.dialect.name} is not supported")
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _make_sqlite_durable)
 
@@ -54,17 +53,18 @@ class Transactions:
         """Closes its connections."""
         self._engine.dispose()
 
-    def make_tables(self, metadata: sa.MetaData) -> None:
-        """Makes the tables that are not there yet.
+    def transact_alone(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do the work in one transaction, after any other process that does the same has finished.
 
         Raises:
             UnavailableError: the database cannot be reached or written to.
         """
-        try:
-            self.transact(metadata.create_all)
-        except (IntegrityError, ProgrammingError):
-            # Another server made them at this very moment: now they are there, or the error is another.
-            self.transact(metadata.create_all)
+
+        def locked(connection: sa.Connection) -> T:
+            connection.exec_driver_sql(_LOCK_STATEMENTS[connection.dialect.name])
+            return work(connection)
+
+        return self.transact(locked)
 
     def transact(self, work: Callable[[sa.Connection], T], *, patience_seconds: float | None = None) -> T:
         """Does the work in one transaction; it may be done twice where the database died at its end.
@@ -91,6 +91,15 @@ class Transactions:
                     ) from error
                 _log.warning("the catalog did not answer, trying again: %s", cause)
                 time.sleep(min(_RETRY_SECONDS, patience / 4))
+
+
+def _unusable_url(fault: object) -> InvalidRequestError:
+    # The message does not quote the URL, which may contain a password.
+    return InvalidRequestError(
+        f"the catalog's URL cannot be used: {fault}; expected sqlite:///… or postgresql+psycopg://…, "
+        "the latter with topb[postgresql] installed",
+        reason="CATALOG_URL",
+    )
 
 
 def _may_pass(cause: object) -> bool:

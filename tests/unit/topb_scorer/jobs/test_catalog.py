@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from support import postgresql
 from support.postgresql import PostgresCluster
 from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
@@ -20,23 +18,6 @@ pytestmark = pytest.mark.scorer
 
 LEASE = 30.0
 THREADS = 8
-_names = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PostgresCluster]:
-    if reason := postgresql.missing():
-        pytest.skip(reason)
-    with postgresql.running_cluster() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'selections.sqlite'}"
-    cluster: PostgresCluster = request.getfixturevalue("cluster")
-    return cluster.create_database(f"catalog_{next(_names)}")
 
 
 @pytest.fixture
@@ -132,14 +113,6 @@ def test_of_many_servers_who_claim_at_once_one_gets_it(url: str) -> None:
     claimed = at_once(lambda i: catalogs[i].claim(record.id, f"server-{i}", LEASE), threads=4)
     assert claimed.count(True) == 1
     for catalog in catalogs:
-        catalog.close()
-
-
-def test_servers_that_start_at_once_on_an_empty_database_all_start(url: str) -> None:
-    catalogs = at_once(lambda _: SelectionCatalog(url), threads=6)
-    for catalog in catalogs:
-        assert isinstance(catalog, SelectionCatalog)
-        assert catalog.page(1) == []
         catalog.close()
 
 
@@ -278,7 +251,7 @@ def test_a_catalog_outlives_its_connections(url: str) -> None:
 
 @pytest.mark.slow
 def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
-    catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=30)
+    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=30)
     record = catalog.create(new("one"))
     cluster.stop()
     returning = threading.Timer(1.0, cluster.start)
@@ -291,7 +264,7 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresClus
 
 @pytest.mark.slow
 def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
-    catalog = SelectionCatalog(cluster.create_database(f"catalog_{next(_names)}"), patience_seconds=1)
+    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=1)
     record = catalog.create(new())
     assert catalog.claim(record.id, "a", 2)
     cluster.stop()

@@ -23,6 +23,7 @@ CODES = {
     "LimitExceededError": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "BundleError": grpc.StatusCode.FAILED_PRECONDITION,
     "DeviceError": grpc.StatusCode.FAILED_PRECONDITION,
+    "NewerVersionError": grpc.StatusCode.FAILED_PRECONDITION,
     "UnreadablePoolError": grpc.StatusCode.FAILED_PRECONDITION,
 }
 

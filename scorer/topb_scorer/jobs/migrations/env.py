@@ -1,0 +1,9 @@
+"""Entry point of alembic: connects it to the database over the connection of `migrations.upgrade`."""
+
+from alembic import context
+
+from topb_scorer.jobs.migrations import VERSION_TABLE
+
+context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
+with context.begin_transaction():
+    context.run_migrations()
