@@ -120,7 +120,7 @@ def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
     durable.on_step = _Steps(folder, sabotage.die_at)
     if sabotage.batch_seconds:
         _slow_down(folder, sabotage.batch_seconds)
-    sys.exit(serve.run(arguments))
+    sys.exit(serve.run.main(arguments, standalone_mode=False))
 
 
 def _die_with_the_tests() -> None:

@@ -1,1 +1,1 @@
-"""The scorer's part of the `topb` command."""
+"""The scorer's subcommands of `topb`."""

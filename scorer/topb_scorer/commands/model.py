@@ -1,38 +1,63 @@
-"""`topb model show`: what a bundle is."""
+"""`topb model`: show, verify and list bundles."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 from google.protobuf import json_format
 
+from topb.commands.options import Group, json_option
+from topb.commands.output import minute, print_json, table_text
 from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.scoring.model_catalog import ModelCatalog
+
+_HEADER = ("model", "method", "round", "classes", "labelled", "accuracy", "created")
+_RIGHT_ALIGNED = {"round", "classes", "labelled", "accuracy"}
 
 
-def run(argv: Sequence[str]) -> int:
-    """Prints a verified bundle for a person, or with --json its manifest.
+@click.group(cls=Group)
+def run() -> None:
+    """Show, verify and list bundles."""
 
-    Raises:
-        ScorerError: the bundle cannot be opened.
+
+@run.command("show")
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@json_option()
+def _show(bundle: Path, as_json: bool) -> None:
+    """Verify a bundle, file by file, and show it.
+
+    BUNDLE is the directory of the bundle. With --json its manifest is printed.
     """
-    parser = argparse.ArgumentParser(prog="topb model", description="Look at bundles.")
-    actions = parser.add_subparsers(dest="action", required=True)
-    show = actions.add_parser("show", help="verify a bundle and print it")
-    show.add_argument("bundle", type=Path, help="the bundle's directory")
-    show.add_argument("--json", action="store_true", help="print its manifest as JSON")
-    arguments = parser.parse_args(argv)
-    bundle = open_bundle(arguments.bundle)
-    print(json_format.MessageToJson(bundle.manifest) if arguments.json else describe(bundle))
-    return 0
+    opened = open_bundle(bundle)
+    print(json_format.MessageToJson(opened.manifest) if as_json else describe(opened))
+
+
+@run.command("list")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@json_option()
+def _list(directory: Path, as_json: bool) -> None:
+    """Verify the bundles in a directory and list them, the latest first.
+
+    DIR is a directory of bundles, such as topb serve --models takes. Bundles that cannot be opened are
+    reported on standard error.
+    """
+    bundles = sorted(ModelCatalog(directory).bundles(), key=_created, reverse=True)
+    if as_json:
+        print_json([_as_dict(bundle) for bundle in bundles])
+    elif bundles:
+        print(table_text(_HEADER, map(_row, bundles), right_aligned=_RIGHT_ALIGNED))
+    else:
+        print("No bundles.")
 
 
 def describe(bundle: Bundle) -> str:
-    """The bundle in words and figures, one line a fact."""
+    """Return a description of the bundle, one fact per line."""
     manifest = bundle.manifest
     size = sum(file.size_bytes for file in manifest.files)
-    resize = bundle.input.resize.replace("_", " ")
+    resize = bundle.input.resize.value.replace("_", " ")
+    accuracy = _accuracy(bundle) or "not measured: there was no test set"
     lines = [
         ("model", f"{bundle.model_id}, {size / 2**20:.1f} MiB in {bundle.path}"),
         ("trained by", f"{manifest.method}, round {manifest.round}, seed {manifest.seed}"),
@@ -40,7 +65,7 @@ def describe(bundle: Bundle) -> str:
         ("input", f"uint8 {bundle.input.height}×{bundle.input.width}×3, {resize}"),
         ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
         ("labelled", f"{manifest.labelled_count} images"),
-        ("test accuracy", _accuracy(bundle)),
+        ("test accuracy", accuracy),
         ("strategies", ", ".join(manifest.strategies)),
     ]
     lines += [(f"output {o.name}", f"(N{_dims(o.shape)}) {o.meaning}") for o in manifest.outputs]
@@ -53,10 +78,38 @@ def describe(bundle: Bundle) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
+def _row(bundle: Bundle) -> tuple[str, ...]:
+    manifest = bundle.manifest
+    return (
+        bundle.model_id,
+        manifest.method,
+        str(manifest.round),
+        str(len(manifest.classes)),
+        f"{manifest.labelled_count:,}",
+        _accuracy(bundle),
+        minute(manifest.create_time.ToDatetime()),
+    )
+
+
+def _as_dict(bundle: Bundle) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "id": bundle.model_id,
+        "method": manifest.method,
+        "round": manifest.round,
+        "classes": list(manifest.classes),
+        "labelled_count": manifest.labelled_count,
+        "test_accuracy": manifest.test_accuracy if manifest.HasField("test_accuracy") else None,
+        "create_time": manifest.create_time.ToJsonString(),
+    }
+
+
+def _created(bundle: Bundle) -> tuple[int, int]:
+    return bundle.manifest.create_time.seconds, bundle.manifest.create_time.nanos
+
+
 def _accuracy(bundle: Bundle) -> str:
-    if not bundle.manifest.HasField("test_accuracy"):
-        return "not measured: there was no test set"
-    return f"{bundle.manifest.test_accuracy:.2%}"
+    return f"{bundle.manifest.test_accuracy:.2%}" if bundle.manifest.HasField("test_accuracy") else ""
 
 
 def _shortened(classes: Sequence[str], most: int = 10) -> str:

@@ -1,37 +1,64 @@
-"""Options that several commands take."""
+"""Options that several of the scorer's commands take."""
 
 from __future__ import annotations
 
-import argparse
-import os
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import click
+
+from topb.commands.options import Decorated, option
 
 DAY_SECONDS = 86400.0
 
 
-def add_state(parser: argparse.ArgumentParser) -> None:
-    """`--state`: the directory that servers keep."""
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="of the servers")
+class NotNegative(click.FloatRange):
+    """A number that is at least 0."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; NaN is refused, because nothing is older or younger than NaN."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
-def add_catalog_url(parser: argparse.ArgumentParser) -> None:
-    """`--catalog-url`: of a state whose catalog is elsewhere."""
-    parser.add_argument(
-        "--catalog-url",
-        default=os.environ.get("TOPB_CATALOG_URL", ""),
-        metavar="URL",
-        help="as the servers of this state have it; default: the environment's TOPB_CATALOG_URL",
+def state_option() -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--state`, the state directory of servers."""
+    return option(
+        "--state",
+        type=click.Path(path_type=Path),
+        required=True,
+        metavar="DIR",
+        help="State directory of the servers.",
     )
 
 
-def not_negative(kind: type[int] | type[float]) -> Callable[[str], float]:
-    """An argument's type: a number of that kind, 0 or more."""
+def catalog_url_option(help: str, *, section: str = "Options") -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--catalog-url`, which may come from the environment."""
+    # The URL may hold a password, which a command line shows to every user of the machine.
+    return option(
+        "--catalog-url",
+        envvar="TOPB_CATALOG_URL",
+        show_envvar=True,
+        default="",
+        show_default=False,
+        metavar="URL",
+        section=section,
+        help=help,
+    )
 
-    def number(text: str) -> float:
-        value = kind(text)
-        if not value >= 0:
-            raise argparse.ArgumentTypeError(f"{value}; expected 0 or more")
-        return value
 
-    return number
+def catalog_of_state_option() -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--catalog-url` to a command that works on the state of servers."""
+    return catalog_url_option("Catalog of the servers, if it is not in --state.")
+
+
+def dry_run_option() -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--dry-run`."""
+    return option("--dry-run", is_flag=True, help="Only say what would be deleted.")

@@ -1,16 +1,24 @@
-"""`topb scores`: lists, verifies and prunes what servers have scored."""
+"""`topb scores`: list, verify and prune the scores that servers keep."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import datetime
-import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
+import click
+
+from topb.commands.options import Decorated, Group, combined, json_option, option
+from topb.commands.output import mebibytes, minute, print_json, table_text
 from topb.selections import SelectionState
-from topb_scorer.commands.options import DAY_SECONDS, add_catalog_url, add_state, not_negative
+from topb_scorer.commands.options import (
+    DAY_SECONDS,
+    NotNegative,
+    catalog_of_state_option,
+    dry_run_option,
+    state_option,
+)
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.record import SelectionRecord
@@ -19,85 +27,108 @@ from topb_scorer.scoring.housekeeping import LogSummary, Pruning, ScoreShelf, Sh
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
+_HEADER = ("model", "shards", "rows", "size", "oldest", "newest")
 
 
-def run(argv: Sequence[str]) -> int:
-    """Does what is asked of the scores of a state; 1 where verifying found altered ones.
-
-    Raises:
-        NotFoundError: there is no such state.
-        UnavailableError: the catalog, which tells what selections still need, cannot be read.
-    """
-    arguments = _parser().parse_args(argv)
-    check_state(arguments.state)
-    shelf = ScoreShelf(arguments.state)
-    if arguments.action == "list":
-        return _list(shelf, arguments)
-    if arguments.action == "verify":
-        return _verify(shelf, arguments)
-    return _prune(shelf, arguments)
+def _common_options() -> Callable[[Decorated], Decorated]:
+    model = option(
+        "--model", default="", show_default=False, metavar="ID", help="Only the scores of this model."
+    )
+    return combined(state_option(), model, json_option())
 
 
-def _list(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
-    summaries = shelf.summaries(arguments.model)
-    if arguments.json:
-        _print_json([dataclasses.asdict(summary) for summary in summaries])
-    elif not summaries:
-        print("nothing is scored")
+@click.group(cls=Group)
+def run() -> None:
+    """List, verify and prune the scores that servers keep."""
+
+
+@run.command("list")
+@_common_options()
+def _list(state: Path, model: str, as_json: bool) -> None:
+    """List the scores by model."""
+    check_state(state)
+    summaries = ScoreShelf(state).summaries(model)
+    if as_json:
+        print_json([dataclasses.asdict(summary) for summary in summaries])
+    elif summaries:
+        print(table_text(_HEADER, map(_row, summaries)))
     else:
-        print("\n".join(_table(summaries)))
-    return 0
+        print("nothing is scored")
 
 
-def _verify(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
-    count = len(shelf.shards(arguments.model))
-    altered = list(shelf.altered(arguments.model))
-    if arguments.discard:
+@run.command("verify")
+@_common_options()
+@option("--discard", is_flag=True, help="Delete altered shards; they are scored again when needed.")
+@click.pass_context
+def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, discard: bool) -> None:
+    """Read all scores and report altered shards. The exit code is 1 if there are any."""
+    check_state(state)
+    shelf = ScoreShelf(state)
+    count = len(shelf.shards(model))
+    altered = list(shelf.altered(model))
+    if discard:
         for shard in altered:
             shard.path.unlink(missing_ok=True)
-    if arguments.json:
-        _print_json(
-            {
-                "shards": count,
-                "altered": [_shard_facts(shard) for shard in altered],
-                "discarded": arguments.discard,
-            }
-        )
+    if as_json:
+        print_json({"shards": count, "altered": [_as_dict(shard) for shard in altered], "discarded": discard})
     else:
         for shard in altered:
             print(f"altered: {shard.path}")
-        told = ", discarded: they are scored again when they are needed" if arguments.discard else ""
-        print(f"{count} shards, {len(altered)} altered{told if altered else ''}")
-    return 1 if altered else 0
+        told = ", discarded: they are scored again when they are needed" if altered and discard else ""
+        print(f"{count} shards, {len(altered)} altered{told}")
+    context.exit(1 if altered else 0)
 
 
-def _prune(shelf: ScoreShelf, arguments: argparse.Namespace) -> int:
-    age = None if arguments.older_than is None else arguments.older_than * DAY_SECONDS
-    with closing(existing_catalog(arguments.state, arguments.catalog_url)) as catalog:
-        pruning = shelf.plan_pruning(
-            model=arguments.model,
-            older_than_seconds=age,
-            max_bytes=arguments.max_bytes,
+@run.command("prune")
+@_common_options()
+@option("--older-than", type=NotNegative(), metavar="DAYS", help="Delete shards older than this.")
+@option(
+    "--max-bytes",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Delete the oldest shards until at most this many bytes are left.",
+)
+@dry_run_option()
+@catalog_of_state_option()
+def _prune(
+    state: Path,
+    model: str,
+    as_json: bool,
+    older_than: float | None,
+    max_bytes: int | None,
+    dry_run: bool,
+    catalog_url: str,
+) -> None:
+    """Delete scores by model, age and size.
+
+    Streams of selections that have ended and half-written files are deleted as well. Nothing that an open
+    selection may need is deleted; what a later selection needs is scored again.
+    """
+    check_state(state)
+    with closing(existing_catalog(state, catalog_url)) as catalog:
+        pruning = ScoreShelf(state).plan_pruning(
+            model=model,
+            older_than_seconds=None if older_than is None else older_than * DAY_SECONDS,
+            max_bytes=max_bytes,
             open_models={record.model for record in _open_selections(catalog)},
             has_ended=lambda selection: _has_ended(catalog, selection),
         )
     size = pruning.bytes
-    if not arguments.dry_run:
+    if not dry_run:
         pruning.carry_out()
-    if arguments.json:
-        _print_json(
+    if as_json:
+        print_json(
             {
-                "shards": [_shard_facts(shard) for shard in pruning.shards],
+                "shards": [_as_dict(shard) for shard in pruning.shards],
                 "streams": [stream.name for stream in pruning.streams],
                 "leftovers": len(pruning.leftovers),
                 "bytes": size,
                 "spared": len(pruning.spared),
-                "dry_run": arguments.dry_run,
+                "dry_run": dry_run,
             }
         )
     else:
-        print(_told(pruning, size, dry_run=arguments.dry_run))
-    return 0
+        print(_as_text(pruning, size, dry_run=dry_run))
 
 
 def _has_ended(catalog: SelectionCatalog, selection: str) -> bool:
@@ -114,11 +145,11 @@ def _open_selections(catalog: SelectionCatalog) -> list[SelectionRecord]:
     return found
 
 
-def _told(pruning: Pruning, size: int, *, dry_run: bool) -> str:
+def _as_text(pruning: Pruning, size: int, *, dry_run: bool) -> str:
     lines = [
         f"{'would remove' if dry_run else 'removed'} {len(pruning.shards)} shards, "
         f"{len(pruning.streams)} ended streams, {len(pruning.leftovers)} half-written files: "
-        f"{_mebibytes(size)}"
+        f"{mebibytes(size)}"
     ]
     if pruning.spared:
         models = ", ".join(sorted({shard.model for shard in pruning.spared}))
@@ -126,58 +157,17 @@ def _told(pruning: Pruning, size: int, *, dry_run: bool) -> str:
     return "\n".join(lines)
 
 
-def _table(summaries: Sequence[LogSummary]) -> list[str]:
-    rows = [("model", "shards", "rows", "size", "oldest", "newest")]
-    for summary in summaries:
-        count = f"{summary.rows}" + (f" ({summary.unreadable} unreadable)" if summary.unreadable else "")
-        size, oldest, newest = _mebibytes(summary.bytes), _time(summary.oldest), _time(summary.newest)
-        rows.append((summary.log, str(summary.shards), count, size, oldest, newest))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+def _row(summary: LogSummary) -> tuple[str, ...]:
+    unreadable = f" ({summary.unreadable} unreadable)" if summary.unreadable else ""
+    return (
+        summary.log,
+        str(summary.shards),
+        f"{summary.rows}{unreadable}",
+        mebibytes(summary.bytes),
+        minute(summary.oldest),
+        minute(summary.newest),
+    )
 
 
-def _shard_facts(shard: ShelvedShard) -> dict[str, object]:
+def _as_dict(shard: ShelvedShard) -> dict[str, object]:
     return {"log": shard.log, "identity": shard.identity, "bytes": shard.size, "modified": shard.modified}
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=1))
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
-
-
-def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="topb scores", description="Look after what servers have scored.")
-    actions = parser.add_subparsers(dest="action", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    add_state(common)
-    common.add_argument("--model", default="", metavar="ID", help="only what this model scored")
-    common.add_argument("--json", action="store_true", help="print for a program")
-    actions.add_parser("list", parents=[common], help="what is scored, by model")
-    verify = actions.add_parser("verify", parents=[common], help="read all and look for altered shards")
-    verify.add_argument("--discard", action="store_true", help="remove altered shards, to be scored again")
-    prune = actions.add_parser(
-        "prune",
-        parents=[common],
-        help="make room",
-        description="Removes shards by model, age and size, streams of selections that have ended, and "
-        "half-written files. Nothing that a selection under way may need is removed; what a later one "
-        "lacks is scored again.",
-    )
-    prune.add_argument(
-        "--older-than", type=not_negative(float), metavar="DAYS", help="shards older than this"
-    )
-    prune.add_argument(
-        "--max-bytes", type=not_negative(int), metavar="N", help="the oldest shards, until N bytes are left"
-    )
-    prune.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
-    add_catalog_url(prune)
-    return parser

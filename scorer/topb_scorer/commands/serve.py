@@ -1,25 +1,124 @@
-"""`topb serve`: serves a directory of bundles over gRPC."""
+"""`topb serve`: serve a directory of bundles over gRPC."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import click
+
+from topb.commands.options import Command, option
+from topb_scorer.commands.options import catalog_url_option
 from topb_scorer.scoring.installation import check_onnxruntime
 
+_PATH = click.Path(path_type=Path)
+_AT_LEAST_1, _AT_LEAST_2 = click.IntRange(min=1), click.IntRange(min=2)
+_STATE, _COMPUTE, _LIMITS = "State", "Devices and threads", "Limits"
 
-def run(argv: Sequence[str]) -> int:
-    """Serves until SIGTERM or SIGINT; 0 after a clean drain.
 
-    Raises:
-        ScorerError: the server cannot start.
+@click.command(cls=Command)
+@option("--models", type=_PATH, required=True, metavar="DIR", help="Directory of bundles.")
+@option(
+    "--default-model",
+    default="",
+    show_default="the most recent one",
+    metavar="ID",
+    help="Model of requests that name none.",
+)
+@option("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="Address; port 0 picks a free one.")
+@option(
+    "--metrics-listen",
+    default="",
+    show_default="no metrics",
+    metavar="HOST:PORT",
+    help="Address at which GET /metrics answers, for Prometheus.",
+)
+@option(
+    "--allow-root",
+    multiple=True,
+    metavar="ROOT",
+    help="Directory, s3://bucket/prefix/ or https://host/prefix/ that pools may be read from; repeatable. "
+    "Without it, only streamed pools are served.",
+)
+@option(
+    "--state",
+    type=_PATH,
+    metavar="DIR",
+    section=_STATE,
+    show_default="temporary",
+    help="Directory for scores, results and selections. A temporary one is deleted when the server stops.",
+)
+@catalog_url_option(
+    "Database of selections. Several servers share one --state through postgresql+psycopg://…; without this "
+    "option it is SQLite in --state.",
+    section=_STATE,
+)
+@option(
+    "--lease-seconds",
+    type=float,
+    default=15.0,
+    metavar="S",
+    section=_STATE,
+    help="How long a server may be silent before other servers take over its selections.",
+)
+@option("--device", default="cpu", metavar="DEVICE", section=_COMPUTE, help="cpu or cuda:INDEX.")
+@option(
+    "--search-device",
+    default="cpu",
+    metavar="DEVICE",
+    section=_COMPUTE,
+    help="Device on which FAISS searches labelled images for core_set: cpu, or cuda:INDEX with faiss-gpu.",
+)
+@option(
+    "--batch-size",
+    type=_AT_LEAST_2,
+    metavar="N",
+    section=_COMPUTE,
+    show_default="32 on a CPU, 256 on a GPU",
+    help="Images in one run of the model.",
+)
+@option(
+    "--session-threads",
+    type=_AT_LEAST_1,
+    metavar="N",
+    section=_COMPUTE,
+    show_default="all cores, or as many as a CPU limit grants",
+    help="Threads of one run of the model.",
+)
+@option(
+    "--decode-threads",
+    type=_AT_LEAST_1,
+    metavar="N",
+    section=_COMPUTE,
+    show_default="all cores, or as many as a CPU limit grants",
+    help="Threads that decode images.",
+)
+@option(
+    "--max-concurrent-selections",
+    type=_AT_LEAST_1,
+    default=2,
+    metavar="N",
+    section=_LIMITS,
+    help="Selections that run at once; further ones are told when to retry.",
+)
+@option(
+    "--grace-seconds",
+    type=float,
+    default=30.0,
+    metavar="S",
+    section=_LIMITS,
+    help="How long running selections may continue after SIGTERM.",
+)
+def run(**parameters: Any) -> None:
+    """Serve a directory of bundles over gRPC.
+
+    The server runs until SIGTERM or SIGINT. Then it accepts no selections and checkpoints those that run.
     """
-    arguments = _parser().parse_args(argv)
+    options = SimpleNamespace(**parameters)
     check_onnxruntime()
     # After the check: with two onnxruntime packages installed the import itself may fail.
     from topb_scorer.engines.local import EngineSettings
@@ -32,97 +131,27 @@ def run(argv: Sequence[str]) -> int:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     settings = ServerSettings(
-        models=arguments.models,
-        listen=arguments.listen,
-        metrics_listen=arguments.metrics_listen,
-        roots=AllowedRoots.below(arguments.allow_root),
+        models=options.models,
+        listen=options.listen,
+        metrics_listen=options.metrics_listen,
+        roots=AllowedRoots.below(options.allow_root),
         engine=EngineSettings(
-            device=arguments.device,
-            batch_size=arguments.batch_size,
-            session_threads=arguments.session_threads,
-            decode_threads=arguments.decode_threads,
+            device=options.device,
+            batch_size=options.batch_size,
+            session_threads=options.session_threads,
+            decode_threads=options.decode_threads,
         ),
-        selecting=SelectingSettings(search_device=arguments.search_device),
-        default_model=arguments.default_model,
-        grace_seconds=arguments.grace_seconds,
-        max_concurrent_selections=arguments.max_concurrent_selections,
-        state=arguments.state,
-        catalog_url=arguments.catalog_url,
-        lease_seconds=arguments.lease_seconds,
+        selecting=SelectingSettings(search_device=options.search_device),
+        default_model=options.default_model,
+        grace_seconds=options.grace_seconds,
+        max_concurrent_selections=options.max_concurrent_selections,
+        state=options.state,
+        catalog_url=options.catalog_url,
+        lease_seconds=options.lease_seconds,
     )
-    host = arguments.listen.rpartition(":")[0]
+    host = options.listen.rpartition(":")[0]
 
     def ready(port: int) -> None:
         print(f"topb is ready on {host}:{port}", flush=True)
 
     asyncio.run(serve(settings, on_ready=ready))
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="topb serve", description="Serve a directory of bundles over gRPC.")
-    parser.add_argument("--models", type=Path, required=True, help="directory of bundles")
-    parser.add_argument("--listen", default="127.0.0.1:50051", help="host:port; port 0 takes a free one")
-    parser.add_argument(
-        "--metrics-listen",
-        default="",
-        metavar="HOST:PORT",
-        help="answers GET /metrics there, for Prometheus; default: no metrics",
-    )
-    parser.add_argument(
-        "--allow-root",
-        action="append",
-        default=[],
-        metavar="ROOT",
-        help="directory, s3://bucket/prefix/ or https://host/prefix/ that may be read from, again for more; "
-        "with none, only streamed pools",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:<index>")
-    parser.add_argument(
-        "--search-device",
-        default="cpu",
-        help="where FAISS searches for what core_set starts from: cpu, or cuda:<index> with faiss-gpu",
-    )
-    parser.add_argument("--default-model", default="", help="model id; default: the most recent one")
-    parser.add_argument(
-        "--batch-size", type=_at_least(2), help="images a run; default: 32 on CPU, 256 on GPU"
-    )
-    parser.add_argument(
-        "--session-threads",
-        type=_at_least(1),
-        help="threads of one run; default: all cores, or as many as a CPU limit grants",
-    )
-    parser.add_argument("--decode-threads", type=_at_least(1), help="default: as above")
-    parser.add_argument("--max-concurrent-selections", type=_at_least(1), default=2)
-    parser.add_argument("--grace-seconds", type=float, default=30.0, help="for what runs at SIGTERM")
-    parser.add_argument(
-        "--state",
-        type=Path,
-        metavar="DIR",
-        help="keeps scores, results and selections under way; default: a temporary one, gone with the server",
-    )
-    parser.add_argument(
-        "--catalog-url",
-        # From the environment, a password is in no command line.
-        default=os.environ.get("TOPB_CATALOG_URL", ""),
-        metavar="URL",
-        help="postgresql+psycopg://… for several servers on one state; default: the environment's "
-        "TOPB_CATALOG_URL, or else SQLite in --state",
-    )
-    parser.add_argument(
-        "--lease-seconds",
-        type=float,
-        default=15.0,
-        help="how long a server may be silent before others take its selections up",
-    )
-    return parser
-
-
-def _at_least(least: int):  # type: ignore[no-untyped-def]
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value}; expected at least {least}")
-        return value
-
-    return number

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from checks import containers, kustomize, servers
 
-from topb_scorer.commands import serve as serve_command
+from topb_scorer.commands import serve
 from topb_scorer.service import server
 
 REPOSITORY = Path(__file__).parents[3]
@@ -29,14 +31,18 @@ def commands_of(name: str) -> list[list[str]]:
     return [arguments[1:] for arguments in argument_lists if arguments[0] == name]
 
 
+def options_of(command: click.Command, arguments: list[str]) -> dict[str, Any]:
+    return command.make_context(command.name, list(arguments)).params
+
+
 def test_serve_understands_every_command() -> None:
     found = commands_of("serve")
     assert len(found) == 6, json.dumps(found)
     for arguments in found:
-        options = serve_command._parser().parse_args(arguments)
-        assert str(options.models) == "/models"
-        assert [str(root) for root in options.allow_root] == ["/data"]
-        assert str(options.state) == "/state"
+        options = options_of(serve.run, arguments)
+        assert str(options["models"]) == "/models"
+        assert options["allow_root"] == ("/data",)
+        assert str(options["state"]) == "/state"
 
 
 def test_train_understands_every_command() -> None:
@@ -57,8 +63,8 @@ def test_probes_may_ask_for_what_the_server_answers_for() -> None:
 
 def test_the_checks_know_the_variable_that_names_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(servers.CATALOG_VARIABLE, "postgresql+psycopg://db/topb")
-    options = serve_command._parser().parse_args(["--models=/models"])
-    assert options.catalog_url == "postgresql+psycopg://db/topb"
+    options = options_of(serve.run, ["--models=/models"])
+    assert options["catalog_url"] == "postgresql+psycopg://db/topb"
 
 
 def test_the_checks_know_how_long_the_server_waits_for_ended_calls() -> None:

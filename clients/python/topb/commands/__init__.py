@@ -164,14 +164,15 @@ def _run(arguments: list[str]) -> int:
         return _FAILED
     try:
         with topb.make_context("topb", arguments) as context:
-            return _invoke(topb, context)
+            _invoke(topb, context)
+            return _DONE
     except click.exceptions.Exit as done:
         return done.exit_code
 
 
-def _invoke(topb: Group, context: click.Context) -> int:
+def _invoke(topb: Group, context: click.Context) -> None:
     try:
-        return int(topb.invoke(context) or _DONE)
+        topb.invoke(context)
     except ModuleNotFoundError as error:
         name = str(context.invoked_subcommand)
         description = _DESCRIPTIONS.get(name, _Description(""))

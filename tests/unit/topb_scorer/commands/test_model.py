@@ -6,18 +6,17 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from support.bundles import write_bundle
+from support.bundles import deep_graph, write_bundle
+from support.command_line import topb
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
-from topb_scorer.commands.model import describe, run
-from topb_scorer.errors import BundleError, NotFoundError
+from topb_scorer.commands.model import describe
 
 pytestmark = pytest.mark.scorer
 
 
-def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["show", str(bundle.path)]) == 0
-    shown = capsys.readouterr().out
+def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle) -> None:
+    shown = topb("model", "show", bundle.path).out
     for fact in (
         bundle.model_id,
         "aalu, round 0, seed 0",
@@ -34,9 +33,8 @@ def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle, capsys: pytest.Cap
         assert fact in shown, fact
 
 
-def test_a_program_is_given_the_manifest(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["show", str(bundle.path), "--json"]) == 0
-    shown = capsys.readouterr().out
+def test_a_program_is_given_the_manifest(bundle: Bundle) -> None:
+    shown = topb("model", "show", bundle.path, "--json").out
     assert json.loads(shown)["modelId"] == bundle.model_id
     assert json_format.Parse(shown, bundle_pb2.Bundle()) == bundle.manifest
 
@@ -56,20 +54,31 @@ def test_many_classes_are_cut_short_and_gates_are_told(bundle: Bundle) -> None:
 
 
 def test_what_is_no_bundle_or_a_torn_one_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError):
-        run(["show", str(tmp_path)])
+    assert "[BUNDLE_NOT_FOUND]" in topb("model", "show", tmp_path).err
     path = write_bundle(tmp_path)
     assert open_bundle(path).model_id == path.name
     (path / "scorer.onnx").write_bytes(b"")
-    with pytest.raises(BundleError):
-        run(["show", str(path)])
+    torn = topb("model", "show", path)
+    assert torn.exit_code == 1
+    assert "[BUNDLE_ALTERED]" in torn.err
+
+
+def test_bundles_are_listed_without_the_torn_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert topb("model", "list", tmp_path).out == "No bundles.\n"
+    whole, torn = write_bundle(tmp_path), write_bundle(tmp_path, deep_graph())
+    (torn / "scorer.onnx").write_bytes(b"")
+    assert [line.split() for line in topb("model", "list", tmp_path).out.splitlines()] == [
+        ["model", "method", "round", "classes", "labelled", "accuracy", "created"],
+        [whole.name, "aalu", "0", "5", "2", "50.00%", "2023-11-14", "22:13"],
+    ]
+    assert torn.name in caplog.text
+    (listed,) = json.loads(topb("model", "list", tmp_path, "--json").out)
+    assert (listed["id"], listed["test_accuracy"], len(listed["classes"])) == (whole.name, 0.5, 5)
+    assert "[MODELS_NOT_FOUND]" in topb("model", "list", tmp_path / "nowhere").err
 
 
 @pytest.mark.parametrize("arguments", [[], ["show"], ["destroy", "x"]])
-def test_arguments_that_do_not_fit_end_with_usage(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run(arguments)
-    assert caught.value.code == 2
-    assert "usage: topb model" in capsys.readouterr().err
+def test_arguments_that_do_not_fit_are_a_usage_error(arguments: list[str]) -> None:
+    outcome = topb("model", *arguments)
+    assert outcome.exit_code == 2
+    assert "topb model" in outcome.err

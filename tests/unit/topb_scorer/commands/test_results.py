@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from support.command_line import topb
 from topb.results import Accounts, Pick, SelectionResult
-from topb_scorer.commands.results import run
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
@@ -64,8 +64,11 @@ def age(state: StateDirectory, selection: str, days: float) -> None:
     os.utime(state.path / "results" / f"{selection}.parquet", (moment, moment))
 
 
-def prune(state: StateDirectory, *options: str, days: float = 30) -> None:
-    assert run(["prune", "--state", str(state.path), "--older-than", str(days), *options]) == 0
+def prune(state: StateDirectory, *options: str, days: float = 30) -> str:
+    """Prunes; gives what was printed."""
+    outcome = topb("results", "prune", "--state", state.path, "--older-than", days, *options)
+    assert (outcome.exit_code, outcome.err) == (0, "")
+    return outcome.out
 
 
 def is_there(state: StateDirectory, selection: str) -> bool:
@@ -98,41 +101,33 @@ def test_what_has_not_ended_is_kept_however_old(state: StateDirectory) -> None:
     assert state.catalog.known([waiting.id, running.id]) == {waiting.id, running.id}
 
 
-def test_a_dry_run_only_tells(state: StateDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_only_tells(state: StateDirectory) -> None:
     old = succeeded(state, "old", days_ago=31)
     size = state.results.size(old)
-    prune(state, "--dry-run", "--json")
-    assert json.loads(capsys.readouterr().out) == {
+    assert json.loads(prune(state, "--dry-run", "--json")) == {
         "selections": 1,
         "orphans": 0,
         "bytes": size,
         "dry_run": True,
     }
     assert is_there(state, old)
-    prune(state, "--json")
-    assert json.loads(capsys.readouterr().out)["bytes"] == size
+    assert json.loads(prune(state, "--json"))["bytes"] == size
     assert not is_there(state, old)
 
 
-def test_more_than_a_page_goes(
-    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_more_than_a_page_goes(state: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("topb_scorer.commands.results._PAGE", 2)
     old = [succeeded(state, f"old-{i}", days_ago=40) for i in range(5)]
     kept = succeeded(state, "kept", days_ago=1)
-    prune(state)
-    assert "forgot 5 selections" in capsys.readouterr().out
+    assert "forgot 5 selections" in prune(state)
     assert state.catalog.known([*old, kept]) == {kept}
 
 
-def test_a_result_that_a_cut_off_left_goes_with_the_next_run(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_result_that_a_cut_off_left_goes_with_the_next_run(state: StateDirectory) -> None:
     old, fresh = succeeded(state, "old", days_ago=31), succeeded(state, "fresh", days_ago=0)
     # The selections are forgotten, and the process dies before their results go.
     assert state.catalog.forget([old, fresh]) == 2
-    prune(state, days=0)
-    assert "1 results of none" in capsys.readouterr().out
+    assert "1 results of none" in prune(state, days=0)
     assert not state.results.size(old)
     assert state.results.size(fresh), "younger than an hour: somebody may be restoring the catalog"
 
@@ -141,6 +136,14 @@ def test_a_result_that_a_cut_off_left_goes_with_the_next_run(
 def test_a_state_that_is_not_there_is_an_error_and_none_is_made(tmp_path: Path, what: str) -> None:
     if what == "catalog":
         (tmp_path / "state").mkdir()
-    with pytest.raises(NotFoundError, match=r"state|catalog"):
-        run(["prune", "--state", str(tmp_path / "state"), "--older-than", "1"])
+    outcome = topb("results", "prune", "--state", tmp_path / "state", "--older-than", 1)
+    assert outcome.exit_code == 1
+    assert f"[{what.upper()}_NOT_FOUND]" in outcome.err
     assert [path.name for path in tmp_path.rglob("*")] == (["state"] if what == "catalog" else [])
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "x"])
+def test_days_are_a_number_of_at_least_0(state: StateDirectory, days: str) -> None:
+    outcome = topb("results", "prune", "--state", state.path, "--older-than", days)
+    assert outcome.exit_code == 2
+    assert "'--older-than'" in outcome.err

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topb_scorer.commands.scores import run
-from topb_scorer.errors import NotFoundError
+from support.command_line import Outcome, topb
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.score_log import ScoreLog, scored_rows
@@ -66,19 +65,12 @@ def end(state: StateDirectory, record: SelectionRecord) -> None:
     assert state.catalog.succeed(record.id, "server")
 
 
-def run_on(state: StateDirectory, action: str, *options: str) -> int:
-    return run([action, "--state", str(state.path), *options])
+def run_on(state: StateDirectory, action: str, *options: str) -> Outcome:
+    return topb("scores", action, "--state", state.path, *options)
 
 
-def printed(capsys: pytest.CaptureFixture[str]) -> object:
-    return json.loads(capsys.readouterr().out)
-
-
-def test_a_person_is_shown_what_each_model_scored(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_on(state, "list") == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_a_person_is_shown_what_each_model_scored(state: StateDirectory) -> None:
+    lines = run_on(state, "list").out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
         ["a", "3", "9"],
         ["a+features", "1", "3"],
@@ -86,50 +78,41 @@ def test_a_person_is_shown_what_each_model_scored(
     ]
 
 
-def test_a_program_is_given_the_same(state: StateDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_on(state, "list", "--json", "--model", "b") == 0
-    (listed,) = printed(capsys)  # type: ignore[misc]
+def test_a_program_is_given_the_same(state: StateDirectory) -> None:
+    (listed,) = json.loads(run_on(state, "list", "--json", "--model", "b").out)
     sizes = [path.stat().st_size for path in (*shards(state, "x"), *shards(state, "y"))]
     assert (listed["log"], listed["shards"], listed["rows"], listed["bytes"]) == ("b", 2, 6, sum(sizes))
     assert listed["newest"] - listed["oldest"] == pytest.approx(DAY, abs=5)
 
 
-def test_half_written_and_torn_files_do_not_stop_a_listing(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_half_written_and_torn_files_do_not_stop_a_listing(state: StateDirectory) -> None:
     (shards(state, "u")[0].parent / ".unpublished-1.parquet").write_bytes(b"half")
     shards(state, "x")[0].write_bytes(b"torn")
-    assert run_on(state, "list") == 0
-    assert "3 (1 unreadable)" in capsys.readouterr().out
+    assert "3 (1 unreadable)" in run_on(state, "list").out
 
 
-def test_scores_as_they_were_committed_are_verified(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_on(state, "verify") == 0
-    assert capsys.readouterr().out == "6 shards, 0 altered\n"
+def test_scores_as_they_were_committed_are_verified(state: StateDirectory) -> None:
+    assert run_on(state, "verify") == Outcome(0, "6 shards, 0 altered\n", "")
 
 
-def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(state: StateDirectory) -> None:
     torn, altered = shards(state, "u")[0], shards(state, "y")[0]
     torn.write_bytes(torn.read_bytes()[:-1])
     content = bytearray(altered.read_bytes())
     content[20] ^= 1
     altered.write_bytes(content)
-    assert run_on(state, "verify") == 1
-    assert capsys.readouterr().out.splitlines() == [
+    outcome = run_on(state, "verify")
+    assert outcome.exit_code == 1
+    assert outcome.out.splitlines() == [
         f"altered: {torn}",
         f"altered: {altered}",
         "6 shards, 2 altered",
     ]
-    assert run_on(state, "verify", "--model", "b", "--json", "--discard") == 1
-    told = printed(capsys)
-    assert isinstance(told, dict)
-    assert [shard["identity"] for shard in told["altered"]] == ["y"]
+    outcome = run_on(state, "verify", "--model", "b", "--json", "--discard")
+    assert outcome.exit_code == 1
+    assert [shard["identity"] for shard in json.loads(outcome.out)["altered"]] == ["y"]
     assert names_left(state) == set("uvwx")
-    assert run_on(state, "verify", "--model", "b") == 0
+    assert run_on(state, "verify", "--model", "b").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +128,7 @@ def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(
     ],
 )
 def test_pruning_removes_by_model_and_age(state: StateDirectory, options: list[str], left: str) -> None:
-    assert run_on(state, "prune", *options) == 0
+    assert run_on(state, "prune", *options).exit_code == 0
     assert names_left(state) == set(left)
 
 
@@ -157,13 +140,9 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> No
     assert sum(path.stat().st_size for path in shards(state)) <= size_left
 
 
-def test_a_dry_run_removes_nothing_and_tells_all(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
     before = [path for path in state.path.rglob("*") if "sqlite" not in path.name]
-    assert run_on(state, "prune", "--model", "a", "--dry-run", "--json") == 0
-    told = printed(capsys)
-    assert isinstance(told, dict)
+    told = json.loads(run_on(state, "prune", "--model", "a", "--dry-run", "--json").out)
     assert [(shard["log"], shard["identity"]) for shard in told["shards"]] == [
         ("a", "w"),
         ("a", "v"),
@@ -174,13 +153,11 @@ def test_a_dry_run_removes_nothing_and_tells_all(
     assert [path for path in state.path.rglob("*") if "sqlite" not in path.name] == before
 
 
-def test_nothing_that_an_open_selection_may_need_is_removed(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_that_an_open_selection_may_need_is_removed(state: StateDirectory) -> None:
     record = selection(state, model="a")
-    run_on(state, "prune", "--max-bytes", "0")
+    told = run_on(state, "prune", "--max-bytes", "0").out
     assert names_left(state) == set("uvw")
-    assert "kept 4 shards that open selections may need, by a" in capsys.readouterr().out
+    assert "kept 4 shards that open selections may need, by a" in told
     assert state.catalog.claim(record.id, "server", 30)
     run_on(state, "prune", "--model", "a")
     assert names_left(state) == set("uvw")
@@ -189,16 +166,14 @@ def test_nothing_that_an_open_selection_may_need_is_removed(
     assert names_left(state) == set()
 
 
-def test_only_streams_whose_selections_have_ended_are_removed(
-    state: StateDirectory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_streams_whose_selections_have_ended_are_removed(state: StateDirectory) -> None:
     ended, waiting = selection(state, pool_uri=""), selection(state, pool_uri="")
     for id_ in (ended.id, waiting.id, "unheard-of"):
         commit(state.stream_log(id_), "0")
     end(state, ended)
-    run_on(state, "prune")
+    told = run_on(state, "prune").out
     assert {path.name for path in (state.path / "streams").iterdir()} == {waiting.id, "unheard-of"}
-    assert "1 ended streams" in capsys.readouterr().out
+    assert "1 ended streams" in told
 
 
 def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory) -> None:
@@ -216,46 +191,40 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
 
 def test_a_state_that_is_not_there_is_an_error_and_not_made(tmp_path: Path) -> None:
     for action in ("list", "verify", "prune"):
-        with pytest.raises(NotFoundError) as caught:
-            run([action, "--state", str(tmp_path / "none")])
-        assert caught.value.reason == "STATE_NOT_FOUND"
+        outcome = topb("scores", action, "--state", tmp_path / "none")
+        assert outcome.exit_code == 1
+        assert "[STATE_NOT_FOUND]" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_its_catalog_nothing_is_pruned(tmp_path: Path) -> None:
     """Its servers may have another one, which knows what is under way."""
-    with pytest.raises(NotFoundError) as caught:
-        run(["prune", "--state", str(tmp_path)])
-    assert caught.value.reason == "CATALOG_NOT_FOUND"
+    outcome = topb("scores", "prune", "--state", tmp_path)
+    assert outcome.exit_code == 1
+    assert "[CATALOG_NOT_FOUND]" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_state_has_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_state_has_nothing_to_show(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
-    assert run(["list", "--state", str(tmp_path)]) == 0
-    assert run(["verify", "--state", str(tmp_path)]) == 0
-    assert run(["prune", "--state", str(tmp_path)]) == 0
-    assert "nothing is scored" in capsys.readouterr().out
+    printed = [topb("scores", action, "--state", tmp_path).out for action in ("list", "verify", "prune")]
+    assert printed[:2] == ["nothing is scored\n", "0 shards, 0 altered\n"]
+    assert printed[2].startswith("removed 0 shards")
 
 
 @pytest.mark.parametrize(
     "options", [["prune", "--older-than", "-1"], ["prune", "--max-bytes", "x"], ["burn"]]
 )
-def test_arguments_that_do_not_fit_end_with_usage(
-    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run([*options, "--state", str(tmp_path)])
-    assert caught.value.code == 2
-    assert "usage: topb scores" in capsys.readouterr().err
+def test_arguments_that_do_not_fit_are_a_usage_error(options: list[str], tmp_path: Path) -> None:
+    outcome = topb("scores", *options, "--state", tmp_path)
+    assert outcome.exit_code == 2
+    assert "topb scores" in outcome.err
 
 
-def test_the_catalog_may_be_the_environments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_catalog_may_be_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     state = StateDirectory.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     commit(state.score_log("a"), "v")
     selection(state, model="a")
-    assert run(["prune", "--state", str(state.path), "--model", "a"]) == 0
-    assert "kept 1 shards that open selections may need, by a" in capsys.readouterr().out
+    outcome = topb("scores", "prune", "--state", state.path, "--model", "a")
+    assert "kept 1 shards that open selections may need, by a" in outcome.out

@@ -1,0 +1,26 @@
+"""The `topb` command, called in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from topb import commands
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+def topb(*arguments: Any) -> Outcome:
+    """Runs the command with these arguments."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        exit_code = commands.main([str(argument) for argument in arguments])
+    return Outcome(exit_code, out.getvalue(), err.getvalue())
