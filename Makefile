@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # One worker a core where the memory allows it; tests of one file share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test-fast test test-kill test-gpu check format protos bench clean
+.PHONY: demo test-fast test test-kill test-gpu check format protos sync bench clean
 
 demo: $(INSTALLED)  ## train one round, export it, serve it and select over gRPC; DATA=images.parquet LIMIT=3000 for your own images
 	$(BIN)/topb demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT)) $(DEMO_OPTIONS)
@@ -31,6 +31,7 @@ check: $(INSTALLED)  ## formatting, linting, types, import contracts, protos, de
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python clients/python/generate_sync.py --check
 	$(BIN)/python deploy/check.py
 
 format: $(INSTALLED)  ## format, and apply the fixes that ruff knows
@@ -39,6 +40,9 @@ format: $(INSTALLED)  ## format, and apply the fixes that ruff knows
 
 protos: $(INSTALLED)  ## generate clients/python/topb/v1 from protos/
 	$(BIN)/python protos/generate.py
+
+sync: $(INSTALLED)  ## generate the blocking client from the asynchronous one
+	$(BIN)/python clients/python/generate_sync.py
 
 bench: $(INSTALLED)  ## list the benchmarks; --help of each script says how to run it
 	@ls tests/benchmarks/*.py

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from topb.pools import Pool
 from topb.progress import Progress
 from topb.results import SelectionResult
 from topb_scorer.bundle import open_bundle
@@ -21,7 +23,7 @@ from topb_scorer.strategies import DEFAULT_STRATEGY
 
 
 def select_batch(
-    pool: str,
+    pool: str | os.PathLike[str] | Pool,
     budget: int,
     *,
     bundle: str | Path,
@@ -31,10 +33,6 @@ def select_batch(
     exclude_uri: str | None = None,
     exclude_column: str = "id",
     strategy_options: Mapping[str, str] | None = None,
-    format: str | None = None,
-    id_column: str = "id",
-    image_column: str = "image",
-    path_column: str = "path",
     device: str = "cpu",
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -42,7 +40,8 @@ def select_batch(
     """Selects from a pool that this process can read, with the bundle in a directory.
 
     Args:
-        pool: a path, a glob, or a file:// or s3:// URI of any of the formats.
+        pool: A path, a glob, or a file:// or s3:// URI of any of the formats; or a `topb.Pool` that also
+            describes its layout.
         budget: b, at least 1.
         bundle: the bundle's directory.
         strategy: name of a query strategy.
@@ -51,10 +50,6 @@ def select_batch(
         exclude_uri: a Parquet file of further ids to leave out.
         exclude_column: the column of that file.
         strategy_options: by name.
-        format: "parquet", "image-folder", "webdataset" or "csv"; None: the scorer looks.
-        id_column: of a Parquet pool or a CSV list.
-        image_column: of a Parquet pool.
-        path_column: of a Parquet pool or a CSV list.
         device: "cpu" or "cuda:<index>".
         batch_size: images a run; None: the device's default.
         progress: called as images are scored.
@@ -69,8 +64,12 @@ def select_batch(
         excluded.update(read_ids(roots.place_of(exclude_uri), exclude_column))
     spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
-    columns = Columns(id_column, image_column, path_column)
-    opened = open_pool(pool, format=format_of(format), columns=columns, roots=roots)
+    pool = pool if isinstance(pool, Pool) else Pool(pool)
+    default = Columns()
+    columns = Columns(
+        pool.id_column or default.id, pool.image_column or default.image, pool.path_column or default.path
+    )
+    opened = open_pool(os.fspath(pool.uri), format=format_of(pool.format), columns=columns, roots=roots)
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
     return select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
 

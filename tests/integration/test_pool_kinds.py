@@ -158,9 +158,9 @@ def test_tars_give_the_same_scores_under_their_keys(
     here: Path, bundle: Path, client: topb.Client, expected: topb.SelectionResult
 ) -> None:
     results = [
-        select_batch(str(here / "pool.tar"), 100, bundle=bundle, format="webdataset"),
+        select_batch(topb.Pool(here / "pool.tar", format="webdataset"), 100, bundle=bundle),
         client.select_batch(here / "pool.tar", 100),
-        client.select_batch(f"s3://{BUCKET}/data/*.tar", 100, format="webdataset"),
+        client.select_batch(topb.Pool(f"s3://{BUCKET}/data/*.tar", format="webdataset"), 100),
     ]
     for result in results:
         assert sorted(scores(result)) == sorted(scores(expected, key_of))
@@ -173,7 +173,8 @@ def test_a_list_of_urls_gives_the_same_scores(
     urls = "".join(f"{name},{site.root}/open/{name}\n" for name in IMAGES)
     odd = f"gone,{site.root}/open/gone.png\nelsewhere,{site.root}/secret.png\n"
     (here / "urls.csv").write_text(f"key,url\n{urls}{odd}")
-    result = client.select_batch(here / "urls.csv", 100, format="csv", id_column="key", path_column="url")
+    pool = topb.Pool(here / "urls.csv", format="csv", id_column="key", path_column="url")
+    result = client.select_batch(pool, 100)
 
     assert scores(result) == scores(expected)
     assert dict(result.accounts.skipped) == {"FILE_MISSING": 1, "FILE_NOT_ALLOWED": 1}

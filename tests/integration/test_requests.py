@@ -85,7 +85,7 @@ def test_an_empty_pool_is_answered_with_no_picks(data: Path, client: topb.Client
     for result in (
         client.select_batch(empty, 3),
         client.select_batch(iter([]), 3),
-        client.select_batch(data / "empty-folder", 3, format="image-folder"),
+        client.select_batch(topb.Pool(data / "empty-folder", format="image-folder"), 3),
     ):
         assert (result.ids, result.fell_short, result.accounts.read) == ((), True, 0)
 

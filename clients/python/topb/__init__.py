@@ -1,15 +1,17 @@
-"""Select, from a pool of unlabelled images, the ones most worth labelling next.
+"""Select the images of an unlabelled pool that are most worth labelling next.
 
-`Client`, and `AsyncClient` in an event loop, talk to a scorer over gRPC; what they return are the frozen
-types below, and what they raise is the one tree drawn in `topb.errors`.
+`Client` and `AsyncClient` talk to a scorer over gRPC. They return the frozen types below, and raise the
+exceptions that `topb.errors` draws as a tree.
 """
 
 from importlib.metadata import version as _version
 
-from topb.async_client import AsyncClient
-from topb.async_handle import AsyncSelectionHandle
-from topb.channel import TlsOptions
-from topb.client import Client
+from topb._async.client import AsyncClient
+from topb._async.handle import AsyncSelectionHandle
+from topb._channel import TlsOptions
+from topb._retry import RetryPolicy
+from topb._sync.client import Client
+from topb._sync.handle import SelectionHandle
 from topb.descriptions import GateMeasurement, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import (
     AccessDeniedError,
@@ -26,13 +28,11 @@ from topb.errors import (
     TopbError,
     UnsupportedError,
 )
-from topb.handle import SelectionHandle
 from topb.image_input import ImageInput, ResizeRule
+from topb.pools import ExcludeFile, Pool
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
-from topb.retry import RetryPolicy
 from topb.scores import ImageScores, SkippedImage
-from topb.selection_request import ExcludeFile
 from topb.selections import Selection, SelectionState
 
 __version__ = _version("topb")
@@ -55,6 +55,7 @@ __all__ = [
     "ModelOutput",
     "NotFoundError",
     "Pick",
+    "Pool",
     "PreconditionError",
     "Progress",
     "ProtocolError",

@@ -1,4 +1,4 @@
-"""From the caller's rows to chunks of about 2 MiB, each row checked on its way."""
+"""Check the caller's rows and gather them into chunks of about 2 MiB."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from topb._requests import image_id
 from topb.errors import InvalidRequestError, LimitExceededError
-from topb.selection_request import image_id
 from topb.v1 import selection_pb2
 
-# Messages of 1–4 MiB are where gRPC in Python moves the most bytes a second; its cost a message is high.
+# gRPC in Python has a high cost per message, and its highest throughput with messages of 1–4 MiB.
 TARGET_CHUNK_BYTES = 2 * 2**20
 _ID_OVERHEAD_BYTES = 4
 
-# What may share a chunk: arrays of one (height, width); encoded images, whatever their size, are None.
+# Images of one kind may share a chunk: arrays of one (height, width), or encoded images of any size (None).
 _Kind = tuple[int, int] | None
 
 
 class Chunker:
-    """Gathers the rows of a pool into requests that each hold one chunk.
+    """Gathers the rows of a pool into requests of one chunk each.
 
-    Rows are copied as they come, so that a caller may use one buffer again for the next image. At most
-    one chunk and one row are held.
+    Rows are copied, so that the caller may reuse its buffer for the next image. At most one chunk and one row
+    are held in memory.
+
+    Attributes:
+        chunks: Number of chunks that are complete.
+        rows: Number of rows that were added.
     """
 
     def __init__(self, *, max_chunk_bytes: int) -> None:
-        """Args: max_chunk_bytes: image data in one chunk, as the server allows."""
         self._max_chunk_bytes = max_chunk_bytes
         self._target_bytes = min(TARGET_CHUNK_BYTES, max_chunk_bytes)
         self._kind: _Kind = None
@@ -38,11 +41,11 @@ class Chunker:
         self.rows = 0
 
     def add(self, row: object) -> selection_pb2.SelectBatchFromStreamRequest | None:
-        """Takes a row; the chunk that was closed because the row does not go into it, or None.
+        """Add a row, and return the previous chunk if the row starts a new one, else None.
 
         Raises:
-            InvalidRequestError: the row is not what a row is.
-            LimitExceededError: the image alone is larger than a chunk may be.
+            InvalidRequestError: If the row is invalid.
+            LimitExceededError: If the image alone is larger than a chunk may be.
         """
         where = f"row {self.rows} of the pool"
         given_id, image = _pair(row, where=where)
@@ -50,8 +53,8 @@ class Chunker:
         data, kind = _image_data(image, where=f"{where} (id {row_id!r})")
         if len(data) > self._max_chunk_bytes:
             raise LimitExceededError(
-                f"the image of {where} (id {row_id!r}) is {len(data)} bytes, more than the "
-                f"{self._max_chunk_bytes} that the server takes in one chunk",
+                f"the image of {where} (id {row_id!r}) has {len(data)} bytes, more than the "
+                f"{self._max_chunk_bytes} that the server accepts in one chunk",
                 reason="IMAGE_TOO_LARGE",
                 metadata={
                     "id": row_id,
@@ -71,10 +74,10 @@ class Chunker:
         return closed
 
     def close(self) -> selection_pb2.SelectBatchFromStreamRequest | None:
-        """The chunk of the rows gathered so far, or None where there are none."""
+        """Return the chunk of the rows gathered so far, or None if there are none."""
         if not self._ids:
             return None
-        # Filled in place: to assign a finished message to a field copies its bytes once more.
+        # Filled in place, because assigning a finished message to a field copies its bytes again.
         request = selection_pb2.SelectBatchFromStreamRequest()
         chunk = request.chunk
         chunk.seq = self.chunks
@@ -103,20 +106,19 @@ def _pair(row: object, *, where: str) -> tuple[object, object]:
 
 
 def _image_data(image: object, *, where: str) -> tuple[bytes, _Kind]:
-    """The image's bytes and the kind of chunk that they go into."""
     if isinstance(image, bytes):
         return image, None
     if isinstance(image, (bytearray, memoryview)):
         return bytes(image), None
     if not isinstance(image, np.ndarray):
         raise InvalidRequestError(
-            f"the image of {where} is a {type(image).__name__}; expected encoded bytes, "
-            "or a uint8 array of shape (height, width, 3)",
+            f"the image of {where} is a {type(image).__name__}; expected encoded bytes "
+            "or a uint8 array (height, width, 3)",
             reason="POOL_ROW_INVALID",
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise InvalidRequestError(
-            f"the image of {where} is an array of {image.dtype} {image.shape}; "
+            f"the image of {where} is an array {image.dtype} {image.shape}; "
             "expected uint8 (height, width, 3), RGB",
             reason="POOL_ROW_INVALID",
         )

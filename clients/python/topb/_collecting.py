@@ -1,4 +1,4 @@
-"""From the events of a selection, as they arrive, to its result."""
+"""Collect the events of a selection into its result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ Event = selection_pb2.SelectBatchResponse | selection_pb2.SelectBatchFromStreamR
 
 
 class ResultCollector:
-    """Takes progress, one summary and the pages of picks; knows whether they make a whole result.
+    """Collects progress, one summary and pages of picks, and checks that the result is complete.
 
     Attributes:
-        selection: id of the selection, once it is known.
-        rows_read: how many rows of the pool the server said it had read, at most.
+        selection: Id of the selection, or empty while it is unknown.
+        rows_read: Largest number of rows that the server has reported as read.
     """
 
     def __init__(self, progress: ProgressCallback | None) -> None:
-        """Args: progress: called with each progress event, on the thread that calls `receive`."""
         self.selection = ""
         self.rows_read = 0
         self._progress = progress
@@ -32,15 +31,15 @@ class ResultCollector:
         self._picks: list[Pick] = []
 
     def begin(self) -> None:
-        """Notes that the answer comes from its start: now, or again on another connection."""
+        """Prepare for an answer from its start; a partial one from another connection is dropped."""
         self._summary = None
         self._picks = []
 
     def receive(self, event: Event) -> None:
-        """Takes the next event of the server; one that this version does not know is passed over.
+        """Take the server's next event. Events that this version does not know are ignored.
 
         Raises:
-            ProtocolError: the event makes no sense where it stands.
+            ProtocolError: If the event is out of place.
         """
         match event.WhichOneof("event"):
             case "started" if isinstance(event, selection_pb2.SelectBatchResponse):
@@ -53,10 +52,9 @@ class ResultCollector:
                 self.receive_picks(event.picks.picks)
 
     def receive_progress(self, message: selection_pb2.SelectionProgress) -> None:
-        """Takes how far the selection has come.
+        """Report progress to the caller.
 
-        A server that takes over from another counts from further back: the caller hears of it once it is
-        as far as before.
+        A server that takes over from another may report fewer rows at first. Such reports are dropped.
         """
         if message.read < self.rows_read:
             return
@@ -65,36 +63,36 @@ class ResultCollector:
             self._progress(_translate.progress(message))
 
     def receive_summary(self, summary: selection_pb2.SelectionSummary) -> None:
-        """Takes the summary.
+        """Take the summary.
 
         Raises:
-            ProtocolError: it is the second one.
+            ProtocolError: If there was a summary before.
         """
         if self._summary is not None:
             raise ProtocolError("the server sent a second summary", reason="UNEXPECTED_EVENT")
         self._summary = summary
 
     def receive_picks(self, picks: Iterable[selection_pb2.Pick]) -> None:
-        """Takes a page of picks.
+        """Take a page of picks.
 
         Raises:
-            ProtocolError: it came before the summary, or is out of order.
+            ProtocolError: If it comes before the summary, or its ranks are not consecutive.
         """
         if self._summary is None:
             raise ProtocolError("the server sent picks before the summary", reason="UNEXPECTED_EVENT")
         for message in picks:
             if message.rank != len(self._picks) + 1:
                 raise ProtocolError(
-                    f"the server sent rank {message.rank} where rank {len(self._picks) + 1} belongs",
+                    f"the server sent rank {message.rank} instead of rank {len(self._picks) + 1}",
                     reason="UNEXPECTED_EVENT",
                 )
             self._picks.append(_translate.pick(message))
 
     def result(self) -> SelectionResult:
-        """The result, once the server ended the stream well.
+        """Return the result, once the server has ended the call.
 
         Raises:
-            ProtocolError: the summary or some of the picks are missing, or the accounts do not add up.
+            ProtocolError: If the summary or a pick is missing, or the accounts do not add up.
         """
         if self._summary is None:
             raise ProtocolError("the server ended the stream without a result", reason="RESULT_INCOMPLETE")

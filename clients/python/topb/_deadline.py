@@ -1,4 +1,4 @@
-"""How long a call may take in all, however many times it is made."""
+"""How long a call may take, however often it is retried."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 class Deadline:
-    """A timeout that runs from now on.
+    """A timeout that starts now.
 
     Attributes:
-        timeout: in seconds, None where there is none.
+        timeout: The timeout in seconds, or None.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -18,10 +18,10 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it is over, at least 0; None where there is none."""
+        """The remaining seconds, at least 0, or None without a timeout."""
         return None if self._at is None else max(self._at - time.monotonic(), 0.0)
 
     def shortened(self, seconds: float) -> float:
-        """So many seconds, or what is left where that is less."""
+        """Return `seconds`, or the remaining seconds if those are fewer."""
         left = self.left
         return seconds if left is None else min(seconds, left)

@@ -1,4 +1,4 @@
-"""The caller's side of SelectBatchFromStream, without the network: what to send, and what came back."""
+"""The caller's side of SelectBatchFromStream, without I/O: what to send next, and what to do with events."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Response = selection_pb2.SelectBatchFromStreamResponse
 
 
 class PoolStream:
-    """The state of one streamed selection, over as many connections as it takes.
+    """The state of one streamed selection, which may span several connections.
 
-    Whoever drives it sends `start()` on each connection. Until `all_sent` it then sends what `next_request`
-    gives; where that is None it adds a row if it `wants_row`, and else waits for an event. It feeds each
-    event to `receive`, and asks for the `result` once the server has ended the connection well.
+    Its driver sends `start()` on each connection. Until `all_sent`, it then sends what `next_request`
+    returns; if that is None, it adds a row if the stream `wants_row`, and otherwise waits for an event. It
+    passes every event to `receive`, and asks for the `result` when the server has ended the call.
 
-    At most a window of chunks and one more are held: those that the server has not acknowledged.
+    Only chunks that the server has not acknowledged are held: at most one window and one more.
     """
 
     def __init__(
@@ -40,21 +40,21 @@ class PoolStream:
 
     @property
     def wants_row(self) -> bool:
-        """Whether a row of the pool is to be added, or the pool to be closed where there is none."""
+        """Whether to call `add` with the next row, or `close` if there are no more rows."""
         return self._accepted and not (self._complete or self._rows_ended or self._to_send)
 
     @property
     def all_sent(self) -> bool:
-        """Whether nothing is to be sent on this connection any more."""
+        """Whether there is nothing more to send on this connection."""
         return self._complete or self._end_sent
 
     @property
     def reached(self) -> int:
-        """How many chunks the server has, as far as is known; never falls."""
+        """Number of chunks that the server is known to have. It never decreases."""
         return self._reached
 
     def start(self) -> Request:
-        """The first request of a new connection; what was under way on the one before counts as lost."""
+        """Return the first request of a new connection. Unacknowledged chunks will be sent again."""
         self._collector.begin()
         self._accepted = self._complete = self._end_sent = False
         self._window = self._next_seq = 0
@@ -63,28 +63,28 @@ class PoolStream:
         return Request(start=self._start)
 
     def add(self, row: object) -> None:
-        """Takes the next row of the pool."""
+        """Add the next row of the pool."""
         self._hold(self._open_chunker().add(row))
 
     def close(self) -> None:
-        """Notes that the pool has no more rows.
+        """Note that the pool has no more rows.
 
         Raises:
-            InvalidRequestError: the server has more chunks than the pool gave: it is another pool.
+            InvalidRequestError: If the server has more chunks than this pool, so that the pools differ.
         """
         chunker = self._open_chunker()
         self._hold(chunker.close())
         self._rows_ended = True
         if chunker.chunks < self._next_seq:
             raise InvalidRequestError(
-                f"the pool makes {chunker.chunks} chunks, and the server has {self._next_seq} of request "
-                f"{self._start.request_id}: go on with the pool that it was begun with, or under another "
-                "request_id",
+                f"the pool has {chunker.chunks} chunks, but the server already has {self._next_seq} for "
+                f"request {self._start.request_id}; continue with the pool that the request began with, or "
+                "use another request_id",
                 reason="POOL_CHANGED",
             )
 
     def next_request(self) -> Request | None:
-        """What is to be sent now, a chunk or the end; None: a row or an event has to come first."""
+        """Return the chunk or the end to send now, or None if a row or an event is needed first."""
         if self._to_send:
             if len(self._under_way) >= self._window:
                 return None
@@ -97,10 +97,10 @@ class PoolStream:
         return None
 
     def receive(self, response: Response) -> None:
-        """Takes the server's next event.
+        """Take the server's next event.
 
         Raises:
-            ProtocolError: the event makes no sense where it stands.
+            ProtocolError: If the event is out of place.
         """
         match response.WhichOneof("event"):
             case "accepted":
@@ -111,21 +111,17 @@ class PoolStream:
                 self._collector.receive(response)
 
     def result(self) -> SelectionResult:
-        """The result, once the server ended the stream well.
+        """Return the result, once the server has ended the call.
 
         Raises:
-            ProtocolError: the stream was cut short, or not all rows of the pool are accounted for.
+            ProtocolError: If the result is incomplete, or does not account for every row of the pool.
         """
-        if not self.all_sent:
-            raise ProtocolError(
-                "the server ended the stream before it had the whole pool", reason="RESULT_INCOMPLETE"
-            )
         result = self._collector.result()
-        # Where the server had the whole pool before this caller came, nobody here knows its rows.
+        # If the server had the whole pool before this call, the number of rows is unknown here.
         rows = self._open_chunker().rows
         if self._rows_ended and result.accounts.read != rows:
             raise ProtocolError(
-                f"the pool has {rows} rows and the server accounts for {result.accounts.read}",
+                f"the pool has {rows} rows, but the server accounts for {result.accounts.read}",
                 reason="ACCOUNTS_DO_NOT_ADD_UP",
             )
         return result
@@ -135,8 +131,8 @@ class PoolStream:
             raise ProtocolError("the server accepted the stream twice", reason="UNEXPECTED_EVENT")
         if accepted.window < 1 or accepted.max_chunk_bytes < 1:
             raise ProtocolError(
-                f"the server takes {accepted.window} chunks of {accepted.max_chunk_bytes} bytes at a time: "
-                "nothing could ever be sent",
+                f"the server accepts {accepted.window} chunks of {accepted.max_chunk_bytes} bytes at a time; "
+                "expected at least one of each",
                 reason="UNEXPECTED_EVENT",
             )
         if self._chunker is None:
@@ -150,8 +146,8 @@ class PoolStream:
         for seq in range(accepted.next_seq, self._chunker.chunks):
             if seq not in self._unacknowledged:
                 raise ProtocolError(
-                    f"the server acknowledged chunk {seq} and has lost it: does its state outlive it "
-                    "(topb serve --state DIR)? Select again, under another request_id",
+                    f"the server has lost chunk {seq}, which it had acknowledged. Does it keep its state "
+                    "(topb serve --state DIR)? Select again with another request_id",
                     reason="ACKNOWLEDGED_CHUNK_LOST",
                 )
         self._unacknowledged = {
@@ -162,19 +158,19 @@ class PoolStream:
     def _receive_acknowledged(self, seq: int) -> None:
         if seq not in self._under_way:
             raise ProtocolError(
-                f"the server acknowledged chunk {seq}, which is not under way", reason="UNEXPECTED_EVENT"
+                f"the server acknowledged chunk {seq}, which was not sent", reason="UNEXPECTED_EVENT"
             )
         self._under_way.remove(seq)
         del self._unacknowledged[seq]
         self._reached = max(self._reached, seq + 1)
 
     def _hold(self, chunk: Request | None) -> None:
-        """Keeps a chunk that was closed until it is acknowledged, unless the server has it already."""
+        """Keep a complete chunk until it is acknowledged, unless the server already has it."""
         if chunk is not None and chunk.chunk.seq >= self._next_seq:
             self._unacknowledged[chunk.chunk.seq] = chunk
             self._to_send.append(chunk.chunk.seq)
 
     def _open_chunker(self) -> Chunker:
         if self._chunker is None:
-            raise ProtocolError("the stream was not accepted", reason="UNEXPECTED_EVENT")
+            raise ProtocolError("the server did not accept the stream", reason="UNEXPECTED_EVENT")
         return self._chunker

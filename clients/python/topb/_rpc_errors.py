@@ -1,11 +1,11 @@
-"""From a gRPC status and its details to the exceptions of `topb.errors`."""
+"""Turn gRPC statuses and their details into the exceptions of `topb.errors`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,9 +13,7 @@ from google.protobuf.message import DecodeError
 from topb import errors
 from topb.v1 import error_details_pb2
 
-Event = TypeVar("Event")
-
-# What grpc.aio makes, by itself, of a request that it could not send: the call had ended, or its connection.
+# The status that grpc.aio itself reports if it cannot send a request because the call or connection ended.
 NOT_SENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -40,19 +38,10 @@ EXCEPTIONS: dict[grpc.StatusCode, type[errors.TopbError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Details:
-    """What google.rpc.Status adds to the code and the message."""
-
-    reason: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    retry_delay: float | None = None
-
-
 class ConnectionLostError(Exception):
-    """The server of a call went away: the call may be made again.
+    """The server went away during a call, which may be retried.
 
-    It is told from a ServerUnavailableError that the caller's own code raises while it takes the events.
+    A ServerUnavailableError that the caller's own callback raises is not one of these.
     """
 
     def __init__(self, error: errors.ServerUnavailableError) -> None:
@@ -60,29 +49,18 @@ class ConnectionLostError(Exception):
         self.error = error
 
 
-def mapped_events(call: Iterable[Event], *, address: str, timeout: float | None) -> Iterator[Event]:
-    """The events of a call; the gRPC error that ends it is raised as the exception it stands for.
-
-    Errors of whoever takes the events are not touched, gRPC errors among them.
-
-    Raises:
-        ConnectionLostError: where that is ServerUnavailableError.
-        TopbError: another one.
-    """
-    try:
-        with mapped_errors(address, timeout):
-            yield from call
-    except errors.ServerUnavailableError as error:
-        raise ConnectionLostError(error) from error
+def client_closed() -> errors.RequestCancelledError:
+    """Return the error of a call whose client was closed while it ran."""
+    return errors.RequestCancelledError("the client was closed during the call", reason="CANCELLED")
 
 
 @contextmanager
 def mapped_errors(address: str, timeout: float | None) -> Iterator[None]:
-    """Raises the exception that a gRPC error of the body stands for.
+    """Turn a gRPC error of the body into the matching TopbError.
 
     Args:
-        address: of the server, for the message.
-        timeout: of the call in seconds, for the message.
+        address: Address of the server, for the message.
+        timeout: Timeout of the call in seconds, for the message.
     """
     try:
         yield
@@ -91,12 +69,12 @@ def mapped_errors(address: str, timeout: float | None) -> Iterator[None]:
 
 
 def exception_of(error: Any, *, address: str, timeout: float | None) -> errors.TopbError:
-    """The exception that an error of a call stands for.
+    """Return the exception that matches the error of a call.
 
     Args:
-        error: with `code()`, `details()` and `trailing_metadata()`, as errors of grpc and grpc.aio have them.
-        address: of the server, for the message.
-        timeout: of the call in seconds, for the message.
+        error: An error of grpc or grpc.aio, with `code()`, `details()` and `trailing_metadata()`.
+        address: Address of the server, for the message.
+        timeout: Timeout of the call in seconds, for the message.
     """
     code: grpc.StatusCode = error.code()
     if (code, error.details()) == NOT_SENT:
@@ -117,18 +95,27 @@ def exception_of(error: Any, *, address: str, timeout: float | None) -> errors.T
 def _explained(
     exception: type[errors.TopbError], message: str, *, address: str, timeout: float | None
 ) -> str:
-    """The message of an error that gRPC itself raised, with what to do about it."""
+    """Return the message of an error that gRPC itself raised, with advice."""
     if exception is errors.ServerUnavailableError:
         return (
             f"no topb server can be reached at {address}: {message}. "
-            "Is it running (topb serve --listen HOST:PORT), and is the address right?"
+            "Is it running (topb serve --listen HOST:PORT), and is the address correct?"
         )
     if exception is errors.DeadlineExceededError:
         waited = "in time" if timeout is None else f"within {timeout:g} s"
-        return f"{address} was not done {waited}; give the call a longer timeout, or none"
+        return f"{address} did not finish {waited}; use a longer timeout, or none"
     if exception is errors.UnsupportedError:
-        return f"{address} does not know this call: {message}. Is it a topb server, of this version?"
+        return f"{address} does not support this call: {message}. Is it a topb server of this version?"
     return message
+
+
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """What google.rpc.Status adds to the code and the message."""
+
+    reason: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    retry_delay: float | None = None
 
 
 def _details_of(error: Any) -> _Details:
@@ -139,7 +126,7 @@ def _details_of(error: Any) -> _Details:
                 status.ParseFromString(value)
                 return _unpacked(status)
             except DecodeError:
-                # The code and the message still tell the caller more than this would.
+                # The code and the message still tell the caller more than this error would.
                 return _Details()
     return _Details()
 
@@ -148,7 +135,7 @@ def _unpacked(status: error_details_pb2.ErrorStatus) -> _Details:
     reason = retry_delay = None
     metadata: dict[str, str] = {}
     for detail in status.details:
-        # By the name on the wire: Any.Unpack() would ask for the mirrors' own names.
+        # Any.Unpack() would expect the names of our mirror types instead of those on the wire.
         match detail.type_url.rpartition("/")[2]:
             case "google.rpc.ErrorInfo":
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)

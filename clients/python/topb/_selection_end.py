@@ -1,4 +1,4 @@
-"""How to wait for a selection to end, and what its end means, without the network."""
+"""How to wait for a detached selection to end, and what its end means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_SECONDS, _MOST_SECONDS, _GROWTH = 0.05, 2.0, 1.5
 
 
 def poll_delays() -> Iterator[float]:
-    """Seconds between one look at a selection and the next: short ones soon show, long ones cost little."""
+    """Yield the seconds between polls: short at first for short selections, longer for long ones."""
     delay = _FIRST_SECONDS
     while True:
         yield delay
@@ -23,11 +23,11 @@ def poll_delays() -> Iterator[float]:
 
 
 def has_succeeded(message: selection_pb2.Selection) -> bool:
-    """Whether the selection has a result; False while it has not ended.
+    """Return whether the selection has a result; False while it has not ended.
 
     Raises:
-        SelectionFailedError: it failed.
-        RequestCancelledError: it was cancelled.
+        SelectionFailedError: If it failed.
+        RequestCancelledError: If it was cancelled.
     """
     match _translate.selection(message).state:
         case SelectionState.FAILED:

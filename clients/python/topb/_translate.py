@@ -1,4 +1,4 @@
-"""From the contract's messages to the SDK's frozen types."""
+"""Turn messages of the contract into the SDK's frozen types."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
 from topb.v1 import model_pb2, selection_pb2
 
-_STATES = {
-    selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}"): state for state in SelectionState
+STATES: dict[str, selection_pb2.SelectionState.ValueType] = {
+    state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}") for state in SelectionState
 }
+_STATES_BY_VALUE = {value: SelectionState(state) for state, value in STATES.items()}
 
 
 def seconds(duration: Duration) -> float:
-    """The duration in seconds."""
+    """Return the duration in seconds."""
     return duration.seconds + duration.nanos / 1e9
 
 
 def progress(message: selection_pb2.SelectionProgress) -> Progress:
-    """How far the selection has come."""
+    """Return the progress of a selection."""
     return Progress(read=message.read, total=message.total, elapsed_seconds=seconds(message.elapsed))
 
 
 def pick(message: selection_pb2.Pick) -> Pick:
-    """One pick."""
+    """Return one pick."""
     return Pick(
         id=message.id,
         rank=message.rank,
@@ -48,10 +49,10 @@ def pick(message: selection_pb2.Pick) -> Pick:
 
 
 def accounts(message: selection_pb2.Accounts) -> Accounts:
-    """What became of each row.
+    """Return what became of each row.
 
     Raises:
-        ProtocolError: the counts do not add up.
+        ProtocolError: If the counts do not add up.
     """
     try:
         return Accounts(
@@ -70,15 +71,16 @@ def accounts(message: selection_pb2.Accounts) -> Accounts:
 
 
 def selection(message: selection_pb2.Selection) -> Selection:
-    """The selection as it stands.
+    """Return a selection.
 
     Raises:
-        ProtocolError: its state is none that this version knows, or its accounts do not add up.
+        ProtocolError: If this version does not know its state, or its accounts do not add up.
     """
-    state = _STATES.get(message.state)
+    state = _STATES_BY_VALUE.get(message.state)
     if state is None:
         raise ProtocolError(
-            f"selection {message.id} is in state {message.state}, which this version does not know",
+            f"selection {message.id} is in state {message.state}, which this version does not know; "
+            "upgrade topb",
             reason="STATE_UNKNOWN",
         )
     has_summary = message.HasField("summary")
@@ -104,10 +106,10 @@ def selection(message: selection_pb2.Selection) -> Selection:
 def image_scores(
     response: selection_pb2.ScoreImagesResponse, *, expected: int
 ) -> list[ImageScores | SkippedImage]:
-    """One outcome an image, in order.
+    """Return one outcome per image, in order.
 
     Raises:
-        ProtocolError: there are more or fewer outcomes than images, or one is neither scored nor skipped.
+        ProtocolError: If there are more or fewer outcomes than images, or one is neither scored nor skipped.
     """
     if len(response.results) != expected:
         raise ProtocolError(
@@ -118,7 +120,7 @@ def image_scores(
 
 
 def server_info(message: selection_pb2.GetServerInfoResponse) -> ServerInfo:
-    """What the server is."""
+    """Return the description of a server."""
     limits = message.limits
     return ServerInfo(
         version=message.version,
@@ -137,7 +139,7 @@ def server_info(message: selection_pb2.GetServerInfoResponse) -> ServerInfo:
 
 
 def model(message: model_pb2.Model) -> Model:
-    """What the trainer wrote beside the graph."""
+    """Return the description of a model."""
     bundle = message.bundle
     return Model(
         id=bundle.model_id,

@@ -1,4 +1,4 @@
-"""What a server is, and what its models are."""
+"""Descriptions of servers and their models."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from topb.image_input import ImageInput
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes at most."""
+    """The limits of a server."""
 
     max_budget: int
-    """The largest budget of a selection."""
+    """Largest budget of a selection."""
     max_chunk_bytes: int
-    """Image data in one chunk of a streamed pool, in bytes."""
+    """Largest image data of one chunk of a streamed pool, in bytes."""
     max_image_bytes: int
-    """One encoded image, in bytes."""
+    """Largest encoded image, in bytes."""
     max_image_pixels: int
-    """Height × width of one image."""
+    """Largest height × width of one image."""
     max_images_per_score_call: int
-    """Images in one call of `Client.score_images`."""
+    """Largest number of images in one call of `Client.score_images`."""
     max_concurrent_selections: int
-    """Selections under way at once."""
+    """Largest number of selections that run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server is."""
+    """The description of a server."""
 
     version: str
-    """Of topb on the server."""
+    """Version of topb on the server."""
     devices: tuple[str, ...]
-    """The devices that score, such as "cpu" or "cuda:0"."""
+    """The devices that run the models, such as "cpu" or "cuda:0"."""
     default_model: str
-    """Id of the model that requests get which name none."""
+    """Id of the model for requests that do not name one."""
     strategies: tuple[str, ...]
-    """Names of the query strategies."""
+    """Names of its query strategies."""
     limits: Limits
-    """What the server takes at most."""
+    """Its limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +51,33 @@ class ModelOutput:
     name: str
     """In the graph: "score", "probabilities" or "features"."""
     meaning: str
-    """For a person."""
+    """What it is, in words."""
     shape: tuple[int, ...]
-    """Sizes after the batch dimension."""
+    """Its shape after the batch dimension."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateMeasurement:
-    """One thing that the export was held to."""
+    """One check that the exported graph passed."""
 
     name: str
-    """Of the gate."""
+    """Name of the check."""
     measured: float
-    """What the export came to."""
+    """The measured value."""
     limit: float
-    """What it was held to."""
+    """The limit for the measured value."""
     meaning: str
-    """For a person."""
+    """What was measured, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model that a server can score with, as the trainer described it."""
+    """The trainer's description of one model of a server."""
 
     id: str
-    """First 16 hex digits of the sha256 of its graph."""
+    """First 16 hexadecimal digits of the SHA-256 of its graph."""
     is_default: bool
-    """Whether requests that name no model get this one."""
+    """Whether it is the server's default model."""
     create_time: datetime.datetime | None
     """When it was exported, in UTC."""
     method: str
@@ -85,22 +85,22 @@ class Model:
     round: int
     """0 for the round trained on the initial labelled set."""
     input: ImageInput
-    """What the graph takes."""
+    """The input of its graph."""
     classes: tuple[str, ...]
     """Names of the classes, by index."""
     outputs: tuple[ModelOutput, ...]
-    """What the graph gives."""
+    """The outputs of its graph."""
     strategies: tuple[str, ...]
-    """Query strategies that the outputs allow."""
+    """Names of the query strategies that its outputs allow."""
     labelled_count: int
-    """How many labelled images it was trained on."""
+    """Number of labelled images it was trained on."""
     test_accuracy: float | None
-    """Share of the test images classified rightly, where there was a test set."""
+    """Share of the test images classified correctly, or None without a test set."""
     seed: int
-    """Of the training run."""
+    """Seed of the training run."""
     configuration: Mapping[str, Any]
     """The resolved configuration of the training run."""
     library_versions: Mapping[str, str]
-    """Of the libraries that trained and exported."""
+    """Versions of the libraries that trained and exported it."""
     gates: tuple[GateMeasurement, ...]
-    """What the export was held to."""
+    """The checks that the exported graph passed."""

@@ -1,18 +1,18 @@
-"""What can go wrong in a call, each with a reason that a program can read.
+"""The exceptions of the SDK. Each has a reason for programs.
 
 TopbError
-├── InvalidRequestError       the request cannot be served as it is
-├── NotFoundError             a model, a pool or a file is not there
-├── AccessDeniedError         the pool or the call is not allowed to this caller
-├── LimitExceededError        the request asks for more than the server, or a message, can hold
-├── PreconditionError         the server is not in a state in which it can serve the request
+├── InvalidRequestError       the request is invalid
+├── NotFoundError             a model, a pool or a file does not exist
+├── AccessDeniedError         the caller may not use the pool or the call
+├── LimitExceededError        the request exceeds a limit of the server or of one message
+├── PreconditionError         the server's state does not allow the request
 ├── DeadlineExceededError     the call took longer than its timeout
-├── RequestCancelledError     the call or the selection was cancelled before it was done
-├── SelectionFailedError      the selection that was asked after had failed
-├── ServerUnavailableError    no server answers, or it is going away: the call may be made again
-├── UnsupportedError          the server does not know the call
+├── RequestCancelledError     the call or the selection was cancelled
+├── SelectionFailedError      the selection failed
+├── ServerUnavailableError    no server answers, or it is shutting down; the call may be retried
+├── UnsupportedError          the server does not support the call
 ├── ServerError               the server failed
-└── ProtocolError             the server's answer makes no sense, or was cut short
+└── ProtocolError             the server's answer is contradictory or incomplete
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 
 
 class TopbError(Exception):
-    """Root of the SDK's errors.
+    """The base class of all errors.
 
     Attributes:
-        reason: what went wrong, in UPPER_SNAKE_CASE, stable between versions. The server's own reason
-            where it gave one, else the name of the gRPC status code or the client's own reason.
-        metadata: the values at fault, by name.
-        retry_delay: seconds after which the server asks to be called again, where it said so.
+        reason: What went wrong, in UPPER_SNAKE_CASE, stable between versions. It is the reason that the
+            server or the client gave, or else the name of the gRPC status code.
+        metadata: The invalid values by name.
+        retry_delay: Seconds after which the server asks to be called again, or None.
     """
 
     def __init__(
@@ -57,48 +57,48 @@ def _restored(kind: type[TopbError], args: tuple[Any, ...], attributes: dict[str
 
 
 class InvalidRequestError(TopbError):
-    """The request cannot be served as it is: what it says has to change."""
+    """The request is invalid and has to be changed."""
 
 
 class NotFoundError(TopbError):
-    """A model, a pool or a file is not there."""
+    """A model, a pool or a file does not exist."""
 
 
 class AccessDeniedError(TopbError):
-    """The pool lies outside what the server may read, or the call is not allowed to this caller."""
+    """The server may not read the pool, or the caller may not make the call."""
 
 
 class LimitExceededError(TopbError):
-    """The request asks for more than the server allows, or for more than one message can hold."""
+    """The request exceeds a limit of the server, or does not fit into one message."""
 
 
 class PreconditionError(TopbError):
-    """The server is not in a state in which it can serve the request, and must be brought into one."""
+    """The server's state does not allow the request, and has to be changed first."""
 
 
 class DeadlineExceededError(TopbError):
-    """The call took longer than its timeout; the server stops working on it."""
+    """The call took longer than its timeout. The server stops working on it."""
 
 
 class RequestCancelledError(TopbError):
-    """The call, or the selection, was cancelled before it was done, or the client was closed."""
+    """The call or the selection was cancelled, or the client was closed."""
 
 
 class SelectionFailedError(TopbError):
-    """The selection that was asked after had failed; its reason is the error's."""
+    """The selection failed. The error has the same reason as the selection."""
 
 
 class ServerUnavailableError(TopbError):
-    """No server answers at the address, or the one that did is going away. The call may be made again."""
+    """No server answers at the address, or it is shutting down. The call may be retried."""
 
 
 class UnsupportedError(TopbError):
-    """The server does not know the call: it may be of another version."""
+    """The server does not support the call. It may be of another version."""
 
 
 class ServerError(TopbError):
-    """The server failed; its own log says why."""
+    """The server failed. Its log says why."""
 
 
 class ProtocolError(TopbError):
-    """The server's answer makes no sense, or was cut short."""
+    """The server's answer is contradictory or incomplete."""

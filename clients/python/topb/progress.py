@@ -1,4 +1,4 @@
-"""How far a selection has come."""
+"""The progress of a selection."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a selection has come; later ones replace earlier ones."""
+    """How many rows of its pool a selection has read."""
 
     read: int
     """Rows of the pool read so far."""
     total: int
-    """Rows of the pool in all, 0 where that is not known."""
+    """All rows of the pool, or 0 if their number is unknown."""
     elapsed_seconds: float
-    """Since the selection began, on the side that scores."""
+    """Seconds since the selection began, measured by the scorer."""

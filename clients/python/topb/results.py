@@ -1,4 +1,4 @@
-"""What a selection gives back: ranked picks and the accounts of every row of the pool."""
+"""The result of a selection: ranked picks, and what became of every row of the pool."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Pick:
     """One image picked from the pool."""
 
     id: str
-    """The id it has in the pool."""
+    """Its id in the pool."""
     rank: int
-    """1 for the image most worth labelling."""
+    """1 for the image that is most worth labelling."""
     score: float
-    """The strategy's acquisition score; larger is picked first."""
+    """The acquisition score of the strategy. Images with larger scores are picked first."""
     predicted_class: int
-    """Index into the bundle's classes of the most probable class."""
+    """Index of the most probable class in `Model.classes`."""
     probability: float
-    """The predicted class's probability."""
+    """Probability of the predicted class."""
     entropy: float
-    """Of the predicted distribution, in nats."""
+    """Entropy of the predicted distribution, in nats."""
     radius: float | None = None
-    """Of core_set and of diversified strategies: the Euclidean distance, in units of the features, to the
-    nearest image that was labelled or picked before it; where it flattens out, more picks cover little."""
+    """Euclidean distance in feature space to the nearest image that is labelled or has a smaller rank; only
+    core_set and diversified strategies set it. Once it flattens out, further picks add little coverage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class SkippedRow:
     """A row of the pool that could not be scored."""
 
     id: str
-    """The id it has in the pool, or the row's position where the id itself is missing."""
+    """Its id in the pool, or the row's position if the id is missing."""
     reason: str
-    """In UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
+    """Why, in UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
     detail: str
-    """What was wrong with it, for a person."""
+    """Why, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class Accounts:
     scored: int = 0
     """Rows that were scored and could be ranked."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Rows that could not be scored, by reason."""
+    """Number of rows that could not be scored, by reason."""
     duplicate: int = 0
-    """Rows beyond the first of their id; of rows with one id the best-scored counts."""
+    """Rows that share their id with another row. Of these, the one with the best score is ranked."""
     excluded: int = 0
-    """Rows left out because their id was excluded."""
+    """Rows whose id was excluded."""
     skipped_examples: tuple[SkippedRow, ...] = ()
-    """Some of the skipped rows, in the order of their ids, at most 20."""
+    """At most 20 of the skipped rows, ordered by id."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skipped", MappingProxyType(dict(sorted(self.skipped.items()))))
@@ -70,7 +70,7 @@ class Accounts:
             raise ValueError(f"accounts do not add up: {self}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The accounts as plain lists, dicts, strings and numbers."""
+        """Return the accounts as plain lists, dicts, strings and numbers."""
         return {
             "read": self.read,
             "scored": self.scored,
@@ -83,39 +83,39 @@ class Accounts:
 
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
-    """The picks of one selection, in rank order, and how they came about."""
+    """The picks of one selection in rank order, and how they were made."""
 
     picks: tuple[Pick, ...]
-    """At most `budget` of them, rank 1 first: score descending, then id ascending."""
+    """At most `budget` picks, ordered by descending score, then ascending id."""
     accounts: Accounts
     """What became of each row of the pool."""
     model: str
-    """Id of the model that scored."""
+    """Id of the model that scored the pool."""
     strategy: str
     """Name of the query strategy."""
     seed: int
-    """What seeded the strategy, if it draws at random."""
+    """Seed of the strategy, if it draws at random."""
     budget: int
-    """How many picks were asked for."""
+    """Number of picks requested."""
     elapsed_seconds: float
-    """Wall-clock time on the side that scored."""
+    """Wall-clock time in seconds, measured by the scorer."""
     measures: Mapping[str, float] = field(default_factory=dict)
-    """What a set-based or diversified strategy says of the batch, by name: what diversity cost and gained."""
+    """What a set-based or diversified strategy reports about the batch, by name."""
     selection: str = ""
-    """The server's id of the selection; empty where it ran in this process."""
+    """The server's id of the selection, or empty if it ran in this process."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The picked ids in rank order."""
+        """The ids of the picks in rank order."""
         return tuple(pick.id for pick in self.picks)
 
     @property
     def fell_short(self) -> bool:
-        """Whether the pool held fewer images that could be ranked than the budget asked for."""
+        """Whether the pool had fewer rankable images than the budget."""
         return len(self.picks) < self.budget
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain lists, dicts, strings and numbers."""
+        """Return the result as plain lists, dicts, strings and numbers."""
         return {
             "selection": self.selection,
             "model": self.model,
@@ -130,19 +130,19 @@ class SelectionResult:
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The result as one JSON object; the fields are those of `to_dict`."""
+        """Return the result as a JSON object with the fields of `to_dict`."""
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """The picks as columns: id, rank, score, predicted_class, probability, entropy, radius."""
+        """Return the picks as columns: id, rank, score, predicted_class, probability, entropy, radius."""
         names = [column.name for column in dataclasses.fields(Pick)]
         return {name: [getattr(pick, name) for pick in self.picks] for name in names}
 
     def to_arrow(self) -> pyarrow.Table:
-        """The picks as a table with the columns of `to_columns`.
+        """Return the picks as a table with the columns of `to_columns`.
 
         Raises:
-            ModuleNotFoundError: pyarrow is not installed.
+            ModuleNotFoundError: If pyarrow is not installed.
         """
         import pyarrow
 
@@ -158,10 +158,10 @@ class SelectionResult:
         return pyarrow.table(self.to_columns(), schema=pyarrow.schema(types))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The picks as a data frame with the columns of `to_columns`.
+        """Return the picks as a data frame with the columns of `to_columns`.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed.
+            ModuleNotFoundError: If pandas is not installed.
         """
         import pandas
 

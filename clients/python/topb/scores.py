@@ -1,4 +1,4 @@
-"""What the model makes of a few images."""
+"""The outcome of scoring single images."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageScores:
-    """What the model makes of one image. The arrays are read-only."""
+    """The model's outputs for one image. The arrays are read-only."""
 
     score: float
-    """The assistant's, in [0, 1]: larger is more worth labelling."""
+    """The model's own score; images with larger scores are more worth labelling. It is the assistant's
+    output in [0, 1], or the entropy in nats if the model has no assistant; `Model.outputs` says which."""
     probabilities: npt.NDArray[np.float32]
-    """float32 (C): the task model's, over the bundle's classes."""
+    """float32 (C): the task model's probabilities of the model's classes."""
     features: npt.NDArray[np.float32] | None
-    """float32 (D): the task model's, or None where they were not asked for."""
+    """float32 (D): the task model's features, or None if they were not requested."""
     entropy: float
-    """Of `probabilities`, in nats."""
+    """Entropy of `probabilities`, in nats."""
     model: str
     """Id of the model that scored."""
 
     @property
     def predicted_class(self) -> int:
-        """Index into the bundle's classes of the most probable class."""
+        """Index of the most probable class in `Model.classes`."""
         return int(np.argmax(self.probabilities))
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedImage:
-    """An image that could not be scored, in the place of its scores."""
+    """An image that could not be scored."""
 
     reason: str
     """In UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
     detail: str
-    """What was wrong with it, for a person."""
+    """Why it could not be scored, in words."""

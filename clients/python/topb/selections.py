@@ -1,4 +1,4 @@
-"""What a selection is while it runs and after, as a server keeps it."""
+"""A selection as a server keeps it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from topb.results import Accounts
 
 
 class SelectionState(StrEnum):
-    """Where a selection stands."""
+    """The state of a selection."""
 
     PENDING = "pending"
-    """Waits for a server, or for its caller to send the pool or to come back."""
+    """It waits for a server, or for its caller to send the pool."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -24,47 +24,47 @@ class SelectionState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether this state is final."""
         return self not in {SelectionState.PENDING, SelectionState.RUNNING}
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One selection, as it stood when the server was asked."""
+    """One selection at the time of the call."""
 
     id: str
-    """The server's name for it."""
+    """The id that the server gave it."""
     request_id: str
-    """The caller's name for it: what it is repeated by."""
+    """The id that the caller gave the request. Repeating it gives this selection again."""
     state: SelectionState
-    """Where it stands."""
+    """Its state."""
     model: str
-    """Id of the model that it is pinned to."""
+    """Id of the model that it uses."""
     strategy: str
     """Name of the query strategy."""
     budget: int
-    """How many picks were asked for."""
+    """Number of picks requested."""
     pool_uri: str
-    """Of the pool; empty where the caller sends it."""
+    """URI of the pool, or empty if the caller sends the pool."""
     progress: Progress
-    """How far it has come."""
+    """Its progress."""
     create_time: datetime.datetime | None
-    """When it was asked for, in UTC."""
+    """When it was requested, in UTC."""
     update_time: datetime.datetime | None
-    """When the server last noted something about it, in UTC."""
+    """When the server last updated it, in UTC."""
     end_time: datetime.datetime | None
-    """When it ended, in UTC; None while it has not."""
+    """When it ended, in UTC, or None if it has not ended."""
     pick_count: int | None
-    """How many picks it has, where it succeeded."""
+    """Number of picks, or None if it has not succeeded."""
     accounts: Accounts | None
-    """What became of each row of the pool, where it succeeded."""
+    """What became of each row of the pool, or None if it has not succeeded."""
     error_reason: str
-    """Why it failed, in UPPER_SNAKE_CASE; else empty."""
+    """Why it failed, in UPPER_SNAKE_CASE, or empty."""
     error_message: str
-    """Why it failed, for a person; else empty."""
+    """Why it failed, in words, or empty."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The selection as plain lists, dicts, strings and numbers; times as ISO 8601 has them."""
+        """Return the selection as plain lists, dicts, strings and numbers, with times in ISO 8601."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("create_time", "update_time", "end_time"):
             fields[name] = fields[name] and fields[name].isoformat()

@@ -37,7 +37,6 @@ def members(kind):
 def blocking(annotation):
     """The annotation as the blocking client has it."""
     for own, theirs in (
-        (" | AsyncIterable[tuple[Any, Any]]", ""),
         ("AsyncIterator[", "Iterator["),
         ("AsyncSelectionHandle", "SelectionHandle"),
         ("AsyncConnection", "Connection"),

@@ -30,15 +30,17 @@ def test_a_served_pool_is_asked_for_as_it_was_given(server, script):
     server.select_batch = serve
     with topb.Client(server.address) as client:
         result = client.select_batch(
-            Path("/pools/a.parquet"),
+            topb.Pool(
+                Path("/pools/a.parquet"),
+                format="parquet",
+                id_column="key",
+                image_column="picture",
+                path_column="file",
+            ),
             5,
             strategy="random",
             seed=2**64 - 1,
             exclude=topb.ExcludeFile("/pools/labelled.parquet", column="name"),
-            format="parquet",
-            id_column="key",
-            image_column="picture",
-            path_column="file",
             request_id="round-3",
             detached=True,
         )
@@ -138,8 +140,8 @@ def test_what_the_progress_callback_raises_comes_out_and_cancels(server, error):
         (lambda _answer: [], "without a result"),
         (lambda answer: answer[:1], "announced 7 picks and sent 0"),
         (lambda answer: answer[:2], "announced 7 picks and sent 3"),
-        (lambda answer: [*answer, answer[-1]], "rank 4 where rank 8"),
-        (lambda answer: [answer[0], answer[2], answer[1]], "rank 4 where rank 1"),
+        (lambda answer: [*answer, answer[-1]], "rank 4 instead of rank 8"),
+        (lambda answer: [answer[0], answer[2], answer[1]], "rank 4 instead of rank 1"),
         (lambda answer: answer[1:], "picks before the summary"),
         (lambda answer: [answer[0], *answer], "second summary"),
     ],
@@ -194,7 +196,7 @@ def test_the_deadline_of_a_call_goes_before_the_clients(server, server_info_mess
     server.select_batch = stall
     server.get_server_info = lambda _request, _context: server_info_message
     with topb.Client(server.address, timeout=60) as client:
-        with pytest.raises(topb.DeadlineExceededError, match=r"not done within 0\.2 s") as caught:
+        with pytest.raises(topb.DeadlineExceededError, match=r"did not finish within 0\.2 s") as caught:
             client.select_batch("/p", 1, timeout=0.2)
         client.server_info()
         client.server_info(timeout=10)
@@ -227,14 +229,14 @@ def test_a_timeout_that_is_none_is_refused(timeout):
         ({"exclude": "a.parquet"}, "exclude is 'a.parquet'"),
         ({"exclude": 5}, "exclude is 5"),
         ({"exclude": ["a", 1.5]}, "row 1 of exclude"),
-        ({"format": "tar"}, 'format is "tar"'),
+        ({"pool": topb.Pool("/p", format="tar")}, 'format is "tar"'),
         ({"request_id": ""}, "request_id is empty"),
         ({"request_id": 5}, "request_id is 5"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused_before_anything_is_sent(arguments, said):
     with topb.Client("127.0.0.1:1") as client, pytest.raises(topb.InvalidRequestError, match=said):
-        client.select_batch("/p", **{"budget": 1} | arguments)
+        client.select_batch(**{"pool": "/p", "budget": 1} | arguments)
 
 
 def test_more_excluded_ids_than_a_message_holds_are_refused_with_what_to_do():

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.sdk
 
 DOCS = Path(__file__).parents[3] / "docs"
 EXAMPLES = re.findall(r"```python\n(.*?)```", (DOCS / "sdk.md").read_text(encoding="utf-8"), re.DOTALL)
-SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(topb.__path__[0]).glob("*.py"))
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(topb.__path__[0]).rglob("[!v]*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

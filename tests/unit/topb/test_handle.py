@@ -76,7 +76,7 @@ def test_a_submitted_selection_is_left_to_the_server_and_its_result_fetched_late
     catalog = Catalog(server, script, "PENDING", "RUNNING", "SUCCEEDED")
     seen = []
     with new_client(server.address) as client:
-        handle = client.submit("/p", 3, strategy="margin", id_column="key", request_id="r-1")
+        handle = client.submit(topb.Pool("/p", id_column="key"), 3, strategy="margin", request_id="r-1")
         result = handle.result(timeout=30, progress=seen.append)
         assert handle.result() == result
         assert (handle.id, handle.request_id) == ("s-1", "r-1")
@@ -197,7 +197,7 @@ def test_selections_are_listed_page_by_page_as_they_are_asked_for(server, script
         assert next(listed).id == "s-1"
         assert len(requests) == 1
         assert [selection.id for selection in listed] == ["s-2", "s-3", "s-4"]
-        with pytest.raises(topb.InvalidRequestError, match="'done' is no state"):
+        with pytest.raises(topb.InvalidRequestError, match="'done' is not a state"):
             client.list_selections(states=["done"])
     assert [request.page_token for request in requests] == ["", "2", "4"]
     assert list(requests[2].states) == [

@@ -292,7 +292,7 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
     ]
     assert engine == [
         (
-            "/p",
+            topb.Pool("/p", None, "id", "image", "path"),
             1,
             {
                 "bundle": tmp_path,
@@ -302,10 +302,6 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
                 "exclude_uri": "/l.parquet",
                 "exclude_column": "id",
                 "strategy_options": {},
-                "format": None,
-                "id_column": "id",
-                "image_column": "image",
-                "path_column": "path",
                 "device": "cuda:0",
                 "batch_size": 8,
                 "progress": None,

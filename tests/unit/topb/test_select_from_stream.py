@@ -303,11 +303,11 @@ def test_a_deadline_ends_a_stalled_stream(server):
         ([], "before it had the whole pool"),
         ([accepted()], "before it had the whole pool"),
         ([accepted(), accepted()], "accepted the stream twice"),
-        ([accepted(window=0)], "nothing could ever be sent"),
-        ([accepted(max_chunk_bytes=0)], "nothing could ever be sent"),
+        ([accepted(window=0)], "at least one of each"),
+        ([accepted(max_chunk_bytes=0)], "at least one of each"),
         (
             [accepted(), Response(acknowledged=selection_pb2.ChunkAcknowledged(seq=99))],
-            "acknowledged chunk 99, which is not under way",
+            "acknowledged chunk 99, which was not sent",
         ),
         ([accepted(), Response(picks=selection_pb2.PickPage(picks=[{"rank": 1}]))], "before the summary"),
     ],
@@ -356,11 +356,8 @@ def test_a_pool_that_is_none_is_refused(pool):
 
 
 def test_the_layout_of_a_served_pool_is_refused_for_a_streamed_one():
-    with topb.Client("127.0.0.1:1") as client:
-        with pytest.raises(topb.InvalidRequestError, match="image_column"):
-            client.select_batch([("a", b"x")], 1, image_column="picture")
-        with pytest.raises(topb.InvalidRequestError, match="detached"):
-            client.select_batch([("a", b"x")], 1, detached=True)
+    with topb.Client("127.0.0.1:1") as client, pytest.raises(topb.InvalidRequestError, match="detached"):
+        client.select_batch([("a", b"x")], 1, detached=True)
 
 
 def test_an_asynchronous_pool_is_refused_by_a_blocking_client():

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from support.images import encode, random_image, random_pool, write_parquet
+from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress
 from topb_scorer.bundle import Bundle
 from topb_scorer.engines.local import LocalEngine
@@ -71,13 +72,11 @@ def test_columns_and_a_seed_are_heeded(bundle: Bundle, tmp_path: Path) -> None:
 
     def ids(seed: int) -> tuple[str, ...]:
         return select_batch(
-            str(tmp_path),
+            Pool(tmp_path, id_column="key", image_column="img"),
             30,
             bundle=bundle.path,
             strategy="random",
             seed=seed,
-            id_column="key",
-            image_column="img",
         ).ids
 
     assert ids(1) == ids(1)
@@ -87,7 +86,7 @@ def test_columns_and_a_seed_are_heeded(bundle: Bundle, tmp_path: Path) -> None:
 def test_paths_are_read_from_the_column_that_is_named(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode(random_image(0)))
     pq.write_table(pa.table({"id": ["a", "b"], "file": ["a.png", "b.png"]}), tmp_path / "pool.parquet")
-    result = select_batch(str(tmp_path / "pool.parquet"), 2, bundle=bundle.path, path_column="file")
+    result = select_batch(Pool(tmp_path / "pool.parquet", path_column="file"), 2, bundle=bundle.path)
     assert result.ids == ("a",)
     assert result.accounts.skipped == {"FILE_MISSING": 1}
 
@@ -95,8 +94,8 @@ def test_paths_are_read_from_the_column_that_is_named(bundle: Bundle, tmp_path: 
 def test_an_empty_folder_with_its_format_named_gives_an_empty_result(
     bundle: Bundle, pool_folder: Path
 ) -> None:
-    for format_ in ("image-folder", "parquet"):
-        result = select_batch(str(pool_folder), 3, bundle=bundle.path, format=format_)
+    for format_ in get_args(PoolFormatName):
+        result = select_batch(Pool(pool_folder, format=format_), 3, bundle=bundle.path)
         assert result.picks == ()
         assert result.fell_short
 
@@ -115,11 +114,11 @@ def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
         ({"budget": 10**9}, LimitExceededError, "BUDGET_TOO_LARGE"),
         ({"strategy": "bald"}, InvalidRequestError, "STRATEGY_UNKNOWN"),
         ({"strategy_options": {"k": "1"}}, InvalidRequestError, "STRATEGY_OPTION_UNKNOWN"),
-        ({"format": "zip"}, InvalidRequestError, "POOL_FORMAT"),
+        ({"layout": {"format": "zip"}}, InvalidRequestError, "POOL_FORMAT"),
         ({"pool": "nowhere"}, NotFoundError, "POOL_NOT_FOUND"),
         ({"pool": "https://127.0.0.1/pool"}, InvalidRequestError, "POOL_URI"),
         ({"bundle": "nowhere"}, NotFoundError, "BUNDLE_NOT_FOUND"),
-        ({"id_column": "key"}, InvalidRequestError, "POOL_COLUMN_MISSING"),
+        ({"layout": {"id_column": "key"}}, InvalidRequestError, "POOL_COLUMN_MISSING"),
         ({"exclude_uri": "nowhere.parquet"}, UnreadablePoolError, "EXCLUSION_UNREADABLE"),
         ({"device": "tpu"}, DeviceError, "DEVICE_UNKNOWN"),
         ({"batch_size": 1}, InvalidRequestError, "BATCH_SIZE_TOO_SMALL"),
@@ -128,7 +127,9 @@ def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
 def test_what_cannot_be_served_is_an_error_with_its_reason(
     bundle: Bundle, pool: Path, options: dict[str, Any], error: type[ScorerError], reason: str
 ) -> None:
-    arguments = {"pool": str(pool), "budget": 5, "bundle": bundle.path, **options}
+    described = Pool(pool, **options.get("layout", {}))
+    arguments = {"pool": described, "budget": 5, "bundle": bundle.path, **options}
+    arguments.pop("layout", None)
     with pytest.raises(error) as caught:
         select_batch(**arguments)
     assert caught.value.reason == reason

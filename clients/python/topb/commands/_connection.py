@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import click
 
-from topb.channel import TlsOptions
-from topb.client import Client
+from topb import Client, TlsOptions
 from topb.commands.options import Decorated, combined, option
 
 TLS_PARAMETERS = ("tls", "tls_ca", "tls_certificate", "tls_key", "tls_server_name")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from topb.client import Client
+from topb import Client
 from topb.commands._picks_file import check_picks_file, write_picks
 from topb.commands._progress_line import ProgressLine
 from topb.commands.options import Decorated, combined, json_option, option

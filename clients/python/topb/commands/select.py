@@ -23,9 +23,9 @@ from topb.commands._failures import MissingPackageError
 from topb.commands._result_output import classes_at_server, result_options, show_result, shown_progress
 from topb.commands.options import Choice, Command, option
 from topb.commands.output import print_json
+from topb.pools import ExcludeFile, Pool
 from topb.progress import Progress
 from topb.results import SelectionResult
-from topb.selection_request import ExcludeFile
 
 _SERVER_ONLY = ("model", "timeout", "request_id", "detach", *TLS_PARAMETERS)
 _BUNDLE_ONLY = ("device", "batch_size")
@@ -153,7 +153,7 @@ def run(context: click.Context, /, **parameters: Any) -> None:
         else:
             with open_client(options) as client:
                 arguments = _arguments_at_server(options)
-                result = client.select_batch(options.pool, options.budget, **arguments, progress=progress)
+                result = client.select_batch(_pool(options), options.budget, **arguments, progress=progress)
                 classes = classes_at_server(client, result.model) if wants_classes else ()
     show_result(result, classes=classes, out=options.out, as_json=options.as_json, quiet=options.quiet)
 
@@ -181,7 +181,7 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
 def _submit(options: SimpleNamespace) -> None:
     arguments = _arguments_at_server(options)
     with open_client(options) as client:
-        handle = client.submit(options.pool, options.budget, **arguments)
+        handle = client.submit(_pool(options), options.budget, **arguments)
     if options.as_json:
         print_json({"selection": handle.id, "request_id": handle.request_id})
     else:
@@ -204,8 +204,17 @@ def _arguments_at_server(options: SimpleNamespace) -> dict[str, Any]:
 
 
 def _same_everywhere(options: SimpleNamespace) -> dict[str, Any]:
-    names = ("strategy", "strategy_options", "seed", "format", "id_column", "image_column", "path_column")
-    return {name: getattr(options, name) for name in names}
+    return {name: getattr(options, name) for name in ("strategy", "strategy_options", "seed")}
+
+
+def _pool(options: SimpleNamespace) -> Pool:
+    return Pool(
+        options.pool,
+        format=options.format,
+        id_column=options.id_column,
+        image_column=options.image_column,
+        path_column=options.path_column,
+    )
 
 
 def _select_in_process(options: SimpleNamespace, progress: _ProgressCallback | None) -> SelectionResult:
@@ -214,7 +223,7 @@ def _select_in_process(options: SimpleNamespace, progress: _ProgressCallback | N
     try:
         (engine,) = entry_points(group="topb.engines", name="in_process")
         result: SelectionResult = engine.load()(
-            options.pool,
+            _pool(options),
             options.budget,
             **_same_everywhere(options),
             bundle=options.bundle,

@@ -1,9 +1,9 @@
-"""A hold on one selection that a server keeps, in an event loop."""
+"""A handle to one selection that a server keeps."""
 
 from __future__ import annotations
 
 from topb import _translate
-from topb._async_connection import AsyncConnection
+from topb._async.connection import AsyncConnection
 from topb._collecting import ProgressCallback, ResultCollector
 from topb._deadline import Deadline
 from topb._selection_end import PICKS_A_PAGE, has_succeeded, poll_delays
@@ -14,10 +14,11 @@ from topb.v1 import selection_pb2
 
 
 class AsyncSelectionHandle:
-    """One selection, by its id: how it stands, its result, and a way to stop it.
+    """One selection on the server: its state, its result, and a way to cancel it.
 
-    Clients give it: `AsyncClient.submit` of a new selection, `AsyncClient.selection` of any. It can be
-    used as long as its client is open. All calls are safe to repeat, and are where the server goes away.
+    `AsyncClient.submit` returns the handle of a new selection, `AsyncClient.selection` that of an existing
+    one. A handle works until its client is closed. If the server goes away, every method retries as the
+    client's `retry` says.
     """
 
     __slots__ = ("_connection", "_id", "_request_id")
@@ -32,40 +33,44 @@ class AsyncSelectionHandle:
 
     @property
     def id(self) -> str:
-        """The server's name for the selection."""
+        """The id that the server gave the selection."""
         return self._id
 
     @property
     def request_id(self) -> str:
-        """The caller's name for it: what it is repeated by."""
+        """The id that the caller gave the request. Repeating it gives this selection again."""
         return self._request_id
 
     async def describe(self, *, timeout: float | None = None) -> Selection:
-        """The selection as it stands now."""
+        """Return the selection as it is now."""
         return _translate.selection(await self._fetch(self._connection.deadline(timeout)))
 
     async def state(self, *, timeout: float | None = None) -> SelectionState:
-        """Where it stands now."""
-        return (await self.describe(timeout=timeout)).state
+        """Return the current state."""
+        selection = await self.describe(timeout=timeout)
+        return selection.state
 
     async def progress(self, *, timeout: float | None = None) -> Progress:
-        """How far it has come."""
-        return (await self.describe(timeout=timeout)).progress
+        """Return the current progress."""
+        selection = await self.describe(timeout=timeout)
+        return selection.progress
 
     async def result(
         self, timeout: float | None = None, *, progress: ProgressCallback | None = None
     ) -> SelectionResult:
-        """The result, waited for; it can be fetched any number of times.
+        """Wait for the selection to end, and return its result.
+
+        The result can be fetched any number of times.
 
         Args:
-            timeout: seconds to wait at most; None for the client's, `math.inf` for no deadline. The
-                selection is not stopped when it is over.
-            progress: called now and then while the selection runs.
+            timeout: Seconds to wait at most; None for the client's timeout, `math.inf` for none. The
+                selection continues after a timeout.
+            progress: Called on the event loop from time to time while the selection runs.
 
         Raises:
-            SelectionFailedError: the selection failed.
-            RequestCancelledError: it was cancelled.
-            DeadlineExceededError: it has not ended in time.
+            SelectionFailedError: If the selection failed.
+            RequestCancelledError: If the selection was cancelled.
+            DeadlineExceededError: If the selection did not end in time.
         """
         deadline = self._connection.deadline(timeout)
         collector = ResultCollector(progress)
@@ -92,7 +97,10 @@ class AsyncSelectionHandle:
                 return collector.result()
 
     async def cancel(self, *, timeout: float | None = None) -> Selection:
-        """Stops it, unless it has ended, and gives how it stands. It stops within one batch."""
+        """Cancel the selection unless it has ended, and return it.
+
+        The server stops working on it within one batch of images.
+        """
         response = await self._connection.call(
             self._connection.selections.CancelSelection,
             selection_pb2.CancelSelectionRequest(selection=self._id),

@@ -1,4 +1,4 @@
-"""From the arguments of a selection to its request; what is wrong with them is said before it is sent."""
+"""Turn the arguments of calls into messages, and reject invalid ones before anything is sent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import numbers
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from topb.channel import MAX_MESSAGE_BYTES
+from topb import _translate
+from topb._channel import MAX_MESSAGE_BYTES
 from topb.errors import InvalidRequestError, LimitExceededError
+from topb.pools import ExcludeFile, Pool
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2
-
-PoolFormatName = Literal["parquet", "image-folder", "webdataset", "csv"]
 
 _FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
     "parquet": selection_pb2.POOL_FORMAT_PARQUET,
@@ -23,49 +21,35 @@ _FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
     "webdataset": selection_pb2.POOL_FORMAT_WEBDATASET,
     "csv": selection_pb2.POOL_FORMAT_CSV,
 }
-_STATES: dict[str, selection_pb2.SelectionState.ValueType] = {
-    state.value: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}")
-    for state in SelectionState
-}
 MODELS_A_PAGE = 100
 _SELECTIONS_A_PAGE = 100
 _UINT64_LIMIT = 2**64
 _INT64_LIMIT = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class ExcludeFile:
-    """Ids to leave out, in a column of a Parquet file that the server reads."""
-
-    uri: str | os.PathLike[str]
-    """A path, or a file:// or s3:// URI, within the server's allowed roots."""
-    column: str = "id"
-    """The column that holds ids, strings or integers."""
-
-
 def image_id(value: object, *, where: str) -> str:
-    """An id as the contract has it: a string as it is, an integer in decimal.
+    """Return an id as the contract defines it: a string unchanged, an integer in decimal.
 
     Args:
-        value: what the caller gave.
-        where: what the id belongs to, for the message.
+        value: The id that the caller gave.
+        where: What the id belongs to, for the error message.
 
     Raises:
-        InvalidRequestError: it is neither a string nor an integer, or a string that UTF-8 cannot hold.
+        InvalidRequestError: If it is neither a string nor an integer, or UTF-8 cannot encode it.
     """
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise InvalidRequestError(
-                f"the id of {where} is {value!r}, which UTF-8 cannot hold: {error.reason}",
+                f"the id of {where} is {value!r}, which UTF-8 cannot encode: {error.reason}",
                 reason="ID_INVALID",
             ) from error
         return value
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return str(int(value))
     raise InvalidRequestError(
-        f"the id of {where} is {value!r} ({type(value).__name__}); ids are strings or integers",
+        f"the id of {where} is {value!r} ({type(value).__name__}); expected a string or an integer",
         reason="ID_INVALID",
     )
 
@@ -79,11 +63,11 @@ def selection_spec(
     seed: int,
     strategy_options: Mapping[str, str] | None,
 ) -> selection_pb2.SelectionSpec:
-    """What to select, whatever the pool.
+    """Return what to select from whichever pool.
 
     Raises:
-        InvalidRequestError: an argument is of the wrong type, or a number that the contract cannot hold.
-        LimitExceededError: the ids to leave out do not fit into one message.
+        InvalidRequestError: If an argument has the wrong type, or a number is out of range.
+        LimitExceededError: If the ids to leave out do not fit into one message.
     """
     spec = selection_pb2.SelectionSpec(
         budget=_whole_number("budget", budget, -_INT64_LIMIT, _INT64_LIMIT),
@@ -99,107 +83,102 @@ def selection_spec(
         spec.exclude.CopyFrom(_exclusion(exclude))
         if spec.ByteSize() > MAX_MESSAGE_BYTES:
             raise LimitExceededError(
-                f"the {len(spec.exclude.ids)} ids to leave out take {spec.ByteSize()} bytes, more than the "
-                f"{MAX_MESSAGE_BYTES} that one message holds; put them into a Parquet file that the server "
-                "reads and give topb.ExcludeFile(uri)",
+                f"the {len(spec.exclude.ids)} ids to exclude take {spec.ByteSize()} bytes, more than the "
+                f"{MAX_MESSAGE_BYTES} that fit into one message; write them to a Parquet file that the "
+                "server reads, and pass topb.ExcludeFile(uri)",
                 reason="EXCLUSION_TOO_LARGE",
             )
     return spec
 
 
-def served_pool(
-    uri: str | os.PathLike[str],
-    *,
-    format: PoolFormatName | None,
-    id_column: str | None,
-    image_column: str | None,
-    path_column: str | None,
-) -> selection_pb2.Pool:
-    """A pool that the server reads; what is None is the server's choice.
+def served_pool(pool: str | os.PathLike[str] | Pool) -> selection_pb2.Pool:
+    """Return the message for a pool that the server reads.
 
     Raises:
-        InvalidRequestError: the format is none that is known.
+        InvalidRequestError: If the format is unknown.
     """
-    if format is not None and format not in _FORMATS:
+    if not isinstance(pool, Pool):
+        pool = Pool(pool)
+    if pool.format is not None and pool.format not in _FORMATS:
         raise InvalidRequestError(
-            f'format is "{format}", expected one of {", ".join(_FORMATS)}, or None to let the server look',
+            f'the pool format is "{pool.format}"; expected one of {", ".join(_FORMATS)}, or None to let the '
+            "server detect it",
             reason="POOL_FORMAT_UNKNOWN",
         )
     return selection_pb2.Pool(
-        uri=_text("pool", os.fspath(uri)),
-        format=selection_pb2.POOL_FORMAT_UNSPECIFIED if format is None else _FORMATS[format],
-        id_column=id_column or "",
-        image_column=image_column or "",
-        path_column=path_column or "",
+        uri=_text("pool", os.fspath(pool.uri)),
+        format=selection_pb2.POOL_FORMAT_UNSPECIFIED if pool.format is None else _FORMATS[pool.format],
+        id_column=pool.id_column or "",
+        image_column=pool.image_column or "",
+        path_column=pool.path_column or "",
     )
 
 
 def listing(states: Iterable[SelectionState], model: str | None) -> selection_pb2.ListSelectionsRequest:
-    """The request for the first page of selections.
+    """Return the request for the first page of selections.
 
     Raises:
-        InvalidRequestError: a state is none that is known.
+        InvalidRequestError: If a state is unknown.
     """
-    asked = selection_pb2.ListSelectionsRequest(page_size=_SELECTIONS_A_PAGE, model=model or "")
+    request = selection_pb2.ListSelectionsRequest(page_size=_SELECTIONS_A_PAGE, model=model or "")
     for state in [states] if isinstance(states, str) else states:
-        if state not in _STATES:
+        if state not in _translate.STATES:
             raise InvalidRequestError(
-                f"{state!r} is no state of a selection; expected of {', '.join(_STATES)}",
+                f"{state!r} is not a state of a selection; expected one of {', '.join(_translate.STATES)}",
                 reason="ARGUMENT_INVALID",
                 metadata={"argument": "states"},
             )
-        asked.states.append(_STATES[state])
-    return asked
+        request.states.append(_translate.STATES[state])
+    return request
 
 
 def request_id_of(given: str | None) -> str:
-    """What makes the request safe to repeat: the caller's id, else a new UUID.
+    """Return the id that makes a request safe to repeat: the caller's, or a new UUID.
 
     Raises:
-        InvalidRequestError: it is not a string, or an empty one.
+        InvalidRequestError: If the id is not a string, or is empty.
     """
     if given is None:
         return str(uuid.uuid4())
     if not _text("request_id", given):
         raise InvalidRequestError(
-            "request_id is empty; give a name for this request, such as a UUID, or None to have one drawn",
+            "request_id is empty; expected an id for this request, such as a UUID, or None to generate one",
             reason="ARGUMENT_INVALID",
             metadata={"argument": "request_id"},
         )
     return given
 
 
-def check_streamed(pool: object, *, kinds: tuple[type, ...], detached: bool, **layout: str | None) -> None:
-    """Raises what is wrong with a pool that is to be sent, before anything is.
+def check_rows(pool: object, *, types: tuple[type, ...], detached: bool) -> None:
+    """Check a pool whose rows are to be sent.
 
     Args:
-        pool: what the caller gave.
-        kinds: of what it may be one.
-        detached: whether the selection was to run on without the caller.
-        layout: of a pool at a path or URI.
+        pool: The pool that the caller gave.
+        types: The accepted types of iterables.
+        detached: Whether the caller asked for a selection that continues without it.
+
+    Raises:
+        InvalidRequestError: If the pool is not an iterable of rows, or the selection is to be detached.
     """
-    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, kinds):
+    if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, types):
         raise InvalidRequestError(
-            f"pool is of type {type(pool).__name__}; expected a path or URI that the server reads, or rows "
-            "of (id, encoded bytes) or (id, uint8 array (height, width, 3))",
+            f"pool is of type {type(pool).__name__}; expected a path, a URI or a topb.Pool that the server "
+            "reads, or rows of (id, encoded bytes) or (id, uint8 array (height, width, 3))",
             reason="POOL_INVALID",
         )
-    given = [name for name, value in layout.items() if value is not None]
     if detached:
-        given.append("detached")
-    if given:
         raise InvalidRequestError(
-            f"{', '.join(given)}: only for a pool that the server reads; this one is sent row by row",
+            "detached works only for a pool that the server reads; the rows of this pool are sent",
             reason="ARGUMENT_INVALID",
-            metadata={"argument": given[0]},
+            metadata={"argument": "detached"},
         )
 
 
 def encoded_images(images: Iterable[bytes]) -> list[bytes]:
-    """The images to score.
+    """Return the images to score as bytes.
 
     Raises:
-        InvalidRequestError: one of them is not bytes.
+        InvalidRequestError: If an image is not bytes.
     """
     encoded = []
     for row, image in enumerate(images):
@@ -213,21 +192,21 @@ def encoded_images(images: Iterable[bytes]) -> list[bytes]:
 
 
 def call_timeout(timeout: float | None, default: float | None) -> float | None:
-    """Seconds that a call may take, None for as long as it needs.
+    """Return the timeout of a call in seconds, or None for no timeout.
 
     Args:
-        timeout: the call's own; None for the client's, infinity for no deadline.
-        default: the client's.
+        timeout: The call's own timeout; None for the default, infinity for no timeout.
+        default: The client's timeout.
 
     Raises:
-        InvalidRequestError: it is not a positive number.
+        InvalidRequestError: If it is not a positive number.
     """
     chosen = default if timeout is None else timeout
     if chosen is None or chosen == math.inf:
         return None
     if not isinstance(chosen, numbers.Real) or not chosen > 0:
         raise InvalidRequestError(
-            f"timeout is {chosen!r}; expected seconds, more than 0", reason="TIMEOUT_INVALID"
+            f"timeout is {chosen!r}; expected a positive number of seconds", reason="TIMEOUT_INVALID"
         )
     return float(chosen)
 

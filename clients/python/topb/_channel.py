@@ -1,4 +1,4 @@
-"""The connection to a server: its options, and TLS."""
+"""gRPC channels: their options, and TLS."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # Servers of topb take a ping each 20 s. Another gRPC server may take it for abuse and hang up; then the
-    # channel connects anew, and pings half as often.
+    # topb servers allow one ping every 20 s. Another gRPC server may treat pings as abuse and close the
+    # connection; the channel then reconnects and pings half as often.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    # Of the pings without data: as many as a silent selection takes, not two.
+    # Pings without data: as many as a selection without events needs, instead of two.
     ("grpc.http2.max_pings_without_data", 0),
-    # gRPC's own are 1 s growing to 120 s: long after a server is back, a client would still call it away.
+    # By default, these grow from 1 s to 120 s: clients would fail long after their server is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
@@ -31,42 +31,42 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """TLS to the server: whom to trust, and who the caller is. The files are PEM."""
+    """TLS options of a connection. All files are PEM."""
 
     ca_file: str | os.PathLike[str] | None = None
-    """Certificates of the authorities to trust. None: those that gRPC brings."""
+    """Certificates of the trusted authorities; by default, those that gRPC ships with."""
     certificate_file: str | os.PathLike[str] | None = None
-    """The caller's own certificate, where the server asks for one; goes with `key_file`."""
+    """The client's certificate, if the server requires one. It needs `key_file`."""
     key_file: str | os.PathLike[str] | None = None
     """The private key of `certificate_file`."""
     server_name: str | None = None
-    """The name that the server's certificate bears, where it is not the address's."""
+    """The name in the server's certificate, if it differs from the address."""
 
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):
             raise InvalidRequestError(
-                "certificate_file and key_file go together: give both, or neither",
+                "only one of certificate_file and key_file is given; expected both, or neither",
                 reason="TLS_OPTIONS_INVALID",
             )
 
 
 def target_of(address: str) -> str:
-    """The address as gRPC takes it.
+    """Return the address as a gRPC target.
 
     Raises:
-        InvalidRequestError: the address has no port.
+        InvalidRequestError: If the address has no port, or is a URL.
     """
     scheme_given = "://" in address or address.startswith(("unix:", "dns:", "ipv4:", "ipv6:"))
     host, _, port = address.rpartition(":")
     if not scheme_given and not (host and port.isdecimal()):
         raise InvalidRequestError(
-            f'"{address}" is not the address of a server; give host:port, such as localhost:50051',
+            f'"{address}" is not the address of a server; expected host:port, such as localhost:50051',
             reason="ADDRESS_INVALID",
             metadata={"address": address},
         )
     if address.startswith(("http://", "https://")):
         raise InvalidRequestError(
-            f'"{address}" is a URL; give host:port alone, and credentials=topb.TlsOptions() for TLS',
+            f'"{address}" is a URL; expected host:port, and credentials=topb.TlsOptions() for TLS',
             reason="ADDRESS_INVALID",
             metadata={"address": address},
         )
@@ -75,21 +75,21 @@ def target_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChannelArguments:
-    """What a channel is opened with, blocking or not."""
+    """The arguments of a channel, blocking or asynchronous."""
 
     target: str
     credentials: grpc.ChannelCredentials | None
-    """None for a connection in the clear."""
+    """None for an unencrypted connection."""
     options: tuple[tuple[str, int | str], ...]
 
     def open(self) -> grpc.Channel:
-        """A channel to the server; it connects at the first call."""
+        """Return a blocking channel. It connects at the first call."""
         if self.credentials is None:
             return grpc.insecure_channel(self.target, options=self.options)
         return grpc.secure_channel(self.target, self.credentials, options=self.options)
 
     def open_async(self) -> grpc.aio.Channel:
-        """The same, for the event loop that runs."""
+        """Return a channel for the running event loop. It connects at the first call."""
         if self.credentials is None:
             return grpc.aio.insecure_channel(self.target, options=self.options)
         return grpc.aio.secure_channel(self.target, self.credentials, options=self.options)
@@ -98,10 +98,10 @@ class ChannelArguments:
 def channel_arguments(
     address: str, credentials: TlsOptions | grpc.ChannelCredentials | None
 ) -> ChannelArguments:
-    """What a channel to the server is opened with.
+    """Return the arguments of a channel to a server.
 
     Raises:
-        InvalidRequestError: the address has no port, or a file of the TLS options cannot be read.
+        InvalidRequestError: If the address has no port, or a file of the TLS options cannot be read.
     """
     target = target_of(address)
     if not isinstance(credentials, TlsOptions):

@@ -1,4 +1,4 @@
-"""How often a call is made again whose server went away, and after how long."""
+"""How often, and after which delays, a call is retried when its server goes away."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from dataclasses import dataclass
 from topb._deadline import Deadline
 from topb.errors import InvalidRequestError, ServerUnavailableError
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("topb.retry")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How to go on where no server answers, or the one that did goes away.
+    """How to retry calls when no server answers, or the server goes away.
 
-    Only calls that are safe to repeat are: those about selections, which their request id makes so. No
-    other error than ServerUnavailableError leads to another try.
+    Only calls about selections are retried: their request id makes that safe. Only ServerUnavailableError
+    leads to a retry.
     """
 
     attempts: int = 10
-    """Tries in a row that get no further, the first one among them, before the error is raised. A stream
-    gets further with each chunk that the server acknowledges, a pool at a URI with each row it reads."""
+    """Consecutive attempts without progress, including the first, before the error is raised. An
+    acknowledged chunk is progress of a stream; a row that the server reads is progress of a pool at a URI."""
     initial_delay: float = 0.2
-    """Seconds before the second try; doubles from try to try, and up to half is left off at random."""
+    """Seconds before the second attempt. The delay doubles with each attempt; up to half of it is subtracted
+    at random."""
     maximum_delay: float = 20.0
-    """The most seconds that it grows to. A server that asks for more is given more."""
+    """Upper bound of the delay in seconds. If the server asks for a longer delay, that one is used."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or not 0 <= self.initial_delay <= self.maximum_delay < math.inf:
@@ -38,7 +39,7 @@ class RetryPolicy:
 
 
 class Retries:
-    """The tries of one call, until its deadline at most."""
+    """The attempts of one call, which end at its deadline."""
 
     def __init__(self, policy: RetryPolicy | None, deadline: Deadline) -> None:
         self._policy = policy
@@ -47,15 +48,15 @@ class Retries:
         self._reached = 0
 
     def delay_after(self, error: ServerUnavailableError, *, reached: int = 0) -> float:
-        """Seconds to wait before the next try.
+        """Return the seconds to wait before the next attempt.
 
         Args:
-            error: with which the last try ended.
-            reached: how far the call has come, in steps of which there are only so many. Where that is
-                further than ever, tries are counted anew.
+            error: The error of the last attempt.
+            reached: How far the call has come, as a count of steps that must be finite. If it is larger than
+                ever before, the attempts are counted from zero again.
 
         Raises:
-            ServerUnavailableError: the error, where there is to be no other try.
+            ServerUnavailableError: The error itself, if there is no next attempt.
         """
         if reached > self._reached:
             self._reached, self._failures = reached, 0
@@ -63,12 +64,12 @@ class Retries:
         policy = self._policy
         if policy is None or self._failures >= policy.attempts:
             raise error
-        # The exponent is bounded: a float overflows at 1024.
+        # The exponent is bounded because a float overflows at 2**1024.
         backoff = min(policy.initial_delay * 2.0 ** min(self._failures - 1, 64), policy.maximum_delay)
-        # Clients that lost one server at the same moment do not come back at the same moment.
+        # Random, so that clients that lost a server at the same moment do not return at the same moment.
         delay = max(backoff * random.uniform(0.5, 1.0), error.retry_delay or 0.0)
         left = self._deadline.left
         if left is not None and delay >= left:
             raise error
-        _log.warning("%s Trying again in %.1f s (try %d).", error, delay, self._failures + 1)
+        _log.warning("%s Retrying in %.1f s (attempt %d).", error, delay, self._failures + 1)
         return delay

@@ -1,0 +1,1 @@
+"""The asynchronous client, from which `clients/python/generate_sync.py` generates `topb._sync`."""

@@ -1,0 +1,125 @@
+"""Run selections to completion, over as many connections as that takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from topb._async.connection import AsyncConnection
+from topb._async.transport import AsyncStreamCall, PoolRows, rows_of
+from topb._collecting import ProgressCallback, ResultCollector
+from topb._deadline import Deadline
+from topb._pool_stream import PoolStream, Response
+from topb._retry import Retries
+from topb._rpc_errors import ConnectionLostError
+from topb.errors import ProtocolError
+from topb.results import SelectionResult
+from topb.v1 import selection_pb2
+
+
+async def select_served(
+    connection: AsyncConnection,
+    request: selection_pb2.SelectBatchRequest,
+    progress: ProgressCallback | None,
+    deadline: Deadline,
+) -> SelectionResult:
+    """Select from a pool that the server reads. An exception from `progress` cancels the call."""
+    collector = ResultCollector(progress)
+    retries = Retries(connection.retry, deadline)
+    while True:
+        collector.begin()
+        call = connection.selections.SelectBatch(request, timeout=deadline.left)
+        try:
+            async with aclosing(connection.events(call, deadline)) as events:
+                async for event in events:
+                    collector.receive(event)
+            return collector.result()
+        except ConnectionLostError as lost:
+            error = lost.error
+        await connection.wait(retries.delay_after(error, reached=collector.rows_read))
+
+
+async def start_served(
+    connection: AsyncConnection, request: selection_pb2.SelectBatchRequest, deadline: Deadline
+) -> str:
+    """Start a detached selection and return its id.
+
+    Raises:
+        ProtocolError: If the server does not name the selection that it started.
+    """
+    retries = Retries(connection.retry, deadline)
+    while True:
+        call = connection.selections.SelectBatch(request, timeout=deadline.left)
+        try:
+            async with aclosing(connection.events(call, deadline)) as events:
+                async for event in events:
+                    if event.WhichOneof("event") == "started":
+                        return str(event.started.selection)
+            raise ProtocolError("the server did not say what it started", reason="RESULT_INCOMPLETE")
+        except ConnectionLostError as lost:
+            error = lost.error
+        await connection.wait(retries.delay_after(error))
+
+
+async def stream_pool(
+    connection: AsyncConnection, stream: PoolStream, pool: PoolRows, deadline: Deadline
+) -> SelectionResult:
+    """Run a streamed selection to completion.
+
+    If anything fails, including `pool` and the progress callback, the call is cancelled, nothing is left
+    running in the background, and the exception propagates unchanged.
+
+    Args:
+        connection: The connection to the server.
+        stream: A new stream.
+        pool: The rows. One is taken at a time, and only when there is room for it.
+        deadline: The deadline of the whole selection.
+    """
+    retries = Retries(connection.retry, deadline)
+    async with aclosing(rows_of(pool)) as rows:
+        while True:
+            try:
+                return await _converse(connection, stream, rows, deadline)
+            except ConnectionLostError as lost:
+                error = lost.error
+            await connection.wait(retries.delay_after(error, reached=stream.reached))
+
+
+async def _converse(
+    connection: AsyncConnection, stream: PoolStream, rows: AsyncIterator[object], deadline: Deadline
+) -> SelectionResult:
+    call = AsyncStreamCall(connection, deadline)
+    try:
+        await call.send(stream.start())
+        while not stream.all_sent:
+            request = stream.next_request()
+            if request is not None:
+                await call.send(request)
+            elif stream.wants_row:
+                await _add_row(stream, rows)
+            else:
+                stream.receive(await _next_event(call))
+            while call.has_event:
+                stream.receive(await _next_event(call))
+        await call.send_no_more()
+        while (event := await call.next_event()) is not None:
+            stream.receive(event)
+        return stream.result()
+    finally:
+        await call.abandon()
+
+
+async def _add_row(stream: PoolStream, rows: AsyncIterator[object]) -> None:
+    async for row in rows:
+        stream.add(row)
+        return
+    stream.close()
+
+
+async def _next_event(call: AsyncStreamCall) -> Response:
+    event = await call.next_event()
+    if event is None:
+        raise ProtocolError(
+            "the server ended the stream before it had the whole pool", reason="RESULT_INCOMPLETE"
+        )
+    return event

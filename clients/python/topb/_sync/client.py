@@ -1,0 +1,319 @@
+# Generated from topb/_async/client.py by clients/python/generate_sync.py. Edit that file instead.
+
+"""A client of a topb server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from topb import _translate
+from topb._channel import TlsOptions
+from topb._collecting import ProgressCallback
+from topb._deadline import Deadline
+from topb._pool_stream import PoolStream
+from topb._requests import (
+    MODELS_A_PAGE,
+    check_rows,
+    encoded_images,
+    listing,
+    request_id_of,
+    selection_spec,
+    served_pool,
+)
+from topb._retry import RetryPolicy
+from topb._sync.connection import Connection
+from topb._sync.handle import SelectionHandle
+from topb._sync.selecting import select_served, start_served, stream_pool
+from topb._sync.transport import POOL_TYPES, PoolRows
+from topb.descriptions import Model, ServerInfo
+from topb.errors import DeadlineExceededError, ServerUnavailableError
+from topb.pools import ExcludeFile, Pool
+from topb.results import SelectionResult
+from topb.scores import ImageScores, SkippedImage
+from topb.selections import Selection, SelectionState
+from topb.v1 import model_pb2, selection_pb2
+
+_DEFAULT_RETRY = RetryPolicy()
+
+
+class Client:
+    """A client of one server. Threads may share it.
+
+    It is a context manager. The connection opens with the first call. Callbacks and iterables that the caller
+    gives run on the calling thread.
+
+    If the server goes away, calls about selections are retried as `retry` says; their request ids make that
+    safe. Other calls are not retried. Only `wait_until_ready` waits for a server that is still starting.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        credentials: TlsOptions | grpc.ChannelCredentials | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = _DEFAULT_RETRY,
+    ) -> None:
+        """Create a client. Nothing is sent yet.
+
+        Args:
+            address: Address of the server, as host:port.
+            credentials: TLS credentials, or None for an unencrypted connection.
+            timeout: Default timeout of each call in seconds, or None for no timeout.
+            retry: How to retry selections if the server goes away, or None for no retries.
+
+        Raises:
+            InvalidRequestError: If the address has no port, the timeout is not a positive number, or a file
+                of the TLS options cannot be read.
+        """
+        self.address = address
+        self._connection = Connection(address, credentials, timeout, retry)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Running calls raise RequestCancelledError."""
+        self._connection.close()
+
+    def wait_until_ready(self, timeout: float | None = None) -> ServerInfo:
+        """Wait until the server answers, and return its description.
+
+        Args:
+            timeout: Seconds to wait at most; None for the client's timeout.
+
+        Raises:
+            ServerUnavailableError: If no server answers in time.
+        """
+        try:
+            return self._server_info(self._connection.deadline(timeout), wait_for_ready=True)
+        except DeadlineExceededError as error:
+            raise ServerUnavailableError(
+                f"no topb server answered at {self.address} before the timeout", reason="SERVER_NOT_READY"
+            ) from error
+
+    def server_info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Return the server's version, devices, query strategies and limits."""
+        return self._server_info(self._connection.deadline(timeout))
+
+    def list_models(self, *, timeout: float | None = None) -> list[Model]:
+        """Return all models that the server can score with, ordered by id."""
+        deadline = self._connection.deadline(timeout)
+        models: list[Model] = []
+        token = ""
+        while True:
+            request = model_pb2.ListModelsRequest(page_size=MODELS_A_PAGE, page_token=token)
+            page = self._connection.call(self._connection.models.ListModels, request, deadline)
+            models.extend(_translate.model(message) for message in page.models)
+            token = page.next_page_token
+            if not token:
+                return models
+
+    def get_model(self, model: str | None = None, *, timeout: float | None = None) -> Model:
+        """Return one model by id, or the server's default model for None.
+
+        Raises:
+            NotFoundError: If the server has no such model.
+        """
+        request = model_pb2.GetModelRequest(model=model or "")
+        deadline = self._connection.deadline(timeout)
+        response = self._connection.call(self._connection.models.GetModel, request, deadline)
+        return _translate.model(response.model)
+
+    def score_images(
+        self,
+        images: Iterable[bytes],
+        *,
+        model: str | None = None,
+        include_features: bool = False,
+        timeout: float | None = None,
+    ) -> list[ImageScores | SkippedImage]:
+        """Score a few images, and return one outcome per image in the same order.
+
+        Args:
+            images: Encoded images (JPEG, PNG, WebP, …). One call takes at most
+                `server_info().limits.max_images_per_score_call` images.
+            model: Id of the model; None for the server's default model.
+            include_features: Whether to return the features as well.
+            timeout: Timeout in seconds; None for the client's timeout, `math.inf` for none.
+
+        Raises:
+            InvalidRequestError: If an image is not bytes.
+            LimitExceededError: If there are too many images, or they do not fit into one message.
+        """
+        deadline = self._connection.deadline(timeout)
+        encoded = encoded_images(images)
+        request = selection_pb2.ScoreImagesRequest(
+            model=model or "", images=encoded, include_features=include_features
+        )
+        response = self._connection.call(self._connection.selections.ScoreImages, request, deadline)
+        return _translate.image_scores(response, expected=len(encoded))
+
+    def select_batch(
+        self,
+        pool: str | os.PathLike[str] | Pool | PoolRows,
+        budget: int,
+        *,
+        strategy: str = "aalu",
+        model: str | None = None,
+        exclude: Iterable[str | int] | ExcludeFile | None = None,
+        seed: int = 0,
+        strategy_options: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        detached: bool = False,
+        progress: ProgressCallback | None = None,
+        timeout: float | None = None,
+    ) -> SelectionResult:
+        """Select the `budget` images of a pool that are most worth labelling, in rank order.
+
+        Rows that the caller sends are taken one by one on the calling thread, only as fast as the server
+        accepts them. A few chunks of 2 MiB are held in memory, whatever the size of the pool. An exception
+        that the iterable or `progress` raises cancels the selection and propagates unchanged.
+
+        If the server goes away, the selection is retried as the client's `retry` says, and the same or
+        another server continues it: rows that were scored are neither sent nor scored again. A call with the
+        same `request_id` and arguments continues the selection or returns its result, also from another
+        process. If the pool consists of rows, that call must give the same rows in the same order.
+
+        Args:
+            pool: A path, glob or URI that the server reads (Parquet, WebDataset, CSV list or folder of
+                images), a `Pool` that also describes its layout, or an iterable of rows to send. Each row
+                is `(id, encoded bytes)` or `(id, uint8 array (height, width, 3), RGB)`; ids are strings or
+                integers.
+            budget: Number of images to select. If the pool has fewer, all of them are returned and
+                `SelectionResult.fell_short` is true.
+            strategy: Name of a query strategy, one of `server_info().strategies`.
+            model: Id of the model; None for the server's default model.
+            exclude: Ids to leave out, usually because those images are labelled already.
+            seed: Seed of strategies that draw at random.
+            strategy_options: Options of the strategy by name.
+            request_id: An id that makes the request safe to repeat; None for a random UUID.
+            detached: Whether the selection continues on the server if this call ends early. Only for pools
+                that the server reads. By default, the selection is cancelled.
+            progress: Called on the calling thread from time to time.
+            timeout: Timeout in seconds; None for the client's timeout, `math.inf` for none.
+
+        Raises:
+            InvalidRequestError: If an argument or a row of the pool is invalid, or the request id was used
+                with other arguments.
+            NotFoundError: If the pool or the model does not exist.
+            AccessDeniedError: If the server may not read the pool.
+            LimitExceededError: If the budget or an image exceeds a limit of the server.
+            DeadlineExceededError: If the selection takes longer than `timeout`.
+            ServerUnavailableError: If no server answers, and the retries are used up.
+            TopbError: For any other failure; see `topb.errors`.
+        """
+        deadline = self._connection.deadline(timeout)
+        spec = selection_spec(
+            budget=budget,
+            strategy=strategy,
+            model=model,
+            exclude=exclude,
+            seed=seed,
+            strategy_options=strategy_options,
+        )
+        request_id = request_id_of(request_id)
+        if isinstance(pool, (str, os.PathLike, Pool)):
+            request = selection_pb2.SelectBatchRequest(
+                spec=spec, pool=served_pool(pool), request_id=request_id, detached=detached
+            )
+            return select_served(self._connection, request, progress, deadline)
+        check_rows(pool, types=POOL_TYPES, detached=detached)
+        return stream_pool(self._connection, PoolStream(spec, request_id, progress), pool, deadline)
+
+    def submit(
+        self,
+        pool: str | os.PathLike[str] | Pool,
+        budget: int,
+        *,
+        strategy: str = "aalu",
+        model: str | None = None,
+        exclude: Iterable[str | int] | ExcludeFile | None = None,
+        seed: int = 0,
+        strategy_options: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> SelectionHandle:
+        """Start a detached selection from a pool that the server reads, and return a handle to it.
+
+        The arguments are those of `select_batch`; `timeout` applies to this call alone. The same
+        `request_id` and arguments return the same selection.
+
+        Raises:
+            TopbError: As `select_batch` raises it for a request that cannot be served.
+        """
+        deadline = self._connection.deadline(timeout)
+        spec = selection_spec(
+            budget=budget,
+            strategy=strategy,
+            model=model,
+            exclude=exclude,
+            seed=seed,
+            strategy_options=strategy_options,
+        )
+        request_id = request_id_of(request_id)
+        request = selection_pb2.SelectBatchRequest(
+            spec=spec, pool=served_pool(pool), request_id=request_id, detached=True
+        )
+        id_ = start_served(self._connection, request, deadline)
+        return SelectionHandle(self._connection, id_, request_id)
+
+    def selection(self, id: str, *, timeout: float | None = None) -> SelectionHandle:
+        """Return a handle to the selection with this id or request id, whoever requested it.
+
+        Raises:
+            NotFoundError: If the server has no such selection.
+        """
+        response = self._connection.call(
+            self._connection.selections.GetSelection,
+            selection_pb2.GetSelectionRequest(selection=id),
+            self._connection.deadline(timeout),
+            repeatable=True,
+        )
+        return SelectionHandle(self._connection, response.selection.id, response.selection.request_id)
+
+    def list_selections(
+        self,
+        *,
+        states: Iterable[SelectionState] = (),
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Selection]:
+        """Iterate over the server's selections, latest first. Pages are fetched as needed.
+
+        Args:
+            states: Only list selections in one of these states; all states if empty.
+            model: Only list selections by the model with this id; None for all models.
+            timeout: Timeout of each page in seconds; None for the client's timeout, `math.inf` for none.
+        """
+        self._connection.deadline(timeout)
+        return self._listed(listing(states, model), timeout)
+
+    def _listed(
+        self, request: selection_pb2.ListSelectionsRequest, timeout: float | None
+    ) -> Iterator[Selection]:
+        while True:
+            deadline = self._connection.deadline(timeout)
+            method = self._connection.selections.ListSelections
+            page = self._connection.call(method, request, deadline, repeatable=True)
+            for message in page.selections:
+                yield _translate.selection(message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _server_info(self, deadline: Deadline, *, wait_for_ready: bool | None = None) -> ServerInfo:
+        request = selection_pb2.GetServerInfoRequest()
+        method = self._connection.selections.GetServerInfo
+        message = self._connection.call(method, request, deadline, wait_for_ready=wait_for_ready)
+        return _translate.server_info(message)

@@ -1,0 +1,68 @@
+# Generated from topb/_async/connection.py by clients/python/generate_sync.py. Edit that file instead.
+
+"""A transport with a default timeout and a retry policy."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import grpc
+
+from topb._channel import TlsOptions
+from topb._deadline import Deadline
+from topb._requests import call_timeout
+from topb._retry import Retries, RetryPolicy
+from topb._sync.transport import Transport
+from topb.errors import InvalidRequestError, ServerUnavailableError
+
+RequestMessage = TypeVar("RequestMessage")
+ResponseMessage = TypeVar("ResponseMessage")
+
+
+class Connection(Transport):
+    """The connection that a client shares with its selection handles.
+
+    Attributes:
+        address: Address of the server.
+        retry: Retry policy of calls that are safe to repeat, or None for no retries.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credentials: TlsOptions | grpc.ChannelCredentials | None,
+        timeout: float | None,
+        retry: RetryPolicy | None,
+    ) -> None:
+        self._timeout = call_timeout(timeout, None)
+        self.retry = retry
+        super().__init__(address, credentials)
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """Return the deadline of a call that begins now.
+
+        Raises:
+            InvalidRequestError: If the timeout is not a positive number, or the client is closed.
+        """
+        if self.closed:
+            raise InvalidRequestError("the client is closed; open another one", reason="CLIENT_CLOSED")
+        return Deadline(call_timeout(timeout, self._timeout))
+
+    def call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[RequestMessage, ResponseMessage],
+        request: RequestMessage,
+        deadline: Deadline,
+        *,
+        repeatable: bool = False,
+        wait_for_ready: bool | None = None,
+    ) -> ResponseMessage:
+        """Return the response to a request. If it is repeatable, retry as the policy says."""
+        retries = Retries(self.retry if repeatable else None, deadline)
+        while True:
+            try:
+                with self.mapped_errors(deadline):
+                    return method(request, timeout=deadline.left, wait_for_ready=wait_for_ready)
+            except ServerUnavailableError as error:
+                delay = retries.delay_after(error)
+            self.wait(delay)
