@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-SCRIPT = Path(__file__).parents[3] / "deploy" / "healthcheck.py"
+SCRIPT = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

@@ -1,1 +1,0 @@
-"""What `deploy/check.py` holds the deployment files to. A check returns problems, one line each."""
