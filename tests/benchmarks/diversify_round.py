@@ -26,9 +26,8 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
-from topb_trainer.data import UnlabelledSet
-from topb_trainer.datasets.dataset import Dataset, subset
-from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.data.opening import open_dataset
+from topb_trainer.data.sets import Dataset, UnlabelledSet, subset
 from topb_trainer.presets import load_experiment_preset
 from topb_trainer.rounds import RoundData, accuracy_on, train_round, train_round_task
 

@@ -25,12 +25,12 @@ from machine import machine
 
 from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.cotrain import cotrain
-from topb_trainer.data import UnlabelledSet
-from topb_trainer.datasets.dataset import subset
-from topb_trainer.datasets.opening import open_dataset
-from topb_trainer.experiment import initial_rows, select_in_memory
-from topb_trainer.rounds import RoundData, accuracy_on, finish_round, torch_device, train_round_task
-from topb_trainer.stopwatch import Stopwatch
+from topb_trainer.data.opening import open_dataset
+from topb_trainer.data.sets import UnlabelledSet, subset
+from topb_trainer.experiment.run import initial_rows, select_in_memory
+from topb_trainer.rounds import RoundData, accuracy_on, finish_round, train_round_task
+from topb_trainer.runtime.device import torch_device
+from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import ask, task_losses
 from topb_trainer.vaal import train_vaal
 

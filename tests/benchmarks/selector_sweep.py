@@ -26,12 +26,13 @@ from scipy.stats import spearmanr
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
-from topb_trainer.datasets.dataset import Dataset, subset
-from topb_trainer.datasets.opening import open_dataset
-from topb_trainer.experiment import initial_rows
+from topb_trainer.data.opening import open_dataset
+from topb_trainer.data.sets import Dataset, subset
+from topb_trainer.experiment.run import initial_rows
 from topb_trainer.presets import load_experiment_preset
-from topb_trainer.rounds import accuracy_on, torch_device, train_round_task
-from topb_trainer.seeding import derived_seed
+from topb_trainer.rounds import accuracy_on, train_round_task
+from topb_trainer.runtime.device import torch_device
+from topb_trainer.runtime.seeding import derived_seed
 from topb_trainer.task import TaskOutputs, accuracy, ask, task_losses
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {

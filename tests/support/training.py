@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from topb_trainer.data_parallel import Team
 from topb_trainer.errors import TrainingDivergedError
+from topb_trainer.runtime.data_parallel import Team
 
 
 def descend(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:

@@ -9,19 +9,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from topb_trainer.errors import ConfigurationError
-from topb_trainer.losses import Reduction
-from topb_trainer.models.resnet import Stem
-from topb_trainer.precision import MixedPrecision
 
-_NAMES = {
-    # adversary, prediction, ranking: the rows of Table 1
-    (True, True, True): "aalu",
-    (True, False, False): "adv_vae",
-    (True, True, False): "adv_vae_prediction",
-    (False, True, True): "loss_learn",
-    (True, False, True): "adv_vae_loss_learn",
-    (False, False, True): "loss_learn_without_prediction",
-}
+Stem = Literal["auto", "cifar", "imagenet"]
+Reduction = Literal["mean", "sum"]
+MixedPrecision = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -155,11 +146,6 @@ class CotrainConfig:
             self.adversary or self.ranking,
             "cotrain.adversary and cotrain.ranking are both off: nothing is left to train the assistant with",
         )
-
-    @property
-    def method(self) -> str:
-        """The method that these switches make, by its name: "aalu", or an ablation of Table 1."""
-        return _NAMES[self.adversary, self.prediction, self.ranking]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from topb_trainer.losses import (
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.scoring import FeatureScaling
 from topb_trainer.models.vae import Vae, sample
-from topb_trainer.progress import bar
-from topb_trainer.seeding import derived_seed, generator, reproducible
+from topb_trainer.runtime.progress import bar
+from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 from topb_trainer.task import TaskOutputs
 
 

@@ -10,12 +10,10 @@ assistant that was given no prediction.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["mean", "sum"]
+from topb_trainer.config import Reduction
 
 
 def negative_elbo(

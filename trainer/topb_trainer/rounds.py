@@ -5,29 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
 from topb_scorer.bundle import Bundle
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
-from topb_trainer.data import LabelledSet, UnlabelledSet
-from topb_trainer.errors import DeviceError
-from topb_trainer.export import Provenance, export_bundle
+from topb_trainer.data.sets import LabelledSet, UnlabelledSet
+from topb_trainer.export.bundle import Provenance, export_bundle
+from topb_trainer.methods import SelectorKind, assistant_method
 from topb_trainer.models.resnet import ResNet18
 from topb_trainer.models.scoring import AnyScoringModel, ScoringModel, TaskScoringModel
 from topb_trainer.models.vaal import VaalScoringModel
-from topb_trainer.seeding import derived_seed
-from topb_trainer.stopwatch import Stopwatch
+from topb_trainer.runtime.device import torch_device
+from topb_trainer.runtime.seeding import derived_seed
+from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import TaskOutputs, accuracy, ask, task_losses, train_task
 from topb_trainer.vaal import train_vaal
-
-SelectorKind = Literal["assistant", "vaal", "none"]
-"""What is trained beside T to score a pool: VAE and assistant on its features, VAAL on images, nothing."""
 
 
 @dataclass(frozen=True)
@@ -145,34 +141,8 @@ def finish_round(
 def method_name(kind: SelectorKind, config: TrainConfig) -> str:
     """Returns what a bundle's manifest calls the method."""
     if kind == "assistant":
-        return config.cotrain.method
+        return assistant_method(config.cotrain).name
     return "vaal" if kind == "vaal" else "task"
-
-
-def torch_device(name: str) -> torch.device:
-    """Returns the device of that name.
-
-    Raises:
-        DeviceError: there is no such device, or torch cannot use it; never the CPU in its place.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"{name!r} is no device; expected cpu, cuda or cuda:<index>", reason="DEVICE_UNKNOWN", device=name
-        ) from error
-    if device.type not in {"cpu", "cuda"}:
-        raise DeviceError(
-            f"{name!r} cannot be used; expected cpu, cuda or cuda:<index>", reason="DEVICE_UNKNOWN"
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"{name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; check the "
-            "driver and that torch was built with CUDA",
-            reason="DEVICE_UNAVAILABLE",
-            device=name,
-        )
-    return device
 
 
 def _with_selector(

@@ -14,13 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
 from topb_trainer.config import ImageConfig, TaskConfig
-from topb_trainer.data import LabelledSet
-from topb_trainer.data_parallel import ALONE, Team, train_together
+from topb_trainer.data.sets import LabelledSet
 from topb_trainer.errors import InvalidDataError, TrainingDivergedError
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
-from topb_trainer.precision import autocast, resident
-from topb_trainer.progress import bar
-from topb_trainer.seeding import derived_seed, generator, reproducible
+from topb_trainer.runtime.data_parallel import ALONE, Team, train_together
+from topb_trainer.runtime.device import autocast, resident
+from topb_trainer.runtime.progress import bar
+from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

@@ -20,9 +20,9 @@ from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.losses import assistant_adversarial_loss, vae_adversarial_loss
 from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.models.vae import sample
-from topb_trainer.precision import autocast, resident
-from topb_trainer.progress import bar
-from topb_trainer.seeding import derived_seed, generator, reproducible
+from topb_trainer.runtime.device import autocast, resident
+from topb_trainer.runtime.progress import bar
+from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 from topb_trainer.task import mirrored
 
 

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from topb.image_input import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
-from topb_trainer.data import LabelledSet, UnlabelledSet
+from topb_trainer.data.sets import LabelledSet, UnlabelledSet
 from topb_trainer.rounds import RoundData
 
 DIGITS = tuple(str(digit) for digit in range(10))

@@ -104,11 +104,3 @@ def test_impossible_settings_are_refused(make, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match) as caught:
         make()
     assert caught.value.reason == "INVALID_CONFIGURATION"
-
-
-def test_the_ablations_of_table_1_are_switches() -> None:
-    assert CotrainConfig().method == "aalu"
-    assert CotrainConfig(prediction=False, ranking=False).method == "adv_vae"
-    assert CotrainConfig(ranking=False).method == "adv_vae_prediction"
-    assert CotrainConfig(adversary=False).method == "loss_learn"
-    assert CotrainConfig(prediction=False).method == "adv_vae_loss_learn"

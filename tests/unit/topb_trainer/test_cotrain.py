@@ -15,7 +15,7 @@ from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.losses import assistant_adversarial_loss, ranking_loss, vae_adversarial_loss
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.vae import Vae
-from topb_trainer.seeding import generator
+from topb_trainer.runtime.seeding import generator
 from topb_trainer.task import TaskOutputs
 
 VAE = VaeConfig(latent_size=8, hidden=(64, 32))

@@ -13,7 +13,8 @@ import torch
 from topb_scorer.scoring.session import ScoringSession
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.errors import DeviceError
-from topb_trainer.rounds import RoundData, TrainedRound, torch_device, train_round
+from topb_trainer.rounds import RoundData, TrainedRound, train_round
+from topb_trainer.runtime.device import torch_device
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from topb_trainer.config import ImageConfig, TaskConfig
-from topb_trainer.data import LabelledSet
+from topb_trainer.data.sets import LabelledSet
 from topb_trainer.models.resnet import ResNet18
 from topb_trainer.rounds import RoundData
 from topb_trainer.task import accuracy, ask, mirrored, task_losses, train_task

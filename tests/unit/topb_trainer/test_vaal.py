@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from topb_scorer.errors import InvalidRequestError
 from topb_trainer.config import TrainConfig, VaalConfig
 from topb_trainer.errors import ConfigurationError, TrainingDivergedError
-from topb_trainer.experiment import select_in_memory
+from topb_trainer.experiment.run import select_in_memory
 from topb_trainer.models.vaal import Discriminator, ImageVae, VaalScoringModel
 from topb_trainer.rounds import RoundData, finish_round, train_round_task
-from topb_trainer.seeding import derived_seed, generator
+from topb_trainer.runtime.seeding import derived_seed, generator
 from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
 
 TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)

@@ -13,14 +13,14 @@ from typing import Annotated
 
 import tyro
 
-from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.data.opening import open_dataset
 from topb_trainer.errors import ConfigurationError
-from topb_trainer.experiment import run_experiment, settings_of
-from topb_trainer.experiment_config import ExperimentConfig
+from topb_trainer.experiment.config import ExperimentConfig
+from topb_trainer.experiment.records import Record, writing
+from topb_trainer.experiment.run import run_experiment, settings_of
 from topb_trainer.methods import METHODS, methods_named
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
-from topb_trainer.records import Record, writing
-from topb_trainer.rounds import torch_device
+from topb_trainer.runtime.device import torch_device
 
 
 @dataclass(frozen=True)

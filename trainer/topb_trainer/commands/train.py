@@ -14,9 +14,11 @@ from typing import Annotated
 import tyro
 
 from topb_trainer.config import TrainConfig
-from topb_trainer.data import LabelledSet, image_input, open_images, read_labelled, read_pool, read_test
+from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
+from topb_trainer.data.sets import LabelledSet
 from topb_trainer.presets import load_preset, preset_names
-from topb_trainer.rounds import RoundData, TrainedRound, torch_device, train_round
+from topb_trainer.rounds import RoundData, TrainedRound, train_round
+from topb_trainer.runtime.device import torch_device
 
 
 @dataclass(frozen=True)

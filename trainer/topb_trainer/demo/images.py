@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from topb_scorer.pools import AllowedRoots, open_pool
+from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
 from topb_trainer.errors import InvalidDataError
-from topb_trainer.labels import folder_class_name, parquet_files, read_class_names
 
 _TEST_SHARE = 0.2
 _LABELLED_SHARE = 0.1

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn, tensor
 from torchvision.models.resnet import BasicBlock
 
-Stem = Literal["auto", "cifar", "imagenet"]
+from topb_trainer.config import Stem
 
 SMALL_IMAGE = 64
 """Pixels: up to this height and width the "auto" stem keeps the full resolution."""

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ConfigurationError
-from topb_trainer.experiment_config import ExperimentConfig
+from topb_trainer.experiment.config import ExperimentConfig
 
 Config = TypeVar("Config")
 

@@ -11,9 +11,6 @@ from topb_trainer.report.figures import curves
 from topb_trainer.report.statistics import CONFIDENCE, Summary
 from topb_trainer.report.study import BASELINE, Study
 
-_FIG_2 = ("random", "entropy", "core_set", "vaal", "vaal_mean_kl", "aalu")
-_ABLATIONS = {"adv_vae", "adv_vae_prediction", "loss_learn", "adv_vae_loss_learn"}
-_TABLE_1 = ("random", "adv_vae", "adv_vae_prediction", "loss_learn", "adv_vae_loss_learn", "aalu")
 _MISSING = "–"
 
 
@@ -26,10 +23,12 @@ def contents(study: Study) -> list[Block]:
         Paragraph(_NOTE_ON_CELLS),
         _accuracies(study, study.methods),
     ]
-    ablations = [method for method in study.methods if method.name in _TABLE_1]
-    if not any(method.name in _ABLATIONS for method in ablations):
+    strategies = [method for method in study.methods if not method.is_ablation]
+    ablations = [
+        method for method in study.methods if method.is_ablation or method.name in {BASELINE, "aalu"}
+    ]
+    if not any(method.is_ablation for method in ablations):
         ablations = []
-    strategies = [method for method in study.methods if method.name in _FIG_2]
     for name, shown, title in (
         ("curves", strategies, "Query strategies"),
         ("ablations", ablations, "Ablations"),
@@ -124,6 +123,7 @@ def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
         rows = [
             [method.title, *(f"{value:.2f} (5)" for value in paper.TABLE_1[method.name])]
             for method in ablations
+            if method.name in paper.TABLE_1
         ]
         blocks += [
             Paragraph("The paper's own, by its settings, which need not be those above; n = 5:"),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from topb_trainer.errors import InvalidDataError
+from topb_trainer.experiment.records import Record, opened
 from topb_trainer.methods import METHODS, Method
-from topb_trainer.records import Record, opened
 from topb_trainer.report.statistics import Summary, crossing, summarised
 
 BASELINE = "random"

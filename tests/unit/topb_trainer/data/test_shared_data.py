@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from topb_trainer.config import ImageConfig, TrainConfig
-from topb_trainer.data import image_input, read_labelled, read_pool
+from topb_trainer.data.reading import image_input, read_labelled, read_pool
 from topb_trainer.rounds import RoundData, train_round
 
 FOLDER = os.environ.get("TOPB_TEST_DATA", "")

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
-from topb_trainer.data import LabelledSet
 from topb_trainer.errors import InvalidDataError
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images with labels: what T is trained on, or tested on."""
+
+    ids: tuple[str, ...]
+    """Distinct."""
+    images: NDArray[np.uint8]
+    """(N, H, W, 3), RGB."""
+    labels: NDArray[np.int64]
+    """(N), indices into `classes`; −1, in a test set only: a class that T does not know."""
+    classes: tuple[str, ...]
+    """Names; C of them."""
+
+
+@dataclass(frozen=True)
+class UnlabelledSet:
+    """The pool without what is labelled already, and what of its rows became nothing."""
+
+    ids: tuple[str, ...]
+    """Distinct."""
+    images: NDArray[np.uint8]
+    """(N, H, W, 3), RGB."""
+    labelled: int = 0
+    """Rows left out because their ids are labelled."""
+    duplicates: int = 0
+    """Rows left out because their ids came before."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Rows that could not be decoded, by reason."""
 
 
 @dataclass(frozen=True)

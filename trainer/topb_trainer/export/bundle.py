@@ -29,11 +29,11 @@ from topb_scorer.bundle import (
     sha256_of,
 )
 from topb_scorer.durable import publish_directory, unpublished_directory
-from topb_trainer import gates
 from topb_trainer.config import TrainConfig
-from topb_trainer.graph import onnx_graph
+from topb_trainer.export import gates
+from topb_trainer.export.graph import onnx_graph
 from topb_trainer.models.scoring import AnyScoringModel
-from topb_trainer.seeding import derived_seed
+from topb_trainer.runtime.seeding import derived_seed
 
 STRATEGIES = ("entropy", "least_confidence", "margin", "random")
 """What probabilities let a scorer select by; the model's own score adds a strategy of its own."""

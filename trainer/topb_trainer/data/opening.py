@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from topb_trainer.config import ImageConfig
-from topb_trainer.data import image_input, read_labelled, read_test
-from topb_trainer.datasets.dataset import Dataset
-from topb_trainer.datasets.published import PUBLISHED
+from topb_trainer.data.published import PUBLISHED
+from topb_trainer.data.reading import image_input, read_labelled, read_test
+from topb_trainer.data.sets import Dataset
 from topb_trainer.errors import InvalidDataError
 
 

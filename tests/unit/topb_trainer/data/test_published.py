@@ -16,12 +16,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from topb_trainer.config import ImageConfig
-from topb_trainer.datasets.dataset import Dataset
-from topb_trainer.datasets.idx import read_idx
-from topb_trainer.datasets.opening import open_dataset
+from topb_trainer.data.idx import read_idx
+from topb_trainer.data.opening import open_dataset
+from topb_trainer.data.sets import Dataset
 from topb_trainer.errors import InvalidDataError
 
-from .conftest import DIGITS
+from ..conftest import DIGITS
 
 
 def read(name: str, root: Path, image: ImageConfig | None = None) -> Dataset:

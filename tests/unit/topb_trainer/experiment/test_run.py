@@ -18,19 +18,19 @@ import pytest
 import torch
 
 from topb.image_input import ImageInput
-from topb_trainer import experiment
 from topb_trainer.commands.experiment import run
 from topb_trainer.config import TaskConfig, TrainConfig, VaalConfig
-from topb_trainer.datasets.dataset import Dataset, labelled_set
+from topb_trainer.data.sets import Dataset, labelled_set
 from topb_trainer.errors import ConfigurationError, InvalidDataError
-from topb_trainer.experiment import initial_rows, run_experiment, settings_of
-from topb_trainer.experiment_config import ExperimentConfig, ProtocolConfig
+from topb_trainer.experiment import run as experiment
+from topb_trainer.experiment.config import ExperimentConfig, ProtocolConfig
+from topb_trainer.experiment.records import Record, opened, writing
+from topb_trainer.experiment.run import initial_rows, run_experiment, settings_of
 from topb_trainer.methods import methods_named
 from topb_trainer.models.resnet import Normalisation, ResNet18
-from topb_trainer.records import Record, opened, writing
 
-from .conftest import DIGITS, png, write_parquet
-from .test_train_command import TINY
+from ..conftest import DIGITS, png, write_parquet
+from ..test_train_command import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -264,7 +264,7 @@ def test_the_command_says_each_record_and_what_was_wrong(
     assert "topb report" in told.out
     assert run(arguments(files, tmp_path, *more)) == 0
     assert capsys.readouterr().err.count("was there") == 2
-    with pytest.raises(ConfigurationError, match="no method 'bald'; there are random, entropy"):
+    with pytest.raises(ConfigurationError, match="no method 'bald'; choose from random, entropy"):
         run(arguments(files, tmp_path, "--methods", "bald"))
     with pytest.raises(ConfigurationError, match="seeds is at least 1"):
         run(arguments(files, tmp_path, "--seeds", "0"))

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MixedPrecision = Literal["auto", "on", "off"]
+from topb_trainer.config import MixedPrecision
+from topb_trainer.errors import DeviceError
 
 _RESIDENT_SHARE = 0.5
 """Of the device's free memory that images may take; the rest is for weights and activations."""
+
+
+def torch_device(name: str) -> torch.device:
+    """Returns the device of that name.
+
+    Raises:
+        DeviceError: there is no such device, or torch cannot use it; never the CPU in its place.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"{name!r} is no device; expected cpu, cuda or cuda:<index>", reason="DEVICE_UNKNOWN", device=name
+        ) from error
+    if device.type not in {"cpu", "cuda"}:
+        raise DeviceError(
+            f"{name!r} cannot be used; expected cpu, cuda or cuda:<index>", reason="DEVICE_UNKNOWN"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"{name} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; check the "
+            "driver and that torch was built with CUDA",
+            reason="DEVICE_UNAVAILABLE",
+            device=name,
+        )
+    return device
 
 
 def autocast(device: torch.device, mixed_precision: MixedPrecision) -> AbstractContextManager[Any]:

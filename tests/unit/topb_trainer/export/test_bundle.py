@@ -19,12 +19,13 @@ from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, sha256_of
 from topb_scorer.errors import BundleError
-from topb_trainer import export, gates
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ExportGateError
-from topb_trainer.export import Provenance, export_bundle
-from topb_trainer.gates import Gate, top_b_difference
-from topb_trainer.graph import onnx_graph
+from topb_trainer.export import bundle as export
+from topb_trainer.export import gates
+from topb_trainer.export.bundle import Provenance, export_bundle
+from topb_trainer.export.gates import Gate, top_b_difference
+from topb_trainer.export.graph import onnx_graph
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import Normalisation, ResNet18
 from topb_trainer.models.scoring import FeatureScaling, ScoringModel

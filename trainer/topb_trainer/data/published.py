@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from topb.image_input import ImageInput, ResizeRule
 from topb_scorer import imaging
 from topb_trainer.config import ImageConfig
-from topb_trainer.data import LARGE_IMAGE_INPUT, LabelledSet
-from topb_trainer.datasets.dataset import Dataset, labelled_set
-from topb_trainer.datasets.idx import idx_file, read_idx
+from topb_trainer.data.idx import idx_file, read_idx
+from topb_trainer.data.reading import LARGE_IMAGE_INPUT
+from topb_trainer.data.sets import Dataset, LabelledSet, labelled_set
 from topb_trainer.errors import InvalidDataError
 
 CALTECH256_TEST_PER_CLASS = 10

@@ -11,7 +11,6 @@ from torch import nn
 
 from support.training import descend, diverge, fail_in_one
 from topb_trainer.config import ImageConfig, TaskConfig
-from topb_trainer.data_parallel import ALONE, devices_from, train_together
 from topb_trainer.errors import (
     ConfigurationError,
     DeviceError,
@@ -19,6 +18,7 @@ from topb_trainer.errors import (
     TrainingDivergedError,
 )
 from topb_trainer.rounds import RoundData
+from topb_trainer.runtime.data_parallel import ALONE, devices_from, train_together
 from topb_trainer.task import accuracy, ask, train_task
 
 pytestmark = pytest.mark.slow

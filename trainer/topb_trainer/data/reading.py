@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -20,45 +19,16 @@ from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
+from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
+from topb_trainer.data.sets import LabelledSet, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
-from topb_trainer.labels import folder_class_name, parquet_files, read_class_names
 from topb_trainer.models.resnet import SMALL_IMAGE
-from topb_trainer.progress import bar
+from topb_trainer.runtime.progress import bar
 
 LARGE_IMAGE_INPUT = 224
 """Pixels: the size that larger images are brought to, as is usual for the ImageNet stem."""
 
 _DECODED_TOGETHER = 256
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """Images with labels: what T is trained on, or tested on."""
-
-    ids: tuple[str, ...]
-    """Distinct."""
-    images: NDArray[np.uint8]
-    """(N, H, W, 3), RGB."""
-    labels: NDArray[np.int64]
-    """(N), indices into `classes`; −1, in a test set only: a class that T does not know."""
-    classes: tuple[str, ...]
-    """Names; C of them."""
-
-
-@dataclass(frozen=True)
-class UnlabelledSet:
-    """The pool without what is labelled already, and what of its rows became nothing."""
-
-    ids: tuple[str, ...]
-    """Distinct."""
-    images: NDArray[np.uint8]
-    """(N, H, W, 3), RGB."""
-    labelled: int = 0
-    """Rows left out because their ids are labelled."""
-    duplicates: int = 0
-    """Rows left out because their ids came before."""
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    """Rows that could not be decoded, by reason."""
 
 
 def open_images(path: Path) -> Pool:

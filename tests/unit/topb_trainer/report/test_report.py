@@ -11,7 +11,7 @@ import pytest
 
 from topb_trainer.commands.report import run
 from topb_trainer.errors import InvalidDataError
-from topb_trainer.records import Record, Settings, writing
+from topb_trainer.experiment.records import Record, Settings, writing
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, Heading, Paragraph, Table, as_html, as_markdown
 from topb_trainer.report.statistics import crossing, summarised, t_quantile

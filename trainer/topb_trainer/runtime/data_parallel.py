@@ -19,7 +19,7 @@ from torch.multiprocessing.spawn import ProcessException, spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from topb_trainer.errors import DeviceError, TrainingDivergedError
-from topb_trainer.precision import resident
+from topb_trainer.runtime.device import resident
 
 _IMAGES, _OUTCOME, _FAILURE, _DIVERGED = "images.npy", "outcome", "failure-", "diverged"
 

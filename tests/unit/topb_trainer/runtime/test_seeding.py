@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from topb_trainer.seeding import derived_seed, generator, reproducible
+from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 
 CPU = torch.device("cpu")
 

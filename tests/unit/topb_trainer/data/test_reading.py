@@ -13,10 +13,10 @@ import pytest
 from topb.image_input import ImageInput
 from topb_scorer.errors import NotFoundError, ScorerError
 from topb_trainer.config import ImageConfig
-from topb_trainer.data import image_input, read_labelled, read_pool, read_test
+from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
 from topb_trainer.errors import InvalidDataError
 
-from .conftest import png, write_parquet
+from ..conftest import png, write_parquet
 
 EIGHT = ImageInput(8, 8)
 

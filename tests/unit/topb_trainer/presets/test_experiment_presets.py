@@ -10,10 +10,9 @@ import torch
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
-from topb_trainer.data import LabelledSet
-from topb_trainer.datasets.published import PUBLISHED
-from topb_trainer.experiment_config import ProtocolConfig
-from topb_trainer.methods import METHODS, methods_named
+from topb_trainer.data.published import PUBLISHED
+from topb_trainer.data.sets import LabelledSet
+from topb_trainer.experiment.config import ProtocolConfig
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
 from topb_trainer.task import ask, task_losses, train_task
 from topb_trainer.vaal import train_vaal
@@ -69,18 +68,3 @@ def test_its_first_steps_run(name: str) -> None:
     vaal = replace(train.vaal, epochs=1)
     trained = train_vaal(images[:4], images[4:], vaal, horizontal_flip=True, seed=0, device=device)
     assert not trained.vae.training
-
-
-def test_the_ablations_are_the_rows_of_table_1() -> None:
-    made = {name: method.configured(TrainConfig()) for name, method in METHODS.items()}
-    for name, method in METHODS.items():
-        if method.kind == "assistant":
-            assert made[name].cotrain.method == name
-            assert method.strategy == "aalu"
-        elif method.kind == "vaal":
-            assert method.strategy == "vaal"
-        else:
-            assert made[name] == TrainConfig()
-            assert method.strategy == name
-    assert (made["vaal"].vaal.kl_reduction, made["vaal_mean_kl"].vaal.kl_reduction) == ("sum", "mean")
-    assert [method.name for method in methods_named(["aalu", "random", "aalu"])] == ["aalu", "random"]

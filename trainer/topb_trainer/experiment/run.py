@@ -25,15 +25,15 @@ from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.config import TrainConfig
-from topb_trainer.data import UnlabelledSet
-from topb_trainer.datasets.dataset import Dataset, subset
-from topb_trainer.experiment_config import ExperimentConfig
+from topb_trainer.data.sets import Dataset, UnlabelledSet, subset
+from topb_trainer.experiment.config import ExperimentConfig
+from topb_trainer.experiment.records import Record, RecordStore, Settings, ids_sha256
 from topb_trainer.methods import Method
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
-from topb_trainer.records import Record, RecordStore, Settings, ids_sha256
-from topb_trainer.rounds import RoundData, accuracy_on, finish_round, torch_device, train_round_task
-from topb_trainer.seeding import derived_seed
-from topb_trainer.stopwatch import Stopwatch
+from topb_trainer.rounds import RoundData, accuracy_on, finish_round, train_round_task
+from topb_trainer.runtime.device import torch_device
+from topb_trainer.runtime.seeding import derived_seed
+from topb_trainer.runtime.stopwatch import Stopwatch
 
 _SHARD_IMAGES = 4096
 

@@ -1,0 +1,1 @@
+"""Training images in memory: how they are read, labelled and split."""

@@ -1,0 +1,1 @@
+"""Where and how training runs: devices, seeds, processes, progress and time."""
