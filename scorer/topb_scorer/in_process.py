@@ -14,8 +14,7 @@ from topb.results import SelectionResult
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool
-from topb_scorer.pools.parquet import read_ids
+from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool, read_excluded_ids
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
@@ -61,7 +60,7 @@ def select_batch(
     roots = AllowedRoots.anywhere()
     excluded = set(exclude)
     if exclude_uri is not None:
-        excluded.update(read_ids(roots.place_of(exclude_uri), exclude_column))
+        excluded.update(read_excluded_ids(exclude_uri, exclude_column, roots))
     spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     pool = pool if isinstance(pool, Pool) else Pool(pool)

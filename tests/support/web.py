@@ -1,4 +1,4 @@
-"""A web server on loopback that answers as it is told."""
+"""A web server on loopback with answers that tests choose."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Site:
-    """What the server answers, by path, and which paths it was asked for."""
+    """The answers of the server by path, and what it was asked."""
 
     root: str
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    """Paths, in the order of the requests."""
+    connections: set[object] = field(default_factory=set)
+    """The clients' addresses and ports."""
 
     def put(self, path: str, content: bytes, **headers: str) -> str:
-        """Answers with the content, and returns the URL."""
+        """Answer with the content, and return the URL."""
         self.answers[path] = reply(200, content, **headers)
         return self.root + path
 
 
 def reply(status: int, content: bytes = b"", **headers: str) -> Answer:
-    """An answer with these headers, named with `_` for `-`."""
+    """Return an answer with these headers, named with `_` for `-`."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -40,18 +43,28 @@ def reply(status: int, content: bytes = b"", **headers: str) -> Answer:
 
 @contextmanager
 def web_site() -> Iterator[Site]:
-    """Starts the server; what it was not told of is 404."""
+    """Start the server. It answers 404 for a path without an answer."""
     site = Site("")
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Ends a connection that a client keeps open, so that the server can stop.
+        timeout = 5
+
         def do_GET(self) -> None:
             site.asked.append(self.path)
+            site.connections.add(self.client_address)
             site.answers.get(self.path, reply(404))(self)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        # Stopping does not wait for idle connections.
+        block_on_close = False
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
     site.root = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

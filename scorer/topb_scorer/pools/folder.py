@@ -1,4 +1,4 @@
-"""A folder of image files, listed once and cut into slices that stay put when files come and go."""
+"""Pools that are folders of image files: each file is a row, and its path below the folder is the id."""
 
 from __future__ import annotations
 
@@ -8,36 +8,34 @@ from pathlib import Path
 
 from PIL import Image
 
-from topb_scorer.pools.ahead import answers_ahead
-from topb_scorer.pools.files import read_image, read_object
-from topb_scorer.pools.locations import Place, S3Path
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools.pool import Pool, PoolItem, Unreadable, identity_of
-from topb_scorer.pools.slices import slices
-from topb_scorer.pools.storage import FoundFile, Storage
+from topb_scorer.pools.read_ahead import map_ahead
+from topb_scorer.pools.slicing import slices
+from topb_scorer.pools.storage import FoundFile, Location
 
 
 @dataclass(frozen=True)
 class FolderShard:
-    """A run of a folder's files in the order of their ids."""
+    """A slice of a folder's files, sorted by id."""
 
-    root: Place
+    folder: Location
     files: tuple[FoundFile, ...]
-    storage: Storage
 
     @property
     def identity(self) -> str:
-        """Of the folder and of the names, sizes and modification times of the files."""
+        """A digest of the folder's location and of the names, sizes and modification times of the files."""
         stamps = [(file.id, file.size, file.modified_ns) for file in self.files]
-        return identity_of("folder", str(self.root), stamps)
+        return identity_of("folder", str(self.folder), stamps)
 
     @property
     def rows(self) -> int:
-        """One a file."""
+        """The number of files."""
         return len(self.files)
 
     def items(self) -> Iterator[PoolItem]:
-        """Each file's bytes; a file whose name is not that of an image is a row that cannot be read."""
-        return answers_ahead(self._item, self.files, waits=lambda _: isinstance(self.root, S3Path))
+        """Yield each file's bytes. A file whose name is not that of an image is an unreadable row."""
+        return map_ahead(self._item, self.files, is_remote=lambda _: self.folder.is_remote)
 
     def _item(self, file: FoundFile) -> PoolItem:
         return PoolItem(file.id, self._image(file))
@@ -46,22 +44,20 @@ class FolderShard:
         if not file.is_utf8:
             return Unreadable("FILE_NAME_NOT_UTF8", f"the name of {file.id} is not UTF-8")
         if not is_image_name(file.id):
-            return Unreadable("FILE_NOT_AN_IMAGE", f"{file.id} is not named as an image")
-        if isinstance(self.root, Path):
-            return read_image(str(self.root / file.id), None, self.storage)
-        return read_object(self.root.below(file.id), self.storage)
+            return Unreadable("FILE_NOT_AN_IMAGE", f"{file.id} does not have the suffix of an image format")
+        try:
+            location = self.folder.child(file.id)
+        except (AccessDeniedError, InvalidRequestError) as error:
+            return Unreadable("FILE_NOT_ALLOWED", str(error))
+        return location.read_image()
 
 
-def open_folder(root: Place, files: Iterable[FoundFile], storage: Storage) -> Pool:
-    """The files below `root`. An id is a path relative to `root`, with `/`."""
-    ordered = sorted(files, key=_id_of)
-    return Pool([FolderShard(root, tuple(slice_), storage) for slice_ in slices(ordered, _id_of)])
+def open_folder(folder: Location, files: Iterable[FoundFile]) -> Pool:
+    """Return the pool of the listed files."""
+    ordered = sorted(files, key=lambda file: file.id)
+    return Pool([FolderShard(folder, tuple(slice_)) for slice_ in slices(ordered, lambda file: file.id)])
 
 
 def is_image_name(name: str) -> bool:
-    """Whether Pillow reads files with this name's suffix."""
+    """Return whether Pillow reads files with this name's suffix."""
     return Path(name).suffix.lower() in Image.registered_extensions()
-
-
-def _id_of(file: FoundFile) -> str:
-    return file.id

@@ -1,4 +1,4 @@
-"""What a pool is, whatever it is read from."""
+"""What every kind of pool has in common: shards, items, and the columns of ids and images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands where an image should be: why there is none."""
+    """Takes the place of an image that cannot be read."""
 
     reason: str
     """In UPPER_SNAKE_CASE, such as FILE_MISSING."""
     detail: str
-    """For a person."""
+    """The reason in words, for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +27,51 @@ class PoolItem:
     """One row of a pool."""
 
     id: str
-    """What the caller knows the image by."""
+    """The caller's name for the image."""
     image: bytes | NDArray[np.uint8] | Unreadable
-    """The encoded image, or uint8 (h, w, 3), or why it could not be read."""
+    """The encoded image, or uint8 (h, w, 3), or why it cannot be read."""
 
 
 class Shard(Protocol):
-    """A part of a pool that is scored and logged as one."""
+    """A part of a pool that is scored and logged as a unit."""
 
     @property
     def identity(self) -> str:
-        """Changes when the shard's contents do; no two shards of a pool share one."""
+        """A name for the contents: it changes when they do, and no two shards of a pool share one."""
 
     @property
     def rows(self) -> int:
-        """How many items it holds."""
+        """The number of items."""
 
     def items(self) -> Iterator[PoolItem]:
-        """Reads it from the start."""
+        """Read the items from the first one on. May be called again."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All shards of one pool, in an order that means nothing to the result."""
+    """The shards of a pool. Their order does not affect the result."""
 
     shards: Sequence[Shard]
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """The number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a Parquet pool."""
+    """The columns of a Parquet or CSV pool. Image folders and WebDataset have none."""
 
     id: str = "id"
-    """Of ids: strings or integers."""
+    """Ids: strings or, in Parquet, integers."""
     image: str = "image"
-    """Of encoded images: binary, or a struct with a binary field `bytes`."""
+    """Encoded images, in Parquet only: binary, or a struct with a binary field `bytes`."""
     path: str = "path"
-    """Of image paths, absolute or relative to the Parquet file; read where there is no image column."""
+    """Paths and URLs of images, relative to the file's folder or absolute. In Parquet they are read only if
+    there is no image column."""
 
 
 def identity_of(*parts: object) -> str:
-    """A shard identity from what it depends on: 32 hex digits."""
+    """Return a shard identity, 32 hex digits, from everything that it depends on."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

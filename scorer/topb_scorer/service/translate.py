@@ -14,12 +14,10 @@ from topb.selections import SelectionState
 from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
-from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.imaging import ImageLimits
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.results import ResultStore
-from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool
-from topb_scorer.pools.parquet import read_ids
-from topb_scorer.pools.storage import Kind, Storage
+from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool, read_excluded_ids
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import DEFAULT_STRATEGY
@@ -45,12 +43,7 @@ def spec_of(message: selection_pb2.SelectionSpec, roots: AllowedRoots) -> Select
     """What to select; reads the file of excluded ids, if one is named."""
     exclude = set(message.exclude.ids)
     if message.exclude.uri:
-        place = roots.place_of(message.exclude.uri)
-        if Storage(roots, DEFAULT_LIMITS).kind_of(place) is not Kind.FILE:
-            raise InvalidRequestError(
-                f"there is no file {message.exclude.uri} of ids to exclude", reason="EXCLUSION_NOT_FOUND"
-            )
-        exclude.update(read_ids(place, message.exclude.column or "id"))
+        exclude.update(read_excluded_ids(message.exclude.uri, message.exclude.column or "id", roots))
     return SelectionSpec(
         budget=message.budget,
         strategy=message.strategy or DEFAULT_STRATEGY,

@@ -18,7 +18,6 @@ from topb_scorer.errors import (
     LimitExceededError,
     NotFoundError,
     ScorerError,
-    UnreadablePoolError,
 )
 from topb_scorer.in_process import format_of, select_batch
 from topb_scorer.pools import PoolFormat
@@ -119,7 +118,7 @@ def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
         ({"pool": "https://127.0.0.1/pool"}, InvalidRequestError, "POOL_URI"),
         ({"bundle": "nowhere"}, NotFoundError, "BUNDLE_NOT_FOUND"),
         ({"layout": {"id_column": "key"}}, InvalidRequestError, "POOL_COLUMN_MISSING"),
-        ({"exclude_uri": "nowhere.parquet"}, UnreadablePoolError, "EXCLUSION_UNREADABLE"),
+        ({"exclude_uri": "nowhere.parquet"}, InvalidRequestError, "EXCLUSION_NOT_FOUND"),
         ({"device": "tpu"}, DeviceError, "DEVICE_UNKNOWN"),
         ({"batch_size": 1}, InvalidRequestError, "BATCH_SIZE_TOO_SMALL"),
     ],

@@ -10,36 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.images import encode, random_image, random_pool, write_parquet
-from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
-from topb_scorer.imaging import ImageLimits
-from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, PoolItem, Unreadable, open_pool
-from topb_scorer.pools.parquet import read_ids
+from support.pools import IMAGE, identities, items, opened, reasons
+from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
+from topb_scorer.pools import AllowedRoots, Columns, PoolItem
+from topb_scorer.pools.parquet import row_group_runs
 
 pytestmark = pytest.mark.scorer
-
-IMAGE = encode(random_image(1))
-ANYWHERE = AllowedRoots.anywhere()
-
-
-def opened(path: Path, **options: Any) -> Pool:
-    return open_pool(str(path), roots=options.pop("roots", ANYWHERE), **options)
-
-
-def items(path: Path, **options: Any) -> list[PoolItem]:
-    return [item for shard in opened(path, **options).shards for item in shard.items()]
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path, **options)
     return path
-
-
-def reasons(path: Path, **options: Any) -> dict[str, str]:
-    return {
-        item.id: item.image.reason if isinstance(item.image, Unreadable) else ""
-        for item in items(path, **options)
-    }
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -61,21 +43,6 @@ def test_a_row_group_is_a_shard_and_rows_come_in_order(tmp_path: Path) -> None:
 def test_a_shard_may_be_read_again(tmp_path: Path) -> None:
     (shard,) = opened(write_parquet(tmp_path / "pool.parquet", random_pool(5))).shards
     assert list(shard.items()) == list(shard.items())
-
-
-def test_a_folder_of_parquet_files_is_one_pool(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    write_parquet(tmp_path / "a" / "2.parquet", [("c", IMAGE)])
-    write_parquet(tmp_path / "1.parquet", [("a", IMAGE), ("b", IMAGE)])
-    (tmp_path / "README.md").write_text("no part of the pool")
-    assert sorted(item.id for item in items(tmp_path)) == ["a", "b", "c"]
-
-
-def test_hidden_files_and_what_hidden_folders_hold_are_no_part_of_the_pool(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "1.parquet", [("a", IMAGE)])
-    write_parquet(tmp_path / ".2.parquet", [("b", IMAGE)])
-    write(tmp_path / ".staging" / "3.parquet", {"id": ["c"], "image": [IMAGE]})
-    assert [item.id for item in items(tmp_path)] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -178,27 +145,24 @@ def test_many_small_row_groups_are_run_together(row_group: int, expected: list[i
     assert [item.id for shard in pool.shards for item in shard.items()] == [id_ for id_, _ in rows]
 
 
-def test_a_large_row_group_among_many_small_ones_is_a_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("topb_scorer.pools.parquet._FEW_ROW_GROUPS", 2)
-    schema = pa.schema({"id": pa.int64(), "image": pa.binary()})
-    with pq.ParquetWriter(tmp_path / "pool.parquet", schema) as writer:
-        for rows in (1, 2, 0, 700, 512, 1, 511, 1):
-            table = pa.table({"id": range(rows), "image": [IMAGE] * rows}, schema=schema)
-            writer.write_table(table, row_group_size=max(rows, 1))
-    pool = opened(tmp_path / "pool.parquet")
-    assert [shard.rows for shard in pool.shards] == [3, 700, 512, 512, 1]
+def test_a_large_row_group_among_many_small_ones_is_a_shard() -> None:
+    assert row_group_runs([1, 2, 0, 700, 512, 1, 511, 1], few=2) == [
+        range(3),
+        range(3, 4),
+        range(4, 5),
+        range(5, 7),
+        range(7, 8),
+    ]
 
 
 def test_identities_of_a_list_change_with_the_local_images(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(IMAGE)
     path = write(tmp_path / "pool.parquet", {"id": ["a", "b"], "path": ["a.png", "b.png"]}, row_group_size=1)
-    first = [shard.identity for shard in opened(path).shards]
-    assert [shard.identity for shard in opened(path).shards] == first
+    first = identities(path)
+    assert identities(path) == first
     os.utime(tmp_path / "b.png", ns=(1, 1))
-    after = [shard.identity for shard in opened(path).shards]
+    after = identities(path)
     assert after[0] == first[0]
     assert after[1] != first[1]
 
@@ -220,53 +184,6 @@ def test_paths_are_relative_to_the_file_or_absolute_or_uris(tmp_path: Path) -> N
     paths = ["images/one 1.png", f"{tmp_path}/images/one 1.png", f"file://{tmp_path}/images/one%201.png"]
     path = write(tmp_path / "pool.parquet", {"id": ["a", "b", "c"], "path": paths})
     assert items(path) == [PoolItem(id_, IMAGE) for id_ in "abc"]
-
-
-def test_a_path_that_cannot_be_read_is_a_row_with_a_reason(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    root.mkdir()
-    (tmp_path / "secret.png").write_bytes(IMAGE)
-    (root / "link.png").symlink_to("../secret.png")
-    (root / "large.png").write_bytes(b"x" * 1001)
-    (root / "folder.png").mkdir()
-    os.mkfifo(root / "pipe.png")
-    (root / "zero.png").symlink_to("/dev/zero")
-    (root / "loop.png").symlink_to("loop.png")
-    paths = {
-        "missing": "missing.png",
-        "null": None,
-        "empty": "",
-        "outside": "../secret.png",
-        "absolute": str(tmp_path / "secret.png"),
-        "link": "link.png",
-        "large": "large.png",
-        "folder": "folder.png",
-        "pipe": "pipe.png",
-        "device": "zero.png",
-        "scheme": "s3://bucket/a.png",
-        "nul": "a\0b.png",
-        "long": "x" * 5000,
-    }
-    path = write(root / "pool.parquet", {"id": list(paths), "path": list(paths.values())})
-    limits = ImageLimits(max_bytes=1000)
-    assert reasons(path, roots=AllowedRoots.below([root]), limits=limits) == {
-        "missing": "FILE_MISSING",
-        "null": "IMAGE_MISSING",
-        "empty": "IMAGE_MISSING",
-        "outside": "FILE_NOT_ALLOWED",
-        "absolute": "FILE_NOT_ALLOWED",
-        "link": "FILE_NOT_ALLOWED",
-        "large": "IMAGE_TOO_LARGE",
-        "folder": "FILE_UNREADABLE",
-        "pipe": "FILE_UNREADABLE",
-        "device": "FILE_NOT_ALLOWED",
-        "scheme": "FILE_NOT_ALLOWED",
-        "nul": "FILE_NOT_ALLOWED",
-        "long": "FILE_UNREADABLE",
-    }
-    everywhere = write(root / "device.parquet", {"id": ["device", "loop"], "path": ["zero.png", "loop.png"]})
-    assert reasons(everywhere)["device"] == "FILE_UNREADABLE"
-    assert reasons(everywhere)["loop"] in {"FILE_NOT_ALLOWED", "FILE_UNREADABLE"}
 
 
 @pytest.mark.parametrize(
@@ -304,38 +221,6 @@ def test_no_rows_are_an_empty_pool(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pool.parquet", [])
     assert items(path) == []
     assert opened(path).rows == 0
-
-
-def test_an_empty_folder_is_a_pool_only_if_its_format_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == "POOL_FORMAT"
-    assert opened(tmp_path, format=PoolFormat.PARQUET).rows == 0
-    assert opened(tmp_path, format=PoolFormat.IMAGE_FOLDER).rows == 0
-
-
-def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        opened(tmp_path / "nowhere.parquet")
-    assert caught.value.reason == "POOL_NOT_FOUND"
-
-
-def test_what_lies_outside_the_roots_is_refused_be_it_there_or_not(tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    roots = AllowedRoots.below([tmp_path / "root"])
-    write_parquet(tmp_path / "pool.parquet", [("a", IMAGE)])
-    for name in ("pool.parquet", "nowhere.parquet"):
-        with pytest.raises(AccessDeniedError):
-            opened(tmp_path / name, roots=roots)
-    (tmp_path / "root" / "link.parquet").symlink_to("../pool.parquet")
-    with pytest.raises(AccessDeniedError):
-        opened(tmp_path / "root", roots=roots)
-
-
-def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "pool.parquet", [])
-    for path in (tmp_path / ("x" * 300), tmp_path / "pool.parquet" / "below"):
-        with pytest.raises(UnreadablePoolError) as caught:
-            opened(path)
-        assert caught.value.reason == "POOL_UNREADABLE"
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"id,image\n", IMAGE])
@@ -399,41 +284,12 @@ def test_rows_before_the_damage_are_read(tmp_path: Path) -> None:
         list(pool.shards[2].items())
 
 
-def test_text_that_is_not_utf8_makes_the_pool_unreadable(tmp_path: Path) -> None:
-    ids = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
-    )
-    path = write(tmp_path / "pool.parquet", {"id": ids, "image": [IMAGE]})
+def test_text_that_is_not_utf8_makes_the_pool_unreadable(tmp_path: Path, not_utf8: pa.Array) -> None:
+    path = write(tmp_path / "pool.parquet", {"id": not_utf8, "image": [IMAGE]})
     with pytest.raises(UnreadablePoolError):
         items(path)
-    with pytest.raises(UnreadablePoolError) as caught:
-        read_ids(path, "id")
-    assert caught.value.reason == "EXCLUSION_UNREADABLE"
 
 
-def test_identities_change_with_the_file_and_with_the_columns(tmp_path: Path) -> None:
+def test_identities_change_with_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.parquet", {"id": ["a"], "key": ["b"], "image": [IMAGE]})
-    (first,) = opened(path).shards
-    assert opened(path).shards[0].identity == first.identity
-    assert opened(path, columns=Columns(id="key")).shards[0].identity != first.identity
-    os.utime(path, ns=(1, 1))
-    assert opened(path).shards[0].identity != first.identity
-
-
-def test_ids_to_exclude_are_read_from_any_column_without_its_nulls(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "labelled.parquet", {"id": ["a", None, "b"], "number": [1, None, 3], "x": [0.5, 1, 2]}
-    )
-    assert read_ids(path, "id") == ["a", "b"]
-    assert read_ids(path, "number") == ["1", "3"]
-    for column, reason in (("x", "POOL_COLUMN_TYPE"), ("key", "POOL_COLUMN_MISSING")):
-        with pytest.raises(InvalidRequestError) as caught:
-            read_ids(path, column)
-        assert caught.value.reason == reason
-
-
-def test_ids_to_exclude_from_what_is_no_parquet_are_unreadable(tmp_path: Path) -> None:
-    (tmp_path / "ids.parquet").write_text("a\nb\n")
-    with pytest.raises(UnreadablePoolError) as caught:
-        read_ids(tmp_path / "ids.parquet", "id")
-    assert caught.value.reason == "EXCLUSION_UNREADABLE"
+    assert identities(path) != identities(path, columns=Columns(id="key"))

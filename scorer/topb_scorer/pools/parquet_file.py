@@ -1,18 +1,26 @@
-"""Which columns of a Parquet file are a pool's ids and images."""
+"""Parquet files on any store: open one, and find the columns of ids and images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.pools.locations import Place
 from topb_scorer.pools.pool import Columns
+from topb_scorer.pools.storage import Location, ReadPattern
+from topb_scorer.pools.storage.location import READ_ERRORS
+
+# Text that is not UTF-8 raises UnicodeDecodeError, and only once it is converted.
+PARQUET_READ_ERRORS = (*READ_ERRORS, UnicodeDecodeError)
+"""What reading a Parquet file raises on any store."""
 
 
-class Layout(Enum):
-    """Where a file's images stand."""
+class ImageLayout(Enum):
+    """Where the images of a file are."""
 
     BYTES = "bytes"
     """In the file."""
@@ -22,16 +30,28 @@ class Layout(Enum):
     """At paths or URIs."""
 
 
-def layout_of(path: Place, schema: pa.Schema, columns: Columns) -> Layout:
-    """Where the images of a file with this schema stand.
+@contextmanager
+def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file, so that a row group of any size is read through a small buffer."""
+    with location.open() as source:
+        yield pq.ParquetFile(
+            source,
+            buffer_size=location.buffer_bytes(ReadPattern.THROUGH),
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+
+
+def image_layout(path: Location, schema: pa.Schema, columns: Columns) -> ImageLayout:
+    """Return where the images of a file with this schema are.
 
     Raises:
-        InvalidRequestError: it lacks the columns, or has one twice, or they hold something else.
+        InvalidRequestError: A column is missing, there twice, or of another type.
     """
     for column in (columns.id, columns.image, columns.path):
         if schema.names.count(column) > 1:
             raise InvalidRequestError(
-                f"{path} has {schema.names.count(column)} columns {column!r}; expected one",
+                f"{path} has {schema.names.count(column)} columns named {column!r}; expected one",
                 reason="POOL_COLUMN_AMBIGUOUS",
                 file=path,
             )
@@ -43,24 +63,25 @@ def layout_of(path: Place, schema: pa.Schema, columns: Columns) -> Layout:
         has_path = pa.types.is_struct(type_) and any(
             field.name == "path" and _is_string(field.type) for field in type_
         )
-        return Layout.BYTES_OR_PATHS if has_path else Layout.BYTES
+        return ImageLayout.BYTES_OR_PATHS if has_path else ImageLayout.BYTES
     if columns.path in schema.names:
         if _is_string(_value_type(schema.field(columns.path).type)):
-            return Layout.PATHS
+            return ImageLayout.PATHS
         raise _unfit(path, schema, columns.path, "strings")
     raise InvalidRequestError(
         f"{path} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "
-        f"it has {', '.join(schema.names)}: name the right one",
+        f"its columns are {', '.join(schema.names)}; name one of them",
         reason="POOL_COLUMN_MISSING",
         file=path,
     )
 
 
-def check_id_column(path: Place, schema: pa.Schema, column: str) -> None:
-    """Raises InvalidRequestError unless the column is there, and holds strings or integers."""
+def check_id_column(path: Location, schema: pa.Schema, column: str) -> None:
+    """Raise InvalidRequestError unless the column exists and contains strings or integers."""
     if column not in schema.names:
         raise InvalidRequestError(
-            f"{path} has no id column {column!r}; it has {', '.join(schema.names)}: name the right one",
+            f"{path} has no id column {column!r}; "
+            f"its columns are {', '.join(schema.names)}; name one of them",
             reason="POOL_COLUMN_MISSING",
             file=path,
         )
@@ -69,9 +90,15 @@ def check_id_column(path: Place, schema: pa.Schema, column: str) -> None:
         raise _unfit(path, schema, column, "strings or integers")
 
 
-def _unfit(path: Place, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
+def ids_as_strings(ids: pa.Array) -> list[str | None]:
+    """Convert ids, strings or integers, to strings; nulls stay."""
+    strings: list[str | None] = ids.cast(pa.string()).to_pylist()
+    return strings
+
+
+def _unfit(path: Location, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{path}: column {column!r} holds {schema.field(column).type}; expected {expected}",
+        f"{path}: column {column!r} contains {schema.field(column).type}; expected {expected}",
         reason="POOL_COLUMN_TYPE",
         file=path,
     )

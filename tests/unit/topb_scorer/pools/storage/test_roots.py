@@ -21,23 +21,23 @@ def root(tmp_path: Path) -> Path:
 
 def refusal(roots: AllowedRoots, uri: str) -> str:
     with pytest.raises((AccessDeniedError, InvalidRequestError)) as caught:
-        roots.path_of(uri)
+        roots.allowed_address(uri)
     assert caught.value.metadata["uri"] == uri
     return caught.value.reason
 
 
 def test_what_lies_below_a_root_may_be_read(root: Path) -> None:
     roots = AllowedRoots.below([root])
-    assert roots.path_of(str(root)) == root
-    assert roots.path_of(f"{root}/sub/b.parquet") == root / "sub" / "b.parquet"
-    assert roots.path_of(f"file://{root}/a.parquet") == root / "a.parquet"
-    assert roots.path_of(f"file://localhost{root}/a.parquet") == root / "a.parquet"
-    assert roots.path_of(f"FILE://{root}/a.parquet") == root / "a.parquet"
-    assert roots.path_of(f"{root}/sub/../a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(str(root)) == root
+    assert roots.allowed_address(f"{root}/sub/b.parquet") == root / "sub" / "b.parquet"
+    assert roots.allowed_address(f"file://{root}/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"file://localhost{root}/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"FILE://{root}/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"{root}/sub/../a.parquet") == root / "a.parquet"
 
 
 def test_what_is_not_there_yet_is_judged_by_where_it_would_be(root: Path) -> None:
-    assert AllowedRoots.below([root]).path_of(f"{root}/later/x") == root / "later" / "x"
+    assert AllowedRoots.below([root]).allowed_address(f"{root}/later/x") == root / "later" / "x"
     assert refusal(AllowedRoots.below([root]), f"{root}/../later") == "POOL_NOT_ALLOWED"
 
 
@@ -69,22 +69,22 @@ def test_a_link_is_judged_by_where_it_leads(root: Path) -> None:
     roots = AllowedRoots.below([root])
     assert refusal(roots, f"{root}/out/d.parquet") == "POOL_NOT_ALLOWED"
     assert refusal(roots, f"{root}/out.parquet") == "POOL_NOT_ALLOWED"
-    assert roots.path_of(f"{root}/in.parquet") == root / "sub" / "b.parquet"
-    assert roots.path_of(f"{root.parent}/other/back/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"{root}/in.parquet") == root / "sub" / "b.parquet"
+    assert roots.allowed_address(f"{root.parent}/other/back/a.parquet") == root / "a.parquet"
 
 
 def test_a_root_that_is_a_link_stands_for_where_it_leads(root: Path) -> None:
     (root.parent / "link").symlink_to(root)
     roots = AllowedRoots.below([root.parent / "link"])
-    assert roots.path_of(f"{root.parent}/link/a.parquet") == root / "a.parquet"
-    assert roots.path_of(f"{root}/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"{root.parent}/link/a.parquet") == root / "a.parquet"
+    assert roots.allowed_address(f"{root}/a.parquet") == root / "a.parquet"
 
 
 def test_links_in_a_circle_lead_nowhere(root: Path) -> None:
     (root / "one").symlink_to("two")
     (root / "two").symlink_to("one")
     try:
-        resolved = AllowedRoots.below([root]).path_of(f"{root}/one")
+        resolved = AllowedRoots.below([root]).allowed_address(f"{root}/one")
     except InvalidRequestError as error:
         resolved = error.reason  # type: ignore[assignment]
     # Python 3.13 leaves such a link as it is; reading it then fails.
@@ -100,9 +100,6 @@ def test_links_in_a_circle_lead_nowhere(root: Path) -> None:
         "/tmp/a\0b",
         "file:///tmp/a%00b",
         "file://",
-        "s3://bucket/pool",
-        "http://localhost/pool",
-        "https://example.org/pool.parquet",
         "file://elsewhere/tmp/pool",
         "file://[half/pool",
         "://pool",
@@ -110,35 +107,35 @@ def test_links_in_a_circle_lead_nowhere(root: Path) -> None:
         "file:///tmp/pool?.parquet",
     ],
 )
-def test_what_is_no_path_of_this_machine_is_refused(roots: AllowedRoots, uri: str) -> None:
+def test_what_is_no_path_or_uri_is_refused(roots: AllowedRoots, uri: str) -> None:
     assert refusal(roots, uri) == "POOL_URI"
 
 
 def test_escapes_are_resolved_in_uris_and_not_in_paths(tmp_path: Path) -> None:
     anywhere = AllowedRoots.anywhere()
-    assert anywhere.path_of(f"file://{tmp_path}/a%20b%23%3f%C3%A9") == tmp_path / "a b#?é"
-    assert anywhere.path_of(f"{tmp_path}/a%20b") == tmp_path / "a%20b"
-    assert anywhere.path_of(f"{tmp_path}/a#b?c") == tmp_path / "a#b?c"
-    assert anywhere.path_of(f"file://{tmp_path}/%2520") == tmp_path / "%20"
+    assert anywhere.allowed_address(f"file://{tmp_path}/a%20b%23%3f%C3%A9") == tmp_path / "a b#?é"
+    assert anywhere.allowed_address(f"{tmp_path}/a%20b") == tmp_path / "a%20b"
+    assert anywhere.allowed_address(f"{tmp_path}/a#b?c") == tmp_path / "a#b?c"
+    assert anywhere.allowed_address(f"file://{tmp_path}/%2520") == tmp_path / "%20"
 
 
 def test_without_roots_nothing_may_be_read(root: Path) -> None:
     with pytest.raises(AccessDeniedError, match="--allow-root") as caught:
-        AllowedRoots.below([]).path_of(str(root))
+        AllowedRoots.below([]).allowed_address(str(root))
     assert caught.value.reason == "POOL_NOT_ALLOWED"
 
 
 def test_one_of_several_roots_suffices(root: Path) -> None:
     roots = AllowedRoots.below([root, root.parent / "other"])
-    assert roots.path_of(f"{root.parent}/other/d.parquet").name == "d.parquet"
+    assert roots.allowed_address(f"{root.parent}/other/d.parquet").name == "d.parquet"
     assert refusal(roots, f"{root.parent}/root-beside/c.parquet") == "POOL_NOT_ALLOWED"
 
 
 def test_anywhere_means_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     anywhere = AllowedRoots.anywhere()
-    assert anywhere.path_of("/etc/passwd") == Path("/etc/passwd").resolve()
+    assert anywhere.allowed_address("/etc/passwd") == Path("/etc/passwd").resolve()
     monkeypatch.chdir(root)
-    assert anywhere.path_of("sub/b.parquet") == root / "sub" / "b.parquet"
+    assert anywhere.allowed_address("sub/b.parquet") == root / "sub" / "b.parquet"
 
 
 def test_a_root_may_be_a_prefix_on_s3_or_on_the_web(root: Path) -> None:
@@ -156,7 +153,7 @@ def test_a_root_may_be_a_prefix_on_s3_or_on_the_web(root: Path) -> None:
         "https://example.org/images/x/../a.png#part",
         f"{root}/a.parquet",
     ):
-        roots.location_of(uri)
+        roots.allowed_address(uri)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +197,15 @@ def test_a_root_may_be_a_prefix_on_s3_or_on_the_web(root: Path) -> None:
 def test_what_lies_outside_a_prefix_may_not_be_read(uri: str, reason: str) -> None:
     roots = AllowedRoots.below(["s3://bucket/a/b/", "https://example.org/images/"])
     with pytest.raises((AccessDeniedError, InvalidRequestError)) as caught:
-        roots.location_of(uri)
+        roots.allowed_address(uri)
     assert caught.value.reason == reason
 
 
 def test_directories_allow_nothing_on_s3_or_on_the_web(root: Path) -> None:
     for uri in ("s3://bucket/a", "https://example.org/a"):
         with pytest.raises(AccessDeniedError):
-            AllowedRoots.below(["/"]).location_of(uri)
-        AllowedRoots.anywhere().location_of(uri)
+            AllowedRoots.below(["/"]).allowed_address(uri)
+        AllowedRoots.anywhere().allowed_address(uri)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""Read the ids that a selection is to leave out."""
+
+from __future__ import annotations
+
+from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
+from topb_scorer.pools.parquet_file import (
+    PARQUET_READ_ERRORS,
+    check_id_column,
+    ids_as_strings,
+    open_parquet_file,
+)
+from topb_scorer.pools.storage import AllowedRoots, Kind, Stores
+
+
+def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
+    """Return the ids in one column of a Parquet file, without nulls.
+
+    Args:
+        uri: A path, a file:// URI or an s3:// URI.
+        column: Strings or integers.
+        roots: What may be read.
+
+    Raises:
+        InvalidRequestError: There is no such file or column, or the column is of another type.
+        AccessDeniedError: The file is outside `roots`.
+        UnreadablePoolError: The file is not Parquet or is damaged.
+    """
+    location = Stores(roots).location(uri)
+    if location.kind() is not Kind.FILE:
+        raise InvalidRequestError(
+            f"there is no file {uri} of ids to exclude; give a Parquet file", reason="EXCLUSION_NOT_FOUND"
+        )
+    try:
+        with open_parquet_file(location) as file:
+            check_id_column(location, file.schema_arrow, column)
+            table = file.read([column], use_threads=False)
+            chunks = map(ids_as_strings, table.column(0).chunks)
+            return [id_ for chunk in chunks for id_ in chunk if id_ is not None]
+    except PARQUET_READ_ERRORS as error:
+        raise UnreadablePoolError(
+            f"{location} cannot be read as Parquet: {error}", reason="EXCLUSION_UNREADABLE", file=location
+        ) from error

@@ -1,0 +1,155 @@
+"""Parse paths and URIs strictly into addresses: plain values with one spelling for each place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from topb_scorer.errors import InvalidRequestError
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# The characters that RFC 3986 allows in a path and in a query. Existing escapes are kept.
+_PATH_SAFE = "/%:@!$&'()*+,;=~"
+_QUERY_SAFE = _PATH_SAFE + "?[]|"
+_MAX_UNQUOTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """An object or a prefix on S3, without empty, `.` or `..` segments."""
+
+    bucket: str
+    key: str
+    """Without a slash at either end; empty for the whole bucket."""
+
+    def __str__(self) -> str:
+        return f"s3://{self.path}"
+
+    @property
+    def path(self) -> str:
+        """Bucket and key, as pyarrow takes them."""
+        return f"{self.bucket}/{self.key}" if self.key else self.bucket
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """An http or https URL with a lower-case host and without default port, user, fragment, `.` or `..`."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+StoredAddress = Path | S3Address
+"""An address that can be listed and opened."""
+Address = StoredAddress | WebAddress
+
+
+def parse_address(uri: str, folder: StoredAddress | None = None) -> Address:
+    """Parse a path or URI. Links and `..` in a local path are not followed yet.
+
+    Args:
+        uri: A path, or a file://, s3://, http:// or https:// URI.
+        folder: What a relative path is relative to; None is the working directory.
+
+    Raises:
+        InvalidRequestError: It is none of these, or ambiguous (escaped dots, empty segments, a user, …).
+    """
+    if "://" not in uri:
+        if isinstance(folder, S3Address) and not uri.startswith("/"):
+            return _s3_address(f"{folder}/{uri}")
+        if not uri or "\0" in uri:
+            raise _refusal(uri, "is not a path or URI")
+        return folder / uri if isinstance(folder, Path) else Path(uri)
+    scheme = uri.partition("://")[0].lower()
+    if scheme == "s3":
+        return _s3_address(uri)
+    if scheme in _DEFAULT_PORTS:
+        return _web_address(uri)
+    return Path(_file_path(uri))
+
+
+def _s3_address(uri: str) -> S3Address:
+    # Percent signs, `?` and `#` are parts of a key, as for the AWS command line.
+    bucket, _, key = uri[len("s3://") :].partition("/")
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        raise _refusal(uri, "does not name an S3 bucket")
+    if _CONTROL.search(key):
+        raise _refusal(uri, "contains control characters")
+    key = key.removesuffix("/")
+    if key.startswith("/") or "//" in key:
+        raise _refusal(uri, "contains an empty segment")
+    return S3Address(bucket, _without_dots(uri, key))
+
+
+def _web_address(uri: str) -> WebAddress:
+    # Parsed strictly and written anew, so that no later parser can read it differently.
+    if _CONTROL.search(uri) or "\\" in uri:
+        raise _refusal(uri, "contains control characters or backslashes")
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise _refusal(uri, f"is not a URL: {error}") from error
+    scheme = parts.scheme.lower()
+    host = parts.netloc if port is None else parts.netloc.rpartition(":")[0]
+    if not _HOST.fullmatch(host):
+        raise _refusal(uri, "has no valid host; a user or password in a URL is not accepted")
+    where = host.lower() if port in (None, _DEFAULT_PORTS[scheme]) else f"{host.lower()}:{port}"
+    path = _quoted(_without_dots(uri, parts.path), _PATH_SAFE)
+    query = f"?{_quoted(parts.query, _QUERY_SAFE)}" if parts.query else ""
+    return WebAddress(f"{scheme}://{where}{path if path.startswith('/') else '/' + path}{query}")
+
+
+def _quoted(text: str, safe: str) -> str:
+    return quote(_LONE_PERCENT.sub("%25", text), safe=safe)
+
+
+def _without_dots(uri: str, path: str) -> str:
+    """Resolve the `.` and `..` segments of `path`; refuse escaped ones.
+
+    HTTP clients and servers resolve them too, and some do so after undoing escapes.
+    """
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            if not any(kept):
+                raise _refusal(uri, "leads above the top with `..`")
+            kept.pop()
+        elif segment != ".":
+            kept.append(segment)
+    resolved = "/".join(kept)
+    decoded = resolved
+    for _ in range(_MAX_UNQUOTES):
+        if any(segment in {".", ".."} for segment in re.split(r"[/\\]", decoded)):
+            raise _refusal(uri, "contains escaped `.` or `..` segments")
+        before, decoded = decoded, unquote(decoded)
+        if before == decoded:
+            return resolved
+    raise _refusal(uri, f"is escaped more than {_MAX_UNQUOTES} times")
+
+
+def _file_path(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise _refusal(uri, f"is not a URI: {error}") from error
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
+        raise _refusal(uri, "is not a path, a file:// URI of this machine, an s3:// URI or an http(s):// URL")
+    if parts.query or parts.fragment:
+        raise _refusal(uri, "has a query or fragment; in a file:// URI, write ? as %3F and # as %23")
+    path = unquote(parts.path)
+    if not path or "\0" in path:
+        raise _refusal(uri, "is not a path or URI")
+    return path
+
+
+def _refusal(uri: str, fault: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{uri!r} {fault}", reason="POOL_URI", uri=uri)

@@ -1,0 +1,152 @@
+"""Files and folders of this machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pyarrow as pa
+
+from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.location import (
+    READ_ERRORS,
+    FoundFile,
+    Kind,
+    ReadPattern,
+    has_wildcard,
+    is_hidden,
+    too_large,
+    unreadable_pool,
+)
+from topb_scorer.pools.storage.roots import AllowedRoots
+
+_BUFFER_BYTES = 1 << 20
+# Nothing need be read between two pieces, so the window is small.
+_SKIPPING_BUFFER_BYTES = 1 << 13
+
+
+@dataclass(frozen=True)
+class LocalLocation:
+    """A path of this machine, absolute and without links; implements `Location`."""
+
+    address: Path
+    roots: AllowedRoots
+    max_bytes: int
+    """The largest image file that is read."""
+
+    is_remote = False
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    @property
+    def name(self) -> str:
+        """The last segment."""
+        return self.address.name
+
+    @property
+    def parent(self) -> LocalLocation:
+        """The folder that contains it."""
+        return self._at(self.address.parent)
+
+    def child(self, id_: str) -> LocalLocation:
+        """Return the listed file, with links followed and judged."""
+        path = self.address / id_
+        return self._at(self.roots.allowed_path(path, str(path)))
+
+    def kind(self) -> Kind:
+        """Return what is there."""
+        try:
+            return Kind.FOLDER if stat.S_ISDIR(self.address.stat().st_mode) else Kind.FILE
+        except FileNotFoundError:
+            return Kind.NOTHING
+        except READ_ERRORS as error:
+            raise unreadable_pool(self, error) from error
+
+    def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
+        """List the files in this folder."""
+        for folder, subfolders, names in os.walk(self.address, onerror=_cannot_be_listed):
+            subfolders[:] = [name for name in subfolders if deep and not is_hidden(name)]
+            for name in names:
+                if not is_hidden(name):
+                    yield _found_file(Path(folder, name), self.address)
+
+    def split_glob(self) -> tuple[LocalLocation, tuple[str, ...]] | None:
+        """Split at the first segment with a wildcard that does not exist under its literal name."""
+        parts = self.address.parts
+        for i, part in enumerate(parts):
+            if has_wildcard(part) and self._at(Path(*parts[: i + 1])).kind() is Kind.NOTHING:
+                return self._at(Path(*parts[:i])), parts[i:]
+        return None
+
+    def stamp(self) -> tuple[int, str]:
+        """Return size and modification time."""
+        status = self.address.stat()
+        return status.st_size, str(status.st_mtime_ns)
+
+    @contextmanager
+    def open(self) -> Iterator[pa.NativeFile]:
+        """Open the file for random access."""
+        if not stat.S_ISREG(self.address.stat().st_mode):
+            # A pipe would wait for a writer, and a device may never end.
+            raise OSError(errno.EINVAL, "no regular file", str(self))
+        with pa.OSFile(str(self)) as file:
+            yield file
+
+    def buffer_bytes(self, pattern: ReadPattern) -> int:
+        """Return the buffer size."""
+        return _SKIPPING_BUFFER_BYTES if pattern is ReadPattern.SKIPPING else _BUFFER_BYTES
+
+    def read_image(self) -> bytes | Unreadable:
+        """Read the file, if it is a regular one within the limit."""
+        try:
+            status = self.address.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return Unreadable("FILE_UNREADABLE", f"{self} is not a regular file")
+            if status.st_size > self.max_bytes:
+                return too_large(self, status.st_size, self.max_bytes)
+            return self.address.read_bytes()
+        except FileNotFoundError:
+            return Unreadable("FILE_MISSING", f"{self} does not exist")
+        except OSError as error:
+            return Unreadable("FILE_UNREADABLE", f"{self} cannot be read: {error.strerror}")
+
+    def _at(self, path: Path) -> LocalLocation:
+        return LocalLocation(path, self.roots, self.max_bytes)
+
+
+def stamp_of_image(path: Path) -> str:
+    """Return size and modification time of the file at `path`, or "" if it cannot be told."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a million times
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _found_file(path: Path, folder: Path) -> FoundFile:
+    name_bytes = os.fsencode(path.relative_to(folder).as_posix())
+    id_ = name_bytes.decode(errors="backslashreplace")
+    is_utf8 = id_.encode() == name_bytes
+    try:
+        status = path.stat()
+    except OSError:
+        # A row all the same: reading it gives the reason.
+        return FoundFile(id_, is_utf8, -1, -1)
+    return FoundFile(id_, is_utf8, status.st_size, status.st_mtime_ns)
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    # If the folder were left out, its images would be missing from the accounts.
+    raise UnreadablePoolError(
+        f"{error.filename} cannot be listed: {error.strerror}",
+        reason="POOL_UNREADABLE",
+        folder=error.filename,
+    ) from error

@@ -1,0 +1,165 @@
+"""What a store offers at a location, whichever store it is.
+
+An *address* is a parsed path or URI, a plain value. A *location* is an address that the allowed roots permit,
+with the means to read it. `local`, `s3` and `web` implement the protocol; `stores` finds locations by URI.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import pyarrow as pa
+
+from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.addresses import StoredAddress
+
+READ_ERRORS = (OSError, pa.ArrowException)
+"""What reading a file raises on any store."""
+
+_WILDCARDS = frozenset("*?[")
+
+
+class Kind(Enum):
+    """What there is at a location."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    NOTHING = "nothing"
+
+
+class ReadPattern(Enum):
+    """How a reader goes through a file; each store buffers accordingly."""
+
+    THROUGH = "through"
+    """From some point on, most of what follows."""
+    SKIPPING = "skipping"
+    """Small pieces, with gaps between them."""
+    SLICE = "slice"
+    """Some tens of kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that was found by listing a folder."""
+
+    id: str
+    """The path relative to the listed folder, with `/`. Bytes that are not UTF-8 are escaped, and such an id
+    cannot be used to open the file."""
+    is_utf8: bool
+    size: int
+    """In bytes; -1 if the file is gone or is a dangling link."""
+    modified_ns: int
+
+
+class ImageLocation(Protocol):
+    """One image file on any store. `str()` of it is its canonical path or URI."""
+
+    def read_image(self) -> bytes | Unreadable:
+        """Return the bytes of the file, or the reason why they cannot be read.
+
+        Raises:
+            UnreadablePoolError: The store as a whole fails, so that no row is at fault.
+        """
+
+
+class Location(ImageLocation, Protocol):
+    """A file or folder that a pool can be opened at: on this machine or on S3, not on the web."""
+
+    @property
+    def address(self) -> StoredAddress:
+        """The address as a plain value."""
+
+    @property
+    def name(self) -> str:
+        """The last segment."""
+
+    @property
+    def parent(self) -> Location:
+        """The folder that contains it."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading waits for another machine, so that it pays to read ahead in parallel."""
+
+    def child(self, id_: str) -> Location:
+        """Return the file that a listing of this folder found under `id_`.
+
+        Raises:
+            AccessDeniedError: It is a link that leads outside the allowed roots.
+            InvalidRequestError: It is a link that leads nowhere.
+        """
+
+    def kind(self) -> Kind:
+        """Return what is there.
+
+        Raises:
+            UnreadablePoolError: The store does not answer or refuses access.
+        """
+
+    def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
+        """List the files in this folder and, if `deep`, in the folders below it.
+
+        Hidden files and folders (a leading dot) are left out. Links to folders are not followed.
+
+        Raises:
+            UnreadablePoolError: A folder cannot be listed.
+        """
+
+    def split_glob(self) -> tuple[Location, tuple[str, ...]] | None:
+        """Split at the first segment with a wildcard, or return None if no segment is a pattern.
+
+        What exists under its literal name is not a pattern.
+        """
+
+    def stamp(self) -> tuple[int, str]:
+        """Return the size in bytes and what else changes with the contents: a modification time or an ETag.
+
+        Raises:
+            OSError: The file cannot be read; one of `READ_ERRORS`.
+        """
+
+    def open(self) -> AbstractContextManager[pa.NativeFile]:
+        """Open the file for random access, unbuffered.
+
+        Raises:
+            OSError: There is no regular file; one of `READ_ERRORS`.
+        """
+
+    def buffer_bytes(self, pattern: ReadPattern) -> int:
+        """Return the buffer size that suits this store, in bytes."""
+
+
+@contextmanager
+def open_buffered(location: Location, pattern: ReadPattern) -> Iterator[io.BufferedReader]:
+    """Open the file as a buffered Python file."""
+    with location.open() as file:
+        yield io.BufferedReader(file, location.buffer_bytes(pattern))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether files and folders of this name are left out of pools."""
+    return name.startswith(".")
+
+
+def has_wildcard(segment: str) -> bool:
+    """Return whether this segment of a path can be a pattern."""
+    return not _WILDCARDS.isdisjoint(segment)
+
+
+def too_large(location: ImageLocation, size: int, max_bytes: int) -> Unreadable:
+    """Return the reason to skip a file of `size` bytes."""
+    return Unreadable("IMAGE_TOO_LARGE", f"{location} has {size} bytes; the limit is {max_bytes}")
+
+
+def unreadable_pool(location: object, error: BaseException) -> UnreadablePoolError:
+    """Return the error to raise if `location` cannot be read."""
+    detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnreadablePoolError(
+        f"{location} cannot be read: {detail}", reason="POOL_UNREADABLE", location=location
+    )

@@ -1,0 +1,101 @@
+"""From URIs to locations that may be read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError
+from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.addresses import Address, S3Address, WebAddress, parse_address
+from topb_scorer.pools.storage.local import LocalLocation, stamp_of_image
+from topb_scorer.pools.storage.location import ImageLocation, Location
+from topb_scorer.pools.storage.roots import AllowedRoots
+from topb_scorer.pools.storage.s3 import S3Location, S3Store
+from topb_scorer.pools.storage.web import WebLocation, WebStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores that a pool is read from, limited to the allowed roots; threads may share it."""
+
+    roots: AllowedRoots
+    limits: ImageLimits = DEFAULT_LIMITS
+
+    @cached_property
+    def _s3(self) -> S3Store:
+        return S3Store(self.limits.max_bytes)
+
+    @cached_property
+    def _web(self) -> WebStore:
+        return WebStore(self.roots, self.limits.max_bytes)
+
+    def location(self, uri: str) -> Location:
+        """Return the file or folder at a path, a file:// URI or an s3:// URI.
+
+        Raises:
+            InvalidRequestError: It is none of these.
+            AccessDeniedError: It is outside the allowed roots.
+        """
+        address = self.roots.allowed_address(uri)
+        if isinstance(address, WebAddress):
+            raise InvalidRequestError(
+                f"{uri}: pools are not read over http, only the images of a list are; "
+                "give a path or an s3:// URI",
+                reason="POOL_URI",
+                uri=uri,
+            )
+        return self._stored(address)
+
+    def read_image(self, uri: str, folder: Location) -> bytes | Unreadable:
+        """Return the bytes of the file at a URI, or the reason why they cannot be read.
+
+        Args:
+            uri: A path, relative to `folder` or absolute, or a file://, s3://, http:// or https:// URI.
+            folder: The folder of the list that names `uri`.
+
+        Raises:
+            UnreadablePoolError: S3 does not answer or refuses the credentials.
+        """
+        try:
+            address = self.roots.allowed_address(uri, folder.address)
+        except (AccessDeniedError, InvalidRequestError) as error:
+            return Unreadable("FILE_NOT_ALLOWED", str(error))
+        location: ImageLocation = (
+            WebLocation(address, self._web) if isinstance(address, WebAddress) else self._stored(address)
+        )
+        return location.read_image()
+
+    def is_remote(self, uri: str, folder: Location) -> bool:
+        """Return whether `read_image` waits for another machine, judging by the text of `uri` alone."""
+        if "://" in uri:
+            return not uri[:7].lower().startswith("file://")
+        return folder.is_remote and not uri.startswith("/")
+
+    def digest_of_local_images(self, uris: Iterable[str | None], folder: Location) -> str:
+        """Return a digest of the sizes and modification times of those files that are on this machine.
+
+        It is part of shard identities. Links are not followed, and nothing is read from other machines.
+        """
+        digest = hashlib.sha256()
+        for uri in uris:
+            digest.update(f"{_local_stamp(uri, folder) if uri else ''}\n".encode())
+        return digest.hexdigest()
+
+    def _stored(self, address: Path | S3Address) -> Location:
+        if isinstance(address, S3Address):
+            return S3Location(address, self._s3)
+        return LocalLocation(address, self.roots, self.limits.max_bytes)
+
+
+def _local_stamp(uri: str, folder: Location) -> str:
+    address: Address
+    try:
+        address = parse_address(uri, folder.address)
+    except InvalidRequestError:
+        return ""
+    return stamp_of_image(address) if isinstance(address, Path) else ""

@@ -1,0 +1,183 @@
+"""Images on the web, fetched over http or https."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry, make_headers
+
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError
+from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.addresses import WebAddress
+from topb_scorer.pools.storage.roots import AllowedRoots
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
+_GONE = {404, 410}
+_TEMPORARY = Retry(status_forcelist={408, 425, 429, 500, 502, 503, 504}, respect_retry_after_header=True)
+_CONNECTIONS_PER_HOST = 16
+_PIECE_BYTES = 1 << 16
+_HEADERS = {"User-Agent": "topb", "Accept": "image/*,*/*;q=0.5"}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a URL is waited for, and how often it is asked for."""
+
+    socket_seconds: float = 10.0
+    """For a connection, and for each piece of an answer."""
+    total_seconds: float = 30.0
+    """For all attempts, including the pauses between them."""
+    attempts: int = 3
+    pause_seconds: float = 0.5
+    """Before the second attempt, unless the server sends Retry-After; twice as long before the third."""
+
+
+@dataclass(frozen=True)
+class WebStore:
+    """The HTTP client, with its pool of connections; threads may share it."""
+
+    roots: AllowedRoots
+    max_bytes: int
+    """The largest image file that is read."""
+    patience: Patience = field(default_factory=Patience)
+
+    def fetch(self, url: str) -> bytes | Unreadable:
+        """Return what the URL answers with, or the reason why there is no answer.
+
+        Redirects are followed as long as the roots allow each hop. Temporary faults are retried within the
+        total time, after the pause that the server asks for with Retry-After, if it does.
+        """
+        deadline = time.monotonic() + self.patience.total_seconds
+        attempt = 1
+        while True:
+            try:
+                return self._fetch_once(url, deadline)
+            except _TemporaryError as error:
+                pause = error.retry_after
+                if pause is None:
+                    pause = self.patience.pause_seconds * attempt
+                if attempt == self.patience.attempts or time.monotonic() + pause >= deadline:
+                    return Unreadable("FILE_UNREADABLE", f"{url}: {error}")
+            time.sleep(pause)
+            attempt += 1
+
+    def _fetch_once(self, url: str, deadline: float) -> bytes | Unreadable:
+        asked = url
+        for _ in range(_MAX_REDIRECTS + 1):
+            try:
+                with self._ask(asked, deadline) as response:
+                    status, target = response.status, response.headers.get("Location")
+                    if status not in _REDIRECTS or target is None:
+                        return self._outcome(url, response, deadline)
+                    _release(response)
+            except (HTTPError, OSError) as error:
+                raise _TemporaryError(str(error) or type(error).__name__) from error
+            target = urljoin(asked, target)
+            if urlsplit(target).scheme not in {"http", "https"}:
+                return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}, which is not on the web")
+            try:
+                asked = str(self.roots.allowed_address(target))
+            except (AccessDeniedError, InvalidRequestError) as error:
+                return Unreadable("FILE_NOT_ALLOWED", f"{url} redirects elsewhere: {error}")
+        return Unreadable("FILE_UNREADABLE", f"{url} redirects more than {_MAX_REDIRECTS} times")
+
+    def _ask(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
+        seconds = max(min(self.patience.socket_seconds, deadline - time.monotonic()), 0.001)
+        return self._manager_for(url).request(
+            "GET",
+            url,
+            headers=_HEADERS,
+            timeout=urllib3.Timeout(connect=seconds, read=seconds),
+            # Attempts and redirects are counted and judged here.
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def _outcome(self, url: str, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes | Unreadable:
+        fault = f"HTTP {response.status}"
+        if response.status in _GONE:
+            _release(response)
+            return Unreadable("FILE_MISSING", f"{url}: {fault}")
+        if _TEMPORARY.is_retry("GET", response.status):
+            raise _TemporaryError(fault, _retry_after(response))
+        if not 200 <= response.status < 300:
+            return Unreadable("FILE_UNREADABLE", f"{url}: {fault}")
+        pieces: list[bytes] = []
+        size = 0
+        # read1 returns what has arrived, so that a server that sends a byte at a time meets the deadline too.
+        while piece := response.read1(_PIECE_BYTES, decode_content=False):
+            pieces.append(piece)
+            size += len(piece)
+            if size > self.max_bytes:
+                return Unreadable("IMAGE_TOO_LARGE", f"{url} has more than {self.max_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise _TemporaryError(f"no complete answer within {self.patience.total_seconds:.0f} s")
+        return b"".join(pieces)
+
+    @cached_property
+    def _managers(self) -> dict[str, urllib3.PoolManager]:
+        """A pool of connections for each proxy that the environment names, by scheme; "" is without proxy."""
+        managers: dict[str, urllib3.PoolManager] = {"": urllib3.PoolManager(maxsize=_CONNECTIONS_PER_HOST)}
+        for scheme, proxy in urllib.request.getproxies().items():
+            if scheme in {"http", "https"}:
+                managers[scheme] = _proxy_manager(proxy)
+        return managers
+
+    def _manager_for(self, url: str) -> urllib3.PoolManager:
+        parts = urlsplit(url)
+        is_direct = urllib.request.proxy_bypass(parts.netloc)
+        return self._managers.get("" if is_direct else parts.scheme, self._managers[""])
+
+
+@dataclass(frozen=True)
+class WebLocation:
+    """A file at a URL; implements `ImageLocation`."""
+
+    address: WebAddress
+    store: WebStore
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def read_image(self) -> bytes | Unreadable:
+        """Fetch the file, if it is within the limit."""
+        return self.store.fetch(self.address.url)
+
+
+class _TemporaryError(Exception):
+    """Another attempt may succeed."""
+
+    def __init__(self, fault: str, retry_after: float | None = None) -> None:
+        super().__init__(fault)
+        self.retry_after = retry_after
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+    try:
+        return _TEMPORARY.get_retry_after(response)
+    except InvalidHeader:
+        return None
+
+
+def _release(response: urllib3.BaseHTTPResponse) -> None:
+    """Read the rest of a short answer that has arrived already, so that its connection can be used again."""
+    if response.length_remaining is not None:
+        response.read1(_PIECE_BYTES, decode_content=False)
+
+
+def _proxy_manager(proxy: str) -> urllib3.ProxyManager:
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    credentials, _, host = parts.netloc.rpartition("@")
+    headers = make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
+    return urllib3.ProxyManager(
+        f"{parts.scheme}://{host}", maxsize=_CONNECTIONS_PER_HOST, proxy_headers=headers
+    )

@@ -1,0 +1,115 @@
+"""Pools for tests: their files, their items, and the stores that they are put in."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from support.images import encode, random_image
+from support.s3 import BUCKET, Bucket
+from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
+
+IMAGE = encode(random_image(1))
+ANYWHERE = AllowedRoots.anywhere()
+
+
+class Store(Protocol):
+    """A folder on some store."""
+
+    def uri(self, key: str = "") -> str: ...
+
+    def put(self, key: str, content: bytes) -> str: ...
+
+    def remove(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine."""
+
+    root: Path
+
+    def uri(self, key: str = "") -> str:
+        """Return the path of `key`."""
+        return f"{self.root}/{key}"
+
+    def put(self, key: str, content: bytes) -> str:
+        """Write a file and return its path."""
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+    def remove(self, key: str) -> None:
+        """Delete a file."""
+        (self.root / key).unlink()
+
+
+@dataclass(frozen=True)
+class S3Prefix:
+    """A prefix in the test server's bucket."""
+
+    bucket: Bucket
+    prefix: str
+
+    def uri(self, key: str = "") -> str:
+        """Return the URI of `key`."""
+        return f"s3://{BUCKET}/{self.prefix}/{key}"
+
+    def put(self, key: str, content: bytes) -> str:
+        """Write an object and return its URI."""
+        return self.bucket.put(f"{self.prefix}/{key}", content)
+
+    def remove(self, key: str) -> None:
+        """Delete an object."""
+        self.bucket.remove(f"{self.prefix}/{key}")
+
+
+def opened(uri: str | Path, *, roots: AllowedRoots = ANYWHERE, **options: Any) -> Pool:
+    """Open the pool."""
+    return open_pool(str(uri), roots=roots, **options)
+
+
+def items(uri: str | Path, **options: Any) -> list[PoolItem]:
+    """Return the items of all shards, in order."""
+    return [item for shard in opened(uri, **options).shards for item in shard.items()]
+
+
+def reasons(uri: str | Path, **options: Any) -> dict[str, str]:
+    """Return why each row cannot be read, by id; "" for those that can."""
+    return {item.id: reason_of(item.image) for item in items(uri, **options)}
+
+
+def reason_of(image: object) -> str:
+    """Return why the image cannot be read, or ""."""
+    return image.reason if isinstance(image, Unreadable) else ""
+
+
+def identities(uri: str | Path, **options: Any) -> list[str]:
+    """Return the identities of the shards."""
+    return [shard.identity for shard in opened(uri, **options).shards]
+
+
+def parquet_bytes(columns: Mapping[str, Any], **options: Any) -> bytes:
+    """Return a Parquet file of these columns."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, **options)
+    return sink.getvalue()
+
+
+def tar_bytes(members: Sequence[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
+    """Return a tar of these names and contents."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=format) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return sink.getvalue()

@@ -1,0 +1,380 @@
+"""What holds on each store that pools are read from, and what is particular to one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from support.pools import (
+    ANYWHERE,
+    IMAGE,
+    LocalFolder,
+    S3Prefix,
+    Store,
+    identities,
+    items,
+    opened,
+    parquet_bytes,
+    reason_of,
+    reasons,
+    tar_bytes,
+)
+from support.s3 import Bucket
+from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
+from topb_scorer.imaging import ImageLimits
+from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, read_excluded_ids
+from topb_scorer.pools.pool import identity_of
+from topb_scorer.pools.storage import Stores
+
+pytestmark = pytest.mark.scorer
+
+LIMITS = ImageLimits(max_bytes=2000)
+
+
+def rows_of(*ids: str) -> bytes:
+    return parquet_bytes({"id": list(ids), "image": [IMAGE] * len(ids)}, row_group_size=16)
+
+
+def etag_of(content: bytes) -> str:
+    # That of an upload in one part, as text.
+    return str(f'"{hashlib.md5(hashlib.md5(content).digest()).hexdigest()}-1"'.encode())
+
+
+def test_a_folder_is_listed_without_what_is_hidden(store: Store) -> None:
+    names = ("b.png", "cats/a.jpg", "cats/young/c.webp", "sub/b c%20d#?é.JPG", "notes.txt", "Makefile")
+    for name in (*names, ".d.png", ".cache/e.png", "sub/.f.png", "sub/.git/g.png"):
+        store.put(f"pool/{name}", IMAGE)
+    store.put("pool/large.png", b"x" * 2001)
+    store.put("pool-beside/h.png", IMAGE)
+    expected = dict.fromkeys(names, "") | {"large.png": "IMAGE_TOO_LARGE"}
+    expected |= dict.fromkeys(("notes.txt", "Makefile"), "FILE_NOT_AN_IMAGE")
+    for uri in (store.uri("pool"), store.uri("pool/")):
+        found = reasons(uri, limits=LIMITS)
+        assert found == expected
+        assert list(found) == sorted(expected)
+    assert items(store.uri("pool/cats")) == [PoolItem("a.jpg", IMAGE), PoolItem("young/c.webp", IMAGE)]
+
+
+def test_parquet_files_are_read_one_by_one_and_by_the_folder(store: Store) -> None:
+    ids = [f"{i}" for i in range(40)]
+    one = store.put("pool/one.parquet", rows_of(*ids))
+    store.put("pool/sub/two.parquet", rows_of("x"))
+    store.put("pool/.three.parquet", b"no parquet")
+    store.put("pool/.staging/four.parquet", b"no parquet")
+    store.put("pool/README.md", b"no part of the pool")
+    assert [shard.rows for shard in opened(one).shards] == [16, 16, 8]
+    assert items(one) == [PoolItem(id_, IMAGE) for id_ in ids]
+    assert [item.id for item in items(store.uri("pool"))] == [*ids, "x"]
+    assert read_excluded_ids(one, "id", ANYWHERE) == ids
+
+
+def test_tars_are_read_one_by_one_and_by_the_folder(store: Store) -> None:
+    names = [f"{i:04d}" for i in range(1030)]
+    one = store.put("pool/1.tar", tar_bytes([(f"{name}.png", IMAGE) for name in names]))
+    store.put("pool/more/2.tar", tar_bytes([("x.png", IMAGE), ("y.png", IMAGE)]))
+    store.put("pool/stats.json", b"{}")
+    assert [shard.rows for shard in opened(one).shards] == [1024, 6]
+    pool = opened(store.uri("pool"))
+    assert [shard.rows for shard in pool.shards] == [1024, 6, 2]
+    assert [item.id for item in pool.shards[1].items()] == names[1024:]
+    store.put("torn/0.tar", tar_bytes([("a.png", IMAGE)])[:1200])
+    with pytest.raises(UnreadablePoolError, match=r"torn/0\.tar"):
+        opened(store.uri("torn"))
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("2024/*/part-0.parquet", ["2024/01/0", "2024/02/0"]),
+        ("*/01/*", ["2024/01/0", "2024/01/1", "2025/01/0", "2025/01/1"]),
+        ("2024/0[2-9]/part-?.parquet", ["2024/02/0", "2024/02/1"]),
+        ("**/part-1.parquet", ["2024/01/1", "2024/02/1", "2025/01/1", "[odd]/1"]),
+        ("202[4]/**", ["2024/01/0", "2024/01/1", "2024/02/0", "2024/02/1"]),
+        ("[odd]", ["[odd]/0", "[odd]/1"]),
+        *((glob, []) for glob in ("*.parquet", "2024/*.parquet", "2026/*", "*/*/*/*", "2024/.*/none*")),
+    ],
+)
+def test_a_glob_matches_segment_by_segment(glob: str, expected: list[str], store: Store) -> None:
+    for folder in ("2024/01", "2024/02", "2025/01", "2024/.staging", "[odd]"):
+        store.put(f"{folder}/part-0.parquet", rows_of(f"{folder}/0"))
+        store.put(f"{folder}/part-1.parquet", rows_of(f"{folder}/1"))
+    if expected:
+        assert [item.id for item in items(store.uri(glob))] == expected
+    else:
+        with pytest.raises(NotFoundError) as caught:
+            opened(store.uri(glob))
+        assert caught.value.reason == "POOL_NOT_FOUND"
+
+
+def test_a_local_segment_that_exists_is_no_pattern(tmp_path: Path) -> None:
+    store = LocalFolder(tmp_path)
+    for folder in ("[odd]", "o"):
+        store.put(f"{folder}/part-0.parquet", rows_of(folder))
+    assert [item.id for item in items(store.uri("[odd]/*-0.parquet"))] == ["[odd]"]
+    assert [item.id for item in items(f"file://{tmp_path}/[odd]/part-%3F.parquet")] == ["[odd]"]
+
+
+def test_a_glob_of_images_is_an_image_folder_of_those_that_match(store: Store) -> None:
+    for name in ("a/1.png", "a/2.jpg", "b/3.png"):
+        store.put(name, IMAGE)
+    assert items(store.uri("*/*.png")) == [PoolItem("a/1.png", IMAGE), PoolItem("b/3.png", IMAGE)]
+
+
+@pytest.mark.parametrize("key", ["none", "none.parquet", "none/*.parquet", "none*"])
+def test_what_does_not_exist_is_not_found(key: str, store: Store) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        opened(store.uri(key))
+    assert caught.value.reason == "POOL_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    "key", ["root-beside", "root-beside/b.png", "", "root/../root-beside", "roo*/b.png", "*"]
+)
+def test_a_root_is_a_folder_and_not_a_beginning_of_names(key: str, store: Store) -> None:
+    store.put("root/a.png", IMAGE)
+    store.put("root-beside/b.png", IMAGE)
+    roots = AllowedRoots.below([store.uri("root")])
+    assert [item.id for item in items(store.uri("root"), roots=roots)] == ["a.png"]
+    with pytest.raises(AccessDeniedError):
+        opened(store.uri(key), roots=roots)
+
+
+@pytest.mark.parametrize("list_format", ["csv", "parquet"])
+def test_lists_lead_to_files_relative_and_absolute(list_format: str, store: Store) -> None:
+    image = store.put("lists/images/a b.png", IMAGE)
+    paths = {
+        "relative": "images/a b.png",
+        "up": "../lists/images/a b.png",
+        "absolute": image,
+        "missing": "images/none.png",
+        "large": store.put("lists/large.png", b"x" * 2001),
+        "outside": "../other.png",
+        "top": "../" * 30 + "other/a.png",
+        "here": "/etc/hostname",
+        "file": "file:///etc/hostname",
+        "s3": "s3://elsewhere/a.png",
+        "web": "https://example.org/a.png",
+        "ftp": "ftp://example.org/a.png",
+    }
+    expected = dict.fromkeys(paths, "FILE_NOT_ALLOWED") | dict.fromkeys(("relative", "up", "absolute"), "")
+    expected |= {"missing": "FILE_MISSING", "large": "IMAGE_TOO_LARGE"}
+    if list_format == "csv":
+        content = ("id,path\n" + "".join(f"{id_},{path}\n" for id_, path in paths.items())).encode()
+    else:
+        content = parquet_bytes({"id": list(paths), "path": list(paths.values())})
+    uri = store.put(f"lists/list.{list_format}", content)
+    assert reasons(uri, roots=AllowedRoots.below([store.uri("lists")]), limits=LIMITS) == expected
+
+
+def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(bucket: Bucket, tmp_path: Path) -> None:
+    image = S3Prefix(bucket, "images").put("a%20b.png", IMAGE)
+    (tmp_path / "list.csv").write_text(f"id,path\n1,{image}\n")
+    here = AllowedRoots.below([tmp_path])
+    assert reasons(tmp_path / "list.csv", roots=here) == {"1": "FILE_NOT_ALLOWED"}
+    both = AllowedRoots.below([tmp_path, image.rpartition("/")[0]])
+    assert items(tmp_path / "list.csv", roots=both) == [PoolItem("1", IMAGE)]
+
+
+def test_a_file_that_is_deleted_after_the_listing_is_a_missing_row(store: Store) -> None:
+    store.put("a.png", IMAGE)
+    store.put("b.png", IMAGE)
+    pool = opened(store.uri())
+    store.remove("a.png")
+    found = {item.id: reason_of(item.image) for shard in pool.shards for item in shard.items()}
+    assert found == {"a.png": "FILE_MISSING", "b.png": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("a.parquet", rows_of("a"), rows_of("b")),
+        ("a.tar", tar_bytes([("a.png", IMAGE)]), tar_bytes([("b.png", IMAGE)])),
+        ("a.csv", b"id,path\n1,a.png\n", b"id,path\n1,b.png\n"),
+        ("a.png", IMAGE, IMAGE + b"\0"),
+    ],
+)
+def test_identities_change_with_the_contents(name: str, first: bytes, second: bytes, store: Store) -> None:
+    store.put(name, first)
+    before = identities(store.uri())
+    assert identities(store.uri()) == before
+    store.put(name, second)
+    if isinstance(store, LocalFolder):
+        # Clocks of file systems are coarse, and both files may be of one size.
+        os.utime(store.root / name, ns=(1, 1))
+    after = identities(store.uri())
+    assert len(after) == len(before) == 1
+    assert after != before
+
+
+def test_identities_stay_between_releases_or_scores_are_lost(store: Store) -> None:
+    content = rows_of("a")
+    uri = store.put("pool.parquet", content)
+    folder = store.uri("images")
+    store.put("images/a.png", IMAGE)
+    if isinstance(store, LocalFolder):
+        os.utime(uri, ns=(7, 7))
+        os.utime(Path(folder, "a.png"), ns=(8, 8))
+        stamp = "7"
+    else:
+        stamp = etag_of(content)
+    assert identities(uri) == [
+        identity_of("parquet", uri, (len(content), stamp), ["id", "image"], 0, 1, ""),
+    ]
+    (found,) = Stores(ANYWHERE).location(folder).files_below()
+    assert identities(folder) == [identity_of("folder", folder, [("a.png", len(IMAGE), found.modified_ns)])]
+
+
+def test_an_object_is_known_by_its_etag(bucket: Bucket) -> None:
+    uri = S3Prefix(bucket, "stamps").put("a", b"content")
+    assert Stores(ANYWHERE).location(uri).stamp() == (7, etag_of(b"content"))
+
+
+def test_an_outage_is_an_error_and_not_a_pool_of_broken_images(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = S3Prefix(bucket, "outage").uri()
+    bucket.put("outage/a.png", IMAGE)
+    (shard,) = opened(uri).shards
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    away = Stores(ANYWHERE).location(uri)
+    for read in (lambda: list(replace(shard, folder=away).items()), lambda: opened(uri)):  # type: ignore[type-var]
+        with pytest.raises(UnreadablePoolError) as caught:
+            read()
+        assert caught.value.reason == "POOL_UNREADABLE"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A local folder with all kinds of files that are not plain."""
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(IMAGE)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "a.png").write_bytes(IMAGE)
+    (folder / "a.png").write_bytes(IMAGE)
+    (folder / "large.png").write_bytes(b"x" * 2001)
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    (folder / "inside.png").symlink_to("a.png")
+    (folder / "outside.png").symlink_to("../secret.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    (folder / "linked").symlink_to("../beside")
+    os.mkfifo(folder / "pipe.png")
+    return folder
+
+
+FILES = {
+    "a.png": "",
+    "inside.png": "",
+    "large.png": "IMAGE_TOO_LARGE",
+    "dangling.png": "FILE_MISSING",
+    "outside.png": "FILE_NOT_ALLOWED",
+    "device.png": "FILE_NOT_ALLOWED",
+    "pipe.png": "FILE_UNREADABLE",
+}
+
+
+def test_a_local_file_that_cannot_be_read_is_a_row_with_a_reason(folder: Path) -> None:
+    assert reasons(folder, roots=AllowedRoots.below([folder]), limits=LIMITS) == FILES
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        *FILES.items(),
+        ("file://{folder}/a.png", ""),
+        ("{folder}/a.png", ""),
+        ("../pool/a.png", ""),
+        ("linked/a.png", "FILE_NOT_ALLOWED"),
+        ("../secret.png", "FILE_NOT_ALLOWED"),
+        ("{folder}/../secret.png", "FILE_NOT_ALLOWED"),
+        ("a\0b.png", "FILE_NOT_ALLOWED"),
+        (".", "FILE_UNREADABLE"),
+        ("x" * 5000, "FILE_UNREADABLE"),
+    ],
+)
+def test_a_local_path_in_a_list_is_judged_by_where_it_leads(path: str, reason: str, folder: Path) -> None:
+    stores = Stores(AllowedRoots.below([folder]), LIMITS)
+    location = stores.location(str(folder))
+    found = stores.read_image(path.format(folder=folder), location)
+    assert reason_of(found) == reason
+    assert reason or found == IMAGE
+
+
+def test_neither_devices_nor_loops_are_read_even_without_roots(folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    stores = Stores(ANYWHERE)
+    location = stores.location(str(folder))
+    assert reason_of(stores.read_image("device.png", location)) == "FILE_UNREADABLE"
+    # Python 3.13 resolves such a link to itself; reading it then fails.
+    assert reason_of(stores.read_image("loop.png", location)) in {"FILE_NOT_ALLOWED", "FILE_UNREADABLE"}
+
+
+def test_a_file_of_a_pool_that_is_a_link_to_outside_is_refused(folder: Path) -> None:
+    (folder.parent / "pool.parquet").write_bytes(rows_of("secret"))
+    (folder / "link.parquet").symlink_to("../pool.parquet")
+    roots = AllowedRoots.below([folder])
+    for uri in (folder, folder / "link.parquet", folder / "*.parquet", folder / "*/a.png"):
+        with pytest.raises((AccessDeniedError, NotFoundError)):
+            opened(uri, roots=roots, format=PoolFormat.PARQUET)
+    for name in ("pool.parquet", "nowhere.parquet"):
+        with pytest.raises(AccessDeniedError):
+            opened(folder.parent / name, roots=roots)
+
+
+@pytest.mark.parametrize("glob", ["../*/*.parquet", "*/../../*", "../[p]ool/*", "out*/x.parquet"])
+def test_a_glob_leads_nowhere_outside_the_roots(glob: str, folder: Path) -> None:
+    (folder.parent / "beside" / "x.parquet").write_bytes(rows_of("secret"))
+    (folder / "out").symlink_to("../beside")
+    (folder / "sub").mkdir()
+    with pytest.raises((AccessDeniedError, NotFoundError)):
+        opened(folder / "sub" / glob, roots=AllowedRoots.below([folder / "sub"]))
+
+
+def test_a_local_name_that_is_not_utf8_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGE)
+    try:
+        (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(IMAGE)
+        (tmp_path / os.fsdecode(b"\xff.csv")).write_bytes(b"id,path\n")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert reasons(tmp_path)["\\xff.png"] == "FILE_NAME_NOT_UTF8"
+    with pytest.raises(InvalidRequestError) as caught:
+        opened(tmp_path, format=PoolFormat.CSV)
+    assert caught.value.reason == "POOL_FILE_NAME"
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LocalFolder(tmp_path).put("locked/b.png", IMAGE)
+    listed = os.scandir
+
+    # Permissions do not bind the superuser.
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UnreadablePoolError, match=r"locked.*Permission denied") as caught:
+        opened(tmp_path)
+    assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "pool.parquet").write_bytes(rows_of())
+    for path in (tmp_path / ("x" * 300), tmp_path / "pool.parquet" / "below"):
+        with pytest.raises(UnreadablePoolError) as caught:
+            opened(path)
+        assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def test_a_dangling_link_among_the_files_of_a_pool_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "1.parquet").write_bytes(rows_of("a"))
+    (tmp_path / "2.parquet").symlink_to("gone.parquet")
+    with pytest.raises(UnreadablePoolError, match=r"gone\.parquet"):
+        opened(tmp_path)
