@@ -17,8 +17,7 @@ from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool, read_excluded_ids
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
-from topb_scorer.selecting.spec import SelectionSpec
-from topb_scorer.strategies import DEFAULT_STRATEGY
+from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
 
 def select_batch(

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from support import reference_selection
 from support.images import write_parquet
 from support.reference_selection import Row
@@ -19,6 +22,7 @@ from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.spec import SelectionSpec
+from topb_scorer.strategies import SetCandidates
 
 
 @dataclass
@@ -39,6 +43,21 @@ class RecordingObserver(SelectionObserver):
         self.committed.append(shard.identity)
         if self.then_on_commit:
             self.then_on_commit(shard)
+
+
+def set_candidates(
+    features: NDArray[np.float32],
+    labelled: NDArray[np.float32] | None = None,
+    probabilities: NDArray[np.float32] | None = None,
+    scores: NDArray[np.floating] | None = None,
+) -> SetCandidates:
+    """Return what a set-based strategy picks from; by default nothing is labelled."""
+    return SetCandidates(
+        features=features,
+        labelled=features[:0] if labelled is None else labelled,
+        probabilities=np.zeros((len(features), 0), np.float32) if probabilities is None else probabilities,
+        scores=np.zeros(len(features)) if scores is None else scores.astype(np.float64),
+    )
 
 
 def selected(

@@ -1,26 +1,26 @@
-"""The score log: one Parquet file a finished shard; all that scoring hands to selection."""
+"""The score log: one Parquet file for each finished shard; all that scoring hands to selecting."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
-NOT_FINITE = "SCORE_NOT_FINITE"
-
-_SUFFIX = ".parquet"
-
+"""The outputs of the model from which every row of a log is computed."""
 FEATURE_OUTPUTS = (*LOGGED_OUTPUTS, "features")
+"""The outputs for a log with features."""
+NOT_FINITE = "SCORE_NOT_FINITE"
 
 SCHEMA = pa.schema(
     {
@@ -34,7 +34,8 @@ SCHEMA = pa.schema(
         "skip_detail": pa.string(),
     }
 )
-_ARRAYS = ("features", "probabilities")
+"""The columns of every log. A log with features adds `features` and `probabilities`, lists of fixed size."""
+_SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -42,46 +43,64 @@ class Skip:
     """Why a row could not be scored."""
 
     reason: str
+    """In UPPER_SNAKE_CASE."""
     detail: str
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows of one shard, column by column; the numbers of a skipped row mean nothing."""
+    """n rows of one shard, column by column. The numbers of a skipped row have no meaning."""
 
     ids: list[str]
     score: NDArray[np.float32]
-    """(n) the model's own score: the assistant's."""
+    """float32 (n,): the model's own score. Its meaning depends on the method that trained the model: the
+    assistant's score for AALU, the discriminator's for VAAL, entropy for a model without either."""
     entropy: NDArray[np.float64]
-    """(n) of the predicted distribution, in nats."""
+    """float64 (n,): entropy of the predicted distribution, in nats."""
     margin: NDArray[np.float64]
-    """(n) first minus second probability."""
+    """float64 (n,): first minus second probability."""
     confidence: NDArray[np.float32]
-    """(n) the first probability."""
+    """float32 (n,): the first probability."""
     predicted_class: NDArray[np.int32]
-    """(n) index of the first probability."""
+    """int32 (n,): index of the first probability."""
     skips: Mapping[int, Skip]
-    """By row."""
-    features: NDArray[np.float32] | None = None
-    """(n, D) of the task model, where the log holds them."""
-    probabilities: NDArray[np.float32] | None = None
-    """(n, C), where the log holds features."""
+    """Rows that could not be scored, by index."""
 
     def ids_of(self, rows: NDArray[np.intp]) -> list[str]:
-        """The ids of rows, which are in their order and each at most once."""
+        """Return the ids of some rows, whose indices are ascending."""
         return self.ids if len(rows) == len(self.ids) else [self.ids[row] for row in rows.tolist()]
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[np.float32]]:
+        """The columns that hold a vector for each row, by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class FeatureRows(ScoredRows):
+    """Rows of a log with features, as set-based strategies need them."""
+
+    features: NDArray[np.float32]
+    """float32 (n, D): the task model's features."""
+    probabilities: NDArray[np.float32]
+    """float32 (n, C)."""
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[np.float32]]:
+        """The columns that hold a vector for each row, by name."""
+        return {"features": self.features, "probabilities": self.probabilities}
 
 
 def scored_rows(
     ids: list[str], outputs: Mapping[str, NDArray[np.float32]], skips: Mapping[int, Skip]
 ) -> ScoredRows:
-    """What the log keeps of a model's outputs.
+    """Return what the log keeps of a model's outputs: `FeatureRows` if `features` is among them.
 
     Args:
-        ids: (n) of the rows.
-        outputs: `score` float32 (n), `probabilities` float32 (n, C), C at least 1, and, if the log is to
-            hold them, `features` float32 (n, D); buffers that may be filled again afterwards.
-        skips: rows that could not be scored; to these are added the rows with an output that is not finite.
+        ids: n ids.
+        outputs: `score`, float32 (n,); `probabilities`, float32 (n, C) with C ≥ 1; optionally `features`,
+            float32 (n, D). The buffers may be overwritten afterwards.
+        skips: rows that could not be scored. Rows with an output that is not finite are added to them.
     """
     score, probabilities = outputs["score"], outputs["probabilities"]
     features = outputs.get("features")
@@ -94,52 +113,53 @@ def scored_rows(
     exact = np.where(finite[:, None], probabilities, 1.0).astype(np.float64)
     log = np.log(exact, out=np.zeros_like(exact), where=exact > 0)
     top = -np.sort(-exact, axis=1)
-    return ScoredRows(
-        ids=ids,
-        score=score.copy(),
-        entropy=-(exact * log).sum(axis=1) + 0.0,
-        margin=top[:, 0] - top[:, 1] if exact.shape[1] > 1 else top[:, 0],
-        confidence=top[:, 0].astype(np.float32),
-        predicted_class=exact.argmax(axis=1).astype(np.int32),
-        skips=all_skips,
-        features=None if features is None else features.copy(),
-        probabilities=None if features is None else probabilities.copy(),
-    )
+    columns: dict[str, Any] = {
+        "ids": ids,
+        "score": score.copy(),
+        "entropy": -(exact * log).sum(axis=1) + 0.0,
+        "margin": top[:, 0] - top[:, 1] if exact.shape[1] > 1 else top[:, 0],
+        "confidence": top[:, 0].astype(np.float32),
+        "predicted_class": exact.argmax(axis=1).astype(np.int32),
+        "skips": all_skips,
+    }
+    if features is None:
+        return ScoredRows(**columns)
+    return FeatureRows(**columns, features=features.copy(), probabilities=probabilities.copy())
 
 
 class AlteredShardError(Exception):
-    """A committed shard is torn or was altered: it is to be discarded, and scored again."""
+    """A committed shard is incomplete or was altered. It must be discarded and scored again."""
 
     def __init__(self, identity: str) -> None:
-        super().__init__(f"shard {identity} of the score log is torn or was altered")
+        super().__init__(f"shard {identity} of the score log is incomplete or was altered")
         self.identity = identity
 
 
 class ScoreLog:
-    """A directory of finished shards, one file each, named by the shard and by the digest of what is in it.
+    """A directory with one file for each finished shard, named by the shard and the digest of its content.
 
-    Several processes may commit to one log. A shard's rows follow from the shard and the model alone, so that
-    of two who commit the same shard it does not matter who is first.
+    Several processes may commit to one log. The rows of a shard follow from the shard and the model alone, so
+    it does not matter which of two processes commits the same shard first.
+
+    Attributes:
+        outputs: the outputs of the model that the log needs.
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, with_features: bool = False) -> None:
-        """Takes the log's directory, and makes it where it is not there.
+        """Open the log, creating its directory if there is none.
 
         Args:
             directory: of this log alone.
-            durable: whether a committed shard survives a power loss; a log that is thrown away need not.
-            with_features: whether its rows have features and probabilities, for set-based strategies.
-
-        Attributes:
-            outputs: of the model, that this log keeps something of.
+            durable: whether a committed shard survives a power loss. A temporary log does not need to.
+            with_features: whether rows have features and probabilities, which set-based strategies need.
         """
         self.outputs = FEATURE_OUTPUTS if with_features else LOGGED_OUTPUTS
         self._directory = directory
         self._durable = durable
         directory.mkdir(parents=True, exist_ok=True)
 
-    def commit(self, identity: str, parts: Iterable[ScoredRows]) -> None:
-        """Publishes the rows of one shard; from here on they survive a crash.
+    def commit(self, identity: str, parts: Sequence[ScoredRows]) -> None:
+        """Publish the rows of one shard. If the log is durable, they survive a crash from now on.
 
         Raises:
             OSError: the directory cannot be written to.
@@ -149,44 +169,56 @@ class ScoreLog:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        path = self._shelf(identity) / f"{identity}-{_digest(content)}{_SUFFIX}"
-        durable.step("shard scored", path)
+        directory = self._directory_of(identity)
+        if not directory.is_dir():
+            directory.mkdir(exist_ok=True)
+        path = directory / f"{identity}-{_digest(content)}{_SUFFIX}"
         if self._durable:
             publish_file(path, lambda beside: beside.write_bytes(content))
         else:
             path.write_bytes(content)
 
     def holds(self, identity: str) -> bool:
-        """Whether the shard was committed."""
+        """Return whether the shard was committed."""
         return self._path(identity) is not None
 
     def identities(self) -> list[str]:
-        """The committed shards, in the order of their names."""
+        """Return the identities of the committed shards, sorted."""
         files = self._directory.rglob(f"*{_SUFFIX}")
-        return sorted({path.name.rpartition("-")[0] for path in files if not is_unpublished(path)})
+        return sorted({identity_of(path) for path in files if not is_unpublished(path)})
 
     def rows(self, identities: Iterable[str]) -> int:
-        """How many rows the committed shards have in all.
+        """Return how many rows these shards have in total; a shard that was not committed has none.
 
         Raises:
-            AlteredShardError: one of them cannot be read.
+            AlteredShardError: a shard cannot be read.
         """
         return sum(self._row_count(identity) for identity in identities)
 
     def read(self, identities: Iterable[str]) -> Iterator[ScoredRows]:
-        """The rows of committed shards, one shard at a time.
+        """Yield the rows of committed shards, one shard at a time, without features.
 
         Raises:
-            AlteredShardError: one of them is not as it was committed.
+            AlteredShardError: a shard is not as it was committed.
         """
         for identity in identities:
-            content = self._content(identity)
-            # One thread: the order of rows, and of everything after, is that of the file.
-            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-            yield _scored_rows_of(table)
+            yield ScoredRows(**_columns_of(self._read(identity, SCHEMA.names)))
+
+    def read_with_features(self, identities: Iterable[str]) -> Iterator[FeatureRows]:
+        """Yield the rows of committed shards, one shard at a time, from a log with features.
+
+        Raises:
+            AlteredShardError: a shard is not as it was committed.
+        """
+        for identity in identities:
+            table = self._read(identity)
+            # A shard without rows has no width of features either.
+            if table.num_rows:
+                features, probabilities = _matrix(table, "features"), _matrix(table, "probabilities")
+                yield FeatureRows(**_columns_of(table), features=features, probabilities=probabilities)
 
     def verify(self, identity: str) -> bool:
-        """Whether a committed shard is as it was committed."""
+        """Return whether a committed shard is as it was committed."""
         try:
             self._content(identity)
         except AlteredShardError:
@@ -194,23 +226,22 @@ class ScoreLog:
         return True
 
     def discard(self, identity: str) -> None:
-        """Removes a shard, so that it is scored again."""
+        """Remove a shard, so that it is scored again."""
         for path in self._files(identity):
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Removes the whole log."""
-        durable.remove_directory(self._directory)
+        """Remove the whole log."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _read(self, identity: str, columns: list[str] | None = None) -> pa.Table:
+        # One thread keeps the rows in the order of the file.
+        return pq.ParquetFile(pa.BufferReader(self._content(identity))).read(columns, use_threads=False)
 
     def _content(self, identity: str) -> bytes:
         path = self._path(identity)
-        if path is None:
-            raise AlteredShardError(identity)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise AlteredShardError(identity) from None
-        if _digest(content) != path.stem.rpartition("-")[2]:
+        content = None if path is None else _committed_content(path)
+        if content is None:
             raise AlteredShardError(identity)
         return content
 
@@ -222,26 +253,33 @@ class ScoreLog:
             raise AlteredShardError(identity) from None
 
     def _path(self, identity: str) -> Path | None:
-        # Two files of one shard hold scores of two devices; either will do, the same one each time.
+        # Two files of one shard hold scores of two devices. Either is right; the choice must not vary.
         return min(self._files(identity), default=None)
 
     def _files(self, identity: str) -> list[Path]:
-        return list(self._shelf(identity, make=False).glob(f"{identity}-*{_SUFFIX}"))
+        return list(self._directory_of(identity).glob(f"{identity}-*{_SUFFIX}"))
 
-    def _shelf(self, identity: str, *, make: bool = True) -> Path:
-        # A log may hold very many shards; the end of an identity spreads them evenly.
-        shelf = self._directory / identity[-2:]
-        if make and not shelf.is_dir():
-            shelf.mkdir(exist_ok=True)
-        return shelf
+    def _directory_of(self, identity: str) -> Path:
+        # A log may hold very many shards; the end of an identity spreads them evenly over directories.
+        return self._directory / identity[-2:]
+
+
+def identity_of(path: Path) -> str:
+    """Return the identity of the shard that a file of a score log holds."""
+    return path.name.rpartition("-")[0]
 
 
 def is_as_committed(path: Path) -> bool:
-    """Whether a shard's file is there and holds what was committed under its name."""
+    """Return whether a file of a score log exists and holds what was committed under its name."""
+    return _committed_content(path) is not None
+
+
+def _committed_content(path: Path) -> bytes | None:
     try:
-        return _digest(path.read_bytes()) == path.stem.rpartition("-")[2]
+        content = path.read_bytes()
     except FileNotFoundError:
-        return False
+        return None
+    return content if _digest(content) == path.stem.rpartition("-")[2] else None
 
 
 def _digest(content: bytes) -> str:
@@ -257,49 +295,42 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
         known = [rows.skips.get(row) for row in range(count)]
         reasons = pa.array([skip and skip.reason for skip in known], pa.string())
         details = pa.array([skip and skip.detail for skip in known], pa.string())
-    arrays = {name: getattr(rows, name) for name in _ARRAYS if getattr(rows, name) is not None}
+    columns = [
+        pa.array(rows.ids, pa.string()),
+        pa.array(rows.score, pa.float32(), mask=skipped),
+        pa.array(rows.entropy, pa.float64(), mask=skipped),
+        pa.array(rows.margin, pa.float64(), mask=skipped),
+        pa.array(rows.confidence, pa.float32(), mask=skipped),
+        pa.array(rows.predicted_class, pa.int32(), mask=skipped),
+        reasons,
+        details,
+    ]
     schema = SCHEMA
-    for name, array in arrays.items():
+    for name, array in rows.arrays.items():
         schema = schema.append(pa.field(name, pa.list_(pa.float32(), array.shape[1])))
-    return pa.record_batch(
-        [
-            pa.array(rows.ids, pa.string()),
-            pa.array(rows.score, pa.float32(), mask=skipped),
-            pa.array(rows.entropy, pa.float64(), mask=skipped),
-            pa.array(rows.margin, pa.float64(), mask=skipped),
-            pa.array(rows.confidence, pa.float32(), mask=skipped),
-            pa.array(rows.predicted_class, pa.int32(), mask=skipped),
-            reasons,
-            details,
-            *(
-                pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
-                for array in arrays.values()
-            ),
-        ],
-        schema=schema,
-    )
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1]))
+    return pa.record_batch(columns, schema=schema)
 
 
-def _scored_rows_of(table: pa.Table) -> ScoredRows:
+def _columns_of(table: pa.Table) -> dict[str, Any]:
+    """Return the columns of SCHEMA as the arguments of ScoredRows."""
+
     def column(name: str, fill: float) -> NDArray[np.generic]:
         values: NDArray[np.generic] = table.column(name).fill_null(fill).to_numpy()
         return values
 
     skipped = np.flatnonzero(table.column("skip_reason").is_valid().to_numpy())
-    rejected = table.take(skipped)
-    reasons = rejected.column("skip_reason").to_pylist()
-    details = rejected.column("skip_detail").to_pylist()
-    skips = [Skip(reason, detail) for reason, detail in zip(reasons, details, strict=True)]
-    return ScoredRows(
-        ids=table.column("id").to_pylist(),
-        score=column("score", 0.0).astype(np.float32),
-        entropy=column("entropy", 0.0).astype(np.float64),
-        margin=column("margin", 0.0).astype(np.float64),
-        confidence=column("confidence", 0.0).astype(np.float32),
-        predicted_class=column("predicted_class", 0).astype(np.int32),
-        skips=dict(zip(skipped.tolist(), skips, strict=True)),
-        **{name: _matrix(table, name) for name in _ARRAYS if name in table.column_names},
-    )
+    rejected = table.select(["skip_reason", "skip_detail"]).take(skipped)
+    skips = [Skip(row["skip_reason"], row["skip_detail"]) for row in rejected.to_pylist()]
+    return {
+        "ids": table.column("id").to_pylist(),
+        "score": column("score", 0.0).astype(np.float32),
+        "entropy": column("entropy", 0.0).astype(np.float64),
+        "margin": column("margin", 0.0).astype(np.float64),
+        "confidence": column("confidence", 0.0).astype(np.float32),
+        "predicted_class": column("predicted_class", 0).astype(np.int32),
+        "skips": dict(zip(skipped.tolist(), skips, strict=True)),
+    }
 
 
 def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topb.results import Pick
+from topb_scorer.scoring.score_log import ScoredRows
 
 
 class Candidate(NamedTuple):
     """A scored row. Candidates compare in the total order: score descending, then id ascending.
 
-    What follows the id settles between rows of one id and score, so that no order of reading shows.
+    The fields after the id decide between rows of one id and score, so that the reading order has no effect.
     """
 
     negative_score: float
@@ -22,48 +24,66 @@ class Candidate(NamedTuple):
     probability: float
     entropy: float
 
+    @classmethod
+    def of(cls, part: ScoredRows, row: int, score: float) -> Self:
+        """Return one row of a part of the log as a candidate with this acquisition score."""
+        return cls(
+            -score,
+            part.ids[row],
+            int(part.predicted_class[row]),
+            float(part.confidence[row]),
+            float(part.entropy[row]),
+        )
+
+    @property
+    def score(self) -> float:
+        """The acquisition score, with −0 as 0."""
+        return -self.negative_score + 0.0
+
+    def pick(self, rank: int, score: float, radius: float | None = None) -> Pick:
+        """Return the candidate as the pick of this rank."""
+        return Pick(
+            id=self.id,
+            rank=rank,
+            score=score,
+            predicted_class=self.predicted_class,
+            probability=self.probability,
+            entropy=self.entropy,
+            radius=radius,
+        )
+
 
 class TopB:
-    """The b first candidates in the total order, one an id, in memory that grows with b alone.
+    """The first b candidates in the total order, one for each id, in memory proportional to b.
 
-    Of rows with one id the first in the total order counts. A candidate that falls out can be forgotten: b
-    others, of other ids, stand before it for good.
+    Of rows with one id, the first in the total order counts. A candidate outside the first b is dropped for
+    good: b others with other ids come before it whatever is offered later.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._candidates: list[Candidate] = []
         self._limit = 2 * budget + 1024
-        # Nothing that scores less than the b-th candidate can come in.
+        # A row that scores less than the b-th candidate cannot be among the first b.
         self._threshold = -math.inf
 
-    def offer(
-        self,
-        ids: Sequence[str],
-        scores: NDArray[np.float64],
-        predicted_class: NDArray[np.int32],
-        probability: NDArray[np.float32],
-        entropy: NDArray[np.float64],
-    ) -> None:
-        """Takes rows, column by column, each of length n; scores are finite."""
-        # In pieces, so that the threshold rises and the list stays short within one large offer too.
-        for start in range(0, len(ids), 4096):
-            part = slice(start, start + 4096)
-            for row in (start + np.flatnonzero(scores[part] >= self._threshold)).tolist():
-                self._candidates.append(
-                    Candidate(
-                        -float(scores[row]),
-                        ids[row],
-                        int(predicted_class[row]),
-                        float(probability[row]),
-                        float(entropy[row]),
-                    )
-                )
+    def offer(self, part: ScoredRows, rows: NDArray[np.intp], scores: NDArray[np.float64]) -> None:
+        """Consider some rows of a part of the log.
+
+        Args:
+            part: the part.
+            rows: (n,) indices of rows.
+            scores: float64 (n,) their acquisition scores, finite.
+        """
+        # In slices, so that the threshold rises and the list stays short within one large offer too.
+        for start in range(0, len(rows), 4096):
+            for i in (start + np.flatnonzero(scores[start : start + 4096] >= self._threshold)).tolist():
+                self._candidates.append(Candidate.of(part, rows[i], float(scores[i])))
             if len(self._candidates) > self._limit:
                 self._compact()
 
     def ranked(self) -> list[Candidate]:
-        """At most b candidates, first to last."""
+        """Return at most b candidates in the total order."""
         self._compact()
         return list(self._candidates)
 

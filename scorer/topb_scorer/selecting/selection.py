@@ -1,4 +1,4 @@
-"""Select from a pool, a stream or a score log: ranked picks with accounts."""
+"""Select from a pool or a stream: fill its score log, then pick from the log."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from topb.results import Accounts, Pick, SelectionResult
+from topb.results import SelectionResult
 from topb_scorer.bundle import Bundle
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError
 from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.score_log import AlteredShardError, ScoredRows, ScoreLog
-from topb_scorer.selecting.ledger import Ledger
 from topb_scorer.selecting.observer import SelectionObserver
-from topb_scorer.selecting.ranking import Candidate, TopB
-from topb_scorer.selecting.set_based import check_fits, select_set_from_log
+from topb_scorer.selecting.pointwise import select_pointwise
+from topb_scorer.selecting.set_based import check_fits, select_set_based
 from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
-from topb_scorer.strategies import pointwise
+from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy
 
 _log = logging.getLogger(__name__)
 
 # An altered shard is scored again. A disk that alters shards each time is not to be trusted.
 _ATTEMPTS = 5
+
+_Rows = TypeVar("_Rows", bound=ScoredRows)
 
 
 def select_from_pool(
@@ -60,17 +62,18 @@ def select_from_pool(
     """
     if log is None:
         with tempfile.TemporaryDirectory(prefix="topb-") as directory:
-            log = ScoreLog(Path(directory), durable=False, with_features=spec.plan.needs_features)
+            log = ScoreLog(Path(directory), durable=False, with_features=spec.needs_features)
             return select_from_pool(
                 spec, engine, shards, log, settings=settings, observer=observer, cancelled=cancelled
             )
     started = time.monotonic()
     check_strategy_served(spec, engine.bundle)
     pool = list({shard.identity: shard for shard in shards}.values())
-    if spec.plan.set_based is not None and spec.plan.pointwise is None:
+    strategy = spec.query_strategy
+    if isinstance(strategy, SetBasedStrategy) and strategy.shortlist is None:
         # A pool that is too large is refused now rather than after hours of scoring.
         (width,) = engine.bundle.output_shape("features")
-        check_fits(_rows(pool), width, settings.max_set_bytes)
+        check_fits(_row_count(pool), width, settings.max_set_bytes)
     identities = [shard.identity for shard in pool]
     on_rows = observer.on_rows
     for _ in range(_ATTEMPTS):
@@ -148,7 +151,7 @@ def _fill(
 ) -> None:
     """Score the shards of the pool that the log does not hold; every row of the pool is reported once."""
     missing = [shard for shard in pool if not log.holds(shard.identity)]
-    on_rows(_rows(pool) - _rows(missing))
+    on_rows(_row_count(pool) - _row_count(missing))
     scored_elsewhere: list[Shard] = []
 
     def still_missing() -> Iterator[Shard]:
@@ -160,10 +163,10 @@ def _fill(
                 yield shard
 
     engine.fill(log, still_missing(), cancelled=cancelled, on_rows=on_rows, on_commit=on_commit)
-    on_rows(_rows(scored_elsewhere))
+    on_rows(_row_count(scored_elsewhere))
 
 
-def _rows(shards: Iterable[Shard]) -> int:
+def _row_count(shards: Iterable[Shard]) -> int:
     return sum(shard.rows for shard in shards)
 
 
@@ -176,72 +179,39 @@ def _selected(
     cancelled: threading.Event,
     started: float,
 ) -> SelectionResult:
-    def read() -> Iterator[ScoredRows]:
-        for part in log.read(identities):
-            if cancelled.is_set():
-                raise SelectionCancelledError
-            yield part
-
     rows = log.rows(identities)
-    measures: Mapping[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="topb-") as scratch:
-        if spec.plan.set_based is None:
-            picks, accounts = select_from_log(spec, read(), rows=rows, scratch=Path(scratch))
+    strategy = spec.query_strategy
+    with tempfile.TemporaryDirectory(prefix="topb-") as directory:
+        scratch = Path(directory)
+        if isinstance(strategy, PointwiseStrategy):
+            parts = _until(cancelled, log.read(identities))
+            picked = select_pointwise(strategy, spec, parts, rows=rows, scratch=scratch)
         else:
-            picks, accounts, measures = select_set_from_log(
+            (classes,) = bundle.output_shape("probabilities")
+            picked = select_set_based(
+                strategy,
                 spec,
-                read,
+                lambda: _until(cancelled, log.read_with_features(identities)),
                 bundle.labelled_features(),
+                classes=classes,
                 rows=rows,
-                scratch=Path(scratch),
-                max_bytes=settings.max_set_bytes,
-                search_device=settings.search_device,
+                scratch=scratch,
+                settings=settings,
             )
     return SelectionResult(
-        picks=picks,
-        accounts=accounts,
+        picks=picked.picks,
+        accounts=picked.accounts,
         model=bundle.model_id,
         strategy=spec.strategy,
         seed=spec.seed,
         budget=spec.budget,
         elapsed_seconds=time.monotonic() - started,
-        measures=measures,
+        measures=picked.measures,
     )
 
 
-def select_from_log(
-    spec: SelectionSpec, log: Iterable[ScoredRows], *, rows: int, scratch: Path
-) -> tuple[tuple[Pick, ...], Accounts]:
-    """Pointwise selection: picks and accounts, a function of the log's rows and the spec, not of their order.
-
-    Args:
-        spec: what to select, by a pointwise strategy.
-        log: the rows, in parts.
-        rows: about how many there are in all; sizes the counting of duplicates.
-        scratch: a directory for what is spilled meanwhile.
-    """
-    acquisition = pointwise(spec.strategy)
-    top = TopB(spec.budget)
-    with Ledger(spec.exclude, scratch, rows) as ledger:
-        for part in log:
-            ranked = ledger.take(part)
-            top.offer(
-                part.ids_of(ranked),
-                acquisition(part, seed=spec.seed)[ranked],
-                part.predicted_class[ranked],
-                part.confidence[ranked],
-                part.entropy[ranked],
-            )
-        accounts = ledger.accounts()
-    return tuple(_pick(rank, candidate) for rank, candidate in enumerate(top.ranked(), 1)), accounts
-
-
-def _pick(rank: int, candidate: Candidate) -> Pick:
-    return Pick(
-        id=candidate.id,
-        rank=rank,
-        score=-candidate.negative_score + 0.0,
-        predicted_class=candidate.predicted_class,
-        probability=candidate.probability,
-        entropy=candidate.entropy,
-    )
+def _until(cancelled: threading.Event, parts: Iterable[_Rows]) -> Iterator[_Rows]:
+    for part in parts:
+        if cancelled.is_set():
+            raise SelectionCancelledError
+        yield part

@@ -1,14 +1,16 @@
-"""What a caller wants selected, whatever the pool."""
+"""What to select, independent of the pool."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError
-from topb_scorer.strategies import DEFAULT_STRATEGY, Plan, planned, served_by
+from topb_scorer.strategies import QueryStrategy, SetBasedStrategy, configured, served_by
 
+DEFAULT_STRATEGY = "aalu"
 MAX_BUDGET = 1_000_000
 
 
@@ -17,8 +19,9 @@ class SelectionSpec:
     """What to select.
 
     Raises:
-        InvalidRequestError: a field is out of its range, or names what is not there.
-        LimitExceededError: the budget is over MAX_BUDGET.
+        InvalidRequestError: with reason BUDGET_NOT_POSITIVE, SEED_OUT_OF_RANGE, STRATEGY_UNKNOWN,
+            STRATEGY_OPTION_UNKNOWN or OPTION_OUT_OF_RANGE.
+        LimitExceededError: with reason BUDGET_TOO_LARGE.
     """
 
     budget: int
@@ -26,37 +29,47 @@ class SelectionSpec:
     strategy: str = DEFAULT_STRATEGY
     """Name of a query strategy."""
     seed: int = 0
-    """For strategies that draw at random, from 0 to 2⁶⁴ − 1."""
+    """Seeds strategies that draw at random, from 0 to 2⁶⁴ − 1."""
     exclude: frozenset[str] = frozenset()
     """Ids to leave out."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Of the strategy, by name."""
+    """Options of the strategy by name, as text."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise InvalidRequestError(
-                f"budget {self.budget}; expected at least 1", reason="BUDGET_NOT_POSITIVE", budget=self.budget
+                f"the budget is {self.budget}; expected at least 1",
+                reason="BUDGET_NOT_POSITIVE",
+                budget=self.budget,
             )
         if self.budget > MAX_BUDGET:
             raise LimitExceededError(
-                f"budget {self.budget}; at most {MAX_BUDGET} images are picked at once",
+                f"the budget is {self.budget}; expected at most {MAX_BUDGET}",
                 reason="BUDGET_TOO_LARGE",
                 budget=self.budget,
             )
         if not 0 <= self.seed < 2**64:
             raise InvalidRequestError(
-                f"seed {self.seed}; expected 0 to 2**64 - 1", reason="SEED_OUT_OF_RANGE", seed=self.seed
+                f"the seed is {self.seed}; expected 0 to 2**64 - 1",
+                reason="SEED_OUT_OF_RANGE",
+                seed=self.seed,
             )
-        planned(self.strategy, self.options)
+        # An unknown strategy or option is refused here.
+        _ = self.query_strategy
+
+    @cached_property
+    def query_strategy(self) -> QueryStrategy:
+        """The strategy with its options set."""
+        return configured(self.strategy, self.options)
 
     @property
-    def plan(self) -> Plan:
-        """The strategy with its options."""
-        return planned(self.strategy, self.options)
+    def needs_features(self) -> bool:
+        """Whether the strategy needs a score log with features."""
+        return isinstance(self.query_strategy, SetBasedStrategy)
 
 
 def check_strategy_served(spec: SelectionSpec, bundle: Bundle) -> None:
-    """Raises InvalidRequestError unless the model's outputs allow the strategy."""
+    """Raise InvalidRequestError with reason STRATEGY_NOT_SERVED if the model cannot serve the strategy."""
     allowed = sorted(served_by(bundle.strategies))
     if spec.strategy not in allowed:
         raise InvalidRequestError(

@@ -59,7 +59,7 @@ class Admission:
         """The job of a streamed selection without any more chunks than its log holds."""
         start = pb.StreamStart.FromString(record.request)
         spec, engine = self._prepare(start.spec, record.model)
-        log = self._state.stream_log(record.id, with_features=spec.plan.needs_features)
+        log = self._state.stream_log(record.id, with_features=spec.needs_features)
         if record.stream_chunks is not None:
             held = chunks_without_a_gap(log.identities())
             if held != record.stream_chunks:
@@ -73,7 +73,7 @@ class Admission:
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> Job:
         pool = pool_of(request.pool, self._settings.roots, self._settings.engine.limits)
         log = self._state.score_log(engine.bundle.model_id, with_features=True)
-        if not spec.plan.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):
+        if not spec.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):
             log = self._state.score_log(engine.bundle.model_id)
         return Job(spec, engine, pool.shards, log, pool.rows)
 

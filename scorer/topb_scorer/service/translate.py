@@ -19,8 +19,7 @@ from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.results import ResultStore
 from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool, read_excluded_ids
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.selecting.spec import SelectionSpec
-from topb_scorer.strategies import DEFAULT_STRATEGY
+from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
 STATES = {
     SelectionState.PENDING: selection_pb2.SELECTION_STATE_PENDING,

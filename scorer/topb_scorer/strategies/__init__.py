@@ -1,23 +1,23 @@
-"""Query strategies: one file each, listed in one registry."""
+"""Query strategies: one file for each, and a registry that collects them."""
 
-from topb_scorer.strategies.registry import (
-    DEFAULT_STRATEGY,
-    names,
-    planned,
-    pointwise,
-    pointwise_names,
-    served_by,
+from topb_scorer.strategies.registry import configured, names, served_by
+from topb_scorer.strategies.strategy import (
+    PointwiseStrategy,
+    QueryStrategy,
+    SetBasedStrategy,
+    SetBatch,
+    SetCandidates,
+    Shortlist,
 )
-from topb_scorer.strategies.strategy import Plan, PointwiseStrategy, SetBasedStrategy
 
 __all__ = [
-    "DEFAULT_STRATEGY",
-    "Plan",
     "PointwiseStrategy",
+    "QueryStrategy",
     "SetBasedStrategy",
+    "SetBatch",
+    "SetCandidates",
+    "Shortlist",
+    "configured",
     "names",
-    "planned",
-    "pointwise",
-    "pointwise_names",
     "served_by",
 ]

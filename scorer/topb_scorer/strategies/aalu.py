@@ -1,13 +1,27 @@
-"""AALU: the active assistant's score, A(m) of Zhu and Wang's equation 9, on [encoder mean, prediction]."""
+"""AALU: the active assistant's score.
+
+Zhu and Wang, Deep adversarial active learning with model uncertainty for image classification, section 2.3;
+equation 9 is what the assistant A was trained on.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-def acquisition(rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG001
-    """The assistant's score, in [0, 1]."""
-    return rows.score.astype(np.float64)
+@dataclass(frozen=True)
+class Aalu(PointwiseStrategy):
+    """Pick the images that are least like the labelled ones and hardest for the task model."""
+
+    name = "aalu"
+    needs = frozenset({"score"})
+
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+        """Return the assistant's score A(m) in [0, 1]; m is the VAE's latent mean with T's prediction."""
+        return rows.score.astype(np.float64)

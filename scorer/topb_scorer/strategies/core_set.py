@@ -1,18 +1,28 @@
 """Core-set: k-center greedy from the labelled set.
 
-Sener and Savarese, Active learning for convolutional neural networks: a core-set approach, ICLR 2018.
+Sener and Savarese, Active learning for convolutional neural networks: a core-set approach (ICLR 2018),
+algorithm 1. The algorithm itself is `geometry.k_center`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from topb_scorer.geometry.k_center import k_center_greedy
-from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
+from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 
-def select(candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-    """The farthest from all that is labelled or picked, again and again; scores are the radii."""
-    result = k_center_greedy(
-        candidates.features, candidates.labelled, budget, seed=seed, device=candidates.search_device
-    )
-    radii = finite(result.radii)
-    return SetBatch(result.indices, radii, radii)
+@dataclass(frozen=True)
+class CoreSet(SetBasedStrategy):
+    """Pick the image farthest from all that is labelled or picked, again and again."""
+
+    name = "core_set"
+    needs = frozenset({"features"})
+
+    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+        """Return the greedy picks; scores and radii are how far each was from its nearest centre."""
+        result = k_center_greedy(
+            candidates.features, candidates.labelled, budget, seed=seed, device=candidates.search_device
+        )
+        radii = finite(result.radii)
+        return SetBatch(result.indices, radii, radii)

@@ -5,12 +5,22 @@ Settles and Craven, An analysis of active learning strategies for sequence label
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-def acquisition(rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG001
-    """Entropy of the predicted distribution, in nats."""
-    return rows.entropy
+@dataclass(frozen=True)
+class Entropy(PointwiseStrategy):
+    """Pick the images whose predicted class distribution has the highest entropy."""
+
+    name = "entropy"
+    needs = frozenset({"probabilities"})
+
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+        """Return the entropy of the predicted distribution, in nats."""
+        return rows.entropy

@@ -1,16 +1,26 @@
-"""Least confidence.
+"""Least-confidence sampling.
 
 Lewis and Gale, A sequential algorithm for training text classifiers, SIGIR 1994.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-def acquisition(rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG001
-    """One minus the first probability, in [0, 1]."""
-    return 1.0 - rows.confidence.astype(np.float64)
+@dataclass(frozen=True)
+class LeastConfidence(PointwiseStrategy):
+    """Pick the images whose most probable class is the least probable."""
+
+    name = "least_confidence"
+    needs = frozenset({"probabilities"})
+
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+        """Return 1 − first probability, in [0, 1]."""
+        return 1.0 - rows.confidence.astype(np.float64)

@@ -1,136 +1,89 @@
-"""Every query strategy by name, and its options."""
+"""The query strategies by name, collected from the modules of this package.
+
+A module takes part by defining a concrete strategy with a `name`; nothing else has to know of it.
+"""
 
 from __future__ import annotations
 
-import math
+import inspect
+import pkgutil
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.strategies import (
-    aalu,
-    badge,
-    core_set,
-    entropy,
-    least_confidence,
-    margin,
-    random,
-    typiclust,
-    vaal,
-)
-from topb_scorer.strategies.diversified import Diversified
-from topb_scorer.strategies.prob_cover import ProbCover
-from topb_scorer.strategies.strategy import Plan, PointwiseStrategy
-
-DEFAULT_STRATEGY = "aalu"
-
-_POINTWISE: dict[str, PointwiseStrategy] = {
-    "aalu": aalu.acquisition,
-    "entropy": entropy.acquisition,
-    "least_confidence": least_confidence.acquisition,
-    "margin": margin.acquisition,
-    "random": random.acquisition,
-    "vaal": vaal.acquisition,
-}
-_SET_BASED = {
-    "badge": Plan(set_based=badge.select, needs_probabilities=True),
-    "core_set": Plan(set_based=core_set.select),
-    "prob_cover": Plan(set_based=ProbCover(), needs_probabilities=True),
-    "typiclust": Plan(set_based=typiclust.select),
-}
-_DIVERSIFY = ("diversify", "score_weight", "min_distance")
-_OPTIONS = dict.fromkeys(_POINTWISE, _DIVERSIFY) | {"prob_cover": ("radius",)}
-
-# By the model's own score, which means what its method says: served only where the model declares it. All
-# others are served by any model with probabilities and features.
-_BY_THE_MODELS_SCORE = frozenset({"aalu", "vaal"})
+from topb_scorer.strategies.diversity import Diversified
+from topb_scorer.strategies.options import options_of, parsed
+from topb_scorer.strategies.strategy import PointwiseStrategy, QueryStrategy, SetBasedStrategy
 
 
 def names() -> tuple[str, ...]:
-    """All strategies, by name."""
-    return tuple(sorted({**_POINTWISE, **_SET_BASED}))
+    """Return the names of all strategies, sorted."""
+    return tuple(_strategies())
 
 
-def pointwise_names() -> tuple[str, ...]:
-    """The strategies that value each image by itself, by name."""
-    return tuple(sorted(_POINTWISE))
+def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
+    """Return the strategy of that name with its options set.
 
+    A pointwise strategy takes the options of `Diversified` in addition to its own, and is then diversified.
 
-def pointwise(name: str) -> PointwiseStrategy:
-    """The pointwise strategy of that name.
-
-    Raises:
-        InvalidRequestError: there is none.
-    """
-    plan = planned(name, {})
-    if plan.pointwise is None:
-        raise InvalidRequestError(
-            f"{name} is no pointwise strategy", reason="STRATEGY_UNKNOWN", strategy=name
-        )
-    return plan.pointwise
-
-
-def planned(name: str, options: Mapping[str, str]) -> Plan:
-    """The strategy of that name with its options.
-
-    Options of the pointwise strategies: `diversify` (candidates a pick, at least 1: k-center greedy among
-    them), and with it `score_weight` (0 to 1) and `min_distance` (0 or more). Of prob_cover: `radius`.
+    Args:
+        name: one of `names()`.
+        options: values by option name, as text.
 
     Raises:
-        InvalidRequestError: there is no such strategy or option, or an option's value is out of its range.
+        InvalidRequestError: with reason STRATEGY_UNKNOWN, STRATEGY_OPTION_UNKNOWN or OPTION_OUT_OF_RANGE.
     """
-    if name not in _POINTWISE and name not in _SET_BASED:
+    strategy_class = _strategies().get(name)
+    if strategy_class is None:
         raise InvalidRequestError(
             f"there is no strategy {name!r}; there are {', '.join(names())}",
             reason="STRATEGY_UNKNOWN",
             strategy=name,
         )
-    known = _OPTIONS.get(name, ())
+    own = options_of(strategy_class)
+    known = {**own, **options_of(Diversified)} if issubclass(strategy_class, PointwiseStrategy) else own
     if unknown := sorted(set(options) - set(known)):
         raise InvalidRequestError(
             f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}",
             reason="STRATEGY_OPTION_UNKNOWN",
             strategy=name,
         )
-    if name == "prob_cover" and "radius" in options:
-        radius = _number(options, "radius", 0.0, math.inf)
-        return Plan(set_based=ProbCover(radius), needs_probabilities=True)
-    if name in _SET_BASED:
-        return _SET_BASED[name]
-    if "diversify" not in options:
-        if options:
-            raise InvalidRequestError(
-                f"{', '.join(sorted(options))} says how to diversify; name `diversify` too",
-                reason="STRATEGY_OPTION_UNKNOWN",
-                strategy=name,
-            )
-        return Plan(pointwise=_POINTWISE[name])
-    oversampling = _number(options, "diversify", 1.0, 1e6)
-    if oversampling != int(oversampling):
-        raise _out_of_range("diversify", options["diversify"], "a whole number of candidates a pick")
-    diversified = Diversified(
-        int(oversampling),
-        _number(options, "score_weight", 0.0, 1.0) if "score_weight" in options else 0.0,
-        _number(options, "min_distance", 0.0, math.inf) if "min_distance" in options else 0.0,
-    )
-    return Plan(pointwise=_POINTWISE[name], set_based=diversified, candidates_a_pick=diversified.oversampling)
+    strategy = strategy_class(**parsed(strategy_class, options))
+    if not isinstance(strategy, PointwiseStrategy) or not set(options) - set(own):
+        return strategy
+    return _diversified(strategy, {option: options[option] for option in options if option not in own})
 
 
 def served_by(declared: frozenset[str]) -> frozenset[str]:
-    """The strategies that a model serves: what it declares, and all that need but its predictions."""
-    return frozenset(name for name in names() if name in declared or name not in _BY_THE_MODELS_SCORE)
+    """Return the names of the strategies that a model serves.
 
-
-def _number(options: Mapping[str, str], name: str, least: float, most: float) -> float:
-    try:
-        value = float(options[name])
-    except ValueError:
-        value = math.nan
-    if not (least <= value <= most and math.isfinite(value)):
-        raise _out_of_range(name, options[name], f"a number from {least:g} to {most:g}")
-    return value
-
-
-def _out_of_range(name: str, value: str, expected: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"option {name} is {value!r}; expected {expected}", reason="OPTION_OUT_OF_RANGE", option=name
+    Args:
+        declared: the strategies for which the model's `score` is meant, as its bundle declares them.
+    """
+    return frozenset(
+        name for name, strategy in _strategies().items() if name in declared or "score" not in strategy.needs
     )
+
+
+def _diversified(strategy: PointwiseStrategy, options: Mapping[str, str]) -> Diversified:
+    required = [name for name, declared in options_of(Diversified).items() if declared.required]
+    if missing := [name for name in required if name not in options]:
+        raise InvalidRequestError(
+            f"{', '.join(sorted(options))} only has an effect together with {', '.join(missing)}; "
+            f"set {', '.join(missing)} too",
+            reason="STRATEGY_OPTION_UNKNOWN",
+            strategy=strategy.name,
+        )
+    return Diversified(strategy, **parsed(Diversified, options))
+
+
+@cache
+def _strategies() -> dict[str, type[QueryStrategy]]:
+    found: dict[str, type[QueryStrategy]] = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        for _, member in inspect.getmembers(import_module(f"{__package__}.{module.name}"), inspect.isclass):
+            if issubclass(member, (PointwiseStrategy, SetBasedStrategy)) and "name" in vars(member):
+                found[member.name] = member
+    return dict(sorted(found.items()))

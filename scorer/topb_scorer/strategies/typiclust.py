@@ -1,16 +1,116 @@
-"""TypiClust: the most typical of each cluster without labels.
+"""TypiClust: the most typical rows of the largest clusters that hold nothing labelled; for small budgets.
 
-Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies suit high and low budgets,
-ICML 2022.
+Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies suit high and low budgets (ICML
+2022), algorithm 1 and section 3.
 """
 
 from __future__ import annotations
 
-from topb_scorer.strategies.strategy import SetBatch, SetCandidates, finite
-from topb_scorer.strategies.typiclust_algorithm import typiclust
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, squared_distances
+from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
+
+_MOST_CLUSTERS = 500
+_NEIGHBOURS = 20
+_SMALLEST_CLUSTER = 5
+_ITERATIONS = 20
+_SAMPLED_PER_CLUSTER = 256
 
 
-def select(candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-    """In turn from each cluster its most typical row; scores are typicalities, 0 among duplicates."""
-    batch = typiclust(features=candidates.features, labelled=candidates.labelled, budget=budget, seed=seed)
-    return SetBatch(batch.indices, finite(batch.typicality))
+@dataclass(frozen=True)
+class TypiClust(SetBasedStrategy):
+    """Pick the most typical image of each cluster without labels."""
+
+    name = "typiclust"
+    needs = frozenset({"features"})
+
+    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+        """Return `budget` rows, in turn the most typical one of each cluster; scores are typicalities.
+
+        Candidates and labelled rows are clustered together by k-means into L + b clusters, at most 500.
+        Typicality is infinite among duplicates, and reported as 0 there.
+        """
+        features, labelled = candidates.features, candidates.labelled
+        count = min(len(labelled) + budget, _MOST_CLUSTERS, len(features) + len(labelled))
+        clusters, labelled_clusters = _clusters(features, labelled, count, seed)
+        indices, typicality = pick_typical(features, clusters, labelled_clusters, budget)
+        return SetBatch(indices, finite(typicality))
+
+
+def pick_typical(
+    features: Features, clusters: Indices, labelled_clusters: Indices, budget: int
+) -> tuple[Indices, Doubles]:
+    """Return the rows that TypiClust picks once they are clustered, and the typicality of each.
+
+    Clusters are ordered by how few labelled rows they hold, then by size, largest first, then by number;
+    clusters of fewer than 5 rows come last. Round after round, each gives its most typical row among those
+    not picked yet: the one with the smallest mean distance to its 20 nearest neighbours in the cluster, or to
+    half of the cluster if that is fewer. Ties go to the lowest index.
+
+    Args:
+        features: float32 (N, D).
+        clusters: int64 (N,), the cluster of each row.
+        labelled_clusters: int64 (L,), the cluster of each labelled row.
+        budget: how many rows to pick, 1 to N.
+
+    Returns:
+        indices: int64 (budget,), in pick order.
+        typicality: float64 (budget,), 1 / mean distance; 0 for a row that is alone in its cluster.
+    """
+    count = int(max(clusters.max(initial=-1), labelled_clusters.max(initial=-1))) + 1
+    covered = np.bincount(labelled_clusters, minlength=count)
+    sizes = np.bincount(clusters, minlength=count) + covered
+    order = np.lexsort((np.arange(count), -sizes, covered, sizes < _SMALLEST_CLUSTER))
+    members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in order}
+    picks: list[int] = []
+    typicality: list[float] = []
+    while len(picks) < budget:
+        still_holding = [int(cluster) for cluster in order if len(members[int(cluster)])]
+        for cluster in still_holding[: budget - len(picks)]:
+            rows = members[cluster]
+            typical = _typicality(features[rows])
+            best = int(typical.argmax())
+            picks.append(int(rows[best]))
+            typicality.append(float(typical[best]))
+            members[cluster] = np.delete(rows, best)
+    return np.array(picks, np.int64), np.array(typicality)
+
+
+def _typicality(rows: Features) -> Doubles:
+    """Return float64 (n,). FAISS finds the neighbours; their distances are computed in float64."""
+    neighbours = min(_NEIGHBOURS, len(rows) // 2)
+    if neighbours == 0:
+        return np.zeros(len(rows))
+    placed = Frame.around(rows).place(rows).near
+    found = faiss.knn(placed, placed, neighbours + 1)[1]  # (n, neighbours + 1)
+    distances = np.stack([squared_distances(rows, rows[column]) for column in found.T], axis=1) ** 0.5
+    # The nearest neighbour is the row itself, or a duplicate of it.
+    distances.sort(axis=1)
+    with np.errstate(divide="ignore"):
+        typicality: Doubles = 1 / distances[:, 1:].mean(axis=1)
+    return typicality
+
+
+def _clusters(features: Features, labelled: Features, count: int, seed: int) -> tuple[Indices, Indices]:
+    """Return int64 (N,) and (L,): the cluster of each row, by k-means on a sample of all rows."""
+    frame = Frame.around(features, labelled)
+    random = np.random.default_rng(seed)
+    size = len(features) + len(labelled)
+    sample = np.sort(random.permutation(size)[: count * _SAMPLED_PER_CLUSTER])
+    from_pool, from_labelled = np.split(sample, [int(np.searchsorted(sample, len(features)))])
+    rows = np.concatenate([features[from_pool], labelled[from_labelled - len(features)]])
+    kmeans = faiss.Kmeans(
+        features.shape[1], count, niter=_ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1
+    )
+    kmeans.train(frame.place(rows).near)
+
+    def nearest(rows: Features) -> Indices:
+        blocks = range(0, len(rows), ROWS_AT_ONCE)
+        found = [kmeans.assign(frame.place(rows[first : first + ROWS_AT_ONCE]).near)[1] for first in blocks]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    return nearest(features), nearest(labelled)

@@ -1,16 +1,26 @@
-"""VAAL: how unlike the labelled images the discriminator finds an image.
+"""VAAL: how different from the labelled images the discriminator finds an image.
 
 Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-def acquisition(rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG001
-    """The discriminator's score, in [0, 1]: 0 is labelled, 1 is unlabelled."""
-    return rows.score.astype(np.float64)
+@dataclass(frozen=True)
+class Vaal(PointwiseStrategy):
+    """Pick the images that the discriminator takes for unlabelled."""
+
+    name = "vaal"
+    needs = frozenset({"score"})
+
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+        """Return the discriminator's score, from 0 (labelled) to 1 (unlabelled)."""
+        return rows.score.astype(np.float64)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from topb_scorer import strategies
+from topb_scorer.strategies.diversity import Diversified
+from topb_scorer.strategies.options import options_of
 
 pytestmark = pytest.mark.scorer
 
@@ -19,8 +21,6 @@ OF_FUNCTIONS = {
     "FEATURES_SHAPE",
     "PROBABILITIES_OUT_OF_RANGE",
     "PROBABILITIES_SHAPE",
-    "SCORES_NOT_FINITE",
-    "SCORES_SHAPE",
 }
 
 
@@ -38,3 +38,12 @@ def test_every_strategy_is_documented() -> None:
     text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
 
     assert [name for name in strategies.names() if f"`{name}`" not in text] == []
+
+
+def test_every_option_of_a_strategy_is_documented() -> None:
+    text = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    declaring = [*(type(strategies.configured(name, {})) for name in strategies.names()), Diversified]
+    options = {option for strategy in declaring for option in options_of(strategy)}
+
+    assert options
+    assert [option for option in options if f"`{option}`" not in text] == []

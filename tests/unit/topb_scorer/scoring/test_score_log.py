@@ -113,6 +113,19 @@ def test_a_committed_shard_reads_back_bit_for_bit(tmp_path: Path) -> None:
         assert_same(ScoredRows(ids=read.ids[kept], skips=shifted, **columns), part)
 
 
+def test_features_read_back_bit_for_bit(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    probabilities = np.array([[0.25, 0.75]] * 3, np.float32)
+    scores = {"score": np.zeros(3, np.float32), "probabilities": probabilities, "features": features}
+    log = ScoreLog(tmp_path, with_features=True)
+    log.commit("empty", [])
+    log.commit("shard", [scored_rows(["a", "b", "c"], scores, {1: Skip("IMAGE_EMPTY", "no bytes")})])
+    (read,) = log.read_with_features(["empty", "shard"])
+    assert read.features.tobytes() == features.tobytes()
+    assert read.probabilities.tobytes() == probabilities.tobytes()
+    assert (read.ids, list(read.skips)) == (["a", "b", "c"], [1])
+
+
 @given(
     st.lists(
         st.tuples(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.selecting.ranking import Candidate, TopB
 
 pytestmark = pytest.mark.scorer
@@ -17,13 +19,15 @@ Rows = list[tuple[str, float, int]]
 
 
 def offer(top: TopB, rows: Rows) -> None:
-    top.offer(
-        [id_ for id_, _, _ in rows],
-        np.array([score for _, score, _ in rows], np.float64),
-        np.array([class_ for _, _, class_ in rows], np.int32),
-        np.array([class_ / 8 for _, _, class_ in rows], np.float32),
-        np.array([class_ / 4 for _, _, class_ in rows], np.float64),
-    )
+    ids, scores, classes = zip(*rows, strict=True) if rows else ((), (), ())
+    part = scored(list(ids), np.array(classes, np.int32))
+    top.offer(part, np.arange(len(rows)), np.array(scores, np.float64))
+
+
+def scored(ids: list[str], classes: NDArray[np.int32]) -> ScoredRows:
+    zeros = np.zeros(len(ids))
+    confidence = (classes / 8).astype(np.float32)
+    return ScoredRows(ids, zeros.astype(np.float32), classes / 4, zeros, confidence, classes, {})
 
 
 def ranked(rows: Rows, budget: int, *, offers: int = 1) -> list[tuple[str, float, int]]:
@@ -31,7 +35,7 @@ def ranked(rows: Rows, budget: int, *, offers: int = 1) -> list[tuple[str, float
     size = max(1, -(-len(rows) // offers))
     for start in range(0, len(rows), size):
         offer(top, rows[start : start + size])
-    return [(row.id, -row.negative_score, row.predicted_class) for row in top.ranked()]
+    return [(row.id, row.score, row.predicted_class) for row in top.ranked()]
 
 
 def reference(rows: Rows, budget: int) -> Rows:
@@ -133,11 +137,11 @@ def test_memory_grows_with_the_budget_and_not_with_the_rows(rising: bool) -> Non
     def peak(rows: int) -> int:
         top = TopB(100)
         scores = np.arange(rows, dtype=np.float64) * (1 if rising else -1)
-        zeros = np.zeros(rows)
-        ids = [f"{row:08d}" for row in range(rows)]
+        part = scored([f"{row:08d}" for row in range(rows)], np.zeros(rows, np.int32))
+        chosen = np.arange(rows)
         tracemalloc.start()
         try:
-            top.offer(ids, scores, zeros.astype(np.int32), zeros.astype(np.float32), zeros)
+            top.offer(part, chosen, scores)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -30,8 +30,9 @@ from topb_scorer.errors import (
 from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_pool
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
-from topb_scorer.selecting.selection import select_from_log
+from topb_scorer.selecting.pointwise import select_pointwise
 from topb_scorer.selecting.spec import MAX_BUDGET, SelectionSpec, check_strategy_served
+from topb_scorer.strategies import PointwiseStrategy
 
 pytestmark = pytest.mark.scorer
 
@@ -128,10 +129,12 @@ def test_a_log_selects_again_without_scoring(engine: LocalEngine, tmp_path: Path
     for strategy in STRATEGIES:
         for budget in (1, 17, 100):
             spec = SelectionSpec(budget, strategy, seed=2)
-            picks, accounts = select_from_log(spec, log.read(reversed(committed)), rows=40, scratch=tmp_path)
+            pointwise = spec.query_strategy
+            assert isinstance(pointwise, PointwiseStrategy)
+            rows = log.read(reversed(committed))
+            picked = select_pointwise(pointwise, spec, rows, rows=40, scratch=tmp_path)
             result = selected(spec, engine, shards)
-            assert picks == result.picks
-            assert accounts == result.accounts
+            assert (picked.picks, picked.accounts) == (result.picks, result.accounts)
 
 
 def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: LocalEngine) -> None:

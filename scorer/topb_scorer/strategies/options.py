@@ -1,0 +1,91 @@
+"""Options of query strategies: declared as dataclass fields, parsed from text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from topb_scorer.errors import InvalidRequestError
+
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a strategy declares about one of its options."""
+
+    help: str
+    """One sentence for users."""
+    kind: type[int] | type[float]
+    """Whether values are whole numbers."""
+    least: float
+    """The smallest value, inclusive."""
+    most: float
+    """The largest value, inclusive. Values are finite even where this is infinite."""
+    default: float | None
+    required: bool
+
+    @property
+    def expected(self) -> str:
+        """The values that the option takes, in words."""
+        kind = "a whole number" if self.kind is int else "a number"
+        if math.isinf(self.most):
+            return f"{kind} of {self.least:g} or more"
+        return f"{kind} from {self.least:g} to {self.most:.10g}"
+
+    def parse(self, name: str, text: str) -> float:
+        """Return the value that `text` stands for.
+
+        Raises:
+            InvalidRequestError: with reason OPTION_OUT_OF_RANGE.
+        """
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and self.least <= value <= self.most and value == self.kind(value)):
+            raise InvalidRequestError(
+                f"option {name} is {text!r}; expected {self.expected}",
+                reason="OPTION_OUT_OF_RANGE",
+                option=name,
+            )
+        return self.kind(value)
+
+
+def option(
+    help: str,
+    *,
+    kind: type[int] | type[float] = float,
+    least: float,
+    most: float = math.inf,
+    default: Any = MISSING,
+) -> Any:
+    """Declare a dataclass field as an option of a strategy.
+
+    Args:
+        help: one sentence for users.
+        kind: the type of its values.
+        least: the smallest value, inclusive.
+        most: the largest value, inclusive.
+        default: its value where none is given; without a default the option is required.
+    """
+    required = default is MISSING
+    declared = Option(help, kind, least, most, None if required else default, required)
+    return field(default=default, metadata={_KEY: declared})
+
+
+def options_of(declaring: type) -> dict[str, Option]:
+    """Return the options that a dataclass declares, by name, in the order of their declaration."""
+    return {field.name: field.metadata[_KEY] for field in fields(declaring) if _KEY in field.metadata}
+
+
+def parsed(declaring: type, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of those options of a dataclass that are in `texts`, as its keyword arguments.
+
+    Raises:
+        InvalidRequestError: with reason OPTION_OUT_OF_RANGE.
+    """
+    declared = options_of(declaring)
+    return {name: declared[name].parse(name, text) for name, text in texts.items() if name in declared}
