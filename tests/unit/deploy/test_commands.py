@@ -45,10 +45,10 @@ def test_serve_parses_its_arguments() -> None:
 
 
 def test_train_parses_its_arguments() -> None:
-    train_command = pytest.importorskip("topb_trainer.commands.train", exc_type=ImportError)
+    train = pytest.importorskip("topb_trainer.commands.train", exc_type=ImportError)
     passed = [arguments for arguments in arguments_of("train") if arguments != ["--help"]]
     assert len(passed) >= 1
-    assert {str(train_command._parse(arguments).out) for arguments in passed} == {"/models"}
+    assert {str(options_of(train.run, arguments)["out"]) for arguments in passed} == {"/models"}
 
 
 def test_the_catalog_url_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

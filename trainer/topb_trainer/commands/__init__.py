@@ -1,1 +1,1 @@
-"""The trainer's commands of `topb`."""
+"""The trainer's subcommands of `topb`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import shlex
 import shutil
@@ -13,7 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 import topb
+from topb.commands.options import Command, option
+from topb.commands.output import table_text
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_trainer.demo.contact_sheet import Exhibit, write_contact_sheet
 from topb_trainer.demo.images import DemoImages, digits, images_at, split
@@ -23,38 +26,48 @@ _BUDGET_SHARE = 0.05
 _PICKS_SHOWN = 10
 _EXHIBITS = 36
 _MARKER = ".topb-demo"
+_HEADER = ("rank", "id", "score", "entropy", "p", "predicted → true")
+_PATH = click.Path(path_type=Path)
 
 
 class DemoError(TrainerError):
-    """A step of the demo did not do its part."""
+    """A step of the demo failed."""
 
 
-def run(argv: Sequence[str]) -> int:
-    """Runs the demo; 0 once all of it is done.
-
-    Raises:
-        TrainerError, ScorerError, TopbError: the step that failed says what was wrong.
-    """
-    arguments = _parser().parse_args(argv)
+@click.command(cls=Command)
+@option(
+    "--data",
+    type=_PATH,
+    metavar="PATH",
+    show_default="handwritten digits",
+    help="Labelled images: Parquet with id, image and label, or a folder of class/file.jpg.",
+)
+@option("--limit", type=int, metavar="N", show_default="all", help="Draw this many of the images.")
+@option("--budget", type=int, metavar="N", show_default="5 % of the pool", help="Number of images to pick.")
+@option("--seed", type=int, default=0, help="Seed of the split and of the training.")
+@option(
+    "--out", type=_PATH, default=Path("demo-out"), metavar="DIR", help="Directory, which is emptied first."
+)
+def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out: Path) -> None:
+    """Train a round, export it, serve it, select over gRPC, and show what was picked."""
     started = time.monotonic()
-    out: Path = arguments.out
     _empty(out)
     _say("1 of 4: images")
-    source = digits() if arguments.data is None else images_at(arguments.data)
-    images = split(source, out / "images", limit=arguments.limit, seed=arguments.seed)
-    name = "scikit-learn's digits" if arguments.data is None else arguments.data.name
+    source = digits() if data is None else images_at(data)
+    images = split(source, out / "images", limit=limit, seed=seed)
+    name = "scikit-learn's digits" if data is None else data.name
     print(
         f"{name}: {images.labelled_count} labelled, {len(images.pool_images)} in the pool, "
         f"{images.test_count} to test"
     )
     _say("2 of 4: train a round of AALU and export it")
-    bundle = _train(images, out, arguments.seed, flip=arguments.data is not None)
-    budget = arguments.budget or max(1, round(len(images.pool_images) * _BUDGET_SHARE))
+    bundle = _train(images, out, seed, flip=data is not None)
+    budget = budget or max(1, round(len(images.pool_images) * _BUDGET_SHARE))
     with _served(out) as address:
         _say(f"4 of 4: select {budget} of {len(images.pool_images)} images over gRPC")
         with topb.Client(address, timeout=600) as client:
             result = client.select_batch(images.pool.resolve(), budget)
-            others = _scored_sample(client, images, set(result.ids), arguments.seed)
+            others = _scored_sample(client, images, set(result.ids), seed)
     classes = list(bundle.manifest.classes)
     picked = [_exhibit(images, pick.id, pick.score, classes[pick.predicted_class]) for pick in result.picks]
     not_picked = [
@@ -80,31 +93,13 @@ def run(argv: Sequence[str]) -> int:
     print(f"selected  {len(result.picks)} in {result.elapsed_seconds:.1f} s")
     print(f"sheet     {sheet}")
     print(f"done in {time.monotonic() - started:.0f} s")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="topb demo",
-        description="Train a round, export it, serve it, select over gRPC, and show what was picked.",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        help="labelled Parquet (id, image, label) or a folder of class/file.jpg; default: real digits",
-    )
-    parser.add_argument("--limit", type=int, help="draw this many images; default: all")
-    parser.add_argument("--budget", type=int, help="default: 5 %% of the pool")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="emptied first; default: demo-out")
-    return parser
 
 
 def _empty(out: Path) -> None:
-    """Makes `out` an empty directory, if it is new or an earlier demo's."""
+    """Make `out` an empty directory, unless it holds anything but an earlier demo."""
     if out.exists() and not (out / _MARKER).is_file() and any(out.iterdir()):
         raise DemoError(
-            f"{out} holds something else than an earlier demo; name another --out", reason="OUT_NOT_EMPTY"
+            f"{out} is not empty and holds no earlier demo; name another --out", reason="OUT_NOT_EMPTY"
         )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -116,7 +111,7 @@ def _train(images: DemoImages, out: Path, seed: int, *, flip: bool) -> Bundle:
     command += ["--test", str(images.test), "--out", str(out / "bundles"), "--preset", "small"]
     command += ["--seed", str(seed)]
     if not flip:
-        # A mirrored digit is no digit.
+        # Mirrored digits are no longer digits.
         command.append("--task.no-horizontal-flip")
     _show(command)
     if subprocess.run(_topb(command), check=False).returncode:
@@ -127,7 +122,7 @@ def _train(images: DemoImages, out: Path, seed: int, *, flip: bool) -> Bundle:
 
 @contextmanager
 def _served(out: Path) -> Iterator[str]:
-    """A server on a free port, in a process of its own, for as long as the block runs."""
+    """Serve on a free port, in a process of its own, while the block runs; yield the address."""
     _say("3 of 4: serve it")
     command = ["serve", "--models", str(out / "bundles"), "--listen", "127.0.0.1:0", "--allow-root", str(out)]
     _show(command)
@@ -146,7 +141,7 @@ def _served(out: Path) -> Iterator[str]:
 def _scored_sample(
     client: topb.Client, images: DemoImages, picked: set[str], seed: int
 ) -> list[tuple[str, topb.ImageScores]]:
-    """Scores of images drawn from what was not picked, as many as one call takes."""
+    """Return the scores of a random sample of the images that were not picked, at most one call's worth."""
     rest = sorted(set(images.pool_images) - picked)
     limit = client.server_info().limits.max_images_per_score_call
     drawn = random.Random(seed).sample(rest, min(len(rest), limit))
@@ -169,14 +164,18 @@ def _share_wrong(exhibits: Sequence[Exhibit]) -> str:
 
 
 def _table(result: topb.SelectionResult, classes: Sequence[str], images: DemoImages) -> None:
-    width = max(len(pick.id) for pick in result.picks[:_PICKS_SHOWN])
-    print(f"{'rank':>4}  {'id':<{width}}  {'score':>7}  {'entropy':>7}  {'p':>5}  predicted → true")
-    for pick in result.picks[:_PICKS_SHOWN]:
-        label = images.pool_images[pick.id].label
-        print(
-            f"{pick.rank:>4}  {pick.id:<{width}}  {pick.score:>7.4f}  {pick.entropy:>7.3f}  "
-            f"{pick.probability:>5.2f}  {classes[pick.predicted_class]} → {label}"
+    rows = [
+        (
+            str(pick.rank),
+            pick.id,
+            f"{pick.score:.4f}",
+            f"{pick.entropy:.3f}",
+            f"{pick.probability:.2f}",
+            f"{classes[pick.predicted_class]} → {images.pool_images[pick.id].label}",
         )
+        for pick in result.picks[:_PICKS_SHOWN]
+    ]
+    print(table_text(_HEADER, rows, right_aligned={"rank", "score", "entropy", "p"}))
     accounts = result.accounts
     print(
         f"read {accounts.read} = scored {accounts.scored} + skipped {sum(accounts.skipped.values())} "

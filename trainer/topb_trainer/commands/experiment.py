@@ -1,18 +1,21 @@
-"""`topb experiment`: methods compared over rounds and seeds, as the paper does; stop it and it carries on."""
+"""`topb experiment`: compare methods over rounds and seeds, as the paper does; a stopped one resumes."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import tyro
+import click
 
+from topb.commands.options import option
+from topb_trainer.commands.dataclass_options import (
+    SettingsCommand,
+    dataclass_options,
+    from_options,
+    preset_option,
+)
 from topb_trainer.data.opening import open_dataset
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.experiment.config import ExperimentConfig
@@ -22,49 +25,65 @@ from topb_trainer.methods import METHODS, methods_named
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
 from topb_trainer.runtime.device import torch_device
 
+_PATH = click.Path(path_type=Path)
 
-@dataclass(frozen=True)
-class ExperimentArguments:
-    """Compares methods over rounds and seeds, by the paper's protocol unless told otherwise.
 
-    Each finished method, seed and round is a durable record in --out: stop at any moment, run the same again,
-    and it carries on. More methods or seeds can be added later. `topb report` makes tables and figures of it.
-    An option given here goes before the preset, the preset before the default; the defaults are the paper's.
+@click.command(cls=SettingsCommand)
+@option(
+    "--out",
+    type=_PATH,
+    required=True,
+    metavar="DIR",
+    help="Directory of records: a new one, or that of the experiment to resume.",
+)
+@option(
+    "--methods",
+    multiple=True,
+    default=("random", "entropy", "core_set", "vaal", "aalu"),
+    metavar="NAME...",
+    shell_complete=lambda _context, _option, word: [name for name in METHODS if name.startswith(word)],
+    help=f"Methods to compare, in this order within each seed, of {', '.join(METHODS)}.",
+)
+@option("--seeds", type=int, default=5, metavar="N", help="Number of runs of every method.")
+@option("--first-seed", type=int, default=0, metavar="N", help="First of the consecutive seeds.")
+@option(
+    "--test",
+    type=_PATH,
+    metavar="PATH",
+    help="Test images, if --data is a path; laid out like the training images.",
+)
+@option(
+    "--data-root",
+    type=_PATH,
+    default=Path("data"),
+    metavar="DIR",
+    help="Directory in which published data sets lie, or to which they are downloaded.",
+)
+@preset_option(experiment_preset_names(), load_experiment_preset)
+@option("--quiet", is_flag=True, help="Show no progress bars; each record still prints one line.")
+@dataclass_options(ExperimentConfig())
+def run(
+    out: Path,
+    methods: tuple[str, ...],
+    seeds: int,
+    first_seed: int,
+    test: Path | None,
+    data_root: Path,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Compare methods over rounds and seeds, by the protocol of the paper unless told otherwise.
+
+    Each finished round of a method and seed is a durable record in --out: stop the command at any moment and
+    repeat it to resume. More methods or seeds can be added later. topb report makes tables and figures of the
+    records.
     """
-
-    out: Path
-    """Directory of records; new, or that of the experiment to carry on."""
-    methods: tuple[str, ...] = ("random", "entropy", "core_set", "vaal", "aalu")
-    """Compared, in this order within each seed."""
-    seeds: int = 5
-    """How many runs of every method."""
-    first_seed: int = 0
-    """The seeds are this one and those that follow."""
-    test: Path | None = None
-    """Test images, where --data is a path; laid out like the training images."""
-    data_root: Path = Path("data")
-    """Where published data sets lie, or are downloaded to."""
-    preset: str | None = None
-    """Settings by name, or the path of a TOML file."""
-    quiet: bool = False
-    """Show no progress bars; one line a record stays."""
-    config: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
-
-
-def run(argv: Sequence[str]) -> int:
-    """Runs `topb experiment` with the arguments after its name; returns the exit status.
-
-    Raises:
-        TrainerError, ScorerError: what went wrong, with a `reason`.
-    """
-    arguments = _parse(argv)
-    config = arguments.config
-    # What can be wrong at once is said before minutes of reading and training.
-    methods = methods_named(arguments.methods)
-    if arguments.seeds < 1 or arguments.first_seed < 0:
+    config = from_options(ExperimentConfig, settings)
+    # Fail before minutes of reading and training.
+    compared = methods_named(methods)
+    if seeds < 1 or first_seed < 0:
         raise ConfigurationError(
-            "--seeds is at least 1 and --first-seed at least 0; "
-            f"not {arguments.seeds}, {arguments.first_seed}",
+            f"--seeds is at least 1 and --first-seed at least 0; not {seeds}, {first_seed}",
             reason="INVALID_CONFIGURATION",
         )
     torch_device(config.train.device)
@@ -74,39 +93,26 @@ def run(argv: Sequence[str]) -> int:
         )
     data = open_dataset(
         config.data,
-        arguments.test,
-        arguments.data_root,
+        test,
+        data_root,
         config.train.image,
-        progress=not arguments.quiet,
+        progress=not quiet,
     ).limited(config.protocol.train_images, config.protocol.test_images, seed=0)
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    with writing(arguments.out, settings_of(config, data)) as store:
-        run_experiment(data, config, methods, seeds, store, on_record=_Teller(), progress=not arguments.quiet)
-    print(f"done: {arguments.out}; `topb report {arguments.out}` makes tables and figures of it")
-    return 0
+    with writing(out, settings_of(config, data)) as store:
+        run_experiment(
+            data,
+            config,
+            compared,
+            range(first_seed, first_seed + seeds),
+            store,
+            on_record=_RecordLine(),
+            progress=not quiet,
+        )
+    print(f"done: {out}; `topb report {out}` makes tables and figures of it")
 
 
-def _parse(argv: Sequence[str]) -> ExperimentArguments:
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    preset = first.parse_known_args(list(argv))[0].preset
-    about = inspect.getdoc(ExperimentArguments)
-    presets = ", ".join(experiment_preset_names())
-    return tyro.cli(
-        ExperimentArguments,
-        prog="topb experiment",
-        description=f"{about} Methods: {', '.join(METHODS)}. Presets: {presets}.",
-        args=list(argv),
-        default=ExperimentArguments(
-            out=tyro.MISSING,
-            preset=preset,
-            config=ExperimentConfig() if preset is None else load_experiment_preset(preset),
-        ),
-    )
-
-
-class _Teller:
-    """One line on standard error for each record."""
+class _RecordLine:
+    """Prints one line for each record on standard error."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

@@ -1,18 +1,21 @@
-"""`topb train`: one round of AALU, from labelled images and a pool to a bundle."""
+"""`topb train`: train one round of AALU on labelled images and a pool, and export its bundle."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import tyro
+import click
 
+from topb.commands.options import json_option, option
+from topb_trainer.commands.dataclass_options import (
+    SettingsCommand,
+    dataclass_options,
+    from_options,
+    preset_option,
+)
 from topb_trainer.config import TrainConfig
 from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
 from topb_trainer.data.sets import LabelledSet
@@ -20,80 +23,86 @@ from topb_trainer.presets import load_preset, preset_names
 from topb_trainer.rounds import RoundData, TrainedRound, train_round
 from topb_trainer.runtime.device import torch_device
 
+_PATH = click.Path(path_type=Path)
 
-@dataclass(frozen=True)
-class TrainArguments:
-    """Trains one round of AALU on labelled images and a pool of unlabelled ones, and exports it as a bundle.
 
-    An option given here goes before the preset, the preset before the default; the defaults are the paper's.
+@click.command(cls=SettingsCommand)
+@option(
+    "--labelled",
+    type=_PATH,
+    required=True,
+    metavar="PATH",
+    help="Labelled images: Parquet with id, label, and image or path; or a folder of class/file.jpg.",
+)
+@option(
+    "--pool",
+    type=_PATH,
+    required=True,
+    metavar="PATH",
+    help="Unlabelled images: Parquet with id, and image or path; or a folder. Labelled ids are left out.",
+)
+@option(
+    "--out",
+    type=_PATH,
+    required=True,
+    metavar="DIR",
+    help="Directory of bundles. The new bundle is named by its model id.",
+)
+@option(
+    "--test",
+    type=_PATH,
+    metavar="PATH",
+    help="Test images, laid out like the labelled ones. They give the accuracy in the manifest.",
+)
+@option(
+    "--round",
+    "round_index",
+    type=int,
+    default=0,
+    metavar="N",
+    help="0 trains on the initial labelled set. Weights and shuffles differ from round to round.",
+)
+@preset_option(preset_names(), load_preset, default="paper")
+@json_option()
+@dataclass_options(TrainConfig())
+def run(
+    labelled: Path,
+    pool: Path,
+    out: Path,
+    test: Path | None,
+    round_index: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Train one round of AALU on labelled images and a pool of unlabelled ones, and export it as a bundle.
+
+    The defaults are the settings of the paper. With --json no progress is shown.
     """
-
-    labelled: Path
-    """Labelled images: Parquet of id, label, and image (encoded) or path; or a folder of class/file.jpg."""
-    pool: Path
-    """Unlabelled images: Parquet of id, and image or path; or a folder. Labelled ids in it are left out."""
-    out: Path
-    """Directory of bundles; the new one is named by its model id."""
-    test: Path | None = None
-    """Test images, laid out like the labelled ones: for the accuracy in the manifest."""
-    round: int = 0
-    """0 trains on the initial labelled set. Weights and shuffles differ from round to round."""
-    preset: str = "paper"
-    """Settings by name, or the path of a TOML file."""
-    json: bool = False
-    """Print one JSON object for a program, and no progress."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-
-
-def run(argv: Sequence[str]) -> int:
-    """Runs `topb train` with the arguments after its name; returns the exit status.
-
-    Raises:
-        TrainerError, ScorerError: what went wrong, with a `reason`.
-    """
-    arguments = _parse(argv)
-    config = arguments.config
-    # What can be wrong at once is said before minutes of decoding and training.
+    config = from_options(TrainConfig, settings)
+    # Fail before minutes of decoding and training.
     torch_device(config.device)
-    for path in (arguments.labelled, arguments.pool, arguments.test):
+    for path in (labelled, pool, test):
         if path is not None:
             open_images(path)
-    progress = not arguments.json
-    target = image_input(config.image, arguments.labelled)
-    labelled = read_labelled(arguments.labelled, target, progress=progress)
-    pool = read_pool(arguments.pool, target, frozenset(labelled.ids), progress=progress)
-    test = None
-    if arguments.test is not None:
-        test = read_test(arguments.test, target, labelled.classes, progress=progress)
-    data = RoundData(labelled, pool, test, target)
+    target = image_input(config.image, labelled)
+    labelled_set = read_labelled(labelled, target, progress=not as_json)
+    data = RoundData(
+        labelled_set,
+        read_pool(pool, target, frozenset(labelled_set.ids), progress=not as_json),
+        None if test is None else read_test(test, target, labelled_set.classes, progress=not as_json),
+        target,
+    )
     for remark in _remarks(data):
         print(remark, file=sys.stderr)
-    trained = train_round(data, config, parent=arguments.out, round_index=arguments.round, progress=progress)
-    print(json.dumps(_summary(trained, data)) if arguments.json else _told(trained, data))
-    return 0
-
-
-def _parse(argv: Sequence[str]) -> TrainArguments:
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="paper")
-    preset = first.parse_known_args(list(argv))[0].preset
-    return tyro.cli(
-        TrainArguments,
-        prog="topb train",
-        description=f"{inspect.getdoc(TrainArguments)} Presets: {', '.join(preset_names())}.",
-        args=list(argv),
-        default=TrainArguments(
-            labelled=tyro.MISSING,
-            pool=tyro.MISSING,
-            out=tyro.MISSING,
-            preset=preset,
-            config=load_preset(preset),
-        ),
-    )
+    trained = train_round(data, config, parent=out, round_index=round_index, progress=not as_json)
+    if as_json:
+        print(json.dumps(_as_dict(trained, data)))
+    else:
+        print(_as_text(trained, data))
 
 
 def _remarks(data: RoundData) -> list[str]:
-    """What a person should know of the data before it is trained on."""
+    """Return what may surprise in the data."""
     pool, remarks = data.pool, []
     if pool.labelled:
         remarks.append(f"pool: {pool.labelled} rows left out, as their ids are labelled")
@@ -120,7 +129,7 @@ def _test_remarks(test: LabelledSet, labelled: LabelledSet) -> list[str]:
     return remarks
 
 
-def _summary(trained: TrainedRound, data: RoundData) -> dict[str, object]:
+def _as_dict(trained: TrainedRound, data: RoundData) -> dict[str, object]:
     manifest = trained.bundle.manifest
     return {
         "model_id": manifest.model_id,
@@ -144,7 +153,7 @@ def _summary(trained: TrainedRound, data: RoundData) -> dict[str, object]:
     }
 
 
-def _told(trained: TrainedRound, data: RoundData) -> str:
+def _as_text(trained: TrainedRound, data: RoundData) -> str:
     manifest = trained.bundle.manifest
     test = "no test set" if trained.test_accuracy is None else f"test {trained.test_accuracy:.1%}"
     if data.test is not None:

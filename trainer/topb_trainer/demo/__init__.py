@@ -1,1 +1,1 @@
-"""The parts of `topb demo`: its images and its contact sheet."""
+"""The images and the contact sheet of `topb demo`."""

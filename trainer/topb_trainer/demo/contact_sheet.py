@@ -1,4 +1,4 @@
-"""One picture of what was picked beside what was not."""
+"""A picture of the picked images beside images that were not picked."""
 
 from __future__ import annotations
 
@@ -21,21 +21,28 @@ _PAPER, _INK, _FAINT, _WRONG = "white", "black", "#666666", "#b00020"
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One image with what the model made of it."""
+    """An image with its score, its predicted class and its true class."""
 
     image: bytes
     score: float
     predicted: str
     label: str
-    """What the oracle says."""
+    """The true class, from the oracle."""
 
 
 def write_contact_sheet(
     path: Path, *, picked: Sequence[Exhibit], not_picked: Sequence[Exhibit], title: str
 ) -> None:
-    """Writes a PNG: the picked on the left, best first; others of the pool on the right, best first.
+    """Write a PNG with the picked images on the left and other images of the pool on the right.
 
-    Under each image its score, and what T predicts; in red, with the true class, where T is wrong.
+    Below each image stand its score and the class that T predicts. A wrong prediction is red, and the true
+    class stands beside it.
+
+    Args:
+        path: the file to write.
+        picked: in the order of the sheet.
+        not_picked: in the order of the sheet.
+        title: the headline.
     """
     rows = -(-max(len(picked), len(not_picked), 1) // _COLUMNS)
     panel = _COLUMNS * (_THUMBNAIL + _GAP) - _GAP
@@ -52,16 +59,16 @@ def write_contact_sheet(
         for i, exhibit in enumerate(exhibits):
             x = left + (i % _COLUMNS) * (_THUMBNAIL + _GAP)
             y = _MARGIN + _TITLE + (i // _COLUMNS) * (_THUMBNAIL + _CAPTION + _GAP)
-            _hang(sheet, draw, exhibit, x, y)
+            _paste(sheet, draw, exhibit, x, y)
     sheet.save(path)
 
 
-def _hang(sheet: Image.Image, draw: ImageDraw.ImageDraw, exhibit: Exhibit, x: int, y: int) -> None:
+def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, exhibit: Exhibit, x: int, y: int) -> None:
     thumbnail = Image.fromarray(decode(exhibit.image))
     larger = max(thumbnail.size)
     scale = _THUMBNAIL / larger
     size = (max(1, round(thumbnail.width * scale)), max(1, round(thumbnail.height * scale)))
-    # Small images are enlarged as they are, pixel by pixel.
+    # Enlarged small images keep sharp pixels.
     resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
     sheet.paste(thumbnail.resize(size, resampling), (x, y))
     font = ImageFont.load_default(11)

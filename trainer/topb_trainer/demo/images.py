@@ -1,4 +1,4 @@
-"""The demo's images, split into test, labelled and pool, and written as Parquet."""
+"""The images of the demo: read, split into test, labelled and pool, and written as Parquet."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class DemoImages:
-    """The files of one demo, and what the oracle knows of the pool."""
+    """The files of a demo, and the labels of the pool that only the oracle knows."""
 
     test: Path
     labelled: Path
     pool: Path
-    """Without labels."""
+    """The pool's file, without labels."""
     pool_images: dict[str, LabelledImage]
-    """By id, with the labels that the pool's file lacks."""
+    """The images of the pool by id, with their labels."""
     labelled_count: int
     test_count: int
 
 
 def digits() -> list[LabelledImage]:
-    """The 1,797 handwritten digits, 8 × 8 and grey, that scikit-learn ships (UCI, optical recognition)."""
+    """Return the 1,797 handwritten digits of scikit-learn, 8 × 8 and grey (UCI, optical recognition)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -59,11 +59,11 @@ def digits() -> list[LabelledImage]:
 
 
 def images_at(path: Path) -> list[LabelledImage]:
-    """The readable images of a labelled Parquet file or of an image folder (class/file.jpg).
+    """Return the readable images of a labelled Parquet file or of an image folder (class/file.jpg).
 
     Raises:
         InvalidDataError: a label is missing or cannot be read.
-        ScorerError: nothing is there, or it cannot be read as a pool.
+        ScorerError: `path` does not exist or is not a pool.
     """
     pool = open_pool(str(path), roots=AllowedRoots.anywhere())
     files = parquet_files(path)
@@ -77,10 +77,16 @@ def images_at(path: Path) -> list[LabelledImage]:
 
 
 def split(images: Sequence[LabelledImage], folder: Path, *, limit: int | None, seed: int) -> DemoImages:
-    """Draws `limit` images and writes them to `folder`: a fifth to test, a tenth of the rest labelled.
+    """Draw images and write them to `folder`: a fifth for testing, and a tenth of the rest labelled.
+
+    Args:
+        images: to draw from.
+        folder: where the Parquet files go.
+        limit: how many to draw; None: all.
+        seed: seeds the draw.
 
     Raises:
-        InvalidDataError: there are too few to train on.
+        InvalidDataError: there are too few images to train on.
     """
     drawn = random.Random(seed).sample(images, min(limit or len(images), len(images)))
     tests = min(int(len(drawn) * _TEST_SHARE), _MOST_TEST_IMAGES)

@@ -75,16 +75,7 @@ class _LazyCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        command = self._entry.load()
-        if not isinstance(command, click.Command):
-            run = command
-            command = click.Command(
-                self.name,
-                params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-                callback=lambda arguments: run(list(arguments)),
-                add_help_option=False,
-                context_settings={"ignore_unknown_options": True},
-            )
+        command: click.Command = self._entry.load()
         return command.make_context(info_name, args, parent, **extra)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from support.command_line import topb
 from topb.image_input import ImageInput
-from topb_trainer.commands.experiment import run
 from topb_trainer.config import TaskConfig, TrainConfig, VaalConfig
 from topb_trainer.data.sets import Dataset, labelled_set
 from topb_trainer.errors import ConfigurationError, InvalidDataError
@@ -29,8 +29,8 @@ from topb_trainer.experiment.run import initial_rows, run_experiment, settings_o
 from topb_trainer.methods import methods_named
 from topb_trainer.models.resnet import Normalisation, ResNet18
 
+from ..commands.test_train import TINY
 from ..conftest import DIGITS, png, write_parquet
-from ..test_train_command import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -253,23 +253,30 @@ def arguments(files: Path, out: Path, *more: str) -> list[str]:
     return [*paths, "--preset", str(files / "tiny.toml"), "--out", str(out), "--quiet", *more]
 
 
-def test_the_command_says_each_record_and_what_was_wrong(
-    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_each_record_and_finds_it_again(files: Path, tmp_path: Path) -> None:
     more = ("--methods", "random", "--seeds", "1", "--protocol.final", "0.2")
-    assert run(arguments(files, tmp_path, *more)) == 0
-    told = capsys.readouterr()
+    told = topb("experiment", *arguments(files, tmp_path, *more))
+    assert told.exit_code == 0
     assert told.err.count("seed 0 · random · ") == 2
     assert "20% labelled (20) · accuracy" in told.err
     assert "topb report" in told.out
-    assert run(arguments(files, tmp_path, *more)) == 0
-    assert capsys.readouterr().err.count("was there") == 2
-    with pytest.raises(ConfigurationError, match="no method 'bald'; choose from random, entropy"):
-        run(arguments(files, tmp_path, "--methods", "bald"))
-    with pytest.raises(ConfigurationError, match="seeds is at least 1"):
-        run(arguments(files, tmp_path, "--seeds", "0"))
-    with pytest.raises(ConfigurationError, match="no data set is named"):
-        run(["--out", str(tmp_path)])
+    assert topb("experiment", *arguments(files, tmp_path, *more)).err.count("was there") == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--methods", "bald"], ["no method 'bald'", "random, entropy"]),
+        (["--seeds", "0"], ["seeds is at least 1", "[INVALID_CONFIGURATION]"]),
+        (["--data", "None"], ["no data set is named", "[DATASET_MISSING]"]),
+    ],
+)
+def test_the_command_says_what_was_wrong(
+    files: Path, tmp_path: Path, more: list[str], said: list[str]
+) -> None:
+    outcome = topb("experiment", *arguments(files, tmp_path, *more))
+    assert outcome.exit_code == 1
+    assert all(words in outcome.err for words in said), outcome.err
 
 
 @pytest.mark.kill
@@ -277,7 +284,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_records(
     files: Path, tmp_path: Path
 ) -> None:
     more = ("--methods", "random", "aalu", "--seeds", "1", "--protocol.final", "0.2")
-    assert run(arguments(files, tmp_path / "alone", *more)) == 0
+    assert topb("experiment", *arguments(files, tmp_path / "alone", *more)).exit_code == 0
     command = [sys.executable, "-m", "topb", "experiment", *arguments(files, tmp_path / "killed", *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     chance = random.Random(7)

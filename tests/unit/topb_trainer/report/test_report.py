@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from topb_trainer.commands.report import run
+from support.command_line import topb
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.experiment.records import Record, Settings, writing
 from topb_trainer.report.contents import contents
@@ -197,13 +197,10 @@ def written(out: Path, settings: Settings, kept: Sequence[Record]) -> Path:
     return out
 
 
-def test_the_command_writes_a_page_that_needs_no_other_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_a_page_that_needs_no_other_file(tmp_path: Path) -> None:
     settings = Settings(SETTINGS)
     results = written(tmp_path / "results", settings, records(settings))
-    assert run([str(results), "--out", str(tmp_path / "report")]) == 0
-    assert "report.html" in capsys.readouterr().out
+    assert "report.html" in topb("report", results, "--out", tmp_path / "report").out
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.md",
         "report.html",

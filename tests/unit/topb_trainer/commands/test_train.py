@@ -1,0 +1,136 @@
+"""`topb train`, from files to a bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Outcome, topb
+from topb_scorer.bundle import open_bundle
+
+from ..conftest import write_parquet
+
+TINY = """
+[task]
+width = 4
+epochs = 2
+batch_size = 32
+horizontal_flip = false
+[vae]
+hidden = [16, 8]
+latent_size = 4
+[assistant]
+hidden = [16, 16]
+[cotrain]
+epochs = 2
+"""
+
+
+@pytest.fixture
+def tiny_preset(tmp_path: Path) -> str:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return str(tmp_path / "tiny.toml")
+
+
+def train(files: Path, out: Path, preset: str, *more: object) -> Outcome:
+    paths = ["--labelled", files / "labelled.parquet", "--pool", files / "pool.parquet", "--out", out]
+    return topb("train", *paths, "--preset", preset, *more)
+
+
+@pytest.mark.slow
+def test_it_trains_exports_and_says_what_came_of_it(
+    digit_files: Path, tmp_path: Path, tiny_preset: str
+) -> None:
+    test = ("--test", digit_files / "test.parquet")
+    told = train(digit_files, tmp_path / "bundles", tiny_preset, *test)
+    assert told.exit_code == 0, told.err
+    (path,) = (tmp_path / "bundles").iterdir()
+    bundle = open_bundle(path)
+    assert re.search(rf"model +{bundle.model_id} · aalu · round 0", told.out)
+    assert str(path) in told.out
+    assert "60 labelled of 10 classes · 140 unlabelled" in told.out
+    assert f"test {bundle.manifest.test_accuracy:.1%} of 100" in told.out
+    assert told.out.count("≤") == len(bundle.manifest.gates) == 5
+    assert "pool: 60 rows left out, as their ids are labelled" in told.err
+    assert bundle.manifest.labelled_count == 60
+    assert (bundle.input.height, bundle.input.width) == (8, 8)
+
+
+@pytest.mark.slow
+def test_json_is_one_object_and_the_command_line_goes_before_the_preset(
+    digit_files: Path, tmp_path: Path, tiny_preset: str
+) -> None:
+    more = ("--json", "--seed", 7, "--round", 2, "--cotrain.epochs", 1, "--task.epochs=1")
+    told = json.loads(train(digit_files, tmp_path / "bundles", tiny_preset, *more).out)
+    bundle = open_bundle(Path(told["path"]))
+    assert told["model_id"] == bundle.model_id
+    assert told["pool"] == {"unlabelled": 140, "labelled": 60, "duplicates": 0, "skipped": {}}
+    assert told["test_accuracy"] is None
+    assert (told["method"], told["round"], bundle.manifest.seed) == ("aalu", 2, 7)
+    configuration = bundle.manifest.configuration
+    assert configuration["task"]["epochs"] == 1  # command line over preset
+    assert configuration["task"]["width"] == 4  # preset over default
+    assert configuration["cotrain"]["ranking_weight"] == 10  # default
+
+
+@pytest.mark.slow
+def test_it_remarks_on_test_classes_that_could_not_be_learned(
+    digit_files: Path, digits, tmp_path: Path, tiny_preset: str
+) -> None:
+    from ..conftest import png
+
+    images, labels = digits
+    encoded = [png(image) for image in images[:40]]
+    names = [f"digit {label}" for label in labels[:40]]
+    known = [i for i in range(40) if labels[i] < 3]
+    write_parquet(
+        tmp_path / "l.parquet",
+        known,
+        [encoded[i] for i in known],
+        [names[i] for i in known],
+        [f"digit {i}" for i in range(4)],
+    )
+    write_parquet(tmp_path / "t.parquet", list(range(40)), encoded, names)
+    paths = ("--labelled", tmp_path / "l.parquet", "--test", tmp_path / "t.parquet")
+    told = train(digit_files, tmp_path / "b", tiny_preset, *paths).err
+    unknown = sum(label > 3 for label in labels[:40])
+    assert f"test: {unknown} images are of classes that the labelled set does not have" in told
+    assert "test: no labelled image shows digit 3;" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--labelled", "pool.parquet"], ["no column 'label'"]),
+        (["--test", "nowhere.parquet"], ["no pool at ", "nowhere.parquet", "[POOL_NOT_FOUND]"]),
+        (["--preset", "papr"], ["no preset 'papr'", "[PRESET_NOT_FOUND]"]),
+        (["--cotrain.batch-size", "3"], ["even and at least 2; not 3", "[INVALID_CONFIGURATION]"]),
+    ],
+)
+def test_errors_have_reasons(
+    digit_files: Path, tmp_path: Path, tiny_preset: str, more: list[str], said: list[str]
+) -> None:
+    more = [str(digit_files / word) if word.endswith(".parquet") else word for word in more]
+    outcome = train(digit_files, tmp_path, tiny_preset, *more)
+    assert outcome.exit_code == 1
+    assert all(words in outcome.err for words in said), outcome.err
+    assert not list(tmp_path.glob("*/scorer.onnx"))
+
+
+def test_a_mistyped_option_or_choice_is_answered_with_the_nearest(
+    digit_files: Path, tmp_path: Path, tiny_preset: str
+) -> None:
+    for words, near in ((["--task.epoch", "3"], "'--task.epochs'"), (["--task.stem", "cifer"], "'cifar'?")):
+        outcome = train(digit_files, tmp_path, tiny_preset, *words)
+        assert outcome.exit_code == 2
+        assert near in outcome.err
+
+
+def test_help_names_every_setting_and_preset() -> None:
+    shown = topb("train", "--help").out
+    assert shown.startswith("Usage: topb train")
+    for words in ("--task.width", "--cotrain.ranking-weight", "--vae.latent-size", "--seed", "paper, small"):
+        assert words in shown

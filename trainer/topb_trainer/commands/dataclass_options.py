@@ -1,0 +1,198 @@
+"""Command-line options from a dataclass of settings.
+
+Each field becomes an option with its name, type and default; the docstring below the field becomes the help.
+Fields of a nested dataclass become `--section.field`, under a heading of their own. Supported types are bool,
+int, float, str, Literal of strings, `X | None`, and `tuple[X, ...]`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from topb.commands.options import Choice, Command, Decorated, combined, option
+
+Config = TypeVar("Config")
+
+
+class SettingsCommand(Command):
+    """A command whose repeatable options also take several values at once: `--vae.hidden 128 64`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, with `--name a b` read as `--name a --name b` and `_` in names read as `-`."""
+        repeatable = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, click.Option) and parameter.multiple
+            for name in parameter.opts
+        }
+        expanded: list[str] = []
+        current = None
+        for word in args:
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                name = name.replace("_", "-")
+                current = name if name in repeatable else None
+                expanded.append(f"{name}{equals}{value}")
+            elif current is not None and expanded[-1] != current:
+                expanded += [current, word]
+            else:
+                expanded.append(word)
+        return super().parse_args(ctx, expanded)
+
+
+def dataclass_options(defaults: Any) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds an option for each field of a dataclass.
+
+    Args:
+        defaults: an instance of the dataclass, whose values are the defaults.
+    """
+    return combined(*(_option(setting) for setting in _settings(defaults)))
+
+
+def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -> Config:
+    """Return the settings that a command was given.
+
+    Args:
+        config: the dataclass from whose instance `dataclass_options` made the options.
+        options: the parameters of the command, by name.
+        *path: where `config` is nested in that dataclass.
+    """
+    values = {}
+    for name, kind in _kinds(config).items():
+        here = (*path, name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            values[name] = from_options(kind, options, *here)
+        else:
+            values[name] = options["__".join(here)]
+    return config(**values)
+
+
+def preset_option(
+    names: Sequence[str], load: Callable[[str], Any], *, default: str | None = None
+) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that adds `--preset`, whose settings become the defaults of the other options.
+
+    Args:
+        names: the presets that have names.
+        load: returns the settings of a preset by its name, or of a TOML file by its path.
+        default: the preset without the option.
+    """
+
+    def use(context: click.Context, _option: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            context.default_map = {setting.parameter: setting.default for setting in _settings(load(name))}
+
+    def complete(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return named or [CompletionItem(incomplete, type="file")]
+
+    return option(
+        "--preset",
+        default=default,
+        # Before the other options, so that the preset decides their defaults.
+        is_eager=True,
+        expose_value=False,
+        callback=use,
+        shell_complete=complete,
+        metavar="NAME|FILE",
+        help=f"Settings by name ({', '.join(names)}), or the path of a TOML file. "
+        "Command-line options override the preset, which overrides the defaults.",
+    )
+
+
+@dataclass(frozen=True)
+class _Setting:
+    path: tuple[str, ...]
+    kind: Any
+    default: Any
+    help: str
+    section: str
+
+    @property
+    def parameter(self) -> str:
+        return "__".join(self.path)
+
+
+def _settings(config: Any, path: tuple[str, ...] = (), section: str = "Options") -> Iterator[_Setting]:
+    docs = _field_docs(type(config))
+    for name, kind in _kinds(type(config)).items():
+        here, value = (*path, name), getattr(config, name)
+        if is_dataclass(kind):
+            text = docs.get(name) or inspect.getdoc(kind)
+            yield from _settings(value, here, f"{'.'.join(here)}\n{text}")
+        else:
+            yield _Setting(here, kind, value, docs.get(name, ""), section)
+
+
+def _kinds(config: type) -> dict[str, Any]:
+    kinds = typing.get_type_hints(config)
+    return {field.name: kinds[field.name] for field in fields(config)}
+
+
+def _field_docs(config: type) -> dict[str, str]:
+    """Return the string literals below the fields, by field; Python itself does not keep them."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def _option(setting: _Setting) -> Callable[[Decorated], Decorated]:
+    prefix = "".join(f"{section}." for section in setting.path[:-1])
+    name = setting.path[-1].replace("_", "-")
+    declaration, kind, how = f"--{prefix}{name}", setting.kind, {}
+    if kind is bool:
+        declaration += f"/--{prefix}no-{name}"
+    elif typing.get_origin(kind) is tuple:
+        kind, _ = typing.get_args(kind)
+        how = {"multiple": True, "metavar": f"{_parameter_type(kind).name.upper()}..."}
+    return option(
+        declaration,
+        setting.parameter,
+        type=_parameter_type(kind),
+        default=setting.default,
+        section=setting.section,
+        help=setting.help,
+        **how,
+    )
+
+
+def _parameter_type(kind: Any) -> click.ParamType[Any]:
+    if typing.get_origin(kind) is Literal:
+        return Choice(typing.get_args(kind))
+    if typing.get_origin(kind) is types.UnionType:
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
+        return _OrNone(_parameter_type(kind))
+    return {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING}[kind]
+
+
+class _OrNone(click.ParamType[Any]):
+    """A value or the word None, which undoes what a preset sets."""
+
+    def __init__(self, kind: click.ParamType[Any]) -> None:
+        self.name = f"{kind.name}|None"
+        self._kind = kind
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return f"{self._kind.name.upper()}|None"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "None" else self._kind.convert(value, param, ctx)
