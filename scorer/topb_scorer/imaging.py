@@ -1,4 +1,4 @@
-"""From the bytes of an image file, or an array, to the uint8 RGB array that a bundle takes."""
+"""Decode and resize images: from an encoded image or an array to the uint8 RGB array that a model takes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from topb.image_input import ImageInput, ResizeRule
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EXIF_ORIENTATION = 0x0112
-# Decoding these runs a program of their own, a PostScript interpreter.
+# Pillow decodes these by running an external program, a PostScript interpreter.
 _REFUSED_FORMATS = {"EPS"}
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before it is decoded."""
+    """Images beyond these limits are refused before they are decoded."""
 
     max_bytes: int = 64 * 2**20
-    """Of one encoded image."""
+    """The largest encoded image, in bytes."""
     max_pixels: int = 89_478_485
-    """Of one decoded image: 256 MiB as uint8 RGB, where Pillow too begins to warn. A small file can claim far
-    more."""
+    """The largest decoded image, height × width: 256 MiB as uint8 RGB, where Pillow too begins to warn. A
+    small file can claim far more."""
 
 
 DEFAULT_LIMITS = ImageLimits()
 
 
 class SkippedImageError(Exception):
-    """This image cannot be scored; the rest of the pool can."""
+    """An image cannot be used; the rest of the pool can."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -45,10 +45,18 @@ class SkippedImageError(Exception):
 def load(
     image: bytes | NDArray[np.uint8], target: ImageInput, limits: ImageLimits = DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
-    """Returns uint8 (height, width, 3) as `target` says, from an encoded image or an (h, w, 3) array.
+    """Return an image as the array that a model takes.
+
+    Args:
+        image: An encoded image, or uint8 (h, w, 3), RGB.
+        target: The size of the array and how the image is resized to it.
+        limits: The largest image that is decoded.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
 
     Raises:
-        SkippedImageError: with reason IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE or
+        SkippedImageError: The reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE or
             IMAGE_SHAPE.
     """
     if isinstance(image, np.ndarray):
@@ -57,19 +65,19 @@ def load(
 
 
 def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-    """Returns uint8 (h, w, 3), RGB and upright, of a JPEG, PNG, WebP or whatever else Pillow opens.
+    """Decode a JPEG, PNG, WebP or any other format that Pillow opens to uint8 (h, w, 3), RGB and upright.
 
-    JPEG goes through libjpeg-turbo directly; what that refuses (CMYK, for one) and all else through Pillow.
-    Transparency is laid over black; grey becomes RGB; of an animation the first frame counts.
+    JPEG is decoded by libjpeg-turbo, and by Pillow if libjpeg-turbo refuses it, as it does CMYK. Transparent
+    pixels become black, grey becomes RGB, and the first frame of an animation counts.
 
     Raises:
-        SkippedImageError: as `load`.
+        SkippedImageError: The reason is one of those of `load`, except IMAGE_SHAPE.
     """
     if not encoded:
         raise SkippedImageError("IMAGE_EMPTY", "the image has no bytes")
     if len(encoded) > limits.max_bytes:
         raise SkippedImageError(
-            "IMAGE_TOO_LARGE", f"{len(encoded)} bytes; at most {limits.max_bytes} are read"
+            "IMAGE_TOO_LARGE", f"the image has {len(encoded)} bytes; the limit is {limits.max_bytes}"
         )
     try:
         with Image.open(io.BytesIO(encoded), formats=_formats()) as opened:
@@ -79,20 +87,22 @@ def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.u
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SkippedImageError("IMAGE_TOO_LARGE", str(error)) from error
     except UnidentifiedImageError as error:
-        raise SkippedImageError("IMAGE_FORMAT_UNKNOWN", "not an image that Pillow can identify") from error
-    # Pillow's decoders raise a wide set of types on damaged files, SyntaxError and struct.error among them.
+        raise SkippedImageError(
+            "IMAGE_FORMAT_UNKNOWN", "it is not an image that Pillow can identify"
+        ) from error
+    # On damaged files Pillow's decoders raise many types, including SyntaxError and struct.error.
     except Exception as error:
         raise SkippedImageError("IMAGE_CORRUPT", f"{type(error).__name__}: {error}") from error
 
 
 def fit(image: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
-    """Returns `image` (h, w, 3) as uint8 (height, width, 3), resized as `target` says."""
+    """Resize uint8 (h, w, 3) to uint8 (height, width, 3) by the rule of `target`."""
     height, width = image.shape[:2]
     if (height, width) == (target.height, target.width):
         return image
     box = (0.0, 0.0, float(width), float(height))
     if target.resize is ResizeRule.COVER_AND_CENTER_CROP:
-        # The side that is kept whole stays exact: a box beyond the image by rounding is refused.
+        # Pillow refuses a box that exceeds the image by a rounding error, so the side that is kept is exact.
         crop_width, crop_height = float(width), float(height)
         if width * target.height < height * target.width:
             crop_height = width * target.height / target.width
@@ -106,8 +116,8 @@ def fit(image: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    # Left to itself, Pillow loads its less usual formats when the first such file comes, and a thread that
-    # opens one meanwhile may be told that it is no image.
+    # Pillow loads its rarer formats when it first meets one, and another thread that opens such a file
+    # meanwhile may fail to identify it.
     Image.preinit()
     Image.init()
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
@@ -118,14 +128,14 @@ def _decode_opened(opened: Image.Image, encoded: bytes, limits: ImageLimits) -> 
     if pixels > limits.max_pixels:
         raise SkippedImageError(
             "IMAGE_TOO_LARGE",
-            f"{opened.width}×{opened.height} = {pixels} pixels; at most {limits.max_pixels} are decoded",
+            f"the image has {opened.width}×{opened.height} pixels; the limit is {limits.max_pixels} pixels",
         )
     orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
     if encoded.startswith(_JPEG_MAGIC) and orientation == 1 and opened.mode in {"L", "RGB"}:
         try:
             decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, colorspace="RGB")
         except ValueError:
-            # Pillow decides whether it is truly broken.
+            # Pillow decides whether it is damaged.
             pass
         else:
             return decoded
@@ -134,7 +144,7 @@ def _decode_opened(opened: Image.Image, encoded: bytes, limits: ImageLimits) -> 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # 16-bit grey, which convert() would clip at 255.
+        # 16-bit grey: convert() would clip at 255.
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -147,10 +157,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _checked_array(image: NDArray[np.uint8], limits: ImageLimits) -> NDArray[np.uint8]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise SkippedImageError(
-            "IMAGE_SHAPE", f"{image.dtype} {image.shape}; expected uint8 (height, width, 3)"
+            "IMAGE_SHAPE", f"the array is {image.dtype} {image.shape}; expected uint8 (height, width, 3)"
         )
     if image.shape[0] * image.shape[1] > limits.max_pixels:
         raise SkippedImageError(
-            "IMAGE_TOO_LARGE", f"{image.shape}; at most {limits.max_pixels} pixels are taken"
+            "IMAGE_TOO_LARGE", f"the array is {image.shape}; the limit is {limits.max_pixels} pixels"
         )
     return image

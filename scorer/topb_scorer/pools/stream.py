@@ -1,4 +1,4 @@
-"""A pool that a caller sends in chunks; each chunk is a shard."""
+"""Pools that a caller streams in chunks: each chunk is a shard."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class ChunkShard:
 
     @property
     def identity(self) -> str:
-        """The chunk's place in its stream."""
+        """The chunk's sequence number."""
         return _identity(self.seq)
 
     @property
     def rows(self) -> int:
-        """One an image."""
+        """The number of images."""
         return len(self.ids)
 
     def items(self) -> Iterator[PoolItem]:
-        """The chunk's images; one without an id is a row that cannot be read."""
+        """Yield the chunk's images. One without an id is an unreadable row."""
         for row, (id_, image) in enumerate(zip(self.ids, self.images, strict=True)):
             if id_:
                 yield PoolItem(id_, image)
@@ -47,22 +47,22 @@ class ChunkShard:
 
 
 def chunks_without_a_gap(identities: Sequence[str]) -> int:
-    """How many of the chunks of these identities, in their order, are the stream's first ones."""
+    """Return how many chunks from the start of a stream are among these sorted identities without a gap."""
     return next((seq for seq, held in enumerate(identities) if held != _identity(seq)), len(identities))
 
 
 class ChunkQueue:
-    """Hands chunks from the thread that receives them to the one that scores; holds a few at most."""
+    """Hands chunks from the thread that receives them to the thread that scores, and holds a few at most."""
 
     def __init__(self, capacity: int, cancelled: threading.Event) -> None:
         self._chunks: queue.Queue[ChunkShard | None] = queue.Queue(capacity)
         self._cancelled = cancelled
 
     def put(self, chunk: ChunkShard | None) -> None:
-        """Waits for room; None ends the stream.
+        """Add a chunk, waiting for room if the queue is full. None ends the stream.
 
         Raises:
-            SelectionCancelledError: the selection was cancelled meanwhile.
+            SelectionCancelledError: The selection was cancelled in the meantime.
         """
         while not self._cancelled.is_set():
             try:
@@ -73,10 +73,10 @@ class ChunkQueue:
         raise SelectionCancelledError
 
     def shards(self) -> Iterator[ChunkShard | None]:
-        """Chunks as they come, and None where the next is late, so that what is at hand gets scored.
+        """Yield chunks as they arrive. `None` means that none is ready: run the partial batch now.
 
         Raises:
-            SelectionCancelledError: the selection was cancelled meanwhile.
+            SelectionCancelledError: The selection was cancelled in the meantime.
         """
         late = False
         while not self._cancelled.is_set():
@@ -84,7 +84,7 @@ class ChunkQueue:
                 chunk = self._chunks.get(timeout=_POLL_SECONDS if late else _IDLE_SECONDS)
             except queue.Empty:
                 late = True
-                # Again and again: here a reader that was stopped for another reason finds out.
+                # Repeatedly, so that a reader that is stopped for another reason notices.
                 yield None
                 continue
             if chunk is None:
