@@ -1,19 +1,16 @@
-"""The same images, however they are laid out and wherever they stand, get the same scores."""
+"""The same images get the same scores in every format and on every store."""
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import topb
 from support.bundles import write_bundle
 from support.images import encode, random_image
+from support.pools import parquet_bytes, tar_bytes
 from support.s3 import BUCKET, Bucket, s3_bucket
 from support.servers import RunningServer, running_server
 from support.web import Site, web_site
@@ -26,7 +23,7 @@ IMAGES = {
     f"shelf-{i % 3}/{i:03d}.{FORMATS[i % 3].lower()}": encode(random_image(i, 12 + i % 9, 20), FORMATS[i % 3])
     for i in range(60)
 }
-"""By file name: what an image folder calls them."""
+"""By file name, which is the id in an image folder."""
 BROKEN = {"broken.png": b"no image"}
 
 
@@ -37,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def layouts() -> dict[str, bytes]:
-    """The files of every layout, by the name of a pool that they are, or are part of."""
+    """The files of pools of every format, by path."""
     files = {f"folder/{name}": image for name, image in (IMAGES | BROKEN).items()}
     names, images = list(IMAGES | BROKEN), list((IMAGES | BROKEN).values())
     struct = [
@@ -45,20 +42,17 @@ def layouts() -> dict[str, bytes]:
         for i, (name, image) in enumerate(zip(names, images, strict=True))
     ]
     paths = [f"folder/{name}" for name in names]
-    files["bytes.parquet"] = parquet_of({"id": names, "image": images})
-    files["struct.parquet"] = parquet_of({"id": names, "image": struct})
-    files["paths.parquet"] = parquet_of({"id": names, "path": paths})
-    files["parts/0.parquet"] = parquet_of({"id": names[:20], "image": images[:20]})
-    files["parts/1/1.parquet"] = parquet_of({"id": names[20:], "image": images[20:]})
+    files["bytes.parquet"] = parquet_bytes({"id": names, "image": images}, row_group_size=16)
+    files["struct.parquet"] = parquet_bytes({"id": names, "image": struct}, row_group_size=16)
+    files["paths.parquet"] = parquet_bytes({"id": names, "path": paths}, row_group_size=16)
+    files["parts/0.parquet"] = parquet_bytes({"id": names[:20], "image": images[:20]}, row_group_size=16)
+    files["parts/1/1.parquet"] = parquet_bytes({"id": names[20:], "image": images[20:]}, row_group_size=16)
     files["list.csv"] = ("id,path\r\n" + "".join(f"{name},folder/{name}\r\n" for name in names)).encode()
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        for name, image in (IMAGES | BROKEN).items():
-            for member_name, content in ((name, image), (f"{name.partition('.')[0]}.cls", b"1")):
-                member = tarfile.TarInfo(member_name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    files["pool.tar"] = tar.getvalue()
+    members = list(zip(names, images, strict=True))
+    labels = [(f"{key_of(name)}.cls", b"1") for name in names]
+    files["pool.tar"] = tar_bytes(
+        [member for sample in zip(members, labels, strict=True) for member in sample]
+    )
     return files
 
 
@@ -115,12 +109,6 @@ def client(server: RunningServer) -> Iterator[topb.Client]:
 @pytest.fixture(scope="module")
 def expected(bundle: Path, here: Path) -> topb.SelectionResult:
     return select_batch(str(here / "bytes.parquet"), 100, bundle=bundle)
-
-
-def parquet_of(columns: dict[str, list[object]]) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, row_group_size=16)
-    return sink.getvalue()
 
 
 def scores(
@@ -182,7 +170,7 @@ def test_a_list_of_urls_gives_the_same_scores(
 
 
 def test_ids_to_leave_out_may_stand_on_s3(here: Path, bucket: Bucket, client: topb.Client) -> None:
-    uri = bucket.put("data/labelled.parquet", parquet_of({"id": list(IMAGES)[:50]}))
+    uri = bucket.put("data/labelled.parquet", parquet_bytes({"id": list(IMAGES)[:50]}, row_group_size=16))
     result = client.select_batch(here / "bytes.parquet", 100, exclude=topb.ExcludeFile(uri))
 
     assert set(result.ids) == set(list(IMAGES)[50:])

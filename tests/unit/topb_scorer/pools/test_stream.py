@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_a_packed_chunk_gives_arrays() -> None:
     assert second.id == "b"
 
 
-def test_an_image_without_an_id_is_a_row_that_cannot_be_read() -> None:
+def test_an_image_without_an_id_is_an_unreadable_row() -> None:
     items = list(ChunkShard(4, ["a", ""], [b"one", b"two"]).items())
     assert items[1].id == "4:1"
     assert isinstance(items[1].image, Unreadable)
@@ -71,36 +71,32 @@ def test_a_full_queue_makes_the_sender_wait() -> None:
     sent: list[int] = []
 
     def send() -> None:
-        for seq in range(5):
-            queue.put(chunk(seq))
+        for seq in range(100):
             sent.append(seq)
+            queue.put(chunk(seq))
         queue.put(None)
 
     sender = threading.Thread(target=send)
     sender.start()
-    time.sleep(0.15)
-    assert sent == [0, 1]
-    assert [shard.seq for shard in queue.shards() if shard] == [0, 1, 2, 3, 4]
+    taken = 0
+    for shard in queue.shards():
+        if shard is not None:
+            taken += 1
+            # Two are queued, one waits for room, and one was taken since.
+            assert len(sent) <= taken + 3
     sender.join()
+    assert taken == 100
 
 
-def test_cancelling_frees_who_waits_to_send() -> None:
-    cancelled = threading.Event()
-    queue = ChunkQueue(1, cancelled)
-    queue.put(chunk(0))
-    threading.Timer(0.05, cancelled.set).start()
-    started = time.monotonic()
-    with pytest.raises(SelectionCancelledError):
-        queue.put(chunk(1))
-    assert time.monotonic() - started < 2
-
-
-def test_cancelling_frees_who_waits_to_read() -> None:
+@pytest.mark.parametrize(
+    "wait", [lambda queue: list(queue.shards()), lambda queue: [queue.put(chunk(seq)) for seq in range(2)]]
+)
+def test_cancelling_frees_a_thread_that_waits(wait: Callable[[ChunkQueue], object]) -> None:
     cancelled = threading.Event()
     queue = ChunkQueue(1, cancelled)
     threading.Timer(0.05, cancelled.set).start()
     with pytest.raises(SelectionCancelledError):
-        list(queue.shards())
+        wait(queue)
 
 
 def test_what_is_queued_when_it_is_cancelled_is_not_handed_out() -> None:

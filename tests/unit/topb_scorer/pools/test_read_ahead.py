@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from topb_scorer.pools.read_ahead import map_ahead
+
+pytestmark = pytest.mark.scorer
+
+
+def every(row: int) -> bool:
+    return row >= 0
+
+
+def none(row: int) -> bool:
+    return row < 0
+
+
+def second(row: int) -> bool:
+    return row % 2 == 0
+
+
+def early(row: int) -> bool:
+    return row < 40
+
+
+@pytest.mark.parametrize("is_remote", [every, none, second, early])
+def test_results_come_in_the_order_of_the_rows(is_remote: Callable[[int], bool]) -> None:
+    assert list(map_ahead(lambda row: row * row, range(100), is_remote=is_remote)) == [
+        row * row for row in range(100)
+    ]
+
+
+def test_sixteen_remote_rows_are_read_at_once() -> None:
+    together = threading.Barrier(16)
+
+    def read(row: int) -> int:
+        together.wait(timeout=20)
+        return row
+
+    assert list(map_ahead(read, range(32), is_remote=every)) == list(range(32))
+
+
+def test_rows_that_are_not_remote_are_read_by_the_caller_when_they_are_due() -> None:
+    read: list[int] = []
+    results = map_ahead(lambda row: read.append(row), range(100), is_remote=none)
+    for count in range(1, 10):
+        next(results)
+        assert read == list(range(count))
+
+
+def test_an_error_comes_in_its_turn() -> None:
+    results = map_ahead(lambda row: 1 // (5 - row), range(10), is_remote=second)
+    assert [next(results) for _ in range(5)] == [0, 0, 0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_closing_cancels_the_reads_that_have_not_begun() -> None:
+    begun: list[int] = []
+    blocked = threading.Event()
+
+    def read(row: int) -> int:
+        begun.append(row)
+        if row > 0:
+            blocked.wait(timeout=20)
+        return row
+
+    results = map_ahead(read, range(1000), is_remote=every)
+    assert next(results) == 0
+    threading.Timer(0.05, blocked.set).start()
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 17
