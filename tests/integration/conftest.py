@@ -7,14 +7,16 @@ import grpc
 import pytest
 
 import topb
-from support.bundles import write_bundle
-from support.images import random_pool, write_parquet
 from support.servers import RunningServer, running_server
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `models/` of one bundle and `pool.parquet` of 300 images."""
+    """Return a folder with `models/` of one bundle and `pool.parquet` of 300 images."""
+    # Imported here because the tests in sdk/ run where the scorer is not installed.
+    from support.bundles import write_bundle
+    from support.images import random_pool, write_parquet
+
     folder = tmp_path_factory.mktemp("data")
     write_bundle(folder / "models")
     write_parquet(folder / "pool.parquet", random_pool(300))

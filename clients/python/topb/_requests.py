@@ -105,8 +105,9 @@ def served_pool(pool: str | os.PathLike[str] | Pool) -> selection_pb2.Pool:
             "server detect it",
             reason="POOL_FORMAT_UNKNOWN",
         )
+    uri = os.fspath(pool.uri) if isinstance(pool.uri, os.PathLike) else pool.uri
     return selection_pb2.Pool(
-        uri=_text("pool", os.fspath(pool.uri)),
+        uri=_text("the URI of the pool", uri),
         format=selection_pb2.POOL_FORMAT_UNSPECIFIED if pool.format is None else _FORMATS[pool.format],
         id_column=pool.id_column or "",
         image_column=pool.image_column or "",

@@ -1,0 +1,140 @@
+"""Selections whose server goes away, by a client of either kind."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+import pytest
+
+import topb
+from support.scripted_server import ScriptedServer, StreamServer, abort, error_details, whole_answer
+from topb.v1 import selection_pb2
+
+pytestmark = pytest.mark.sdk
+
+Response = selection_pb2.SelectBatchResponse
+CHUNK, CHUNKS = 1000, 4
+QUICK = topb.RetryPolicy(attempts=3, initial_delay=0.001, maximum_delay=0.002)
+POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
+POINTS = [(what, seq) for what in ("committed", "received") for seq in range(CHUNKS)]
+
+
+def test_a_stream_that_breaks_at_every_chunk_continues_while_chunks_arrive(server, new_client):
+    breaks = [*POINTS, ("end", 0), ("summary", 0)]
+    stream = server.select_batch_from_stream = StreamServer(
+        breaks, max_chunk_bytes=CHUNK, window=1, pick_count=5
+    )
+    with new_client(server.address, retry=QUICK) as client:
+        result = client.select_batch(iter(POOL), 5)
+    assert stream.rows == POOL
+    assert len(stream.starts) == len(breaks) + 1
+    assert {start.request_id for start in stream.starts} == {stream.starts[0].request_id}
+    assert len(result.picks) == 5
+
+
+@pytest.mark.parametrize(("retry", "attempts"), [(QUICK, QUICK.attempts), (None, 1)])
+def test_a_stream_without_progress_ends_with_the_error(server, new_client, retry, attempts):
+    # Chunk 0 arrives with the first attempt, which therefore counts.
+    stream = server.select_batch_from_stream = StreamServer([("received", 1)] * 100, max_chunk_bytes=CHUNK)
+    with (
+        new_client(server.address, retry=retry) as client,
+        pytest.raises(topb.ServerUnavailableError) as caught,
+    ):
+        client.select_batch(iter(POOL), 5)
+    assert caught.value.reason == "SERVER_DRAINING"
+    assert len(stream.starts) == attempts
+
+
+def test_no_row_is_taken_from_a_pool_that_the_server_has(server, new_client):
+    stream = server.select_batch_from_stream = StreamServer(pick_count=3)
+    stream.end = selection_pb2.StreamEnd(chunks=7)
+    pool = iter(POOL)
+    with new_client(server.address) as client:
+        result = client.select_batch(pool, 3, request_id="r")
+    assert stream.starts[0].request_id == "r"
+    assert result.ids == ("image-1", "image-2", "image-3")
+    assert list(pool) == POOL
+
+
+def unavailable(context):
+    abort(context, grpc.StatusCode.UNAVAILABLE, "shutting down", error_details("SERVER_DRAINING"))
+
+
+def test_a_served_selection_is_requested_again_under_the_same_id(server, new_client):
+    requests = []
+
+    def serve(request, context):
+        requests.append(request)
+        yield Response(started=selection_pb2.SelectionStarted(selection="s-1"))
+        yield Response(progress=selection_pb2.SelectionProgress(read=[50, 20, 70][len(requests) - 1]))
+        answer = whole_answer(Response, pick_count=6)
+        if len(requests) < 3:
+            yield from answer[: len(requests)]
+            unavailable(context)
+        yield from answer
+
+    server.select_batch = serve
+    seen = []
+    with new_client(server.address, retry=QUICK) as client:
+        result = client.select_batch("/p", 6, progress=seen.append)
+    assert requests == [requests[0]] * 3
+    assert result.ids == tuple(f"image-{rank}" for rank in range(1, 7))
+    assert result.selection == "s-1"
+    assert [progress.read for progress in seen] == [50, 70]
+
+
+OTHER_CODES = [
+    code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+]
+
+
+@pytest.mark.parametrize("code", OTHER_CODES, ids=lambda code: code.name)
+def test_no_other_error_leads_to_a_retry(server, new_client, code):
+    def fail(_request, context):
+        abort(context, code, "no")
+
+    server.select_batch = server.select_batch_from_stream = server.get_selection = fail
+    with new_client(server.address, retry=QUICK) as client:
+        for call in (
+            lambda: client.select_batch("/p", 1),
+            lambda: client.select_batch(iter(POOL), 1),
+            lambda: client.submit("/p", 1),
+            lambda: client.selection("s-1"),
+        ):
+            with pytest.raises(topb.TopbError):
+                call()
+    assert len(server.timeouts) == 4
+
+
+def test_calls_that_are_not_about_selections_are_not_retried(server, new_client):
+    server.get_server_info = lambda _request, context: unavailable(context)
+    with new_client(server.address, retry=QUICK) as client, pytest.raises(topb.ServerUnavailableError):
+        client.server_info()
+    assert len(server.timeouts) == 1
+
+
+def test_attempts_share_one_deadline(server, new_client):
+    server.select_batch = lambda _request, context: unavailable(context)
+    retry = topb.RetryPolicy(attempts=5, initial_delay=0.1, maximum_delay=0.1)
+    with new_client(server.address, retry=retry) as client, pytest.raises(topb.ServerUnavailableError):
+        client.select_batch("/p", 1, timeout=5)
+    assert len(server.timeouts) == retry.attempts
+    # gRPC rounds timeouts up, by less than the delays.
+    assert server.timeouts[-1] < server.timeouts[0] - 0.05
+
+
+def test_a_server_that_starts_later_is_found(server, new_client):
+    server.stop()
+    later = []
+
+    def start():
+        later.append(ScriptedServer(server.port))
+        later[0].select_batch = lambda _request, _context: whole_answer(Response)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    with new_client(server.address) as client:
+        assert len(client.select_batch("/p", 3).picks) == 3
+    starter.join()
+    later[0].stop()

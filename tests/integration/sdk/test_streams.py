@@ -1,0 +1,204 @@
+"""Pools that the caller sends, by a client of either kind."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+
+import grpc
+import pytest
+
+import topb
+from support.scripted_server import (
+    MODEL,
+    StreamServer,
+    abort,
+    error_details,
+    eventually,
+    stall,
+)
+from topb.v1 import selection_pb2
+
+Response = selection_pb2.SelectBatchFromStreamResponse
+CHUNK = 1000
+
+
+def encoded(count, size=100):
+    return [(f"image-{row}", bytes([row % 256]) * size) for row in range(count)]
+
+
+def endless():
+    return ((str(row), b"x" * 100) for row in itertools.count())
+
+
+def accepted(window=4, max_chunk_bytes=CHUNK):
+    return Response(accepted=selection_pb2.StreamAccepted(window=window, max_chunk_bytes=max_chunk_bytes))
+
+
+@pytest.fixture
+def no_thread_is_left():
+    yield
+    assert "topb-events" not in {thread.name for thread in threading.enumerate()}
+
+
+pytestmark = [pytest.mark.sdk, pytest.mark.usefixtures("no_thread_is_left")]
+
+
+def test_the_whole_pool_arrives_and_the_result_comes_back(server, new_client):
+    stream = server.select_batch_from_stream = StreamServer(pick_count=5, max_chunk_bytes=CHUNK)
+    pool = encoded(300)
+    seen = []
+    with new_client(server.address) as client:
+        result = client.select_batch(iter(pool), 5, strategy="margin", seed=3, progress=seen.append)
+    assert stream.rows == pool
+    assert len(stream.chunks) > 20
+    assert stream.end.chunks == len(stream.chunks)
+    assert uuid.UUID(stream.starts[0].request_id)
+    assert stream.starts[0].spec == selection_pb2.SelectionSpec(budget=5, strategy="margin", seed=3)
+    assert result.ids == ("image-1", "image-2", "image-3", "image-4", "image-5")
+    assert result.accounts == topb.Accounts(read=300, scored=300)
+    assert result.model == MODEL
+    assert seen[-1] == topb.Progress(read=300, total=0, elapsed_seconds=0.0)
+
+
+def test_no_row_is_taken_before_the_server_accepts(server, new_client):
+    server.select_batch_from_stream = lambda _requests, context: abort(
+        context, grpc.StatusCode.NOT_FOUND, "no such model"
+    )
+    pool = iter(encoded(3))
+    with new_client(server.address) as client, pytest.raises(topb.NotFoundError):
+        client.select_batch(pool, 1, model="x")
+    assert len(list(pool)) == 3
+
+
+def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server, new_client):
+    failed = threading.Event()
+
+    def serve(requests, context):
+        context.add_callback(failed.set)
+        next(requests)
+        yield accepted(max_chunk_bytes=2**20)
+        abort(context, grpc.StatusCode.DATA_LOSS, "failed", error_details("FAILED"))
+
+    taken = 0
+
+    def rows():
+        nonlocal taken
+        for taken in itertools.count():
+            yield taken, b""
+            failed.wait(5)
+
+    server.select_batch_from_stream = serve
+    with new_client(server.address) as client, pytest.raises(topb.ServerError) as caught:
+        client.select_batch(rows(), 1)
+    assert caught.value.reason == "FAILED"
+    assert taken < 100_000  # a chunk of 1 MiB holds more
+
+
+@pytest.mark.parametrize(
+    "events", [[], [accepted()], [accepted(), Response()]], ids=["nothing", "accepted", "unknown"]
+)
+def test_a_stream_that_ends_too_early_is_a_protocol_error(server, new_client, events):
+    def serve(requests, _context):
+        next(requests)
+        yield from events
+
+    server.select_batch_from_stream = serve
+    with new_client(server.address) as client, pytest.raises(topb.ProtocolError) as caught:
+        client.select_batch(endless(), 1)
+    assert caught.value.reason == "RESULT_INCOMPLETE"
+
+
+class OwnError(Exception):
+    pass
+
+
+OWN_ERRORS = [
+    OwnError(),
+    grpc.RpcError("of another service"),
+    topb.ServerUnavailableError("another server", reason="MINE"),
+]
+
+
+@pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["pool", "progress"])
+def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
+    cancelled = threading.Event()
+
+    class Watched(StreamServer):
+        def __call__(self, requests, context):
+            context.add_callback(cancelled.set)
+            yield from super().__call__(requests, context)
+            yield from stall(requests, context)
+
+    def pool():
+        yield from encoded(50)
+        if where == "pool":
+            raise error
+        yield from endless()
+
+    def progress(_progress):
+        if where == "progress":
+            raise error
+
+    server.select_batch_from_stream = Watched(max_chunk_bytes=CHUNK)
+    with new_client(server.address) as client:
+        with pytest.raises(type(error)) as caught:
+            client.select_batch(pool(), 1, progress=progress)
+        assert caught.value is error
+        assert cancelled.wait(5)
+    assert len(server.timeouts) == 1
+
+
+@pytest.mark.parametrize(
+    ("pool", "error", "said"),
+    [
+        ([("a", b"x"), ("b", "path.jpg")], topb.InvalidRequestError, "row 1"),
+        ([("a", b"x" * (CHUNK + 1))], topb.LimitExceededError, "row 0"),
+    ],
+)
+def test_an_invalid_row_is_named_and_nothing_is_sent(server, new_client, pool, error, said):
+    stream = server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
+    with new_client(server.address) as client, pytest.raises(error, match=said):
+        client.select_batch(pool, 1)
+    assert stream.chunks == []
+
+
+def test_the_callers_iterable_and_callback_run_on_the_callers_thread(server, new_client):
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
+    threads = set()
+
+    def pool():
+        for row in encoded(100):
+            threads.add(threading.get_ident())
+            yield row
+
+    with new_client(server.address) as client:
+        client.select_batch(pool(), 1, progress=lambda _progress: threads.add(threading.get_ident()))
+    assert threads == {threading.get_ident()}
+
+
+def test_the_callers_generator_is_left_open(server, new_client):
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
+    pool = endless()
+
+    def fail(_progress):
+        raise OwnError
+
+    with new_client(server.address) as client, pytest.raises(OwnError):
+        client.select_batch(pool, 1, progress=fail)
+    assert int(next(pool)[0]) > 0
+
+
+def test_finished_streams_leave_no_thread(server):
+    server.select_batch_from_stream = lambda requests, context: StreamServer()(requests, context)
+    with topb.Client(server.address) as client:
+        client.select_batch(encoded(3), 1)
+        before = threading.active_count()
+        for _ in range(10):
+            client.select_batch(encoded(3), 1)
+            with pytest.raises(topb.InvalidRequestError):
+                client.select_batch(["no row"], 1)
+        # The server in this process may have started its remaining three workers.
+        assert eventually(lambda: threading.active_count() <= before + 3)
