@@ -1,4 +1,4 @@
-"""What a selection is, and where it stands, as the catalog keeps it."""
+"""A selection as the catalog stores it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from topb.selections import SelectionState
 
 @dataclass(frozen=True)
 class NewSelection:
-    """What a selection is, for life."""
+    """The part of a selection that never changes."""
 
     request_id: str
-    """What the caller repeats it by; empty: drawn."""
+    """The caller's name for the request, by which it can be repeated; empty to have one generated."""
     request: bytes
-    """The whole request, as whoever runs it reads it."""
+    """The serialized request. Whichever server runs the selection reads it from here."""
     model: str
     strategy: str
     budget: int
     pool_uri: str
-    """Empty where the caller sends the pool."""
+    """Empty if the caller sends the pool."""
     detached: bool
-    """Whether it runs on when its caller goes."""
+    """Whether the selection continues after its caller has disconnected."""
 
 
 @dataclass(frozen=True)
 class SelectionRecord:
-    """A selection as the catalog holds it; times are seconds since the epoch."""
+    """A selection in the catalog. Times are seconds since the epoch."""
 
     id: str
     request_id: str
@@ -39,14 +39,14 @@ class SelectionRecord:
     detached: bool
     state: SelectionState
     owner: str
-    """The server that works on it, or that did last."""
+    """The server that runs the selection, or the last one that did."""
     lease_until: float
     cancel_requested: bool
     read: int
     total: int
     elapsed_seconds: float
     stream_chunks: int | None
-    """How many chunks the pool has, once its caller said that it is complete."""
+    """How many chunks the pool has; None until the caller has sent the whole pool."""
     created: float
     updated: float
     ended: float | None

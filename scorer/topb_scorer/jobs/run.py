@@ -1,12 +1,13 @@
-"""What running a selection takes, how far it is, and how it ended."""
+"""A selection that runs here: what it works on, how far it has come, and how it ended."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
@@ -14,53 +15,106 @@ from topb_scorer.errors import ScorerError
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.selecting.observer import SelectionObserver
+from topb_scorer.selecting.selection import select_from_pool, select_from_stream
+from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec
 
 Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
-"""How a selection stopped running here; an interrupted one is open still, here or at another server."""
+"""How a run ended. After an interrupted run the selection is still open, for this server or another."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What running a selection takes."""
+class PoolJob:
+    """A selection from a pool that this server reads."""
 
     spec: SelectionSpec
     engine: LocalEngine
-    shards: Iterable[Shard | None]
     log: ScoreLog
-    total: int
-    """Rows of the pool, 0 where that is not known."""
-    sent_by_caller: bool = False
-    """Whether the shards come from a caller: they cannot be read a second time."""
+    shards: Sequence[Shard]
+
+    @property
+    def total(self) -> int:
+        """How many rows the pool has."""
+        return sum(shard.rows for shard in self.shards)
+
+    def select(
+        self, settings: SelectingSettings, observer: SelectionObserver, cancelled: threading.Event
+    ) -> SelectionResult:
+        """Score what the log does not hold yet, and select."""
+        return select_from_pool(
+            self.spec,
+            self.engine,
+            self.shards,
+            self.log,
+            settings=settings,
+            observer=observer,
+            cancelled=cancelled,
+        )
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A selection from a pool that the caller sends. Its shards can be read once only."""
+
+    spec: SelectionSpec
+    engine: LocalEngine
+    log: ScoreLog
+    """Belongs to this selection alone, and is removed once the selection has succeeded."""
+    shards: Iterable[Shard | None] = ()
+    """The shards that the log does not hold yet; None when the next one is late."""
+    total: int = 0
+    """The number of rows is not known."""
+
+    def select(
+        self, settings: SelectingSettings, observer: SelectionObserver, cancelled: threading.Event
+    ) -> SelectionResult:
+        """Score the shards as they arrive, and select."""
+        return select_from_stream(
+            self.spec,
+            self.engine,
+            self.shards,
+            self.log,
+            settings=settings,
+            observer=observer,
+            cancelled=cancelled,
+        )
+
+
+Job = PoolJob | StreamJob
 
 
 @dataclass
 class Run:
-    """A selection that runs here."""
+    """One attempt to run a selection on this server."""
 
     record: SelectionRecord
     cancelled: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
+    """Set to stop the run within one batch."""
+    ended: Future[None] = field(default_factory=Future)
+    """Done when the run has ended, so that threads and coroutines can wait for it."""
     started: float = field(default_factory=time.monotonic)
     read: int = 0
     total: int = 0
+    """Rows of the pool, 0 if unknown."""
     error: ScorerError | None = None
-    """Why it stopped here unasked, though the selection is open still."""
+    """Why the run was interrupted, if neither the caller nor an operator asked for it."""
 
     @property
     def elapsed_seconds(self) -> float:
-        """Since it was claimed."""
+        """Seconds since the selection was claimed."""
         return time.monotonic() - self.started
 
 
-class Observer(Protocol):
-    """Is told what the selections do; called from their threads."""
-
-    def on_rows(self, count: int) -> None:
-        """Rows were done: scored, or found in the score log."""
-
-    def on_commit(self, shard: Shard) -> None:
-        """A shard was scored, and is durable."""
+class RunObserver(SelectionObserver):
+    """Receives the progress of every selection that a host runs, on the threads that run them."""
 
     def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
-        """A selection stopped running here; `reason` is an error's, or empty, `result` where it succeeded."""
+        """Note that a run has ended.
+
+        Args:
+            run: the run.
+            outcome: how it ended.
+            reason: reason of the error that ended it, or empty.
+            result: the selection's result if it succeeded.
+        """

@@ -1,1 +1,1 @@
-"""The gRPC skin: request in, core call, response out."""
+"""The gRPC server. It translates requests, calls the core, and translates results and errors back."""

@@ -1,9 +1,10 @@
-"""From the scorer's errors to google.rpc.Status."""
+"""Translate the scorer's errors into google.rpc.Status."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -24,14 +25,13 @@ from topb_scorer.errors import (
     UnreadablePoolError,
     storage_error,
 )
+from topb_scorer.service.interceptors import Context
 
 DOMAIN = "topb"
 
-# A status travels in headers, of which gRPC may refuse more than 8 KiB and with them the whole answer.
+# A status travels in headers. gRPC may refuse more than 8 KiB of them, and with them the whole response.
 _MESSAGE_BYTES = 1000
 _VALUE_BYTES = 200
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = logging.getLogger(__name__)
 
@@ -49,41 +49,51 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
 }
 
 
-async def abort(context: Context, error: Exception) -> NoReturn:
-    """Ends the call with the status that the error means. What nobody foresaw is INTERNAL, and logged."""
-    if not isinstance(error, ScorerError):
-        _log.exception("unforeseen error", exc_info=error)
-    if isinstance(error, OSError):
-        error = storage_error(error)
-    elif not isinstance(error, ScorerError):
-        error = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL")
-    status = status_of(error)
-    await context.abort_with_status(rpc_status.to_status(status))
-    raise AssertionError("abort_with_status raises")
+@asynccontextmanager
+async def errors_as_status(method: str, context: Context) -> AsyncIterator[None]:
+    """End the call with the status of whatever error it raises.
+
+    An error that is not the scorer's own is logged and reported as INTERNAL. Cancellation passes through.
+    """
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except ScorerError as error:
+        await _abort(context, error)
+    except OSError as error:
+        _log.exception("storage error in %s", method)
+        await _abort(context, storage_error(error))
+    except Exception as error:
+        _log.exception("unexpected error in %s", method)
+        await _abort(context, ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"))
+
+
+async def _abort(context: Context, error: ScorerError) -> None:
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
 def status_of(error: ScorerError) -> status_pb2.Status:
-    """The google.rpc.Status with ErrorInfo, and RetryInfo where another try may do."""
+    """Return the status of an error: its code, an ErrorInfo, and a RetryInfo if it may be retried."""
     values = {name: _shortened(value, _VALUE_BYTES) for name, value in error.metadata.items()}
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=values))]
-    code = grpc.StatusCode.INTERNAL
     if error.retry_delay is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_delay * 1000))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    for kind, kind_code in _CODES.items():
-        if isinstance(error, kind):
-            code = kind_code
+    codes = (code for kind, code in _CODES.items() if isinstance(error, kind))
     return status_pb2.Status(
-        code=code.value[0], message=_shortened(str(error), _MESSAGE_BYTES), details=details
+        code=next(codes, grpc.StatusCode.INTERNAL).value[0],
+        message=_shortened(str(error), _MESSAGE_BYTES),
+        details=details,
     )
 
 
-def _shortened(text: str, most_bytes: int) -> str:
+def _shortened(text: str, max_bytes: int) -> str:
     encoded = text.encode(errors="backslashreplace")
-    if len(encoded) <= most_bytes:
+    if len(encoded) <= max_bytes:
         return encoded.decode()
-    return f"{encoded[:most_bytes].decode(errors='ignore')}… ({len(encoded)} bytes in all)"
+    return f"{encoded[:max_bytes].decode(errors='ignore')}… ({len(encoded)} bytes in all)"
 
 
 def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -1,4 +1,4 @@
-"""Scores a few images in one go."""
+"""Score the images of a single request."""
 
 from __future__ import annotations
 
@@ -22,17 +22,24 @@ def score_images(
     settings: ServerSettings,
     cancelled: threading.Event,
 ) -> pb.ScoreImagesResponse:
-    """What the model makes of each image, by the code that scores pools.
+    """Score images with the code that scores pools.
+
+    Args:
+        request: the images, encoded.
+        models: holds the model that the request names.
+        engines: score the images.
+        settings: the limits of a call and of an image.
+        cancelled: setting it stops the work within one batch.
 
     Raises:
-        LimitExceededError: there are more images than one call may hold.
+        LimitExceededError: there are more images than one call may contain.
         NotFoundError: there is no such model.
-        SelectionCancelledError: `cancelled` was set before all were scored.
+        SelectionCancelledError: `cancelled` was set.
     """
     limit = settings.max_images_per_score_call
     if len(request.images) > limit:
         raise LimitExceededError(
-            f"{len(request.images)} images; one call scores at most {limit}, SelectBatch any number",
+            f"{len(request.images)} images; one call scores at most {limit}, use SelectBatch for more",
             reason="TOO_MANY_IMAGES",
         )
     engine = engines.get(models.get(request.model))

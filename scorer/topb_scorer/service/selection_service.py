@@ -1,4 +1,4 @@
-"""topb.v1.SelectionService."""
+"""Implement topb.v1.SelectionService."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from importlib import metadata
+from typing import Any
 
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
@@ -14,12 +15,13 @@ from topb.v1 import selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.jobs.host import SelectionHost
-from topb_scorer.jobs.results import ResultStore
+from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import MAX_BUDGET
 from topb_scorer.service.admission import Admission
-from topb_scorer.service.errors import Context, abort
+from topb_scorer.service.interceptors import Context
+from topb_scorer.service.paging import page_size
 from topb_scorer.service.score_images import score_images
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.stream_call import StreamCall, StreamRequests, StreamResponse
@@ -33,12 +35,11 @@ from topb_scorer.service.translate import (
 from topb_scorer.service.watching import Watchers
 from topb_scorer.strategies import names
 
-_SELECTIONS_A_PAGE, _MOST_SELECTIONS_A_PAGE = 100, 1_000
-_PICKS_A_PAGE, _MOST_PICKS_A_PAGE = 5_000, 10_000
+_PICKS_A_PAGE = 5_000
 
 
 class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
-    """Answers the calls; all work is done on worker threads."""
+    """Answers calls about selections. All blocking work is done on worker threads."""
 
     def __init__(
         self,
@@ -47,116 +48,104 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         engines: EngineCache,
         state: StateDirectory,
         host: SelectionHost,
-        requests: Admission,
+        admission: Admission,
     ) -> None:
         self._settings = settings
         self._models = models
         self._engines = engines
         self._state = state
         self._host = host
-        self._requests = requests
-        self._watchers = Watchers(state, host)
+        self._admission = admission
+        self._watchers = Watchers(state.catalog, host)
 
     async def SelectBatch(  # noqa: N802 - the contract's name
-        self, request: pb.SelectBatchRequest, context: Context
+        self,
+        request: pb.SelectBatchRequest,
+        context: Context,  # noqa: ARG002
     ) -> AsyncIterator[pb.SelectBatchResponse]:
-        """Selects from a pool that this server reads."""
-        try:
-            record, job = await asyncio.to_thread(self._requests.pool_selection, request)
-            if request.detached:
-                # The caller may leave once it knows the id.
-                await asyncio.to_thread(self._host.start, record, job)
-            yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
-            stays = request.detached or record.detached
-            async with aclosing(self._watchers.follow(record, job, stays=stays)) as followed:
-                async for progress in followed:
-                    yield pb.SelectBatchResponse(progress=progress_message(progress))
-            summary = await asyncio.to_thread(self._state.results.read_summary, record.id)
-            yield pb.SelectBatchResponse(summary=summary_message(*summary))
-            async with aclosing(_pick_pages(self._state.results, record.id)) as pages:
-                async for page in pages:
-                    yield pb.SelectBatchResponse(picks=page)
-        except Exception as error:
-            await abort(context, error)
+        """Select from a pool that this server reads."""
+        record, job = await asyncio.to_thread(self._admission.pool_selection, request)
+        if request.detached:
+            # The caller may disconnect as soon as it knows the id.
+            await asyncio.to_thread(self._host.start, record, job)
+        yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
+        detached = request.detached or record.detached
+        async with aclosing(self._watchers.follow(record, job, detached=detached)) as progress:
+            async for step in progress:
+                yield pb.SelectBatchResponse(progress=progress_message(step))
+        async with aclosing(self._result_of(record.id)) as events:
+            async for event in events:
+                yield pb.SelectBatchResponse(**event)
 
     async def SelectBatchFromStream(  # noqa: N802 - the contract's name
-        self, requests: StreamRequests, context: Context
+        self,
+        requests: StreamRequests,
+        context: Context,  # noqa: ARG002
     ) -> AsyncIterator[StreamResponse]:
-        """Selects from a pool that the caller sends."""
-        session = StreamCall(self._settings, self._state, self._host, self._requests)
-        try:
-            async with aclosing(session.responses(requests)) as responses:
-                async for response in responses:
-                    yield response
-            summary = await asyncio.to_thread(self._state.results.read_summary, session.selection)
-            yield StreamResponse(summary=summary_message(*summary))
-            async with aclosing(_pick_pages(self._state.results, session.selection)) as pages:
-                async for page in pages:
-                    yield StreamResponse(picks=page)
-        except Exception as error:
-            await abort(context, error)
+        """Select from a pool that the caller sends."""
+        call = StreamCall(self._settings, self._state, self._host, self._admission)
+        async with aclosing(call.responses(requests)) as responses:
+            async for response in responses:
+                yield response
+        async with aclosing(self._result_of(call.selection)) as events:
+            async for event in events:
+                yield StreamResponse(**event)
 
     async def GetSelection(  # noqa: N802 - the contract's name
-        self, request: pb.GetSelectionRequest, context: Context
+        self,
+        request: pb.GetSelectionRequest,
+        context: Context,  # noqa: ARG002
     ) -> pb.GetSelectionResponse:
-        """One selection."""
-        try:
-            return pb.GetSelectionResponse(
-                selection=await asyncio.to_thread(self._selection, request.selection)
-            )
-        except Exception as error:
-            await abort(context, error)
+        """Return one selection."""
+        record = await asyncio.to_thread(self._state.catalog.get, request.selection)
+        return pb.GetSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ListSelections(  # noqa: N802 - the contract's name
-        self, request: pb.ListSelectionsRequest, context: Context
+        self,
+        request: pb.ListSelectionsRequest,
+        context: Context,  # noqa: ARG002
     ) -> pb.ListSelectionsResponse:
-        """A page of selections, the latest first."""
-        try:
-            return await asyncio.to_thread(self._list, request)
-        except Exception as error:
-            await abort(context, error)
+        """Return a page of selections, the latest first."""
+        return await asyncio.to_thread(self._selections_page, request)
 
     async def ListPicks(  # noqa: N802 - the contract's name
-        self, request: pb.ListPicksRequest, context: Context
+        self,
+        request: pb.ListPicksRequest,
+        context: Context,  # noqa: ARG002
     ) -> pb.ListPicksResponse:
-        """A page of a result's picks."""
-        try:
-            return await asyncio.to_thread(self._picks, request)
-        except Exception as error:
-            await abort(context, error)
+        """Return a page of the picks of a selection that succeeded."""
+        return await asyncio.to_thread(self._picks_page, request)
 
     async def CancelSelection(  # noqa: N802 - the contract's name
-        self, request: pb.CancelSelectionRequest, context: Context
+        self,
+        request: pb.CancelSelectionRequest,
+        context: Context,  # noqa: ARG002
     ) -> pb.CancelSelectionResponse:
-        """Stops a selection."""
-        try:
-            record = await asyncio.to_thread(self._host.cancel, request.selection)
-            message = await asyncio.to_thread(selection_message, record, self._state.results)
-            return pb.CancelSelectionResponse(selection=message)
-        except Exception as error:
-            await abort(context, error)
+        """Cancel a selection."""
+        record = await asyncio.to_thread(self._host.cancel, request.selection)
+        return pb.CancelSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ScoreImages(  # noqa: N802 - the contract's name
-        self, request: pb.ScoreImagesRequest, context: Context
+        self,
+        request: pb.ScoreImagesRequest,
+        context: Context,  # noqa: ARG002
     ) -> pb.ScoreImagesResponse:
-        """Scores a few images."""
-        gone = threading.Event()
+        """Score a few images."""
+        cancelled = threading.Event()
         try:
             return await asyncio.to_thread(
-                score_images, request, self._models, self._engines, self._settings, gone
+                score_images, request, self._models, self._engines, self._settings, cancelled
             )
-        except Exception as error:
-            await abort(context, error)
         finally:
-            # The thread outlives a call that is cancelled: it stops before its next batch.
-            gone.set()
+            # If the call is cancelled, its thread goes on: this stops it before its next batch.
+            cancelled.set()
 
     async def GetServerInfo(  # noqa: N802 - the contract's name
         self,
         request: pb.GetServerInfoRequest,  # noqa: ARG002
         context: Context,  # noqa: ARG002
     ) -> pb.GetServerInfoResponse:
-        """What this server is."""
+        """Return the server's version, devices, strategies and limits."""
         settings = self._settings
         default_model = ""
         with suppress(NotFoundError):
@@ -176,31 +165,47 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             ),
         )
 
-    def _selection(self, id_: str) -> pb.Selection:
-        return selection_message(self._state.catalog.get(id_), self._state.results)
+    async def _result_of(self, selection: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield a result as events, which the responses of both selecting calls have in common."""
+        summary = await asyncio.to_thread(self._state.results.read_summary, selection)
+        yield {"summary": summary_message(*summary)}
+        start = 0
+        while picks := await asyncio.to_thread(
+            self._state.results.read_picks, selection, start, _PICKS_A_PAGE
+        ):
+            yield {"picks": pb.PickPage(picks=[pick_message(pick) for pick in picks])}
+            start += len(picks)
 
-    def _list(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
-        size = _page_size(request.page_size, _SELECTIONS_A_PAGE, _MOST_SELECTIONS_A_PAGE)
+    def _message_of(self, record: SelectionRecord) -> pb.Selection:
+        summary = None
+        if record.state is SelectionState.SUCCEEDED:
+            with suppress(NotFoundError):
+                summary = summary_message(*self._state.results.read_summary(record.id))
+        return selection_message(record, summary)
+
+    def _selections_page(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
+        size = page_size(request.page_size, default=100, maximum=1000)
         states = [state for state, message in STATES.items() if message in request.states]
         records = self._state.catalog.page(
             size + 1, before=request.page_token, states=states, model=request.model
         )
         page = records[:size]
         return pb.ListSelectionsResponse(
-            selections=[selection_message(record, self._state.results) for record in page],
+            selections=[self._message_of(record) for record in page],
             next_page_token=page[-1].id if len(records) > size else "",
         )
 
-    def _picks(self, request: pb.ListPicksRequest) -> pb.ListPicksResponse:
-        size = _page_size(request.page_size, _PICKS_A_PAGE, _MOST_PICKS_A_PAGE)
+    def _picks_page(self, request: pb.ListPicksRequest) -> pb.ListPicksResponse:
+        size = page_size(request.page_size, default=_PICKS_A_PAGE, maximum=10_000)
         if request.page_token and not request.page_token.isdecimal():
             raise InvalidRequestError(
-                f"{request.page_token!r} is no page token of picks", reason="PAGE_TOKEN"
+                f"page token {request.page_token!r} is invalid; expected the previous page's next_page_token",
+                reason="PAGE_TOKEN",
             )
         record = self._state.catalog.get(request.selection)
         if record.state is not SelectionState.SUCCEEDED:
             raise InvalidRequestError(
-                f"selection {record.id} is {record.state}; only one that succeeded has picks",
+                f"selection {record.id} is {record.state}; only a selection that has succeeded has picks",
                 reason="SELECTION_NOT_SUCCEEDED",
                 selection=record.id,
             )
@@ -210,16 +215,3 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             picks=[pick_message(pick) for pick in picks[:size]],
             next_page_token=str(start + size) if len(picks) > size else "",
         )
-
-
-async def _pick_pages(results: ResultStore, selection: str) -> AsyncGenerator[pb.PickPage, None]:
-    start = 0
-    while picks := await asyncio.to_thread(results.read_picks, selection, start, _PICKS_A_PAGE):
-        yield pb.PickPage(picks=[pick_message(pick) for pick in picks])
-        start += len(picks)
-
-
-def _page_size(asked: int, usual: int, most: int) -> int:
-    if asked < 0:
-        raise InvalidRequestError(f"page size {asked}; expected 0 or more", reason="PAGE_SIZE_NEGATIVE")
-    return min(asked or usual, most)

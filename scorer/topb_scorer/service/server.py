@@ -1,4 +1,4 @@
-"""A gRPC server around a catalog of models: start, serve, drain."""
+"""A gRPC server: start, serve, drain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.service.admission import Admission
-from topb_scorer.service.metrics import CallTimer, Metrics
+from topb_scorer.service.errors import errors_as_status
+from topb_scorer.service.interceptors import AroundCalls
+from topb_scorer.service.metrics import Metrics
 from topb_scorer.service.model_service import ModelService
 from topb_scorer.service.selection_service import SelectionService
 from topb_scorer.service.settings import ServerSettings
@@ -36,24 +38,25 @@ _log = logging.getLogger(__name__)
 SELECTION_SERVICE = selection_pb2.DESCRIPTOR.services_by_name["SelectionService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
-_POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 5.0
 _WAITING_THREADS = 64
-# How often clients may ping. gRPC's own is five minutes: longer than proxies leave a silent connection open,
-# and than a caller should wait to learn that its server is gone. Below the SDK's 30 s, as some arrive early.
+# How often clients may ping. gRPC's default, five minutes, is too long: proxies close silent connections
+# earlier, and callers should learn sooner that their server is gone. The SDK pings every 30 s, now and then
+# a little earlier.
 _PING_SECONDS = 20
 
 
 class Server:
-    """One server; `start`, then `drain`."""
+    """One server. Call `start`, and `drain` to stop it."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Opens the catalog and loads the default model, so that what is wrong shows at the start.
+        """Open the state directory and load the default model, so that faults are found before serving.
 
         Raises:
-            NotFoundError: there is no models directory, or no such default model.
+            NotFoundError: the models directory or the default model does not exist.
             BundleError: the default model is torn or altered.
-            DeviceError: the device cannot be used.
+            DeviceError: a device cannot be used.
+            NewerVersionError: a newer version of topb wrote the state directory or the catalog.
             OSError: the state directory cannot be written to.
             UnavailableError: the catalog cannot be reached.
         """
@@ -69,14 +72,14 @@ class Server:
         directory = settings.state
         if directory is None:
             directory = Path(self._open.enter_context(TemporaryDirectory(prefix="topb-state-")))
-            _log.warning("no --state: what is scored and selected goes with this server")
+            _log.warning("no --state given: scores and results are lost when the server stops")
         self._state = StateDirectory.open(directory, settings.catalog_url)
         self._open.callback(self._state.catalog.close)
         self._metrics = Metrics()
-        self._requests = Admission(settings, self._models, self._engines, self._state)
+        self._admission = Admission(settings, self._models, self._engines, self._state)
         self._host = SelectionHost(
             self._state,
-            self._requests.job_of,
+            self._admission.job_of,
             owner=f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(4)}",
             max_concurrent=settings.max_concurrent_selections,
             lease_seconds=settings.lease_seconds,
@@ -86,27 +89,28 @@ class Server:
         self._metrics.watch(self._host)
 
     async def start(self) -> int:
-        """Listens, turns healthy, and returns the port.
+        """Start serving, report SERVING, and return the port.
 
         Raises:
-            ListenError: the address is taken, or is none of this machine's.
+            ListenError: the address is in use, or does not belong to this machine.
         """
         settings = self._settings
         if settings.metrics_listen:
             self._serve_metrics(settings.metrics_listen)
         self._server = grpc.aio.server(
-            interceptors=[CallTimer(self._metrics)],
+            # The outermost first: the timer sees the status that an error is translated into.
+            interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
-                # Two servers on one port would share callers by chance.
+                # Otherwise two servers could listen on one port, and connections would be divided at random.
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
         selection = SelectionService(
-            settings, self._models, self._engines, self._state, self._host, self._requests
+            settings, self._models, self._engines, self._state, self._host, self._admission
         )
         selection_pb2_grpc.add_SelectionServiceServicer_to_server(selection, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._models), self._server)
@@ -127,13 +131,14 @@ class Server:
         return port
 
     async def drain(self) -> None:
-        """Turns unhealthy, admits no more, gives what runs its grace, then stops it with UNAVAILABLE."""
+        """Stop the server.
+
+        It reports NOT_SERVING and accepts no more selections. Those that run may continue for the grace
+        period; then they are interrupted and their callers receive UNAVAILABLE.
+        """
         await self._health.enter_graceful_shutdown()
         self._taking_up.cancel()
-        self._host.drain()
-        deadline = asyncio.get_running_loop().time() + self._settings.grace_seconds
-        while self._host.running and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.to_thread(self._host.drain, self._settings.grace_seconds)
         await asyncio.to_thread(self._host.interrupt)
         await self._server.stop(_CANCEL_SECONDS)
         await asyncio.to_thread(self._open.close)
@@ -150,29 +155,29 @@ class Server:
         _log.info("metrics: http://%s:%d/metrics", host, taken)
 
     async def _take_up(self) -> None:
-        """Now and then looks for selections that wait for a server."""
+        """Look regularly for selections that need a server."""
         while True:
             try:
                 await asyncio.to_thread(self._host.take_up)
             except ScorerError as error:
                 _log.warning("%s", error)
             except Exception:
-                # Whatever it was, the selections of servers that die are to be taken up from now on too.
-                _log.exception("unforeseen error")
+                # This task must go on: no other looks for the selections of servers that died.
+                _log.exception("unexpected error while looking for selections that need a server")
             await asyncio.sleep(self._settings.lease_seconds / 4)
 
 
 async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) -> None:
-    """Serves until SIGTERM or SIGINT, then drains.
+    """Serve until SIGTERM or SIGINT, then drain.
 
     Args:
-        settings: of the server.
+        settings: the server's settings.
         on_ready: called with the port once the server is healthy.
 
     Raises:
         ScorerError: the server cannot start.
     """
-    # Threads that wait, for the catalog's disk or for room in a queue: more of them than there are cores.
+    # These threads mostly wait for disks, the database or a queue: there may be many more than cores.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WAITING_THREADS))
     server = Server(settings)
     port = await server.start()
@@ -181,6 +186,6 @@ async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) ->
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     on_ready(port)
     await stopping.wait()
-    _log.info("draining: at most %.0f s", settings.grace_seconds)
+    _log.info("draining for at most %.0f s", settings.grace_seconds)
     await server.drain()
     _log.info("stopped")

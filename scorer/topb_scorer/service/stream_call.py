@@ -1,10 +1,10 @@
-"""One connection of a streamed selection: start or resume, take chunks, acknowledge what is durable."""
+"""One call of SelectBatchFromStream: start or resume the selection, receive chunks, acknowledge them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -16,46 +16,49 @@ from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Run
 from topb_scorer.jobs.state_directory import StateDirectory
+from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
 from topb_scorer.service.admission import Admission
-from topb_scorer.service.relay import SelectionRelay
+from topb_scorer.service.run_events import PROGRESS_SECONDS, RunEvents
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import progress_message, shard_of
 from topb_scorer.service.watching import draining, failure_of
 
-# Chunks a caller may have under way: enough to hide a round trip, few enough to bound memory.
+# Chunks that a caller may send before the first is acknowledged: enough to hide a round trip, few enough to
+# bound memory.
 STREAM_WINDOW = 8
 
 _CLAIM_POLL_SECONDS = 0.1
+_MAX_PENDING_REPEATS = 8
 
 StreamRequests = AsyncIterator[pb.SelectBatchFromStreamRequest]
 StreamResponse = pb.SelectBatchFromStreamResponse
 
 
 class StreamCall:
-    """What one call of SelectBatchFromStream does, but for sending the result.
+    """Everything that one call does, except sending the result.
 
     Attributes:
-        selection: id of the selection, once the first response is out.
+        selection: id of the selection, once the first response has been sent.
     """
 
     def __init__(
-        self, settings: ServerSettings, state: StateDirectory, host: SelectionHost, requests: Admission
+        self, settings: ServerSettings, state: StateDirectory, host: SelectionHost, admission: Admission
     ) -> None:
         self.selection = ""
         self._settings = settings
-        self._state = state
+        self._catalog = state.catalog
         self._host = host
-        self._requests = requests
+        self._admission = admission
 
     async def responses(self, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
-        """All responses until the selection has succeeded.
+        """Yield all responses until the selection has succeeded.
 
         Raises:
-            ScorerError: the stream is at fault, the selection failed, or this server cannot go on with it.
+            ScorerError: the stream is at fault, the selection failed, or this server cannot continue it.
         """
-        start = await _start(requests)
-        record = await asyncio.to_thread(self._requests.stream_selection, start)
+        start = await _start_of(requests)
+        record = await asyncio.to_thread(self._admission.stream_selection, start)
         self.selection = record.id
         run = await self._claimed(record)
         if run is None:
@@ -64,7 +67,7 @@ class StreamCall:
             async with aclosing(self._run(run, requests)) as responses:
                 async for response in responses:
                     yield response
-        record = await asyncio.to_thread(self._state.catalog.get, record.id)
+        record = await asyncio.to_thread(self._catalog.get, record.id)
         if record.state is SelectionState.SUCCEEDED:
             return
         if record.state.ended:
@@ -74,8 +77,8 @@ class StreamCall:
         raise draining() if self._host.draining else SelectionCancelledError
 
     async def _claimed(self, record: SelectionRecord) -> Run | None:
-        """The run of an open selection, taken over from an older connection; None if it has ended."""
-        # A server that died with this stream keeps its lease for a while yet.
+        """Return a run of the selection, taken over from any older call; None if the selection has ended."""
+        # A server that died while it served this stream keeps its lease for a while.
         deadline = time.monotonic() + 2 * self._settings.lease_seconds
         while True:
             await asyncio.to_thread(self._host.pause, record.id)
@@ -84,88 +87,85 @@ class StreamCall:
                 return run
             if self._host.draining:
                 raise draining()
-            record = await asyncio.to_thread(self._state.catalog.get, record.id)
+            record = await asyncio.to_thread(self._catalog.get, record.id)
             if record.state.ended:
                 return None
-            busy = self._host.running >= self._settings.max_concurrent_selections
-            if busy or time.monotonic() > deadline:
+            running = self._host.running
+            if running >= self._host.max_concurrent:
                 raise UnavailableError(
-                    f"{self._host.running} selections run, as many as this server runs at once"
-                    if busy
-                    else f"another server works on selection {record.id}",
-                    reason="SELECTIONS_BUSY" if busy else "SELECTION_ELSEWHERE",
+                    f"this server runs {running} selections, as many as it runs at once; try again later",
+                    reason="SELECTIONS_BUSY",
+                )
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"another server runs selection {record.id}; try again later",
+                    reason="SELECTION_ELSEWHERE",
                 )
             await asyncio.sleep(_CLAIM_POLL_SECONDS)
 
     async def _run(self, run: Run, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
-        started = False
+        launched = False
         try:
-            record = await asyncio.to_thread(self._state.catalog.get, run.record.id)
-            job = await asyncio.to_thread(self._requests.stream_job, record)
+            record = await asyncio.to_thread(self._catalog.get, run.record.id)
+            job = await asyncio.to_thread(self._admission.stream_job, record)
             next_seq = chunks_without_a_gap(await asyncio.to_thread(job.log.identities))
             complete = record.stream_chunks is not None
             yield self._accepted(record, next_seq=next_seq, complete=complete)
-            relay = SelectionRelay(chunks_held=next_seq)
-            chunks = ChunkQueue(STREAM_WINDOW, run.cancelled)
+            acknowledgements = _Acknowledgements(run, next_seq)
+            receiving: asyncio.Task[None] | None = None
             if not complete:
+                chunks = ChunkQueue(STREAM_WINDOW, run.cancelled)
                 job = replace(job, shards=chunks.shards())
-            receiving = asyncio.create_task(
-                _nothing() if complete else self._receive(requests, chunks, relay, next_seq)
-            )
-            receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
-            started = True
-
-            def work() -> object:
-                return self._host.execute(run, lambda: job, relay)
-
+                receiving = asyncio.create_task(self._receive(requests, chunks, acknowledgements, next_seq))
+                receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
+            self._host.launch(run, lambda: job, acknowledgements)
+            launched = True
             try:
-                events = relay.events(self._host.workers, work, run.cancelled.set)
-                async with aclosing(events):
-                    async for event in events:
-                        if isinstance(event, Progress):
-                            yield StreamResponse(progress=progress_message(event))
-                        else:
-                            yield StreamResponse(acknowledged=pb.ChunkAcknowledged(seq=event.seq))
-                # Where the stream itself was at fault, that is what the caller is told.
-                if receiving.done() and not receiving.cancelled():
+                async with aclosing(_responses_of(run, acknowledgements)) as responses:
+                    async for response in responses:
+                        yield response
+                # If the stream itself was at fault, that is what the caller is told.
+                if receiving is not None and receiving.done() and not receiving.cancelled():
                     with suppress(SelectionCancelledError):
                         receiving.result()
             finally:
-                receiving.cancel()
-                with suppress(Exception, asyncio.CancelledError):
-                    await receiving
+                run.cancelled.set()
+                if receiving is not None:
+                    receiving.cancel()
+                    with suppress(Exception, asyncio.CancelledError):
+                        await receiving
+                await acknowledgements.wait_until_ended()
         finally:
-            if not started:
+            if not launched:
                 await asyncio.shield(asyncio.to_thread(self._host.abandon, run))
 
     async def _receive(
-        self, requests: StreamRequests, chunks: ChunkQueue, relay: SelectionRelay, seq: int
+        self, requests: StreamRequests, chunks: ChunkQueue, acknowledgements: _Acknowledgements, seq: int
     ) -> None:
-        """Takes chunks from `seq` on until the caller says that the pool is complete."""
+        """Receive chunks, the next of which is `seq`, until the caller says that the pool is complete."""
         async for request in requests:
             kind = request.WhichOneof("message")
             if kind == "end":
                 if request.end.chunks != seq:
                     raise InvalidRequestError(
-                        f"the stream ended after {seq} chunks; its end speaks of {request.end.chunks}",
+                        f"the stream ended after {seq} chunks, but its end message says {request.end.chunks}",
                         reason="STREAM_CUT_SHORT",
                     )
                 await asyncio.to_thread(chunks.put, None)
                 return
             if kind != "chunk":
                 raise InvalidRequestError(
-                    f"a {kind or 'message with nothing in it'} came where a chunk or the end was due",
+                    f"received {kind or 'an empty message'}; expected a chunk or the end of the stream",
                     reason="STREAM_OUT_OF_ORDER",
                 )
             if request.chunk.seq < seq:
-                await relay.on_repeat(request.chunk.seq)
+                await acknowledgements.repeat(request.chunk.seq)
                 continue
             shard = await asyncio.to_thread(shard_of, request.chunk, seq, self._settings.max_chunk_bytes)
             await asyncio.to_thread(chunks.put, shard)
             seq += 1
         raise InvalidRequestError(
-            f"the stream ended after {seq} chunks without saying that the pool is complete",
-            reason="STREAM_CUT_SHORT",
+            f"the stream ended after {seq} chunks without an end message", reason="STREAM_CUT_SHORT"
         )
 
     def _accepted(self, record: SelectionRecord, *, next_seq: int, complete: bool) -> StreamResponse:
@@ -181,16 +181,62 @@ class StreamCall:
         )
 
 
-async def _start(requests: StreamRequests) -> pb.StreamStart:
+class _Acknowledgements(RunEvents):
+    """The acknowledgements that are due. Chunks are committed in the order of the stream."""
+
+    def __init__(self, run: Run, committed: int) -> None:
+        """Take the run, and how many chunks the log holds already."""
+        super().__init__(run)
+        self._acknowledged = committed
+        self._committed = committed
+        self._repeats: asyncio.Queue[int] = asyncio.Queue(_MAX_PENDING_REPEATS)
+
+    def on_commit(self, shard: Shard) -> None:
+        self._committed += 1
+        super().on_commit(shard)
+
+    async def repeat(self, seq: int) -> None:
+        """Acknowledge a committed chunk again. Wait if the caller does not read."""
+        if seq < self._committed:
+            await self._repeats.put(seq)
+            self.wake()
+
+    def due(self) -> Iterator[int]:
+        """Yield the sequence numbers to acknowledge now."""
+        while self._acknowledged < self._committed:
+            yield self._acknowledged
+            self._acknowledged += 1
+        while not self._repeats.empty():
+            yield self._repeats.get_nowait()
+
+
+async def _responses_of(
+    run: Run, acknowledgements: _Acknowledgements
+) -> AsyncGenerator[StreamResponse, None]:
+    """Yield acknowledgements and progress until the run has ended."""
+    reported_rows, reported_at = 0, time.monotonic()
+    while True:
+        # Looked at first: what was committed before the end is acknowledged below.
+        ended = run.ended.done()
+        for seq in acknowledgements.due():
+            yield StreamResponse(acknowledged=pb.ChunkAcknowledged(seq=seq))
+        if ended:
+            return
+        if run.read != reported_rows and time.monotonic() - reported_at >= PROGRESS_SECONDS:
+            reported_rows, reported_at = run.read, time.monotonic()
+            progress = Progress(reported_rows, run.total, run.elapsed_seconds)
+            yield StreamResponse(progress=progress_message(progress))
+        await acknowledgements.wait()
+
+
+async def _start_of(requests: StreamRequests) -> pb.StreamStart:
     async for request in requests:
         if request.WhichOneof("message") == "start":
             return request.start
         break
-    raise InvalidRequestError("a stream begins with its start message", reason="STREAM_OUT_OF_ORDER")
-
-
-async def _nothing() -> None:
-    """Stands for receiving where nothing is to come."""
+    raise InvalidRequestError(
+        "the first message of a stream must be its start message", reason="STREAM_OUT_OF_ORDER"
+    )
 
 
 def _stop_on_failure(receiving: asyncio.Task[None], run: Run) -> None:

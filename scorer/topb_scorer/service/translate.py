@@ -1,9 +1,8 @@
-"""Between the messages of topb.v1 and the scorer's own types."""
+"""Translate between the messages of topb.v1 and the scorer's types. Nothing here reads or writes files."""
 
 from __future__ import annotations
 
 import zlib
-from contextlib import suppress
 
 import numpy as np
 from google.protobuf import duration_pb2
@@ -13,11 +12,9 @@ from topb.results import Accounts, Pick, SelectionResult
 from topb.selections import SelectionState
 from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
-from topb_scorer.errors import InvalidRequestError, LimitExceededError, NotFoundError
-from topb_scorer.imaging import ImageLimits
+from topb_scorer.errors import InvalidRequestError, LimitExceededError
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.jobs.results import ResultStore
-from topb_scorer.pools import AllowedRoots, Columns, Pool, PoolFormat, open_pool, read_excluded_ids
+from topb_scorer.pools import Columns, PoolFormat
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
@@ -38,59 +35,79 @@ _FORMATS = {
 }
 
 
-def spec_of(message: selection_pb2.SelectionSpec, roots: AllowedRoots) -> SelectionSpec:
-    """What to select; reads the file of excluded ids, if one is named."""
-    exclude = set(message.exclude.ids)
-    if message.exclude.uri:
-        exclude.update(read_excluded_ids(message.exclude.uri, message.exclude.column or "id", roots))
+def spec_of(message: selection_pb2.SelectionSpec, exclude: frozenset[str]) -> SelectionSpec:
+    """Return what to select.
+
+    Args:
+        message: the spec as the caller sent it.
+        exclude: all ids to leave out, including those that the message only refers to.
+
+    Raises:
+        InvalidRequestError: a field is out of range or names something unknown.
+        LimitExceededError: the budget is too large.
+    """
     return SelectionSpec(
         budget=message.budget,
         strategy=message.strategy or DEFAULT_STRATEGY,
         seed=message.seed,
-        exclude=frozenset(exclude),
+        exclude=exclude,
         options=dict(message.strategy_options),
     )
 
 
-def pool_of(message: selection_pb2.Pool, roots: AllowedRoots, limits: ImageLimits) -> Pool:
-    """The pool that the server is to read."""
+def format_of(message: selection_pb2.Pool) -> PoolFormat | None:
+    """Return the format of a pool, or None if the server is to find it out.
+
+    Raises:
+        InvalidRequestError: the format is unknown, for instance of a later release.
+    """
     if message.format not in _FORMATS:
-        raise InvalidRequestError(f"pool format {message.format} is not known", reason="POOL_FORMAT")
+        raise InvalidRequestError(
+            f"pool format {message.format} is unknown; expected one of {sorted(_FORMATS)}",
+            reason="POOL_FORMAT",
+        )
+    return _FORMATS[message.format]
+
+
+def columns_of(message: selection_pb2.Pool) -> Columns:
+    """Return the columns of a pool. Empty names stand for the defaults."""
     default = Columns()
-    columns = Columns(
+    return Columns(
         message.id_column or default.id,
         message.image_column or default.image,
         message.path_column or default.path,
     )
-    return open_pool(
-        message.uri, format=_FORMATS[message.format], columns=columns, roots=roots, limits=limits
-    )
 
 
 def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) -> ChunkShard:
-    """The chunk, if it is the next one, whole and well-formed.
+    """Return the chunk as a shard.
+
+    Args:
+        chunk: the chunk as the caller sent it.
+        expected_seq: the sequence number that it must have.
+        max_bytes: how many bytes of images it may hold.
 
     Raises:
-        InvalidRequestError: it is not.
+        InvalidRequestError: the chunk is out of sequence, malformed, or was altered in transit.
         LimitExceededError: it holds more than `max_bytes` of images.
     """
     if chunk.seq != expected_seq:
         raise InvalidRequestError(
-            f"chunk {chunk.seq} came where chunk {expected_seq} was due",
+            f"received chunk {chunk.seq}; expected chunk {expected_seq}",
             reason="CHUNK_OUT_OF_SEQUENCE",
             seq=chunk.seq,
             expected=expected_seq,
         )
     kind = chunk.WhichOneof("images")
     if kind is None:
-        raise _malformed(chunk, "holds no images")
-    # Reading a bytes field copies it: once each.
+        raise _malformed(chunk, "contains no images field")
+    # Each access to a bytes field copies it: access each only once.
     packed = chunk.packed.data
     encoded = list(chunk.encoded.data)
     size = len(packed) + sum(map(len, encoded))
     if size > max_bytes:
         raise LimitExceededError(
-            f"chunk {chunk.seq} has {size} bytes of images; at most {max_bytes} are taken",
+            f"chunk {chunk.seq} has {size} bytes of images; the limit is {max_bytes}",
             reason="CHUNK_TOO_LARGE",
             seq=chunk.seq,
         )
@@ -99,7 +116,7 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
         crc32 = zlib.crc32(image, crc32)
     if crc32 != chunk.crc32:
         raise InvalidRequestError(
-            f"chunk {chunk.seq} has CRC-32 {crc32:08x}, not {chunk.crc32:08x} as it says: altered on the way",
+            f"chunk {chunk.seq} has CRC-32 {crc32:08x}, expected {chunk.crc32:08x}: altered in transit",
             reason="CHUNK_CHECKSUM",
             seq=chunk.seq,
         )
@@ -117,7 +134,7 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
 
 
 def summary_message(result: SelectionResult, pick_count: int) -> selection_pb2.SelectionSummary:
-    """All of the result but its picks, which are so many."""
+    """Return the result without its picks."""
     return selection_pb2.SelectionSummary(
         model=result.model,
         strategy=result.strategy,
@@ -131,7 +148,7 @@ def summary_message(result: SelectionResult, pick_count: int) -> selection_pb2.S
 
 
 def pick_message(pick: Pick) -> selection_pb2.Pick:
-    """The pick as the service sends it."""
+    """Return the message for a pick."""
     return selection_pb2.Pick(
         id=pick.id,
         rank=pick.rank,
@@ -143,8 +160,15 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
     )
 
 
-def selection_message(record: SelectionRecord, results: ResultStore) -> selection_pb2.Selection:
-    """The selection as the service lists it."""
+def selection_message(
+    record: SelectionRecord, summary: selection_pb2.SelectionSummary | None
+) -> selection_pb2.Selection:
+    """Return the message for a selection.
+
+    Args:
+        record: the selection's record.
+        summary: its result, if it has succeeded.
+    """
     message = selection_pb2.Selection(
         id=record.id,
         request_id=record.request_id,
@@ -163,29 +187,27 @@ def selection_message(record: SelectionRecord, results: ResultStore) -> selectio
     message.update_time.FromNanoseconds(round(record.updated * 1e9))
     if record.ended is not None:
         message.end_time.FromNanoseconds(round(record.ended * 1e9))
-    if record.state is SelectionState.SUCCEEDED:
-        with suppress(NotFoundError):
-            message.summary.CopyFrom(summary_message(*results.read_summary(record.id)))
-            # What the catalog has of it is a moment old.
-            read = message.summary.accounts.read
-            message.progress.read, message.progress.total = read, read
+    if summary is not None:
+        message.summary.CopyFrom(summary)
+        # The progress in the catalog is as old as the last renewal of the lease.
+        message.progress.read = message.progress.total = summary.accounts.read
     return message
 
 
 def progress_message(progress: Progress) -> selection_pb2.SelectionProgress:
-    """The progress as the service sends it."""
+    """Return the message for the progress of a selection."""
     return selection_pb2.SelectionProgress(
         read=progress.read, total=progress.total, elapsed=duration_message(progress.elapsed_seconds)
     )
 
 
 def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:
-    """The model as the service lists it."""
+    """Return the message for a model."""
     return model_pb2.Model(bundle=bundle.manifest, is_default=bundle.model_id == default_id)
 
 
 def duration_message(seconds: float) -> duration_pb2.Duration:
-    """The duration, to the microsecond."""
+    """Return the message for a duration, to the microsecond."""
     duration = duration_pb2.Duration()
     duration.FromMicroseconds(round(seconds * 1e6))
     return duration

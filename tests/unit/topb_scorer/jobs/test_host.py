@@ -1,5 +1,3 @@
-"""What a host tells its observer: rows, commits, and how each selection stopped running."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
-from topb_scorer.jobs.run import Job, Outcome, Run
+from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkShard
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.scorer
 
 
 @dataclass
-class Told:
+class Told(RunObserver):
     rows: int = 0
     committed: int = 0
     ended: list[tuple[str, Outcome, str, int | None]] = field(default_factory=list)
@@ -64,9 +62,9 @@ def no_job(record: SelectionRecord) -> Job:
 
 
 @pytest.fixture
-def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., Job]:
-    def job_of(*shards: Shard) -> Job:
-        return Job(SelectionSpec(3, "margin"), engine, shards, state.score_log("model"), 0)
+def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., PoolJob]:
+    def job_of(*shards: Shard) -> PoolJob:
+        return PoolJob(SelectionSpec(3, "margin"), engine, state.score_log("model"), shards)
 
     return job_of
 
@@ -83,36 +81,34 @@ def shards() -> list[Shard]:
     ]
 
 
-def ran(host: SelectionHost, record: SelectionRecord, job: Job) -> None:
-    run = host.start(record, job)
+def run_to_its_end(host: SelectionHost, record: SelectionRecord, open_job: Callable[[], Job]) -> None:
+    run = host.claim(record)
     assert run is not None
-    assert run.ended.wait(30)
-    host.workers.shutdown(wait=True)
+    host.launch(run, open_job)
+    run.ended.result(30)
 
 
 def test_a_selection_that_succeeds(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
-    ran(host, record, job(*shards()))
+    run_to_its_end(host, record, lambda: job(*shards()))
     assert (told.rows, told.committed) == (30, 30)
     assert told.ended == [(record.id, "succeeded", "", 3)]
 
 
 def test_rows_that_were_scored_before_are_rows_and_no_commits(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
 ) -> None:
     record, again = created(state), created(state)
-    run = host.claim(record)
-    assert run is not None
-    host.execute(run, lambda: job(*shards()))
-    ran(host, again, job(*shards()))
+    for each in (record, again):
+        run_to_its_end(host, each, lambda: job(*shards()))
     assert (told.rows, told.committed) == (60, 30)
     assert [outcome for _, outcome, _, _ in told.ended] == ["succeeded", "succeeded"]
 
 
 def test_a_selection_that_fails(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
 ) -> None:
     class Torn(ChunkShard):
         def items(self):
@@ -120,20 +116,18 @@ def test_a_selection_that_fails(
             raise UnreadablePoolError("torn", reason="POOL_TORN")
 
     record = created(state)
-    ran(host, record, job(*shards(), Torn(2, ["a"], [b""])))
+    run_to_its_end(host, record, lambda: job(*shards(), Torn(2, ["a"], [b""])))
     assert told.ended == [(record.id, "failed", "POOL_TORN", None)]
 
 
 def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: StateDirectory, told: Told) -> None:
     record = created(state)
-    run = host.claim(record)
-    assert run is not None
-    host.execute(run, lambda: 1 // 0)
+    run_to_its_end(host, record, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
     assert told.ended == [(record.id, "failed", "INTERNAL", None)]
 
 
 def test_a_selection_that_its_caller_cancels(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
 
@@ -144,13 +138,13 @@ def test_a_selection_that_its_caller_cancels(
             host.run_of(record.id).cancelled.set()
 
     first, second = shards()
-    ran(host, record, job(Cancelling(0, first.ids, first.images), second))
+    run_to_its_end(host, record, lambda: job(Cancelling(0, first.ids, first.images), second))
     assert told.ended == [(record.id, "cancelled", "", None)]
     assert state.catalog.get(record.id).state is SelectionState.CANCELLED
 
 
 def test_a_selection_that_a_drain_cuts_off_is_open_still(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., Job]
+    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
 
@@ -160,7 +154,7 @@ def test_a_selection_that_a_drain_cuts_off_is_open_still(
             host.run_of(record.id).cancelled.set()
 
     first, second = shards()
-    ran(host, record, job(Draining(0, first.ids, first.images), second))
+    run_to_its_end(host, record, lambda: job(Draining(0, first.ids, first.images), second))
     assert told.ended == [(record.id, "interrupted", "", None)]
     assert not state.catalog.get(record.id).state.ended
 
@@ -172,9 +166,7 @@ def test_a_full_disk_leaves_it_open_and_tells_why(
         raise OSError(28, "No space left on device")
 
     record = created(state)
-    run = host.claim(record)
-    assert run is not None
-    host.execute(run, full)
+    run_to_its_end(host, record, full)
     ((_, outcome, reason, _),) = told.ended
     assert (outcome, reason) == ("interrupted", "STORAGE_FULL")
     assert not state.catalog.get(record.id).state.ended

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from topb_scorer import errors
 from topb_scorer.errors import InvalidRequestError, ScorerError, SelectionCancelledError, UnavailableError
-from topb_scorer.service.errors import abort, status_of
+from topb_scorer.service.errors import errors_as_status, status_of
 
 pytestmark = pytest.mark.scorer
 
@@ -28,18 +28,14 @@ CODES = {
 }
 
 
-class AbortedError(Exception):
-    """What gRPC raises to end a call."""
-
-
 class CallContext:
-    """Keeps the status that a call was ended with."""
+    """Records the status with which a call ends."""
 
-    status: grpc.Status
+    status: grpc.Status | None = None
 
     async def abort_with_status(self, status: grpc.Status) -> None:
         self.status = status
-        raise AbortedError
+        raise grpc.aio.AbortError
 
 
 def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
@@ -49,11 +45,18 @@ def info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
     return info
 
 
-def ended_with(error: Exception) -> CallContext:
+def status_after(error: BaseException) -> grpc.Status | None:
+    """The status with which a call ends that raises the error."""
     context = CallContext()
-    with pytest.raises(AbortedError):
-        asyncio.run(abort(context, error))  # type: ignore[arg-type]
-    return context
+
+    async def call() -> None:
+        async with errors_as_status("/topb.v1.Service/Call", context):  # type: ignore[arg-type]
+            raise error
+
+    with pytest.raises(BaseException) as caught:
+        asyncio.run(call())
+    assert isinstance(caught.value, type(error) if context.status is None else grpc.aio.AbortError)
+    return context.status
 
 
 @pytest.mark.parametrize("name", sorted(CODES))
@@ -93,13 +96,13 @@ def test_what_may_be_tried_again_says_when() -> None:
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
 def test_a_long_message_is_cut_visibly_so_that_it_fits_the_headers(letter: str) -> None:
     error = InvalidRequestError(letter * 50_000, reason="POOL_URI", uri=letter * 50_000, file="a" * 9_000)
-    context = ended_with(error)
+    told = status_after(error)
     size = len(f"{letter}".encode()) * 50_000
-    assert context.status.details.endswith(f"{letter}… ({size} bytes in all)")
-    ((_, value),) = context.status.trailing_metadata
+    assert told.details.endswith(f"{letter}… ({size} bytes in all)")
+    ((_, value),) = told.trailing_metadata
     assert info_of(status_pb2.Status.FromString(value)).metadata["uri"].endswith(f"… ({size} bytes in all)")
     # Headers hold the message percent-encoded and the details in base64.
-    assert len(quote(context.status.details)) + len(base64.b64encode(value)) < 6_500
+    assert len(quote(told.details)) + len(base64.b64encode(value)) < 6_500
 
 
 def test_text_that_is_no_unicode_is_told_all_the_same() -> None:
@@ -135,22 +138,27 @@ def test_an_error_survives_pickling(error: ScorerError) -> None:
 
 
 def test_a_call_ends_with_the_status_of_the_error() -> None:
-    context = ended_with(InvalidRequestError("budget 0", reason="BUDGET_NOT_POSITIVE", budget=0))
-    assert context.status.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert context.status.details == "budget 0"
-    ((key, value),) = context.status.trailing_metadata
+    told = status_after(InvalidRequestError("budget 0", reason="BUDGET_NOT_POSITIVE", budget=0))
+    assert told.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert told.details == "budget 0"
+    ((key, value),) = told.trailing_metadata
     assert key == "grpc-status-details-bin"
     assert info_of(status_pb2.Status.FromString(value)).metadata == {"budget": "0"}
 
 
 def test_what_nobody_foresaw_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        context = ended_with(ZeroDivisionError("by zero"))
-    assert context.status.code is grpc.StatusCode.INTERNAL
-    assert "ZeroDivisionError: by zero" in context.status.details
+        told = status_after(ZeroDivisionError("by zero"))
+    assert told.code is grpc.StatusCode.INTERNAL
+    assert "ZeroDivisionError: by zero" in told.details
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_what_was_foreseen_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    ended_with(InvalidRequestError("no", reason="NO"))
+    status_after(InvalidRequestError("no", reason="NO"))
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), grpc.aio.AbortError()])
+def test_a_call_that_is_over_already_is_left_alone(error: BaseException) -> None:
+    assert status_after(error) is None

@@ -1,26 +1,22 @@
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from support.images import encode, random_image, random_pool, write_parquet
 from topb.results import Accounts, SelectionResult, SkippedRow
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.bundle import Bundle
-from topb_scorer.errors import AccessDeniedError, InvalidRequestError, LimitExceededError, ScorerError
-from topb_scorer.imaging import DEFAULT_LIMITS
-from topb_scorer.pools import AllowedRoots
+from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.pools import Columns, PoolFormat
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.service.translate import (
+    columns_of,
     duration_message,
+    format_of,
     model_message,
-    pool_of,
     shard_of,
     spec_of,
     summary_message,
@@ -28,7 +24,6 @@ from topb_scorer.service.translate import (
 
 pytestmark = pytest.mark.scorer
 
-NOWHERE = AllowedRoots.below([])
 MANY = 2**20
 
 
@@ -49,37 +44,15 @@ def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> Scor
 
 
 def test_an_empty_spec_takes_the_defaults() -> None:
-    assert spec_of(pb.SelectionSpec(budget=3), NOWHERE) == SelectionSpec(3, "aalu", 0, frozenset(), {})
+    assert spec_of(pb.SelectionSpec(budget=3), frozenset()) == SelectionSpec(3, "aalu", 0, frozenset(), {})
 
 
 def test_a_spec_comes_through_whole() -> None:
     message = pb.SelectionSpec(
-        budget=7, strategy="random", seed=2**64 - 1, exclude=pb.Exclusion(ids=["a", "b", "a"])
+        budget=7, strategy="entropy", seed=2**64 - 1, strategy_options={"diversify": "2"}
     )
-    assert spec_of(message, NOWHERE) == SelectionSpec(7, "random", 2**64 - 1, frozenset({"a", "b"}))
-
-
-def test_excluded_ids_are_read_from_a_file_too(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": ["x"], "key": ["y"]}), tmp_path / "labelled.parquet")
-    roots = AllowedRoots.below([tmp_path])
-
-    def excluded(**fields: Any) -> frozenset[str]:
-        uri = f"file://{tmp_path}/labelled.parquet"
-        return spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=uri, **fields)), roots).exclude
-
-    assert excluded() == {"x"}
-    assert excluded(column="key", ids=["a"]) == {"a", "y"}
-
-
-def test_a_file_of_ids_must_be_there_and_within_the_roots(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "labelled.parquet")
-    (tmp_path / "root").mkdir()
-    roots = AllowedRoots.below([tmp_path / "root"])
-    with pytest.raises(AccessDeniedError):
-        spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=f"{tmp_path}/labelled.parquet")), roots)
-    with pytest.raises(InvalidRequestError) as caught:
-        spec_of(pb.SelectionSpec(budget=1, exclude=pb.Exclusion(uri=f"{tmp_path}/root/none")), roots)
-    assert caught.value.reason == "EXCLUSION_NOT_FOUND"
+    exclude = frozenset({"a", "b"})
+    assert spec_of(message, exclude) == SelectionSpec(7, "entropy", 2**64 - 1, exclude, {"diversify": "2"})
 
 
 @pytest.mark.parametrize(
@@ -94,32 +67,25 @@ def test_a_file_of_ids_must_be_there_and_within_the_roots(tmp_path: Path) -> Non
 )
 def test_a_spec_that_cannot_be_served_is_refused(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises((InvalidRequestError, LimitExceededError)) as caught:
-        spec_of(pb.SelectionSpec(**fields), NOWHERE)
+        spec_of(pb.SelectionSpec(**fields), frozenset())
     assert caught.value.reason == reason
 
 
-def test_a_pool_is_opened_with_its_columns_and_format(tmp_path: Path) -> None:
-    roots = AllowedRoots.below([tmp_path])
-    table = pa.table({"key": ["a"], "img": [encode(random_image(0))]})
-    pq.write_table(table, tmp_path / "pool.parquet")
-    message = pb.Pool(uri=str(tmp_path), id_column="key", image_column="img")
-    (shard,) = pool_of(message, roots, DEFAULT_LIMITS).shards
-    assert [item.id for item in shard.items()] == ["a"]
-    message = pb.Pool(uri=str(tmp_path), format=pb.POOL_FORMAT_IMAGE_FOLDER)
-    (shard,) = pool_of(message, roots, DEFAULT_LIMITS).shards
-    assert [item.id for item in shard.items()] == ["pool.parquet"]
+def test_a_pool_has_the_columns_and_the_format_that_the_message_names() -> None:
+    message = pb.Pool(id_column="key", path_column="file", format=pb.POOL_FORMAT_CSV)
+    assert columns_of(message) == Columns("key", "image", "file")
+    assert format_of(message) is PoolFormat.CSV
+    assert columns_of(pb.Pool()) == Columns()
+    assert format_of(pb.Pool()) is None
 
 
-def test_empty_columns_mean_the_usual_ones(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "pool.parquet", random_pool(3))
-    assert pool_of(pb.Pool(uri=str(path)), AllowedRoots.anywhere(), DEFAULT_LIMITS).rows == 3
-
-
-def test_a_pool_format_of_a_later_release_is_refused(tmp_path: Path) -> None:
-    message = pb.Pool(uri=str(tmp_path))
+def test_every_pool_format_is_known_and_one_of_a_later_release_is_refused() -> None:
+    formats = {format_of(pb.Pool(format=number)) for number in pb.PoolFormat.values()}
+    assert formats == {None, *PoolFormat}
+    message = pb.Pool()
     message.MergeFromString(b"\x10\x63")
     with pytest.raises(InvalidRequestError) as caught:
-        pool_of(message, AllowedRoots.anywhere(), DEFAULT_LIMITS)
+        format_of(message)
     assert caught.value.reason == "POOL_FORMAT"
 
 
