@@ -13,7 +13,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +23,9 @@ from click.shell_completion import CompletionItem
 from topb.commands.options import Choice, Command, Decorated, combined, option
 
 Config = TypeVar("Config")
+
+# Between the sections and the field in the name of a parameter, which must be an identifier.
+_SEPARATOR = "__"
 
 
 class SettingsCommand(Command):
@@ -57,7 +60,7 @@ def dataclass_options(defaults: Any) -> Callable[[Decorated], Decorated]:
     Args:
         defaults: an instance of the dataclass, whose values are the defaults.
     """
-    return combined(*(_option(setting) for setting in _settings(defaults)))
+    return combined(*_options(defaults))
 
 
 def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -> Config:
@@ -74,7 +77,7 @@ def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -
         if isinstance(kind, type) and is_dataclass(kind):
             values[name] = from_options(kind, options, *here)
         else:
-            values[name] = options["__".join(here)]
+            values[name] = options[_SEPARATOR.join(here)]
     return config(**values)
 
 
@@ -91,7 +94,7 @@ def preset_option(
 
     def use(context: click.Context, _option: click.Parameter, name: str | None) -> None:
         if name is not None:
-            context.default_map = {setting.parameter: setting.default for setting in _settings(load(name))}
+            context.default_map = _flat(load(name))
 
     def complete(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
         named = [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -111,28 +114,25 @@ def preset_option(
     )
 
 
-@dataclass(frozen=True)
-class _Setting:
-    path: tuple[str, ...]
-    kind: Any
-    default: Any
-    help: str
-    section: str
-
-    @property
-    def parameter(self) -> str:
-        return "__".join(self.path)
-
-
-def _settings(config: Any, path: tuple[str, ...] = (), section: str = "Options") -> Iterator[_Setting]:
-    docs = _field_docs(type(config))
-    for name, kind in _kinds(type(config)).items():
-        here, value = (*path, name), getattr(config, name)
-        if is_dataclass(kind):
-            text = docs.get(name) or inspect.getdoc(kind)
-            yield from _settings(value, here, f"{'.'.join(here)}\n{text}")
+def _options(
+    defaults: Any, path: tuple[str, ...] = (), section: str = "Options"
+) -> Iterator[Callable[[Decorated], Decorated]]:
+    docs = _field_docs(type(defaults))
+    for name, kind in _kinds(type(defaults)).items():
+        here, value = (*path, name), getattr(defaults, name)
+        if is_dataclass(value):
+            yield from _options(value, here, f"{'.'.join(here)}\n{docs.get(name) or inspect.getdoc(value)}")
         else:
-            yield _Setting(here, kind, value, docs.get(name, ""), section)
+            yield _option(here, kind, default=value, section=section, help=docs.get(name, ""))
+
+
+def _flat(config: Any, *path: str) -> dict[str, Any]:
+    """Return the values of all fields by the names of their parameters."""
+    values: dict[str, Any] = {}
+    for field in fields(config):
+        here, value = (*path, field.name), getattr(config, field.name)
+        values |= _flat(value, *here) if is_dataclass(value) else {_SEPARATOR.join(here): value}
+    return values
 
 
 def _kinds(config: type) -> dict[str, Any]:
@@ -145,34 +145,22 @@ def _field_docs(config: type) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
     assert isinstance(definition, ast.ClassDef)
     return {
-        field.target.id: inspect.cleandoc(text.value.value)
+        ast.unparse(field.target): inspect.cleandoc(ast.literal_eval(text.value))
         for field, text in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
 
-def _option(setting: _Setting) -> Callable[[Decorated], Decorated]:
-    prefix = "".join(f"{section}." for section in setting.path[:-1])
-    name = setting.path[-1].replace("_", "-")
-    declaration, kind, how = f"--{prefix}{name}", setting.kind, {}
+def _option(path: tuple[str, ...], kind: Any, **how: Any) -> Callable[[Decorated], Decorated]:
+    section = "".join(f"{name}." for name in path[:-1])
+    name = path[-1].replace("_", "-")
+    declaration = f"--{section}{name}"
     if kind is bool:
-        declaration += f"/--{prefix}no-{name}"
+        declaration += f"/--{section}no-{name}"
     elif typing.get_origin(kind) is tuple:
         kind, _ = typing.get_args(kind)
-        how = {"multiple": True, "metavar": f"{_parameter_type(kind).name.upper()}..."}
-    return option(
-        declaration,
-        setting.parameter,
-        type=_parameter_type(kind),
-        default=setting.default,
-        section=setting.section,
-        help=setting.help,
-        **how,
-    )
+        how |= {"multiple": True, "metavar": f"{_parameter_type(kind).name.upper()}..."}
+    return option(declaration, _SEPARATOR.join(path), type=_parameter_type(kind), **how)
 
 
 def _parameter_type(kind: Any) -> click.ParamType[Any]:
@@ -185,14 +173,11 @@ def _parameter_type(kind: Any) -> click.ParamType[Any]:
 
 
 class _OrNone(click.ParamType[Any]):
-    """A value or the word None, which undoes what a preset sets."""
+    """A value, or the word None, which undoes what a preset sets."""
 
     def __init__(self, kind: click.ParamType[Any]) -> None:
-        self.name = f"{kind.name}|None"
+        self.name = f"{kind.name}|none"
         self._kind = kind
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
-        return f"{self._kind.name.upper()}|None"
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "None" else self._kind.convert(value, param, ctx)
+        return None if value in ("None", "none", "NONE") else self._kind.convert(value, param, ctx)

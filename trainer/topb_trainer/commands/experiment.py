@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,14 +16,13 @@ from topb_trainer.commands.dataclass_options import (
     from_options,
     preset_option,
 )
-from topb_trainer.data.opening import open_dataset
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.experiment.config import ExperimentConfig
-from topb_trainer.experiment.records import Record, writing
-from topb_trainer.experiment.run import run_experiment, settings_of
 from topb_trainer.methods import METHODS, methods_named
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
-from topb_trainer.runtime.device import torch_device
+
+if TYPE_CHECKING:
+    from topb_trainer.experiment.records import Record
 
 _PATH = click.Path(path_type=Path)
 
@@ -78,6 +77,12 @@ def run(
     repeat it to resume. More methods or seeds can be added later. topb report makes tables and figures of the
     records.
     """
+    # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
+    from topb_trainer.data.opening import open_dataset
+    from topb_trainer.experiment.records import writing
+    from topb_trainer.experiment.run import run_experiment, settings_of
+    from topb_trainer.runtime.device import torch_device
+
     config = from_options(ExperimentConfig, settings)
     # Fail before minutes of reading and training.
     compared = methods_named(methods)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +17,11 @@ from topb_trainer.commands.dataclass_options import (
     preset_option,
 )
 from topb_trainer.config import TrainConfig
-from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
-from topb_trainer.data.sets import LabelledSet
 from topb_trainer.presets import load_preset, preset_names
-from topb_trainer.rounds import RoundData, TrainedRound, train_round
-from topb_trainer.runtime.device import torch_device
+
+if TYPE_CHECKING:
+    from topb_trainer.data.sets import LabelledSet
+    from topb_trainer.rounds import RoundData, TrainedRound
 
 _PATH = click.Path(path_type=Path)
 
@@ -78,6 +78,11 @@ def run(
 
     The defaults are the settings of the paper. With --json no progress is shown.
     """
+    # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
+    from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
+    from topb_trainer.rounds import RoundData, train_round
+    from topb_trainer.runtime.device import torch_device
+
     config = from_options(TrainConfig, settings)
     # Fail before minutes of decoding and training.
     torch_device(config.device)

@@ -92,6 +92,6 @@ def test_the_help_has_docstrings_sections_and_the_defaults_of_the_preset() -> No
         "--model.kind [small_one|large_one] [default: small_one]",
         "--model.flip / --model.no-flip [default: model.no-flip]",
         "--model.hidden INTEGER... [default: 5]",
-        "--threads INTEGER|None [default: 2]",
+        "--threads INTEGER|NONE [default: 2]",
     ):
         assert words in shown

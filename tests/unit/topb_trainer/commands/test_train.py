@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,13 @@ def test_help_names_every_setting_and_preset() -> None:
     assert shown.startswith("Usage: topb train")
     for words in ("--task.width", "--cotrain.ranking-weight", "--vae.latent-size", "--seed", "paper, small"):
         assert words in shown
+
+
+@pytest.mark.parametrize("command", ["train", "experiment"])
+def test_help_and_completion_do_not_wait_for_torch(command: str) -> None:
+    program = (
+        "import sys; from topb.commands import main\n"
+        f"main(['{command}', '--help']); print('torch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "False"
