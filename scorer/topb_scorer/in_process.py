@@ -13,8 +13,7 @@ from topb.progress import Progress
 from topb.results import SelectionResult
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.errors import InvalidRequestError
-from topb_scorer.pools import AllowedRoots, Columns, PoolFormat, open_pool, read_excluded_ids
+from topb_scorer.pools import AllowedRoots, open_pool, read_excluded_ids
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
@@ -62,12 +61,7 @@ def select_batch(
         excluded.update(read_excluded_ids(exclude_uri, exclude_column, roots))
     spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
-    pool = pool if isinstance(pool, Pool) else Pool(pool)
-    default = Columns()
-    columns = Columns(
-        pool.id_column or default.id, pool.image_column or default.image, pool.path_column or default.path
-    )
-    opened = open_pool(os.fspath(pool.uri), format=format_of(pool.format), columns=columns, roots=roots)
+    opened = open_pool(pool, roots=roots)
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
     return select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
 
@@ -84,18 +78,3 @@ class _ProgressObserver(SelectionObserver):
         self._progress(
             Progress(read=self._read, total=self._total, elapsed_seconds=time.monotonic() - self._started)
         )
-
-
-def format_of(name: str | None) -> PoolFormat | None:
-    """The format of that name; None for None.
-
-    Raises:
-        InvalidRequestError: there is none of that name.
-    """
-    try:
-        return None if name is None else PoolFormat(name)
-    except ValueError as error:
-        known = ", ".join(format_.value for format_ in PoolFormat)
-        raise InvalidRequestError(
-            f"{name!r} is no pool format; there are {known}", reason="POOL_FORMAT"
-        ) from error

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 
 from support.images import encode, random_image
 from support.s3 import BUCKET, Bucket
-from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
+from topb.pools import Pool
+from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
 
 IMAGE = encode(random_image(1))
 ANYWHERE = AllowedRoots.anywhere()
@@ -72,9 +74,11 @@ class S3Prefix:
         self.bucket.remove(f"{self.prefix}/{key}")
 
 
-def opened(uri: str | Path, *, roots: AllowedRoots = ANYWHERE, **options: Any) -> Pool:
-    """Open the pool."""
-    return open_pool(str(uri), roots=roots, **options)
+def opened(
+    uri: str | Path, *, roots: AllowedRoots = ANYWHERE, limits: ImageLimits = DEFAULT_LIMITS, **layout: Any
+) -> OpenPool:
+    """Open the pool; `layout` has the format and columns of a `topb.Pool`."""
+    return open_pool(Pool(uri, **layout), roots=roots, limits=limits)
 
 
 def items(uri: str | Path, **options: Any) -> list[PoolItem]:

@@ -1,15 +1,13 @@
 """Pools of unlabelled images: each a list of shards, each shard an iterator of items."""
 
 from topb_scorer.pools.exclusions import read_excluded_ids
-from topb_scorer.pools.opening import PoolFormat, open_pool
-from topb_scorer.pools.pool import Columns, Pool, PoolItem, Shard, Unreadable
+from topb_scorer.pools.opening import open_pool
+from topb_scorer.pools.pool import OpenPool, PoolItem, Shard, Unreadable
 from topb_scorer.pools.storage import AllowedRoots
 
 __all__ = [
     "AllowedRoots",
-    "Columns",
-    "Pool",
-    "PoolFormat",
+    "OpenPool",
     "PoolItem",
     "Shard",
     "Unreadable",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools.pool import Columns, Pool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import Columns, OpenPool, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import Location, ReadPattern, Stores
@@ -78,14 +78,14 @@ class CsvShard:
         return PoolItem(id_, self.stores.read_image(row.path, self.file.parent))
 
 
-def open_csv_lists(files: Sequence[Location], columns: Columns, stores: Stores) -> Pool:
+def open_csv_lists(files: Sequence[Location], columns: Columns, stores: Stores) -> OpenPool:
     """Return the pool of the rows of `files`. Empty lines are ignored.
 
     Raises:
         InvalidRequestError: A header lacks a column or has it twice.
         UnreadablePoolError: A file is not UTF-8 or violates RFC 4180.
     """
-    return Pool([shard for file in files for shard in _shards_of(file, columns, stores)])
+    return OpenPool([shard for file in files for shard in _shards_of(file, columns, stores)])
 
 
 def _shards_of(path: Location, columns: Columns, stores: Stores) -> Iterator[CsvShard]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
-from topb_scorer.pools.pool import Pool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import OpenPool, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import FoundFile, Location
@@ -52,10 +52,10 @@ class FolderShard:
         return location.read_image()
 
 
-def open_folder(folder: Location, files: Iterable[FoundFile]) -> Pool:
+def open_folder(folder: Location, files: Iterable[FoundFile]) -> OpenPool:
     """Return the pool of the listed files."""
     ordered = sorted(files, key=lambda file: file.id)
-    return Pool([FolderShard(folder, tuple(slice_)) for slice_ in slices(ordered, lambda file: file.id)])
+    return OpenPool([FolderShard(folder, tuple(slice_)) for slice_ in slices(ordered, lambda file: file.id)])
 
 
 def is_image_name(name: str) -> bool:

@@ -1,37 +1,34 @@
-"""From a URI to a pool: find the files, tell their format, and open them."""
+"""Open a pool: find its files and their format, and divide them into shards."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from topb.pools import Pool
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools.csv_list import open_csv_lists
 from topb_scorer.pools.folder import is_image_name, open_folder
 from topb_scorer.pools.parquet import open_parquet
-from topb_scorer.pools.pool import Columns, Pool
+from topb_scorer.pools.pool import Columns, OpenPool
 from topb_scorer.pools.storage import AllowedRoots, FoundFile, Kind, Location, Stores
 from topb_scorer.pools.webdataset import open_webdataset
 
 
-class PoolFormat(Enum):
-    """How the files of a pool are laid out."""
-
+class _Format(StrEnum):
+    # In the order in which they are looked for in a folder.
     PARQUET = "parquet"
-    """Parquet files with encoded images, or with their paths and URLs."""
-    IMAGE_FOLDER = "image-folder"
-    """A folder of image files."""
     WEBDATASET = "webdataset"
-    """Tar files in which the members with the same key are one sample."""
     CSV = "csv"
-    """CSV files with the paths and URLs of images."""
+    IMAGE_FOLDER = "image-folder"
 
 
-_SUFFIXES = {".parquet": PoolFormat.PARQUET, ".tar": PoolFormat.WEBDATASET, ".csv": PoolFormat.CSV}
+_SUFFIXES = {".parquet": _Format.PARQUET, ".tar": _Format.WEBDATASET, ".csv": _Format.CSV}
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,11 @@ class _Found:
     """None for one file."""
     by_glob: bool = False
 
-    def named(self, format: PoolFormat) -> Sequence[FoundFile]:
+    def named(self, format: _Format) -> Sequence[FoundFile]:
         """Return the files with the suffix of this format."""
         return [file for file in self.files or () if _format_of(file.id) is format]
 
-    def locations(self, format: PoolFormat) -> list[Location]:
+    def locations(self, format: _Format) -> list[Location]:
         """Return the files to read. A glob or a file's own URI selects files whatever their suffix."""
         if self.files is None:
             return [self.location]
@@ -66,21 +63,15 @@ class _Found:
 
 
 def open_pool(
-    uri: str,
-    *,
-    format: PoolFormat | None = None,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-    roots: AllowedRoots,
-    limits: ImageLimits = DEFAULT_LIMITS,
-) -> Pool:
-    """Open the pool at a path, a file:// URI or an s3:// URI, which may be a glob.
+    pool: str | os.PathLike[str] | Pool, *, roots: AllowedRoots, limits: ImageLimits = DEFAULT_LIMITS
+) -> OpenPool:
+    """Open the pool at a path, a file:// URI or an s3:// URI.
+
+    If no format is named, .parquet, .tar and .csv files are what their suffix says. A folder is a pool of its
+    Parquet files or tars if it has any, else of its images, else of its CSV files.
 
     Args:
-        uri: One file, a folder, or a glob.
-        format: None detects the format by name: .parquet, .tar and .csv files are what their suffix says. A
-            folder is a pool of its Parquet files or tars if it has any, else of its images, else of its CSV
-            files.
-        columns: The columns of Parquet and CSV files.
+        pool: One file, a folder, or a glob; a `topb.Pool` also names format and columns.
         roots: What may be read.
         limits: The largest image that is read.
 
@@ -90,19 +81,23 @@ def open_pool(
         AccessDeniedError: It is outside `roots`.
         UnreadablePoolError: A file is damaged, or a folder or S3 cannot be read.
     """
+    pool = pool if isinstance(pool, Pool) else Pool(pool)
+    uri = os.fspath(pool.uri)
+    format = None if pool.format is None else _format_named(pool.format)
+    columns = Columns(pool.id_column or "id", pool.image_column or "image", pool.path_column or "path")
     stores = Stores(roots, limits)
     found = _find(uri, stores)
     format = format or _format_by_names(found)
-    if format is PoolFormat.IMAGE_FOLDER:
+    if format is _Format.IMAGE_FOLDER:
         if found.files is None:
             raise InvalidRequestError(
-                f"{uri} is not a folder, as format {format.value} requires", reason="POOL_FORMAT", uri=uri
+                f"{uri} is not a folder, as format {format} requires", reason="POOL_FORMAT", uri=uri
             )
         return open_folder(found.location, found.files)
     files = found.locations(format)
-    if format is PoolFormat.WEBDATASET:
+    if format is _Format.WEBDATASET:
         return open_webdataset(files, max_bytes=limits.max_bytes)
-    if format is PoolFormat.CSV:
+    if format is _Format.CSV:
         return open_csv_lists(files, columns, stores)
     return open_parquet(files, columns, stores)
 
@@ -126,21 +121,29 @@ def _find(uri: str, stores: Stores) -> _Found:
     return _Found(uri, location, _sorted(location.files_below()))
 
 
-def _format_by_names(found: _Found) -> PoolFormat:
+def _format_named(name: str) -> _Format:
+    try:
+        return _Format(name)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"pool format {name!r} is unknown; expected one of {', '.join(_Format)}", reason="POOL_FORMAT"
+        ) from error
+
+
+def _format_by_names(found: _Found) -> _Format:
     if found.files is None:
         formats = {_format_of(found.location.name)}
     else:
         formats = {_format_of(file.id) for file in found.files}
-        if {PoolFormat.PARQUET, PoolFormat.WEBDATASET} <= formats:
+        if {_Format.PARQUET, _Format.WEBDATASET} <= formats:
             raise InvalidRequestError(
                 f"{found.uri} contains both .parquet and .tar files; name the format that is meant",
                 reason="POOL_FORMAT",
                 uri=found.uri,
             )
         if any(is_image_name(file.id) for file in found.files):
-            formats = formats - {PoolFormat.CSV} | {PoolFormat.IMAGE_FOLDER}
-    # In the order of precedence.
-    for format_ in (PoolFormat.PARQUET, PoolFormat.WEBDATASET, PoolFormat.CSV, PoolFormat.IMAGE_FOLDER):
+            formats = formats - {_Format.CSV} | {_Format.IMAGE_FOLDER}
+    for format_ in _Format:
         if format_ in formats:
             return format_
     raise InvalidRequestError(
@@ -151,7 +154,7 @@ def _format_by_names(found: _Found) -> PoolFormat:
     )
 
 
-def _format_of(name: str) -> PoolFormat | None:
+def _format_of(name: str) -> _Format | None:
     return _SUFFIXES.get(Path(name).suffix.lower())
 
 

@@ -16,7 +16,7 @@ from topb_scorer.pools.parquet_file import (
     image_layout,
     open_parquet_file,
 )
-from topb_scorer.pools.pool import Columns, Pool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import Columns, OpenPool, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.storage import Location, Stores
 
@@ -95,7 +95,7 @@ class ParquetShard:
         return Unreadable("IMAGE_MISSING", f"column {self.columns.image} is null")
 
 
-def open_parquet(files: Sequence[Location], columns: Columns, stores: Stores) -> Pool:
+def open_parquet(files: Sequence[Location], columns: Columns, stores: Stores) -> OpenPool:
     """Return the pool of the rows of `files`.
 
     Raises:
@@ -107,7 +107,7 @@ def open_parquet(files: Sequence[Location], columns: Columns, stores: Stores) ->
         return _shards_of(file, columns, stores)
 
     opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
-    return Pool([shard for shards in opened for shard in shards])
+    return OpenPool([shard for shards in opened for shard in shards])
 
 
 def _shards_of(path: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:

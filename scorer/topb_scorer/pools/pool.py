@@ -48,8 +48,8 @@ class Shard(Protocol):
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The shards of a pool. Their order does not affect the result."""
+class OpenPool:
+    """The shards of a pool that was opened. Their order does not affect the result."""
 
     shards: Sequence[Shard]
 
@@ -61,13 +61,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a Parquet or CSV pool. Image folders and WebDataset have none."""
+    """The columns of Parquet and CSV files. Image folders and WebDataset have none."""
 
-    id: str = "id"
+    id: str
     """Ids: strings or, in Parquet, integers."""
-    image: str = "image"
+    image: str
     """Encoded images, in Parquet only: binary, or a struct with a binary field `bytes`."""
-    path: str = "path"
+    path: str
     """Paths and URLs of images, relative to the file's folder or absolute. In Parquet they are read only if
     there is no image column."""
 

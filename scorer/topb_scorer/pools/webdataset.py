@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.folder import is_image_name
-from topb_scorer.pools.pool import Pool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import OpenPool, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.storage import Location, ReadPattern
 from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered
@@ -97,7 +97,7 @@ class _Sample:
         return PoolItem(id_, self.image)
 
 
-def open_webdataset(files: Sequence[Location], *, max_bytes: int) -> Pool:
+def open_webdataset(files: Sequence[Location], *, max_bytes: int) -> OpenPool:
     """Return the pool of the samples of `files`.
 
     A key is the name of a member up to its first dot. Directories, links, members without a key (no dot, or a
@@ -117,7 +117,7 @@ def open_webdataset(files: Sequence[Location], *, max_bytes: int) -> Pool:
         return _shards_of(file, max_bytes)
 
     opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
-    return Pool([shard for shards in opened for shard in shards])
+    return OpenPool([shard for shards in opened for shard in shards])
 
 
 def _shards_of(path: Location, max_bytes: int) -> list[WebDatasetShard]:

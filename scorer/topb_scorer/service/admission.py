@@ -14,7 +14,7 @@ from topb_scorer.pools.stream import chunks_without_a_gap
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
-from topb_scorer.service.translate import columns_of, format_of, spec_of
+from topb_scorer.service.translate import pool_of, spec_of
 
 
 class Admission:
@@ -94,11 +94,7 @@ class Admission:
 
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> PoolJob:
         pool = open_pool(
-            request.pool.uri,
-            format=format_of(request.pool),
-            columns=columns_of(request.pool),
-            roots=self._settings.roots,
-            limits=self._settings.engine.limits,
+            pool_of(request.pool), roots=self._settings.roots, limits=self._settings.engine.limits
         )
         log = self._state.score_log(engine.bundle.model_id, with_features=True)
         if not spec.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from google.protobuf import duration_pb2
 
+from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult
 from topb.selections import SelectionState
@@ -14,7 +15,6 @@ from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.pools import Columns, PoolFormat
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
@@ -26,12 +26,12 @@ STATES = {
     SelectionState.CANCELLED: selection_pb2.SELECTION_STATE_CANCELLED,
 }
 
-_FORMATS = {
+_FORMATS: dict[int, PoolFormatName | None] = {
     selection_pb2.POOL_FORMAT_UNSPECIFIED: None,
-    selection_pb2.POOL_FORMAT_PARQUET: PoolFormat.PARQUET,
-    selection_pb2.POOL_FORMAT_IMAGE_FOLDER: PoolFormat.IMAGE_FOLDER,
-    selection_pb2.POOL_FORMAT_WEBDATASET: PoolFormat.WEBDATASET,
-    selection_pb2.POOL_FORMAT_CSV: PoolFormat.CSV,
+    selection_pb2.POOL_FORMAT_PARQUET: "parquet",
+    selection_pb2.POOL_FORMAT_IMAGE_FOLDER: "image-folder",
+    selection_pb2.POOL_FORMAT_WEBDATASET: "webdataset",
+    selection_pb2.POOL_FORMAT_CSV: "csv",
 }
 
 
@@ -55,8 +55,8 @@ def spec_of(message: selection_pb2.SelectionSpec, exclude: frozenset[str]) -> Se
     )
 
 
-def format_of(message: selection_pb2.Pool) -> PoolFormat | None:
-    """Return the format of a pool, or None if the server is to find it out.
+def pool_of(message: selection_pb2.Pool) -> Pool:
+    """Return the description of a pool.
 
     Raises:
         InvalidRequestError: the format is unknown, for instance of a later release.
@@ -66,16 +66,12 @@ def format_of(message: selection_pb2.Pool) -> PoolFormat | None:
             f"pool format {message.format} is unknown; expected one of {sorted(_FORMATS)}",
             reason="POOL_FORMAT",
         )
-    return _FORMATS[message.format]
-
-
-def columns_of(message: selection_pb2.Pool) -> Columns:
-    """Return the columns of a pool. Empty names stand for the defaults."""
-    default = Columns()
-    return Columns(
-        message.id_column or default.id,
-        message.image_column or default.image,
-        message.path_column or default.path,
+    return Pool(
+        message.uri,
+        format=_FORMATS[message.format],
+        id_column=message.id_column or None,
+        image_column=message.image_column or None,
+        path_column=message.path_column or None,
     )
 
 

@@ -19,8 +19,7 @@ from topb_scorer.errors import (
     NotFoundError,
     ScorerError,
 )
-from topb_scorer.in_process import format_of, select_batch
-from topb_scorer.pools import PoolFormat
+from topb_scorer.in_process import select_batch
 
 pytestmark = pytest.mark.scorer
 
@@ -132,14 +131,6 @@ def test_what_cannot_be_served_is_an_error_with_its_reason(
     with pytest.raises(error) as caught:
         select_batch(**arguments)
     assert caught.value.reason == reason
-
-
-def test_formats_go_by_name() -> None:
-    assert format_of(None) is None
-    assert format_of("parquet") is PoolFormat.PARQUET
-    assert format_of("image-folder") is PoolFormat.IMAGE_FOLDER
-    with pytest.raises(InvalidRequestError, match="parquet, image-folder"):
-        format_of("PARQUET")
 
 
 def test_it_is_what_the_command_finds_as_its_engine() -> None:

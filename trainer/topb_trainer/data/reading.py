@@ -16,7 +16,7 @@ from PIL import Image
 from topb.image_input import ImageInput, ResizeRule
 from topb_scorer import imaging
 from topb_scorer.imaging import SkippedImageError
-from topb_scorer.pools import AllowedRoots, Pool, PoolItem, Unreadable, open_pool
+from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
@@ -31,7 +31,7 @@ LARGE_IMAGE_INPUT = 224
 _DECODED_TOGETHER = 256
 
 
-def open_images(path: Path) -> Pool:
+def open_images(path: Path) -> OpenPool:
     """Opens Parquet or an image folder without reading an image.
 
     Raises:
@@ -112,12 +112,12 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
     )
 
 
-def _items(pool: Pool) -> Iterator[PoolItem]:
+def _items(pool: OpenPool) -> Iterator[PoolItem]:
     for shard in pool.shards:
         yield from shard.items()
 
 
-def _images(pool: Pool) -> Iterator[PoolItem]:
+def _images(pool: OpenPool) -> Iterator[PoolItem]:
     """The items of a labelled set: in a folder, what is not named as an image is no part of it."""
     for item in _items(pool):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
@@ -197,7 +197,7 @@ def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImag
         return error
 
 
-def _common_small_size(pool: Pool) -> tuple[int, int] | None:
+def _common_small_size(pool: OpenPool) -> tuple[int, int] | None:
     """Height and width if every image has the same and both are small; what is no image says nothing."""
     sizes = set()
     for item in _items(pool):

@@ -7,7 +7,7 @@ import pytest
 
 from support.pools import IMAGE, identities, items, opened, reasons
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools import Columns, PoolItem
+from topb_scorer.pools import PoolItem
 
 pytestmark = pytest.mark.scorer
 
@@ -44,7 +44,7 @@ def test_a_list_is_rfc_4180_with_a_header(folder: Path, end: str, mark: str) -> 
 
 def test_columns_may_bear_other_names_and_the_last_line_no_end(folder: Path) -> None:
     path = write(folder / "list.csv", "id,file,key\nno,shots/a.png,yes")
-    assert items(path, columns=Columns(id="key", path="file")) == [PoolItem("yes", IMAGE)]
+    assert items(path, id_column="key", path_column="file") == [PoolItem("yes", IMAGE)]
 
 
 def test_a_malformed_row_is_skipped_with_a_reason(folder: Path) -> None:

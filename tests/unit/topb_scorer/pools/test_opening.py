@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from support.pools import ANYWHERE, IMAGE, LocalFolder, opened, parquet_bytes, reasons, tar_bytes
+from topb.pools import PoolFormatName
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools import AllowedRoots, PoolFormat
+from topb_scorer.pools import AllowedRoots
 
 pytestmark = pytest.mark.scorer
 
@@ -18,10 +20,10 @@ FILES = {
     "deep/y.JPG": IMAGE,
     "notes.txt": b"notes",
 }
-FOLDER = PoolFormat.IMAGE_FOLDER
+FORMATS = get_args(PoolFormatName)
 
 
-def refusal(uri: str | Path, format: PoolFormat | None = None, roots: AllowedRoots = ANYWHERE) -> str:
+def refusal(uri: str | Path, format: str | None = None, roots: AllowedRoots = ANYWHERE) -> str:
     with pytest.raises(InvalidRequestError) as caught:
         opened(uri, format=format, roots=roots)
     return caught.value.reason
@@ -35,18 +37,20 @@ def refusal(uri: str | Path, format: PoolFormat | None = None, roots: AllowedRoo
         ({"1.csv", "notes.txt"}, None, {"line"}),
         ({"1.csv", "x.png"}, None, {"1.csv", "x.png"}),
         ({"deep/y.JPG", "notes.txt"}, None, {"deep/y.JPG", "notes.txt"}),
-        ({"1.csv", "x.png"}, PoolFormat.CSV, {"line"}),
-        ({"1.parquet", "1.tar"}, PoolFormat.WEBDATASET, {"sample"}),
-        ({"1.parquet", "1.tar"}, PoolFormat.PARQUET, {"row"}),
-        ({"notes.txt"}, FOLDER, {"notes.txt"}),
-        *((set(), format, set()) for format in PoolFormat),
+        ({"1.csv", "x.png"}, "csv", {"line"}),
+        ({"1.parquet", "1.tar"}, "webdataset", {"sample"}),
+        ({"1.parquet", "1.tar"}, "parquet", {"row"}),
+        ({"notes.txt"}, "image-folder", {"notes.txt"}),
+        *((set(), format, set()) for format in FORMATS),
         ({"1.parquet", "1.tar"}, None, "POOL_FORMAT"),
         ({"notes.txt"}, None, "POOL_FORMAT"),
+        ({"1.parquet"}, "zip", "POOL_FORMAT"),
+        ({"1.parquet"}, "PARQUET", "POOL_FORMAT"),
         (set(), None, "POOL_FORMAT"),
     ],
 )
 def test_names_decide_the_format_of_a_folder_unless_it_is_named(
-    names: set[str], format: PoolFormat | None, expected: set[str] | str, tmp_path: Path
+    names: set[str], format: str | None, expected: set[str] | str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(IMAGE)
     (tmp_path / "pool").mkdir()
@@ -63,14 +67,14 @@ def test_a_named_format_takes_a_file_of_any_name(tmp_path: Path) -> None:
     path.write_bytes(FILES["1.parquet"])
     assert refusal(path) == "POOL_FORMAT"
     for uri in (path, tmp_path / "po*"):
-        assert reasons(uri, format=PoolFormat.PARQUET) == {"row": ""}
+        assert reasons(uri, format="parquet") == {"row": ""}
     with pytest.raises(UnreadablePoolError):
-        opened(path, format=PoolFormat.WEBDATASET)
+        opened(path, format="webdataset")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(IMAGE)
-    assert refusal(tmp_path / "a.png", FOLDER) == refusal(tmp_path / "a.png") == "POOL_FORMAT"
+    assert refusal(tmp_path / "a.png", "image-folder") == refusal(tmp_path / "a.png") == "POOL_FORMAT"
 
 
 def test_suffixes_count_whatever_their_case(tmp_path: Path) -> None:

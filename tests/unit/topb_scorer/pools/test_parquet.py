@@ -12,7 +12,7 @@ import pytest
 from support.images import encode, random_image, random_pool, write_parquet
 from support.pools import IMAGE, identities, items, opened, reasons
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools import AllowedRoots, Columns, PoolItem
+from topb_scorer.pools import AllowedRoots, PoolItem
 from topb_scorer.pools.parquet import row_group_runs
 
 pytestmark = pytest.mark.scorer
@@ -89,7 +89,7 @@ def test_columns_may_stand_in_any_order_among_others_and_bear_other_names(tmp_pa
             "image": ["nor this"],
         },
     )
-    assert items(path, columns=Columns(id="key", image="img")) == [PoolItem("a", IMAGE)]
+    assert items(path, id_column="key", image_column="img") == [PoolItem("a", IMAGE)]
 
 
 def test_a_row_without_an_id_or_an_image_is_a_row_all_the_same(tmp_path: Path) -> None:
@@ -292,4 +292,4 @@ def test_text_that_is_not_utf8_makes_the_pool_unreadable(tmp_path: Path, not_utf
 
 def test_identities_change_with_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.parquet", {"id": ["a"], "key": ["b"], "image": [IMAGE]})
-    assert identities(path) != identities(path, columns=Columns(id="key"))
+    assert identities(path) != identities(path, id_column="key")

@@ -16,6 +16,7 @@ import pytest
 from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from support.selecting import RecordingObserver, selected, stream_shards, streamed
+from topb.pools import Pool
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
@@ -27,7 +28,7 @@ from topb_scorer.errors import (
     SelectionCancelledError,
     UnreadablePoolError,
 )
-from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, Shard, open_pool
+from topb_scorer.pools import AllowedRoots, PoolItem, Shard, open_pool
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.pointwise import select_pointwise
@@ -60,7 +61,7 @@ def test_a_pool_smaller_than_the_budget_is_returned_whole(engine: LocalEngine, t
 
 def test_an_empty_pool_gives_an_empty_result(engine: LocalEngine, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    folder = open_pool(str(tmp_path / "folder"), format=PoolFormat.IMAGE_FOLDER, roots=ANYWHERE)
+    folder = open_pool(Pool(tmp_path / "folder", format="image-folder"), roots=ANYWHERE)
     parquet = open_pool(str(write_parquet(tmp_path / "pool.parquet", [])), roots=ANYWHERE)
     for shards in (folder.shards, parquet.shards, [], [None], [ChunkShard(0, [], [])]):
         result = selected(SelectionSpec(5), engine, shards)

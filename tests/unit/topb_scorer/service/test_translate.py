@@ -1,22 +1,21 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from topb.pools import Pool, PoolFormatName
 from topb.results import Accounts, SelectionResult, SkippedRow
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
-from topb_scorer.pools import Columns, PoolFormat
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.service.translate import (
-    columns_of,
     duration_message,
-    format_of,
     model_message,
+    pool_of,
     shard_of,
     spec_of,
     summary_message,
@@ -71,21 +70,19 @@ def test_a_spec_that_cannot_be_served_is_refused(fields: dict[str, Any], reason:
     assert caught.value.reason == reason
 
 
-def test_a_pool_has_the_columns_and_the_format_that_the_message_names() -> None:
-    message = pb.Pool(id_column="key", path_column="file", format=pb.POOL_FORMAT_CSV)
-    assert columns_of(message) == Columns("key", "image", "file")
-    assert format_of(message) is PoolFormat.CSV
-    assert columns_of(pb.Pool()) == Columns()
-    assert format_of(pb.Pool()) is None
+def test_a_pool_is_described_as_in_the_message() -> None:
+    message = pb.Pool(uri="u", id_column="key", path_column="file", format=pb.POOL_FORMAT_CSV)
+    assert pool_of(message) == Pool("u", format="csv", id_column="key", path_column="file")
+    assert pool_of(pb.Pool(uri="u")) == Pool("u")
 
 
 def test_every_pool_format_is_known_and_one_of_a_later_release_is_refused() -> None:
-    formats = {format_of(pb.Pool(format=number)) for number in pb.PoolFormat.values()}
-    assert formats == {None, *PoolFormat}
+    formats = {pool_of(pb.Pool(format=number)).format for number in pb.PoolFormat.values()}
+    assert formats == {None, *get_args(PoolFormatName)}
     message = pb.Pool()
     message.MergeFromString(b"\x10\x63")
     with pytest.raises(InvalidRequestError) as caught:
-        format_of(message)
+        pool_of(message)
     assert caught.value.reason == "POOL_FORMAT"
 
 

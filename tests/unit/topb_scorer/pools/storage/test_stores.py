@@ -26,7 +26,7 @@ from support.pools import (
 from support.s3 import Bucket
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
-from topb_scorer.pools import AllowedRoots, PoolFormat, PoolItem, read_excluded_ids
+from topb_scorer.pools import AllowedRoots, PoolItem, read_excluded_ids
 from topb_scorer.pools.pool import identity_of
 from topb_scorer.pools.storage import Stores
 
@@ -319,7 +319,7 @@ def test_a_file_of_a_pool_that_is_a_link_to_outside_is_refused(folder: Path) -> 
     roots = AllowedRoots.below([folder])
     for uri in (folder, folder / "link.parquet", folder / "*.parquet", folder / "*/a.png"):
         with pytest.raises((AccessDeniedError, NotFoundError)):
-            opened(uri, roots=roots, format=PoolFormat.PARQUET)
+            opened(uri, roots=roots, format="parquet")
     for name in ("pool.parquet", "nowhere.parquet"):
         with pytest.raises(AccessDeniedError):
             opened(folder.parent / name, roots=roots)
@@ -343,7 +343,7 @@ def test_a_local_name_that_is_not_utf8_is_a_row_with_a_reason(tmp_path: Path) ->
         pytest.skip("this file system takes UTF-8 names only")
     assert reasons(tmp_path)["\\xff.png"] == "FILE_NAME_NOT_UTF8"
     with pytest.raises(InvalidRequestError) as caught:
-        opened(tmp_path, format=PoolFormat.CSV)
+        opened(tmp_path, format="csv")
     assert caught.value.reason == "POOL_FILE_NAME"
 
 
