@@ -17,6 +17,7 @@ from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request
 from support.undisturbed import OPTIONS, SHARDS, Data
+from support.waiting import once
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 
@@ -24,12 +25,14 @@ pytestmark = pytest.mark.scorer
 
 SLOW = Sabotage(batch_seconds=0.1)
 PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
+TwoServers = tuple[Path, tuple[CrashingServer, str], tuple[CrashingServer, str]]
+"""A state, and two servers on it with their addresses."""
 CATALOGS = pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
 
 
 @pytest.fixture
 def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Of servers that share a catalog."""
+    """Return the options of servers that share a catalog."""
     if catalog == "sqlite":
         return OPTIONS
     cluster: PostgresCluster = request.getfixturevalue("cluster")
@@ -44,17 +47,15 @@ def server_on(data: Data, state: Path, options: tuple[str, ...]) -> Iterator[tup
         yield server, address
 
 
-def once(holds: object, *, seconds: float = 30.0) -> None:
-    """Waits until it holds."""
-    assert callable(holds)
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+@pytest.fixture
+def two_servers(options: tuple[str, ...], data: Data, tmp_path: Path) -> Iterator[TwoServers]:
+    state = tmp_path / "state"
+    with server_on(data, state, options) as first, server_on(data, state, options) as second:
+        yield state, first, second
 
 
 def published(state: Path) -> Counter[str]:
-    """How many files each shard of the score logs has."""
+    """Return how many files each shard of the score logs has."""
     files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
     return Counter(file.name.rpartition("-")[0] for file in files if not file.name.startswith("."))
 
@@ -66,7 +67,7 @@ def selection(address: str, request_id: str) -> pb.Selection:
 
 
 def once_ended(address: str, request_id: str) -> pb.Selection:
-    """The selection, once it has."""
+    """Wait until the selection has ended, and return it."""
     ended = (pb.SELECTION_STATE_SUCCEEDED, pb.SELECTION_STATE_FAILED, pb.SELECTION_STATE_CANCELLED)
     found: list[pb.Selection] = []
 
@@ -87,97 +88,79 @@ def in_background(caller: PoolCaller | StreamCaller, address: str) -> Future[Raw
 
 @CATALOGS
 def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
-    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
+    two_servers: TwoServers, data: Data
 ) -> None:
-    state = tmp_path / "state"
-    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
-        second, other_address = other
-        calling = in_background(data.caller("read", "one"), address)
-        once(lambda: len(published(state)) >= 2)
-        first.kill()
-        committed = published(state)
-        assert isinstance(calling.exception(30), grpc.RpcError)
-        # Nobody asks the other server: it finds the selection by itself once the lease has run out.
-        assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
-        assert set(committed).isdisjoint(second.scored)
-        assert len(second.scored) == SHARDS - len(committed)
-        data.check(data.caller("read", "one").call(other_address))
+    state, (first, address), (second, other_address) = two_servers
+    calling = in_background(data.caller("read", "one"), address)
+    once(lambda: len(published(state)) >= 2)
+    first.kill()
+    committed = published(state)
+    assert isinstance(calling.exception(30), grpc.RpcError)
+    # Nobody asks the other server: it finds the selection by itself once the lease has run out.
+    assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
+    assert set(committed).isdisjoint(second.scored)
+    assert len(second.scored) == SHARDS - len(committed)
+    data.check(data.caller("read", "one").call(other_address))
     assert set(published(state).values()) == {1}
     assert len(published(state)) == SHARDS
 
 
 @CATALOGS
 @PATHS
-def test_a_caller_goes_on_at_another_server(
-    path: str, catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
-        second, other_address = other
-        caller = data.caller(path, "one")
-        calling = in_background(caller, address)
-        once(lambda: len(published(state)) >= 2)
-        first.kill()
-        committed = published(state)
-        assert isinstance(calling.exception(30), grpc.RpcError)
-        data.check(caller.call(other_address))
-        assert set(committed).isdisjoint(second.scored)
+def test_a_caller_goes_on_at_another_server(path: str, two_servers: TwoServers, data: Data) -> None:
+    state, (first, address), (second, other_address) = two_servers
+    caller = data.caller(path, "one")
+    calling = in_background(caller, address)
+    once(lambda: len(published(state)) >= 2)
+    first.kill()
+    committed = published(state)
+    assert isinstance(calling.exception(30), grpc.RpcError)
+    data.check(caller.call(other_address))
+    assert set(committed).isdisjoint(second.scored)
 
 
 @CATALOGS
-def test_a_server_that_hung_past_its_lease_commits_nothing_twice(
-    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
-        second, other_address = other
-        calling = in_background(data.caller("read", "one"), address)
-        once(lambda: len(published(state)) >= 2)
-        first.signal(signal.SIGSTOP)
-        try:
-            before = published(state)
-            once(lambda: len(second.scored) >= 1)
-        finally:
-            first.signal(signal.SIGCONT)
-        assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
-        data.check(calling.result(60))
-        assert set(before).isdisjoint(second.scored)
-        # What it had in hand when it hung it may have scored; what was committed meanwhile it has not.
-        assert len(first.scored) + len(second.scored) <= SHARDS + 1
+def test_a_server_that_hung_past_its_lease_commits_nothing_twice(two_servers: TwoServers, data: Data) -> None:
+    state, (first, address), (second, other_address) = two_servers
+    calling = in_background(data.caller("read", "one"), address)
+    once(lambda: len(published(state)) >= 2)
+    first.signal(signal.SIGSTOP)
+    try:
+        before = published(state)
+        once(lambda: len(second.scored) >= 1)
+    finally:
+        first.signal(signal.SIGCONT)
+    assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
+    data.check(calling.result(60))
+    assert set(before).isdisjoint(second.scored)
+    # What it had in hand when it hung it may have scored; what was committed meanwhile it has not.
+    assert len(first.scored) + len(second.scored) <= SHARDS + 1
     assert published(state) == Counter(dict.fromkeys(published(state), 1))
     assert len(published(state)) == SHARDS
 
 
 @CATALOGS
-def test_one_request_at_two_servers_is_one_selection(
-    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
-        second, other_address = other
-        callings = [in_background(data.caller("read", "one"), each) for each in (address, other_address) * 3]
-        for calling in callings:
-            data.check(calling.result(60))
-        assert sorted(first.scored + second.scored) == sorted(published(state))
+def test_one_request_at_two_servers_is_one_selection(two_servers: TwoServers, data: Data) -> None:
+    state, (first, address), (second, other_address) = two_servers
+    callings = [in_background(data.caller("read", "one"), each) for each in (address, other_address) * 3]
+    for calling in callings:
+        data.check(calling.result(60))
+    assert sorted(first.scored + second.scored) == sorted(published(state))
 
 
 @CATALOGS
-def test_any_server_cancels_what_another_runs(
-    catalog: str, options: tuple[str, ...], data: Data, tmp_path: Path
-) -> None:
-    state = tmp_path / "state"
-    with server_on(data, state, options) as (first, address), server_on(data, state, options) as other:
-        _, other_address = other
-        calling = in_background(data.caller("read", "one"), address)
-        once(lambda: len(published(state)) >= 1)
-        with grpc.insecure_channel(other_address) as channel:
-            stub = selection_pb2_grpc.SelectionServiceStub(channel)
-            stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
-        error = calling.exception(30)
-        assert isinstance(error, grpc.Call)
-        assert error.code() == grpc.StatusCode.CANCELLED
-        assert once_ended(address, "one").state == pb.SELECTION_STATE_CANCELLED
-        assert len(first.scored) < SHARDS
+def test_any_server_cancels_what_another_runs(two_servers: TwoServers, data: Data) -> None:
+    state, (first, address), (_, other_address) = two_servers
+    calling = in_background(data.caller("read", "one"), address)
+    once(lambda: len(published(state)) >= 1)
+    with grpc.insecure_channel(other_address) as channel:
+        stub = selection_pb2_grpc.SelectionServiceStub(channel)
+        stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
+    error = calling.exception(30)
+    assert isinstance(error, grpc.Call)
+    assert error.code() == grpc.StatusCode.CANCELLED
+    assert once_ended(address, "one").state == pb.SELECTION_STATE_CANCELLED
+    assert len(first.scored) < SHARDS
 
 
 @PATHS

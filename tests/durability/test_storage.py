@@ -11,12 +11,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from support.crashing_server import CrashingServer, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, StreamCaller
+from support.rpc import code_and_reason
 from support.undisturbed import OPTIONS, SHARDS, Data
 
 pytestmark = pytest.mark.scorer
@@ -46,15 +45,6 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
-
-
-def code_and_reason(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-    assert isinstance(error, grpc.Call)
-    status = rpc_status.from_call(error)
-    assert status is not None
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
-    return error.code(), info.reason
 
 
 def address_of(server: CrashingServer) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 import topb
 from support.images import random_image
-from support.servers import RunningServer, running_server
+from support.servers import RunningServer, free_port, running_server
 from topb import _pool_stream
 
 pytestmark = pytest.mark.scorer
@@ -27,12 +26,6 @@ PATIENT = topb.RetryPolicy(attempts=200, initial_delay=0.1, maximum_delay=0.5)
 def rows() -> Iterator[tuple[str, object]]:
     for i in range(ROWS):
         yield f"img-{i:05d}", random_image(i, SIDE, SIDE)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Restarting:

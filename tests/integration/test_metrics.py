@@ -1,11 +1,10 @@
-"""What `topb serve --metrics-listen` tells, against what the server was made to do."""
+"""The metrics of `topb serve --metrics-listen` agree with what the server did."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -15,24 +14,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import topb
 from support.images import encode, random_image, write_parquet
-from support.servers import running_server
+from support.servers import free_port, running_server
+from support.waiting import once
 
 pytestmark = pytest.mark.scorer
 
 
 class Scraped:
-    """A server's samples, fetched anew at each look."""
+    """A server's samples, fetched at each call."""
 
     def __init__(self, address: str, metrics: str) -> None:
         self.address = address
         self._url = f"http://{metrics}/metrics"
 
     def soon(self, name: str, **labels: str) -> float:
-        """The sample, once it is there: a call is counted a moment after its caller has the answer."""
-        deadline = time.monotonic() + 10
-        while not (value := self(name, **labels)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return value
+        """Wait for a sample that is not 0: a call is counted just after its caller has the answer."""
+        once(lambda: self(name, **labels) != 0)
+        return self(name, **labels)
 
     def __call__(self, name: str, **labels: str) -> float:
         with urlopen(self._url, timeout=10) as response:
@@ -44,16 +42,8 @@ class Scraped:
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def scraped(data: Path, free_port: int) -> Iterator[Scraped]:
-    metrics = f"127.0.0.1:{free_port}"
+def scraped(data: Path) -> Iterator[Scraped]:
+    metrics = f"127.0.0.1:{free_port()}"
     with running_server(data / "models", data, options=("--metrics-listen", metrics)) as running:
         yield Scraped(running.address, metrics)
 
@@ -116,7 +106,7 @@ def test_a_streamed_selection_counts_like_any_other(scraped: Scraped) -> None:
     assert scraped.soon("topb_call_seconds_count", method=method, code="OK") == 1
 
 
-def test_an_address_that_is_taken_is_told(data: Path) -> None:
+def test_a_taken_address_is_an_error(data: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,6 +6,8 @@ each scored shard. New servers start fast because a fork server has imported eve
 
 from __future__ import annotations
 
+import gc
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,11 +16,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.waiting import once
 
 _READY_SECONDS = 60
 _STOP_SECONDS = 60
@@ -80,6 +85,14 @@ class CrashingServer:
         """Name of the step at which it killed itself, or empty."""
         return "".join(_lines(self.folder / "killed"))
 
+    def live_objects(self) -> Counter[str]:
+        """Return how many objects of each of topb's classes the server holds after a garbage collection."""
+        counted = self.folder / "objects"
+        counted.unlink(missing_ok=True)
+        self.signal(signal.SIGUSR1)
+        once(counted.is_file)
+        return Counter(json.loads(counted.read_text()))
+
     @property
     def log(self) -> str:
         """What it logged to stderr."""
@@ -117,10 +130,19 @@ def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
     from topb_scorer.commands import serve
 
     threading.Thread(target=_die_with_the_tests, daemon=True).start()
+    signal.signal(signal.SIGUSR1, lambda *_: _count_objects(folder / "objects"))
     durable.on_step = _Steps(folder, sabotage.die_at)
     if sabotage.batch_seconds:
         _slow_down(folder, sabotage.batch_seconds)
     sys.exit(serve.run.main(arguments, standalone_mode=False))
+
+
+def _count_objects(path: Path) -> None:
+    gc.collect()
+    names = (f"{type(found).__module__}.{type(found).__qualname__}" for found in gc.get_objects())
+    counts = Counter(name for name in names if name.startswith("topb"))
+    path.with_suffix(".tmp").write_text(json.dumps(counts))
+    path.with_suffix(".tmp").rename(path)
 
 
 def _die_with_the_tests() -> None:

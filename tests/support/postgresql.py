@@ -6,13 +6,14 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from support.servers import free_port
 
 _COMMAND_SECONDS = 60
 # initdb and postgres refuse to run as root: root runs them as one of these users.
@@ -91,10 +92,7 @@ def running_cluster() -> Iterator[PostgresCluster]:
     user = _user() if os.geteuid() == 0 else None
     if user is not None:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    cluster = PostgresCluster(binaries, folder, port, user)
+    cluster = PostgresCluster(binaries, folder, free_port(), user)
     try:
         cluster.initialise()
         cluster.start()

@@ -1,7 +1,9 @@
-"""A real server in a process of its own, on a free loopback port."""
+"""A real server in its own process, on a free loopback port."""
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STOP_SECONDS = 30
+# Below the ports that systems give to outgoing connections: nothing takes one while its server restarts.
+_PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class RunningServer:
 
 @contextmanager
 def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) -> Iterator[RunningServer]:
-    """Starts `topb serve` on the bundles in `models`, waits until it is ready, and stops it at the end."""
+    """Start `topb serve` on the bundles in `models`, wait until it is ready, and stop it on exit."""
     command = [sys.executable, "-m", "topb", "serve", "--models", str(models), "--listen", "127.0.0.1:0"]
     for root in roots:
         command += ["--allow-root", str(root)]
@@ -30,7 +34,7 @@ def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) ->
     try:
         assert process.stdout is not None
         ready = process.stdout.readline()
-        assert ready.startswith("topb is ready on "), f"the server said {ready!r} and ended"
+        assert ready.startswith("topb is ready on "), f"the server printed {ready!r} and ended"
         yield RunningServer(ready.split()[-1], process)
     finally:
         process.terminate()
@@ -43,3 +47,15 @@ def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) ->
         finally:
             if process.stdout is not None:
                 process.stdout.close()
+
+
+def free_port() -> int:
+    """Return a port for a server that must come back on the same one."""
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

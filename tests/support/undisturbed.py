@@ -1,4 +1,4 @@
-"""A pool whose selections are disturbed, and what an undisturbed one gives."""
+"""A pool for selections that are disturbed, and the result of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from topb.v1 import selection_pb2 as pb
 
 SHARD_ROWS = 24
 SHARDS = 5
-# A lease that a dead server keeps for half a second, and a batch that spreads the kills over many of them.
+# A dead server keeps its lease for half a second, and small batches spread the kills over many of them.
 OPTIONS = ("--lease-seconds=0.5", "--batch-size=8")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Models, a pool with rows of every account, and what an undisturbed selection from it gives."""
+    """Models, a pool with rows for every account, and the result of an undisturbed selection from it."""
 
     folder: Path
     rows: list[tuple[str, bytes]] = field(repr=False)
@@ -32,13 +32,13 @@ class Data:
         return self.folder / "pool.parquet"
 
     def caller(self, path: str, request_id: str) -> PoolCaller | StreamCaller:
-        """Who asks for the selection, on the server-read path or the streamed one."""
+        """Return a caller that lets the server read the pool (`path` "read") or streams it ("streamed")."""
         if path == "read":
             return PoolCaller(pool_request(self.pool, request_id, spec=self.spec))
         start = pb.StreamStart(spec=self.spec, request_id=request_id)
         return StreamCaller(start, chunks_of(self.rows, SHARD_ROWS))
 
     def check(self, result: RawResult) -> None:
-        """The result is that of an undisturbed selection, byte by byte."""
+        """Assert that the result equals that of an undisturbed selection, byte by byte."""
         result.check_accounts(len(self.rows))
         assert result.content == self.undisturbed.content
