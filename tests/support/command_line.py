@@ -18,6 +18,12 @@ class Outcome:
     out: str
     err: str
 
+    @property
+    def printed(self) -> str:
+        """What it printed, if it succeeded."""
+        assert self.exit_code == 0, self.err
+        return self.out
+
 
 def topb(*arguments: Any) -> Outcome:
     """Runs the command with these arguments."""

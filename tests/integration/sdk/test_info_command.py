@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from topb import commands
+from support.command_line import topb
 from topb.v1 import model_pb2
 
 pytestmark = pytest.mark.sdk
@@ -17,9 +17,8 @@ def described(server, server_info_message, model_message):
     return server
 
 
-def test_a_server_is_shown_for_a_person(described, capsys):
-    assert commands.main(["info", "--server", described.address]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+def test_a_server_is_shown_for_a_person(described):
+    assert topb("info", "--server", described.address).printed.splitlines() == [
         f"topb 0.1.0 at {described.address}",
         "  devices     cpu",
         "  strategies  aalu, random",
@@ -33,22 +32,19 @@ def test_a_server_is_shown_for_a_person(described, capsys):
     ]
 
 
-def test_a_server_is_shown_for_a_program(described, capsys):
-    assert commands.main(["info", "--server", described.address, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+def test_a_server_is_shown_for_a_program(described):
+    shown = json.loads(topb("info", "--server", described.address, "--json").printed)
     assert shown["server"]["limits"]["max_budget"] == 1_000_000
     assert shown["models"][0]["id"] == "0123456789abcdef"
     assert shown["models"][0]["create_time"] == "2025-03-04T05:06:07+00:00"
     assert shown["models"][0]["configuration"] == {"task": {"epochs": 3.0}}
 
 
-def test_a_server_without_models_says_so(described, capsys):
+def test_a_server_without_models_says_so(described):
     described.list_models = lambda _request, _context: model_pb2.ListModelsResponse()
-    assert commands.main(["info", "--server", described.address]) == 0
-    assert capsys.readouterr().out.endswith("No models.\n")
+    assert topb("info", "--server", described.address).printed.endswith("No models.\n")
 
 
-def test_the_server_may_come_from_the_environment(described, capsys, monkeypatch):
+def test_the_server_may_come_from_the_environment(described, monkeypatch):
     monkeypatch.setenv("TOPB_SERVER", described.address)
-    assert commands.main(["info"]) == 0
-    assert capsys.readouterr().out.startswith(f"topb 0.1.0 at {described.address}\n")
+    assert topb("info").printed.startswith(f"topb 0.1.0 at {described.address}\n")

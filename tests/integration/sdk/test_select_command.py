@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-import topb
-from topb import commands
+from support.command_line import Outcome, topb
+from topb import Accounts, Pick, Pool, Progress, SelectionResult, commands
 from topb.commands import _picks_file, _progress_line, select
 from topb.v1 import model_pb2, selection_pb2
 
@@ -37,13 +37,13 @@ def answer(server, script, model_message):
 
 
 def topb_select(server, *arguments, pool="/p", budget=3):
-    return commands.main(["select", pool, "--budget", str(budget), "--server", server.address, *arguments])
+    return topb("select", pool, "--budget", budget, "--server", server.address, *arguments)
 
 
-def test_a_table_and_the_accounts(server, answer, capsys, script):
+def test_a_table_and_the_accounts(server, answer, script):
     answer()
-    assert topb_select(server) == 0
-    captured = capsys.readouterr()
+    captured = topb_select(server)
+    assert captured.exit_code == 0
     assert captured.out.splitlines() == [
         "rank  id          score  class  probability  entropy",
         "   1  image-1  1.000000  dog         0.5000   1.2500",
@@ -55,25 +55,23 @@ def test_a_table_and_the_accounts(server, answer, capsys, script):
     assert captured.err == ""
 
 
-def test_a_long_result_shows_the_first_twenty_and_where_the_others_are(server, answer, capsys, tmp_path):
+def test_a_long_result_shows_the_first_twenty_and_where_the_others_are(server, answer, tmp_path):
     answer(50)
-    assert topb_select(server, budget=50) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = topb_select(server, budget=50).printed.splitlines()
     assert lines[20].split()[1] == "image-20"
     assert lines[21] == "… and 30 more: --out FILE or --json gives them all."
     out = tmp_path / "picks.csv"
-    assert topb_select(server, "--out", str(out), budget=50) == 0
-    assert capsys.readouterr().out.splitlines()[21] == f"All 50 picks are in {out}."
+    lines = topb_select(server, "--out", out, budget=50).printed.splitlines()
+    assert lines[21] == f"All 50 picks are in {out}."
 
 
-def test_classes_go_by_number_where_the_server_cannot_name_them(server, answer, capsys):
+def test_classes_go_by_number_where_the_server_cannot_name_them(server, answer):
     answer()
     del server.get_model
-    assert topb_select(server) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[3] == "1"
+    assert topb_select(server).printed.splitlines()[1].split()[3] == "1"
 
 
-def test_every_account_is_said_in_words(server, capsys):
+def test_every_account_is_said_in_words(server):
     def serve(request, context):
         summary = selection_pb2.SelectionSummary(model="m", strategy="aalu", budget=1)
         summary.accounts.CopyFrom(selection_pb2.Accounts(read=2010, scored=1990, duplicate=5, excluded=12))
@@ -82,8 +80,8 @@ def test_every_account_is_said_in_words(server, capsys):
         yield Response(summary=summary)
 
     server.select_batch = serve
-    assert topb_select(server, budget=1) == 0
-    captured = capsys.readouterr()
+    captured = topb_select(server, budget=1)
+    assert captured.exit_code == 0
     assert captured.out.splitlines() == [
         "Nothing picked by aalu with model m in 0.0 s.",
         "Of 2,010 rows read: 1,990 scored, 3 skipped (3 IMAGE_CORRUPT), 5 duplicate, 12 excluded.",
@@ -92,18 +90,17 @@ def test_every_account_is_said_in_words(server, capsys):
     assert "0 of the 1 images asked for were picked" in captured.err
 
 
-def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, answer, capsys):
+def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, answer):
     answer(3, budget=5)
-    assert topb_select(server, "--quiet", budget=5) == 0
-    captured = capsys.readouterr()
+    captured = topb_select(server, "--quiet", budget=5)
+    assert captured.exit_code == 0
     assert captured.out == ""
     assert captured.err.startswith("warning: 3 of the 5 images")
 
 
-def test_json_stands_alone_on_stdout(server, answer, capsys):
+def test_json_stands_alone_on_stdout(server, answer):
     answer(3, budget=5)
-    assert topb_select(server, "--json") == 0
-    result = json.loads(capsys.readouterr().out)
+    result = json.loads(topb_select(server, "--json").printed)
     assert result["fell_short"] is True
     assert result["picks"][0] == {
         "id": "image-1",
@@ -116,14 +113,14 @@ def test_json_stands_alone_on_stdout(server, answer, capsys):
     }
 
 
-def test_every_option_reaches_the_server(server, answer, capsys, tmp_path):
+def test_every_option_reaches_the_server(server, answer, tmp_path):
     requests = answer()
     labelled = tmp_path / "labelled.txt"
     labelled.write_text("a\r\nb c\n\n7", encoding="utf-8")
     options = "--strategy random --model m --seed 5 --format image-folder --id-column i --image-column p "
     options += f"--path-column f --strategy-option k=v=w --timeout 30 --exclude {labelled}"
-    assert topb_select(server, *options.split()) == 0
-    assert topb_select(server, "--exclude", "/labelled.parquet", "--exclude-column", "name") == 0
+    assert topb_select(server, *options.split()).exit_code == 0
+    assert topb_select(server, "--exclude", "/labelled.parquet", "--exclude-column", "name").exit_code == 0
     spec = requests[0].spec
     assert (spec.strategy, spec.model, spec.seed, spec.budget) == ("random", "m", 5, 3)
     assert dict(spec.strategy_options) == {"k": "v=w"}
@@ -140,14 +137,14 @@ def test_every_option_reaches_the_server(server, answer, capsys, tmp_path):
     assert 25 < server.timeouts[0] < 31
 
 
-def test_a_request_id_reaches_the_server(server, answer, capsys):
+def test_a_request_id_reaches_the_server(server, answer):
     requests = answer()
-    assert topb_select(server, "--request-id", "round-3", "--quiet") == 0
+    assert topb_select(server, "--request-id", "round-3", "--quiet").exit_code == 0
     assert requests[0].request_id == "round-3"
     assert not requests[0].detached
 
 
-def test_a_detached_selection_is_left_to_the_server_with_its_id(server, capsys):
+def test_a_detached_selection_is_left_to_the_server_with_its_id(server):
     requests = []
 
     def serve(request, context):
@@ -155,10 +152,9 @@ def test_a_detached_selection_is_left_to_the_server_with_its_id(server, capsys):
         yield Response(started=selection_pb2.SelectionStarted(selection="s-1"))
 
     server.select_batch = serve
-    assert topb_select(server, "--detach", "--seed", "4") == 0
-    assert capsys.readouterr().out == "s-1\n"
-    assert topb_select(server, "--detach", "--json", "--request-id", "round-3") == 0
-    assert json.loads(capsys.readouterr().out) == {"selection": "s-1", "request_id": "round-3"}
+    assert topb_select(server, "--detach", "--seed", "4").printed == "s-1\n"
+    detached = json.loads(topb_select(server, "--detach", "--json", "--request-id", "round-3").printed)
+    assert detached == {"selection": "s-1", "request_id": "round-3"}
     assert [request.detached for request in requests] == [True, True]
     assert requests[0].spec.seed == 4
 
@@ -166,7 +162,7 @@ def test_a_detached_selection_is_left_to_the_server_with_its_id(server, capsys):
 def test_csv_holds_every_pick(server, answer, tmp_path):
     answer(50)
     out = tmp_path / "picks.csv"
-    assert topb_select(server, "--out", str(out), "--quiet", budget=50) == 0
+    assert topb_select(server, "--out", str(out), "--quiet", budget=50).exit_code == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
@@ -181,17 +177,18 @@ def test_parquet_holds_every_pick(server, answer, tmp_path):
 
     answer(50)
     out = tmp_path / "picks.parquet"
-    assert topb_select(server, "--out", str(out), "--quiet", budget=50) == 0
+    assert topb_select(server, "--out", str(out), "--quiet", budget=50).exit_code == 0
     table = pyarrow.parquet.read_table(out)
     assert table.column("id").to_pylist() == [f"image-{rank}" for rank in range(1, 51)]
     assert table.column("score").to_pylist() == [1 / rank for rank in range(1, 51)]
 
 
-def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, answer, capsys, monkeypatch):
+def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, answer, monkeypatch):
     requests = answer()
     monkeypatch.setattr(_picks_file.importlib.util, "find_spec", lambda _name: None)
-    assert topb_select(server, "--out", "picks.parquet") == 2
-    assert "Parquet needs pyarrow: pip install pyarrow" in capsys.readouterr().err
+    refused = topb_select(server, "--out", "picks.parquet")
+    assert refused.exit_code == 2
+    assert "Parquet needs pyarrow: pip install pyarrow" in refused.err
     assert requests == []
 
 
@@ -208,10 +205,11 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--bundle", "/b"], "--server and --bundle exclude each other"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, capsys, arguments, said):
+def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, arguments, said):
     requests = answer()
-    assert topb_select(server, *arguments) == 2
-    assert said in capsys.readouterr().err
+    refused = topb_select(server, *arguments)
+    assert refused.exit_code == 2
+    assert said in refused.err
     assert requests == []
 
 
@@ -219,20 +217,19 @@ def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, c
     "option",
     [["--model", "m"], ["--timeout", "5"], ["--request-id", "r"], ["--detach"], ["--tls"], ["--tls-ca", "x"]],
 )
-def test_options_of_a_server_are_refused_with_a_bundle(option, capsys):
-    assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b", *option]) == 2
-    assert f"{option[0]} goes with --server" in capsys.readouterr().err
+def test_options_of_a_server_are_refused_with_a_bundle(option):
+    refused = topb("select", "/p", "-b", 1, "--bundle", "/b", *option)
+    assert refused.exit_code == 2
+    assert f"{option[0]} goes with --server" in refused.err
 
 
-def test_an_error_of_the_server_is_one_line(server, script, capsys):
+def test_an_error_of_the_server_is_one_line(server, script):
     import grpc
 
     server.select_batch = lambda _request, context: script.abort(
         context, grpc.StatusCode.NOT_FOUND, "there is no pool /p", script.error_details("POOL_NOT_FOUND")
     )
-    assert topb_select(server) == 1
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "error: there is no pool /p [POOL_NOT_FOUND]\n")
+    assert topb_select(server) == Outcome(1, "", "error: there is no pool /p [POOL_NOT_FOUND]\n")
 
 
 class Terminal(io.StringIO):
@@ -240,10 +237,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, monkeypatch, capsys):
+def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, monkeypatch):
     answer()
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert topb_select(server, "--json") == 0
+    assert commands.main(["select", "/p", "--budget", "3", "--server", server.address, "--json"]) == 0
     shown = sys.stderr.getvalue()
     assert "50 of 100 images (50 %)" in shown
     assert shown.endswith("\r\x1b[K")
@@ -251,20 +248,20 @@ def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, mon
 
 def test_progress_in_words():
     text = _progress_line.progress_text
-    assert text(topb.Progress(12_000, 60_000, 4.0)) == (
+    assert text(Progress(12_000, 60_000, 4.0)) == (
         "12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go"
     )
-    assert text(topb.Progress(12_000, 0, 4.0)) == "12,000 images, 3,000 images/s"
-    assert text(topb.Progress(0, 10, 0.0)) == "0 of 10 images (0 %)"
+    assert text(Progress(12_000, 0, 4.0)) == "12,000 images, 3,000 images/s"
+    assert text(Progress(0, 10, 0.0)) == "0 of 10 images (0 %)"
 
 
 @pytest.fixture
 def engine(monkeypatch, tmp_path):
     """An in-process engine in the scorer's place; gives what it was called with."""
     calls = []
-    pick = topb.Pick("a", 1, 0.5, 1, 0.75, 0.5)
-    accounts = topb.Accounts(read=1, scored=1)
-    result = topb.SelectionResult((pick,), accounts, "m", "aalu", 0, 1, 0.25)
+    pick = Pick("a", 1, 0.5, 1, 0.75, 0.5)
+    accounts = Accounts(read=1, scored=1)
+    result = SelectionResult((pick,), accounts, "m", "aalu", 0, 1, 0.25)
 
     def select_batch(pool, budget, **arguments):
         calls.append((pool, budget, arguments))
@@ -279,20 +276,13 @@ def engine(monkeypatch, tmp_path):
     return calls
 
 
-def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
+def test_a_bundle_selects_in_this_process(engine, tmp_path):
     arguments = ["--bundle", str(tmp_path), "--device", "cuda:0", "--batch-size", "8", "--seed", "4"]
-    assert commands.main(["select", "/p", "-b", "1", *arguments, "--exclude", "/l.parquet"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == [
-        "1",
-        "a",
-        "0.500000",
-        "dog",
-        "0.7500",
-        "0.5000",
-    ]
+    shown = topb("select", "/p", "-b", 1, *arguments, "--exclude", "/l.parquet").printed
+    assert shown.splitlines()[1].split() == ["1", "a", "0.500000", "dog", "0.7500", "0.5000"]
     assert engine == [
         (
-            topb.Pool("/p", None, "id", "image", "path"),
+            Pool("/p", None, "id", "image", "path"),
             1,
             {
                 "bundle": tmp_path,
@@ -310,20 +300,17 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path, capsys):
     ]
 
 
-def test_a_bundle_goes_before_the_server_of_the_environment(engine, tmp_path, monkeypatch, capsys):
+def test_a_bundle_goes_before_the_server_of_the_environment(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("TOPB_SERVER", "nowhere:1")
-    assert commands.main(["select", "/p", "-b", "1", "--bundle", str(tmp_path)]) == 0
+    assert topb("select", "/p", "-b", 1, "--bundle", tmp_path).exit_code == 0
     assert len(engine) == 1
 
 
-def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch, capsys):
+def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch):
     class Entry:
         def load(self):
             raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
     monkeypatch.setattr(select, "entry_points", lambda **_: [Entry()])
-    assert commands.main(["select", "/p", "-b", "1", "--bundle", "/b"]) == 2
-    assert capsys.readouterr().err == (
-        "error: topb select --bundle needs the scorer: pip install 'topb[scorer]' "
-        "(no module named onnxruntime)\n"
-    )
+    said = "topb select --bundle needs the scorer: pip install 'topb[scorer]' (no module named onnxruntime)"
+    assert topb("select", "/p", "-b", 1, "--bundle", "/b") == Outcome(2, "", f"error: {said}\n")

@@ -6,7 +6,7 @@ import json
 import grpc
 import pytest
 
-from topb import commands
+from support.command_line import Outcome, topb
 from topb.v1 import model_pb2, selection_pb2
 
 pytestmark = pytest.mark.sdk
@@ -62,13 +62,13 @@ def catalog(server, script, model_message):
 
 
 def topb_selections(server, action, *arguments):
-    return commands.main(["selections", action, *arguments, "--server", server.address])
+    return topb("selections", action, *arguments, "--server", server.address)
 
 
-def test_selections_are_listed_in_a_table(server, catalog, capsys, script):
-    assert topb_selections(server, "list", "--state", "running", "--state", "failed", "--model", "m") == 0
+def test_selections_are_listed_in_a_table(server, catalog, script):
+    listed = topb_selections(server, "list", "--state", "running", "--state", "failed", "--model", "m")
     pool = "…" + "a" * 39
-    assert capsys.readouterr().out.splitlines() == [
+    assert listed.out.splitlines() == [
         "selection  state      strategy  model             budget   read  created           pool",
         f"s-0        running    margin    {script.MODEL}   2,500  1,200  2025-03-04 05:06  {pool}",
         f"s-1        succeeded  margin    {script.MODEL}   2,500  1,200  2025-03-04 05:06  (sent)",
@@ -78,28 +78,25 @@ def test_selections_are_listed_in_a_table(server, catalog, capsys, script):
     assert len(catalog[0].states) == 2
 
 
-def test_a_list_says_where_it_was_cut(server, catalog, capsys):
-    assert topb_selections(server, "list", "--limit", "2") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "… and more: --limit shows more than 2."
+def test_a_list_says_where_it_was_cut(server, catalog):
+    shown = topb_selections(server, "list", "--limit", 2).printed
+    assert shown.endswith("\n… and more: --limit shows more than 2.\n")
 
 
-def test_a_list_of_none_says_so(server, catalog, capsys):
+def test_a_list_of_none_says_so(server, catalog):
     server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse()
-    assert topb_selections(server, "list") == 0
-    assert capsys.readouterr().out == "No selections.\n"
+    assert topb_selections(server, "list").printed == "No selections.\n"
 
 
-def test_a_list_as_json(server, catalog, capsys):
-    assert topb_selections(server, "list", "--json") == 0
-    listed = json.loads(capsys.readouterr().out)
+def test_a_list_as_json(server, catalog):
+    listed = json.loads(topb_selections(server, "list", "--json").printed)
     assert [selection["state"] for selection in listed] == ["running", "succeeded", "failed"]
     assert listed[1]["accounts"]["read"] == 100
     assert listed[0]["progress"] == {"read": 1200, "total": 5000, "elapsed_seconds": 2.5}
 
 
-def test_one_selection_is_shown(server, catalog, capsys, script):
-    assert topb_selections(server, "show", "r-1") == 0
-    assert capsys.readouterr().out.splitlines() == [
+def test_one_selection_is_shown(server, catalog, script):
+    assert topb_selections(server, "show", "r-1").printed.splitlines() == [
         "selection s-1: succeeded",
         "  request     r-1",
         f"  what        2,500 by margin with model {script.MODEL}",
@@ -110,35 +107,32 @@ def test_one_selection_is_shown(server, catalog, capsys, script):
         "  picks       3",
         "Of 100 rows read: 100 scored.",
     ]
-    assert topb_selections(server, "show", "s-2") == 0
-    assert capsys.readouterr().out.endswith("  error       row group 3 is torn [POOL_UNREADABLE]\n")
-    assert topb_selections(server, "show", "s-0", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["end_time"] is None
+    shown = topb_selections(server, "show", "s-2").printed
+    assert shown.endswith("  error       row group 3 is torn [POOL_UNREADABLE]\n")
+    assert json.loads(topb_selections(server, "show", "s-0", "--json").printed)["end_time"] is None
 
 
-def test_a_selection_is_cancelled(server, catalog, capsys):
-    assert topb_selections(server, "cancel", "s-0") == 0
-    assert capsys.readouterr().out.startswith("selection s-0: cancelled\n")
+def test_a_selection_is_cancelled(server, catalog):
+    assert topb_selections(server, "cancel", "s-0").printed.startswith("selection s-0: cancelled\n")
 
 
-def test_a_result_is_shown_and_written_as_by_select(server, catalog, capsys, tmp_path):
+def test_a_result_is_shown_and_written_as_by_select(server, catalog, tmp_path):
     out = tmp_path / "picks.csv"
-    assert topb_selections(server, "result", "s-1", "--out", str(out)) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["1", "image-1", "1.000000", "dog"]
+    shown = topb_selections(server, "result", "s-1", "--out", out).printed
+    assert shown.splitlines()[1].split()[:4] == ["1", "image-1", "1.000000", "dog"]
     with out.open(newline="") as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["image-1", "image-2", "image-3"]
-    assert topb_selections(server, "result", "r-1", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["selection"] == "s-1"
+    assert json.loads(topb_selections(server, "result", "r-1", "--json").printed)["selection"] == "s-1"
 
 
-def test_a_failed_selection_fails_the_command(server, catalog, capsys):
-    assert topb_selections(server, "result", "s-2") == 1
-    assert capsys.readouterr().err == ("error: selection s-2 failed: row group 3 is torn [POOL_UNREADABLE]\n")
+def test_a_failed_selection_fails_the_command(server, catalog):
+    said = "error: selection s-2 failed: row group 3 is torn [POOL_UNREADABLE]\n"
+    assert topb_selections(server, "result", "s-2") == Outcome(1, "", said)
 
 
-def test_no_such_selection_is_one_line(server, catalog, capsys):
-    assert topb_selections(server, "show", "x") == 1
-    assert capsys.readouterr().err == "error: there is no selection x [SELECTION_NOT_FOUND]\n"
+def test_no_such_selection_is_one_line(server, catalog):
+    said = "error: there is no selection x [SELECTION_NOT_FOUND]\n"
+    assert topb_selections(server, "show", "x") == Outcome(1, "", said)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +143,8 @@ def test_no_such_selection_is_one_line(server, catalog, capsys):
         (["show"], "'ID'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_server_is_asked(server, catalog, capsys, arguments, said):
-    assert topb_selections(server, *arguments) == 2
-    assert said in capsys.readouterr().err
+def test_what_cannot_work_is_refused_before_the_server_is_asked(server, catalog, arguments, said):
+    refused = topb_selections(server, *arguments)
+    assert refused.exit_code == 2
+    assert said in refused.err
     assert catalog == []

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.scorer
 
 
 def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle) -> None:
-    shown = topb("model", "show", bundle.path).out
+    shown = topb("model", "show", bundle.path).printed
     for fact in (
         bundle.model_id,
         "aalu, round 0, seed 0",
@@ -34,7 +34,7 @@ def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle) -> None:
 
 
 def test_a_program_is_given_the_manifest(bundle: Bundle) -> None:
-    shown = topb("model", "show", bundle.path, "--json").out
+    shown = topb("model", "show", bundle.path, "--json").printed
     assert json.loads(shown)["modelId"] == bundle.model_id
     assert json_format.Parse(shown, bundle_pb2.Bundle()) == bundle.manifest
 
@@ -64,15 +64,15 @@ def test_what_is_no_bundle_or_a_torn_one_is_an_error(tmp_path: Path) -> None:
 
 
 def test_bundles_are_listed_without_the_torn_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert topb("model", "list", tmp_path).out == "No bundles.\n"
+    assert topb("model", "list", tmp_path).printed == "No bundles.\n"
     whole, torn = write_bundle(tmp_path), write_bundle(tmp_path, deep_graph())
     (torn / "scorer.onnx").write_bytes(b"")
-    assert [line.split() for line in topb("model", "list", tmp_path).out.splitlines()] == [
+    assert [line.split() for line in topb("model", "list", tmp_path).printed.splitlines()] == [
         ["model", "method", "round", "classes", "labelled", "accuracy", "created"],
         [whole.name, "aalu", "0", "5", "2", "50.00%", "2023-11-14", "22:13"],
     ]
     assert torn.name in caplog.text
-    (listed,) = json.loads(topb("model", "list", tmp_path, "--json").out)
+    (listed,) = json.loads(topb("model", "list", tmp_path, "--json").printed)
     assert (listed["id"], listed["test_accuracy"], len(listed["classes"])) == (whole.name, 0.5, 5)
     assert "[MODELS_NOT_FOUND]" in topb("model", "list", tmp_path / "nowhere").err
 

@@ -70,7 +70,7 @@ def run_on(state: StateDirectory, action: str, *options: str) -> Outcome:
 
 
 def test_a_person_is_shown_what_each_model_scored(state: StateDirectory) -> None:
-    lines = run_on(state, "list").out.splitlines()
+    lines = run_on(state, "list").printed.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
         ["a", "3", "9"],
         ["a+features", "1", "3"],
@@ -79,7 +79,7 @@ def test_a_person_is_shown_what_each_model_scored(state: StateDirectory) -> None
 
 
 def test_a_program_is_given_the_same(state: StateDirectory) -> None:
-    (listed,) = json.loads(run_on(state, "list", "--json", "--model", "b").out)
+    (listed,) = json.loads(run_on(state, "list", "--json", "--model", "b").printed)
     sizes = [path.stat().st_size for path in (*shards(state, "x"), *shards(state, "y"))]
     assert (listed["log"], listed["shards"], listed["rows"], listed["bytes"]) == ("b", 2, 6, sum(sizes))
     assert listed["newest"] - listed["oldest"] == pytest.approx(DAY, abs=5)
@@ -88,7 +88,7 @@ def test_a_program_is_given_the_same(state: StateDirectory) -> None:
 def test_half_written_and_torn_files_do_not_stop_a_listing(state: StateDirectory) -> None:
     (shards(state, "u")[0].parent / ".unpublished-1.parquet").write_bytes(b"half")
     shards(state, "x")[0].write_bytes(b"torn")
-    assert "3 (1 unreadable)" in run_on(state, "list").out
+    assert "3 (1 unreadable)" in run_on(state, "list").printed
 
 
 def test_scores_as_they_were_committed_are_verified(state: StateDirectory) -> None:
@@ -142,7 +142,7 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> No
 
 def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
     before = [path for path in state.path.rglob("*") if "sqlite" not in path.name]
-    told = json.loads(run_on(state, "prune", "--model", "a", "--dry-run", "--json").out)
+    told = json.loads(run_on(state, "prune", "--model", "a", "--dry-run", "--json").printed)
     assert [(shard["log"], shard["identity"]) for shard in told["shards"]] == [
         ("a", "w"),
         ("a", "v"),
@@ -155,7 +155,7 @@ def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
 
 def test_nothing_that_an_open_selection_may_need_is_removed(state: StateDirectory) -> None:
     record = selection(state, model="a")
-    told = run_on(state, "prune", "--max-bytes", "0").out
+    told = run_on(state, "prune", "--max-bytes", "0").printed
     assert names_left(state) == set("uvw")
     assert "kept 4 shards that open selections may need, by a" in told
     assert state.catalog.claim(record.id, "server", 30)
@@ -171,7 +171,7 @@ def test_only_streams_whose_selections_have_ended_are_removed(state: StateDirect
     for id_ in (ended.id, waiting.id, "unheard-of"):
         commit(state.stream_log(id_), "0")
     end(state, ended)
-    told = run_on(state, "prune").out
+    told = run_on(state, "prune").printed
     assert {path.name for path in (state.path / "streams").iterdir()} == {waiting.id, "unheard-of"}
     assert "1 ended streams" in told
 
@@ -207,7 +207,7 @@ def test_without_its_catalog_nothing_is_pruned(tmp_path: Path) -> None:
 
 def test_an_empty_state_has_nothing_to_show(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
-    printed = [topb("scores", action, "--state", tmp_path).out for action in ("list", "verify", "prune")]
+    printed = [topb("scores", action, "--state", tmp_path).printed for action in ("list", "verify", "prune")]
     assert printed[:2] == ["nothing is scored\n", "0 shards, 0 altered\n"]
     assert printed[2].startswith("removed 0 shards")
 

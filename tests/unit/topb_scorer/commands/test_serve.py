@@ -25,6 +25,6 @@ def test_the_catalog_is_the_environments_unless_an_option_names_it(monkeypatch: 
 
 def test_the_help_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", URL)
-    shown = topb("serve", "--help").out
+    shown = topb("serve", "--help").printed
     assert "TOPB_CATALOG_URL" in shown
     assert "secret" not in shown

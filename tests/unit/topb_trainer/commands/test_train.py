@@ -66,7 +66,7 @@ def test_json_is_one_object_and_the_command_line_goes_before_the_preset(
     digit_files: Path, tmp_path: Path, tiny_preset: str
 ) -> None:
     more = ("--json", "--seed", 7, "--round", 2, "--cotrain.epochs", 1, "--task.epochs=1")
-    told = json.loads(train(digit_files, tmp_path / "bundles", tiny_preset, *more).out)
+    told = json.loads(train(digit_files, tmp_path / "bundles", tiny_preset, *more).printed)
     bundle = open_bundle(Path(told["path"]))
     assert told["model_id"] == bundle.model_id
     assert told["pool"] == {"unlabelled": 140, "labelled": 60, "duplicates": 0, "skipped": {}}
@@ -132,7 +132,7 @@ def test_a_mistyped_option_or_choice_is_answered_with_the_nearest(
 
 
 def test_help_names_every_setting_and_preset() -> None:
-    shown = topb("train", "--help").out
+    shown = topb("train", "--help").printed
     assert shown.startswith("Usage: topb train")
     for words in ("--task.width", "--cotrain.ranking-weight", "--vae.latent-size", "--seed", "paper, small"):
         assert words in shown
