@@ -1,7 +1,7 @@
-"""Servers killed with SIGKILL, at each publication step and at random moments: the result is always the same.
+"""Kill servers with SIGKILL on the way to durability and at random moments: the result is always the same.
 
-`TOPB_KILLS=100` kills at every step and at 100 random moments a path; by default it is a few of each.
-`TOPB_KILLS_REPORT` names a file to which one line a kill is added.
+`pytest -m kill` kills at every step and at `TOPB_KILLS` (100) random moments per path; otherwise it is a few.
+`TOPB_KILLS_REPORT` names a file to which a line is added for each kill.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -21,22 +20,21 @@ from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
 from support.undisturbed import OPTIONS, SHARDS, Data
 
-pytestmark = [pytest.mark.scorer, pytest.mark.kill]
+pytestmark = [pytest.mark.scorer, pytest.mark.slow]
 
-KILLS = int(os.environ.get("TOPB_KILLS", "3"))
-EVERY_STEP = "TOPB_KILLS" in os.environ
-MOST_STEPS = 200
+MANY_KILLS = int(os.environ.get("TOPB_KILLS", "100"))
+MAX_STEPS = 200
 BATCH_SECONDS = 0.02
 
 
 def committed(state: Path) -> set[str]:
-    """The shards in the score logs of a state, by the names of their files."""
+    """Return the identities of the shards in the score logs of a state directory."""
     files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
     return {file.name.rpartition("-")[0] for file in files if not file.name.startswith(".")}
 
 
 class Lives:
-    """The servers that one selection sees, one after the other, on one state."""
+    """The servers that run one selection, one after the other, on the same state directory."""
 
     def __init__(self, data: Data, state: Path, caller: PoolCaller | StreamCaller) -> None:
         self._data = data
@@ -46,7 +44,7 @@ class Lives:
         self.call_seconds = 0.0
 
     def live(self, *, die_at: int = 0, die_after: float | None = None) -> RawResult | None:
-        """One more server: the result, or None where it died before."""
+        """Start one more server and return the result, or None if it died before."""
         before = committed(self._state)
         sabotage = Sabotage(die_at, BATCH_SECONDS)
         with crashing_server(
@@ -88,25 +86,23 @@ def report(line: str) -> None:
             file.write(line + "\n")
 
 
-def steps() -> Iterator[int]:
-    """All of them, or every eleventh from a random one on."""
-    return iter(range(1, MOST_STEPS) if EVERY_STEP else range(random.randint(1, 11), MOST_STEPS, 11))
+PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("path", ["read", "streamed"])
-def test_a_server_killed_at_any_publication_step_costs_nothing_but_time(
-    path: str, data: Data, tmp_path: Path
+@pytest.mark.parametrize(
+    "stride", [pytest.param(11, id="some"), pytest.param(1, id="every", marks=pytest.mark.kill)]
+)
+@PATHS
+def test_a_server_killed_at_any_step_costs_nothing_but_time(
+    path: str, stride: int, data: Data, tmp_path: Path
 ) -> None:
-    for step in steps():
+    for step in range(random.randint(1, stride), MAX_STEPS, stride):
         state = tmp_path / f"state-{step}"
         lives = Lives(data, state, data.caller(path, "one"))
         result = lives.live(die_at=step)
         step_name = lives.killed_at
-        again = lives.live()
-        assert again is not None
-        data.check(again)
-        check_left_behind(state, path)
+        check_continued(lives, state, path, data)
         if result is not None:
             data.check(result)
             if not step_name:
@@ -114,41 +110,43 @@ def test_a_server_killed_at_any_publication_step_costs_nothing_but_time(
                 break
         report(f"{path}\tstep {step}\t{step_name}")
     else:
-        pytest.fail(f"no run was undisturbed after {MOST_STEPS} steps")
+        pytest.fail(f"every one of {MAX_STEPS} steps killed the server")
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("path", ["read", "streamed"])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, id="few"), pytest.param(MANY_KILLS, id="many", marks=pytest.mark.kill)]
+)
+@PATHS
 def test_servers_killed_at_random_moments_cost_nothing_but_time(
-    path: str, data: Data, tmp_path: Path
+    path: str, kills: int, data: Data, tmp_path: Path
 ) -> None:
-    rng = random.Random(7)
     undisturbed = Lives(data, tmp_path / "undisturbed", data.caller(path, "undisturbed"))
     assert undisturbed.live() is not None
-    kills = 0
+    killed = 0
     for selection in itertools.count():
-        if kills >= KILLS:
+        if killed >= kills:
             break
         state = tmp_path / f"state-{selection}"
         lives = Lives(data, state, data.caller(path, "one"))
         result, first = None, True
         # Half of the selections lose a second server, a quarter a third one.
         while result is None:
-            die_after = rng.uniform(0, undisturbed.call_seconds)
-            result = lives.live(die_after=die_after if first or rng.random() < 0.5 else None)
+            die_after = random.uniform(0, undisturbed.call_seconds)
+            result = lives.live(die_after=die_after if first or random.random() < 0.5 else None)
             first = False
             if result is None:
-                kills += 1
+                killed += 1
                 report(f"{path}\trandom moment {die_after:.3f} s")
         data.check(result)
-        again = lives.live()
-        assert again is not None
-        data.check(again)
-        check_left_behind(state, path)
+        check_continued(lives, state, path, data)
 
 
-def check_left_behind(state: Path, path: str) -> None:
-    """One file a shard, one result; half-written files bear a name of their own."""
+def check_continued(lives: Lives, state: Path, path: str, data: Data) -> None:
+    """Another server gives the undisturbed result, and each shard and result is there once."""
+    again = lives.live()
+    assert again is not None
+    data.check(again)
     shards = list((state / "scores").glob("*/*/*.parquet")) if (state / "scores").is_dir() else []
     published = [file for file in shards if not file.name.startswith(".unpublished-")]
     assert len(published) == (SHARDS if path == "read" else 0)
