@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from support.command_line import Outcome, topb
 from topb_scorer.bundle import open_bundle
+from topb_trainer.commands.experiment import run as experiment_command
+from topb_trainer.commands.train import run as train_command
 
 from ..conftest import write_parquet
 
@@ -136,6 +139,13 @@ def test_help_names_every_setting_and_preset() -> None:
     assert shown.startswith("Usage: topb train")
     for words in ("--task.width", "--cotrain.ranking-weight", "--vae.latent-size", "--seed", "paper, small"):
         assert words in shown
+
+
+@pytest.mark.parametrize("command", [train_command, experiment_command])
+def test_every_option_has_a_help_text(command: click.Command) -> None:
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert len(options) > 40
+    assert [option.opts for option in options if not option.help] == []
 
 
 @pytest.mark.parametrize("command", ["train", "experiment"])
