@@ -1,10 +1,11 @@
-"""Parse paths and URIs strictly into addresses: plain values with one spelling for each place."""
+"""Parse paths and URIs strictly into addresses: values with one spelling for each file or folder."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 from topb_scorer.errors import InvalidRequestError
@@ -20,8 +21,46 @@ _QUERY_SAFE = _PATH_SAFE + "?[]|"
 _MAX_UNQUOTES = 8
 
 
+class BaseAddress:
+    """What all addresses have in common."""
+
+    __slots__ = ()
+
+    @property
+    def prefix(self) -> str:
+        """The address with a trailing slash, for comparison with allowed roots."""
+        return _with_slash(str(self))
+
+    def resolved(self) -> Self:
+        """Return the address without links and `..`. For S3 and the web, parsing has resolved it.
+
+        Raises:
+            OSError: A local path cannot be resolved.
+            RuntimeError: A local path contains a loop of links (before Python 3.13).
+        """
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class S3Address:
+class LocalAddress(BaseAddress):
+    """A path of this machine."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def resolved(self) -> Self:
+        """Return the absolute path without links and `..`."""
+        return replace(self, path=self.path.resolve())
+
+    def join(self, relative: str) -> LocalAddress:
+        """Return the address of a path in a file of this folder."""
+        return LocalAddress(self.path / relative)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address(BaseAddress):
     """An object or a prefix on S3, without empty, `.` or `..` segments."""
 
     bucket: str
@@ -36,9 +75,13 @@ class S3Address:
         """Bucket and key, as pyarrow takes them."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
+    def join(self, relative: str) -> LocalAddress | S3Address:
+        """Return the address of a path in a file of this folder; an absolute path is one of this machine."""
+        return LocalAddress(Path(relative)) if relative.startswith("/") else _s3_address(f"{self}/{relative}")
+
 
 @dataclass(frozen=True, slots=True)
-class WebAddress:
+class WebAddress(BaseAddress):
     """An http or https URL with a lower-case host and without default port, user, fragment, `.` or `..`."""
 
     url: str
@@ -46,8 +89,13 @@ class WebAddress:
     def __str__(self) -> str:
         return self.url
 
+    @property
+    def prefix(self) -> str:
+        """The URL without its query and with a trailing slash, for comparison with allowed roots."""
+        return _with_slash(self.url.partition("?")[0])
 
-StoredAddress = Path | S3Address
+
+StoredAddress = LocalAddress | S3Address
 """An address that can be listed and opened."""
 Address = StoredAddress | WebAddress
 
@@ -63,17 +111,15 @@ def parse_address(uri: str, folder: StoredAddress | None = None) -> Address:
         InvalidRequestError: It is none of these, or ambiguous (escaped dots, empty segments, a user, …).
     """
     if "://" not in uri:
-        if isinstance(folder, S3Address) and not uri.startswith("/"):
-            return _s3_address(f"{folder}/{uri}")
         if not uri or "\0" in uri:
             raise _refusal(uri, "is not a path or URI")
-        return folder / uri if isinstance(folder, Path) else Path(uri)
+        return folder.join(uri) if folder else LocalAddress(Path(uri))
     scheme = uri.partition("://")[0].lower()
     if scheme == "s3":
         return _s3_address(uri)
     if scheme in _DEFAULT_PORTS:
         return _web_address(uri)
-    return Path(_file_path(uri))
+    return LocalAddress(Path(_file_path(uri)))
 
 
 def _s3_address(uri: str) -> S3Address:
@@ -149,6 +195,10 @@ def _file_path(uri: str) -> str:
     if not path or "\0" in path:
         raise _refusal(uri, "is not a path or URI")
     return path
+
+
+def _with_slash(text: str) -> str:
+    return text if text.endswith("/") else text + "/"
 
 
 def _refusal(uri: str, fault: str) -> InvalidRequestError:

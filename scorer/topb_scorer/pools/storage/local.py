@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.addresses import LocalAddress
 from topb_scorer.pools.storage.location import (
     READ_ERRORS,
     FoundFile,
@@ -36,7 +37,7 @@ _SKIPPING_BUFFER_BYTES = 1 << 13
 class LocalLocation:
     """A path of this machine, absolute and without links; implements `Location`."""
 
-    address: Path
+    address: LocalAddress
     roots: AllowedRoots
     max_bytes: int
     """The largest image file that is read."""
@@ -47,24 +48,28 @@ class LocalLocation:
         return str(self.address)
 
     @property
+    def _path(self) -> Path:
+        return self.address.path
+
+    @property
     def name(self) -> str:
         """The last segment."""
-        return self.address.name
+        return self._path.name
 
     @property
     def parent(self) -> LocalLocation:
         """The folder that contains it."""
-        return self._at(self.address.parent)
+        return self._at(self._path.parent)
 
     def child(self, id_: str) -> LocalLocation:
         """Return the listed file, with links followed and judged."""
-        path = self.address / id_
-        return self._at(self.roots.allowed_path(path, str(path)))
+        child = self.address.join(id_)
+        return LocalLocation(self.roots.check(child, str(child)), self.roots, self.max_bytes)
 
     def kind(self) -> Kind:
         """Return what is there."""
         try:
-            return Kind.FOLDER if stat.S_ISDIR(self.address.stat().st_mode) else Kind.FILE
+            return Kind.FOLDER if stat.S_ISDIR(self._path.stat().st_mode) else Kind.FILE
         except FileNotFoundError:
             return Kind.NOTHING
         except READ_ERRORS as error:
@@ -72,15 +77,15 @@ class LocalLocation:
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
         """List the files in this folder."""
-        for folder, subfolders, names in os.walk(self.address, onerror=_cannot_be_listed):
+        for folder, subfolders, names in os.walk(self._path, onerror=_cannot_be_listed):
             subfolders[:] = [name for name in subfolders if deep and not is_hidden(name)]
             for name in names:
                 if not is_hidden(name):
-                    yield _found_file(Path(folder, name), self.address)
+                    yield _found_file(Path(folder, name), self._path)
 
     def split_glob(self) -> tuple[LocalLocation, tuple[str, ...]] | None:
         """Split at the first segment with a wildcard that does not exist under its literal name."""
-        parts = self.address.parts
+        parts = self._path.parts
         for i, part in enumerate(parts):
             if has_wildcard(part) and self._at(Path(*parts[: i + 1])).kind() is Kind.NOTHING:
                 return self._at(Path(*parts[:i])), parts[i:]
@@ -88,13 +93,13 @@ class LocalLocation:
 
     def stamp(self) -> tuple[int, str]:
         """Return size and modification time."""
-        status = self.address.stat()
+        status = self._path.stat()
         return status.st_size, str(status.st_mtime_ns)
 
     @contextmanager
     def open(self) -> Iterator[pa.NativeFile]:
         """Open the file for random access."""
-        if not stat.S_ISREG(self.address.stat().st_mode):
+        if not stat.S_ISREG(self._path.stat().st_mode):
             # A pipe would wait for a writer, and a device may never end.
             raise OSError(errno.EINVAL, "no regular file", str(self))
         with pa.OSFile(str(self)) as file:
@@ -107,19 +112,19 @@ class LocalLocation:
     def read_image(self) -> bytes | Unreadable:
         """Read the file, if it is a regular one within the limit."""
         try:
-            status = self.address.stat()
+            status = self._path.stat()
             if not stat.S_ISREG(status.st_mode):
                 return Unreadable("FILE_UNREADABLE", f"{self} is not a regular file")
             if status.st_size > self.max_bytes:
                 return too_large(self, status.st_size, self.max_bytes)
-            return self.address.read_bytes()
+            return self._path.read_bytes()
         except FileNotFoundError:
             return Unreadable("FILE_MISSING", f"{self} does not exist")
         except OSError as error:
             return Unreadable("FILE_UNREADABLE", f"{self} cannot be read: {error.strerror}")
 
     def _at(self, path: Path) -> LocalLocation:
-        return LocalLocation(path, self.roots, self.max_bytes)
+        return LocalLocation(LocalAddress(path), self.roots, self.max_bytes)
 
 
 def stamp_of_image(path: Path) -> str:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools.storage.addresses import (
     Address,
-    S3Address,
+    BaseAddress,
     StoredAddress,
     WebAddress,
     parse_address,
 )
+
+AnyAddress = TypeVar("AnyAddress", bound=BaseAddress)
 
 
 @dataclass(frozen=True)
 class AllowedRoots:
     """The directories and the S3 and web prefixes below which everything may be read."""
 
-    roots: tuple[Path, ...] | None
-    """Directories without links and `..`. None allows everything everywhere."""
-    prefixes: tuple[str, ...] = ()
-    """s3://bucket/key/ and https://host/path/, each with a trailing slash."""
+    prefixes: tuple[str, ...] | None
+    """/directory/, s3://bucket/key/ and https://host/path/, resolved, each with a trailing slash. None allows
+    everything everywhere."""
 
     @classmethod
     def anywhere(cls) -> AllowedRoots:
@@ -40,21 +42,15 @@ class AllowedRoots:
         Raises:
             InvalidRequestError: One of them is none of these, or is a URL with a query.
         """
-        directories: list[Path] = []
-        prefixes: list[str] = []
-        for root in roots:
-            address = parse_address(str(root))
-            if isinstance(address, Path):
-                directories.append(address.resolve())
-                continue
+        addresses = [parse_address(str(root)) for root in roots]
+        for address in addresses:
             if isinstance(address, WebAddress) and "?" in address.url:
                 raise InvalidRequestError(
-                    f"{root} has a query; an allowed root must be a prefix without one",
+                    f"{address} has a query; an allowed root must be a prefix without one",
                     reason="ROOT_INVALID",
-                    root=root,
+                    root=address,
                 )
-            prefixes.append(_with_slash(str(address)))
-        return cls(tuple(directories), tuple(prefixes))
+        return cls(tuple(address.resolved().prefix for address in addresses))
 
     def allowed_address(self, uri: str, folder: StoredAddress | None = None) -> Address:
         """Parse a path or URI and check that it may be read, after resolving links and `..` in a local path.
@@ -67,47 +63,24 @@ class AllowedRoots:
             InvalidRequestError: It is none of these.
             AccessDeniedError: It is outside the allowed roots.
         """
-        address = parse_address(uri, folder)
-        if isinstance(address, Path):
-            return self.allowed_path(address, uri)
-        if self.roots is None or any(_is_below(address, prefix) for prefix in self.prefixes):
-            return address
-        raise self._refusal(uri)
+        return self.check(parse_address(uri, folder), uri)
 
-    def allowed_path(self, path: Path, uri: str) -> Path:
-        """Resolve the links and `..` of a path and check that it may be read; errors name it as `uri`.
+    def check(self, address: AnyAddress, uri: str) -> AnyAddress:
+        """Return the resolved address if it may be read; errors call it `uri`.
 
         Raises:
             InvalidRequestError: It contains a loop of links.
             AccessDeniedError: It is outside the allowed roots.
         """
         try:
-            resolved = path.resolve()
+            resolved = address.resolved()
         except (OSError, RuntimeError) as error:
-            # Before Python 3.13, a loop of links raises RuntimeError.
             raise InvalidRequestError(
                 f"{uri} cannot be resolved: {error}", reason="POOL_URI", uri=uri
             ) from error
-        if self.roots is None or any(resolved.is_relative_to(root) for root in self.roots):
+        if self.prefixes is None or resolved.prefix.startswith(self.prefixes):
             return resolved
-        raise self._refusal(uri)
-
-    def _refusal(self, uri: str) -> AccessDeniedError:
-        allowed = ", ".join([*map(str, self.roots or ()), *self.prefixes])
-        return AccessDeniedError(
-            f"{uri} is outside the allowed roots "
-            f"({allowed or 'none: the server was started without --allow-root'})",
-            reason="POOL_NOT_ALLOWED",
-            uri=uri,
+        allowed = ", ".join(self.prefixes) or "none: the server was started without --allow-root"
+        raise AccessDeniedError(
+            f"{uri} is outside the allowed roots ({allowed})", reason="POOL_NOT_ALLOWED", uri=uri
         )
-
-
-def _is_below(address: S3Address | WebAddress, prefix: str) -> bool:
-    text = str(address)
-    if isinstance(address, WebAddress):
-        text = text.partition("?")[0]
-    return _with_slash(text).startswith(prefix)
-
-
-def _with_slash(text: str) -> str:
-    return text if text.endswith("/") else text + "/"

@@ -6,14 +6,19 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools.pool import Unreadable
-from topb_scorer.pools.storage.addresses import Address, S3Address, WebAddress, parse_address
+from topb_scorer.pools.storage.addresses import (
+    LocalAddress,
+    S3Address,
+    StoredAddress,
+    WebAddress,
+    parse_address,
+)
 from topb_scorer.pools.storage.local import LocalLocation, stamp_of_image
-from topb_scorer.pools.storage.location import ImageLocation, Location
+from topb_scorer.pools.storage.location import Location
 from topb_scorer.pools.storage.roots import AllowedRoots
 from topb_scorer.pools.storage.s3 import S3Location, S3Store
 from topb_scorer.pools.storage.web import WebLocation, WebStore
@@ -65,10 +70,9 @@ class Stores:
             address = self.roots.allowed_address(uri, folder.address)
         except (AccessDeniedError, InvalidRequestError) as error:
             return Unreadable("FILE_NOT_ALLOWED", str(error))
-        location: ImageLocation = (
-            WebLocation(address, self._web) if isinstance(address, WebAddress) else self._stored(address)
-        )
-        return location.read_image()
+        if isinstance(address, WebAddress):
+            return WebLocation(address, self._web).read_image()
+        return self._stored(address).read_image()
 
     def is_remote(self, uri: str, folder: Location) -> bool:
         """Return whether `read_image` waits for another machine, judging by the text of `uri` alone."""
@@ -86,16 +90,15 @@ class Stores:
             digest.update(f"{_local_stamp(uri, folder) if uri else ''}\n".encode())
         return digest.hexdigest()
 
-    def _stored(self, address: Path | S3Address) -> Location:
+    def _stored(self, address: StoredAddress) -> Location:
         if isinstance(address, S3Address):
             return S3Location(address, self._s3)
         return LocalLocation(address, self.roots, self.limits.max_bytes)
 
 
 def _local_stamp(uri: str, folder: Location) -> str:
-    address: Address
     try:
         address = parse_address(uri, folder.address)
     except InvalidRequestError:
         return ""
-    return stamp_of_image(address) if isinstance(address, Path) else ""
+    return stamp_of_image(address.path) if isinstance(address, LocalAddress) else ""
