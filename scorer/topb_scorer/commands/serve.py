@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,10 @@ from topb_scorer.scoring.installation import check_onnxruntime
 
 _PATH = click.Path(path_type=Path)
 _AT_LEAST_1, _AT_LEAST_2 = click.IntRange(min=1), click.IntRange(min=2)
-_STATE, _COMPUTE, _LIMITS = "State", "Devices and threads", "Limits"
+_STATE = "State"
+_state_option = partial(option, section=_STATE)
+_compute_option = partial(option, section="Devices and threads")
+_limit_option = partial(option, section="Limits")
 
 
 @click.command(cls=Command)
@@ -44,11 +48,10 @@ _STATE, _COMPUTE, _LIMITS = "State", "Devices and threads", "Limits"
     help="Directory, s3://bucket/prefix/ or https://host/prefix/ that pools may be read from; repeatable. "
     "Without it, only streamed pools are served.",
 )
-@option(
+@_state_option(
     "--state",
     type=_PATH,
     metavar="DIR",
-    section=_STATE,
     show_default="temporary",
     help="Directory for scores, results and selections. A temporary one is deleted when the server stops.",
 )
@@ -57,60 +60,53 @@ _STATE, _COMPUTE, _LIMITS = "State", "Devices and threads", "Limits"
     "option it is SQLite in --state.",
     section=_STATE,
 )
-@option(
+@_state_option(
     "--lease-seconds",
     type=float,
     default=15.0,
     metavar="S",
-    section=_STATE,
     help="How long a server may be silent before other servers take over its selections.",
 )
-@option("--device", default="cpu", metavar="DEVICE", section=_COMPUTE, help="cpu or cuda:INDEX.")
-@option(
+@_compute_option("--device", default="cpu", metavar="DEVICE", help="cpu or cuda:INDEX.")
+@_compute_option(
     "--search-device",
     default="cpu",
     metavar="DEVICE",
-    section=_COMPUTE,
     help="Device on which FAISS searches labelled images for core_set: cpu, or cuda:INDEX with faiss-gpu.",
 )
-@option(
+@_compute_option(
     "--batch-size",
     type=_AT_LEAST_2,
     metavar="N",
-    section=_COMPUTE,
     show_default="32 on a CPU, 256 on a GPU",
     help="Images in one run of the model.",
 )
-@option(
+@_compute_option(
     "--session-threads",
     type=_AT_LEAST_1,
     metavar="N",
-    section=_COMPUTE,
     show_default="all cores, or as many as a CPU limit grants",
     help="Threads of one run of the model.",
 )
-@option(
+@_compute_option(
     "--decode-threads",
     type=_AT_LEAST_1,
     metavar="N",
-    section=_COMPUTE,
     show_default="all cores, or as many as a CPU limit grants",
     help="Threads that decode images.",
 )
-@option(
+@_limit_option(
     "--max-concurrent-selections",
     type=_AT_LEAST_1,
     default=2,
     metavar="N",
-    section=_LIMITS,
     help="Selections that run at once; further ones are told when to retry.",
 )
-@option(
+@_limit_option(
     "--grace-seconds",
     type=float,
     default=30.0,
     metavar="S",
-    section=_LIMITS,
     help="How long running selections may continue after SIGTERM.",
 )
 def run(**parameters: Any) -> None:

@@ -96,13 +96,9 @@ def run(
         raise ConfigurationError(
             "no data set is named: give --data, or a --preset that has one", reason="DATASET_MISSING"
         )
-    data = open_dataset(
-        config.data,
-        test,
-        data_root,
-        config.train.image,
-        progress=not quiet,
-    ).limited(config.protocol.train_images, config.protocol.test_images, seed=0)
+    data = open_dataset(config.data, test, data_root, config.train.image, progress=not quiet).limited(
+        config.protocol.train_images, config.protocol.test_images, seed=0
+    )
     with writing(out, settings_of(config, data)) as store:
         run_experiment(
             data,

@@ -66,13 +66,7 @@ _PATH = click.Path(path_type=Path)
 @json_option()
 @dataclass_options(TrainConfig())
 def run(
-    labelled: Path,
-    pool: Path,
-    out: Path,
-    test: Path | None,
-    round_index: int,
-    as_json: bool,
-    **settings: Any,
+    labelled: Path, pool: Path, out: Path, test: Path | None, round_index: int, as_json: bool, **settings: Any
 ) -> None:
     """Train one round of AALU on labelled images and a pool of unlabelled ones, and export it as a bundle.
 

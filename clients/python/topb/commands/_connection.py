@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,33 +42,14 @@ def timeout_option(default: float | None, *, section: str = "Options") -> Callab
 
 def tls_options() -> Callable[[Decorated], Decorated]:
     """Return a decorator that adds the options of a connection over TLS."""
-    section = "TLS (any of these options turns it on)"
-    pem = click.Path(path_type=Path)
+    tls = partial(option, section="TLS (any of these options turns it on)")
+    pem = partial(tls, type=click.Path(path_type=Path), metavar="PEM")
     return combined(
-        option("--tls", is_flag=True, section=section, help="Connect over TLS."),
-        option(
-            "--tls-ca",
-            type=pem,
-            metavar="PEM",
-            section=section,
-            help="Certificates of the authorities to trust.",
-        ),
-        option(
-            "--tls-certificate",
-            type=pem,
-            metavar="PEM",
-            section=section,
-            help="Client certificate, for a server that asks for one.",
-        ),
-        option(
-            "--tls-key", type=pem, metavar="PEM", section=section, help="Private key of --tls-certificate."
-        ),
-        option(
-            "--tls-server-name",
-            metavar="NAME",
-            section=section,
-            help="Name that the server's certificate must bear, if it is not the address's.",
-        ),
+        tls("--tls", is_flag=True, help="Connect over TLS."),
+        pem("--tls-ca", help="Certificates of the authorities to trust."),
+        pem("--tls-certificate", help="Client certificate, for a server that asks for one."),
+        pem("--tls-key", help="Private key of --tls-certificate."),
+        tls("--tls-server-name", metavar="NAME", help="Name in the certificate, if not the address's."),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from topb.commands._connection import (
-    TLS_PARAMETERS,
-    open_client,
-    server_option,
-    timeout_option,
-    tls_options,
-)
+from topb.commands._connection import TLS_PARAMETERS, open_client, server_option, timeout_option, tls_options
 from topb.commands._failures import MissingPackageError
 from topb.commands._result_output import classes_at_server, result_options, show_result, shown_progress
 from topb.commands.options import Choice, Command, option
@@ -29,8 +24,11 @@ from topb.results import SelectionResult
 
 _SERVER_ONLY = ("model", "timeout", "request_id", "detach", *TLS_PARAMETERS)
 _BUNDLE_ONLY = ("device", "batch_size")
-_WHAT, _LAYOUT, _OUTPUT = "What to select", "Layout of the pool", "Output"
-_WITH_SERVER, _WITH_BUNDLE = "With --server", "With --bundle"
+_WITH_SERVER = "With --server"
+_what_option = partial(option, section="What to select")
+_layout_option = partial(option, section="Layout of the pool")
+_server_option = partial(option, section=_WITH_SERVER)
+_bundle_option = partial(option, section="With --bundle")
 
 _ProgressCallback = Callable[[Progress], None]
 
@@ -58,76 +56,53 @@ def _parsed_strategy_options(
     metavar="DIR",
     help="Score in this process, with this bundle, instead of at a server.",
 )
-@option("--strategy", default="aalu", metavar="NAME", section=_WHAT, help="Query strategy.")
-@option(
+@_what_option("--strategy", default="aalu", metavar="NAME", help="Query strategy.")
+@_what_option(
     "--strategy-option",
     "strategy_options",
     multiple=True,
     callback=_parsed_strategy_options,
     metavar="NAME=VALUE",
-    section=_WHAT,
     help="Option of the strategy; repeatable.",
 )
-@option(
-    "--model",
-    metavar="ID",
-    section=_WHAT,
-    show_default="the server's default model",
-    help="Model of the server.",
-)
-@option("--seed", type=int, default=0, section=_WHAT, help="Seed of strategies that draw at random.")
-@option(
+@_what_option("--model", metavar="ID", show_default="the server's default model", help="Model of the server.")
+@_what_option("--seed", type=int, default=0, help="Seed of strategies that draw at random.")
+@_what_option(
     "--exclude",
     type=click.Path(),
     metavar="FILE",
-    section=_WHAT,
     help="Ids to leave out: a .parquet file that the scorer reads, or a local text file, one id per line.",
 )
-@option(
+@_what_option(
     "--exclude-column",
     default="id",
     metavar="NAME",
-    section=_WHAT,
     help="Column with the ids, if --exclude is a Parquet file.",
 )
-@option(
+@_layout_option(
     "--format",
     type=Choice(["parquet", "image-folder", "webdataset", "csv"]),
-    section=_LAYOUT,
     show_default="detected by the scorer",
     help="Format of the pool.",
 )
-@option("--id-column", default="id", metavar="NAME", section=_LAYOUT, help="Column with the ids.")
-@option(
-    "--image-column", default="image", metavar="NAME", section=_LAYOUT, help="Column with encoded images."
-)
-@option(
-    "--path-column",
-    default="path",
-    metavar="NAME",
-    section=_LAYOUT,
-    help="Column with the paths of image files.",
-)
-@result_options(_OUTPUT)
+@_layout_option("--id-column", default="id", metavar="NAME", help="Column with the ids.")
+@_layout_option("--image-column", default="image", metavar="NAME", help="Column with encoded images.")
+@_layout_option("--path-column", default="path", metavar="NAME", help="Column with the paths of image files.")
+@result_options("Output")
 @timeout_option(None, section=_WITH_SERVER)
-@option(
+@_server_option(
     "--request-id",
     metavar="ID",
-    section=_WITH_SERVER,
     help="Name of this request. Repeating it resumes the selection, or fetches its result.",
 )
-@option(
-    "--detach",
-    is_flag=True,
-    section=_WITH_SERVER,
-    help="Print the id of the selection and leave it to the server; see topb selections.",
+@_server_option(
+    "--detach", is_flag=True, help="Print the selection's id and leave it to the server; see topb selections."
 )
-@option("--device", default="cpu", metavar="DEVICE", section=_WITH_BUNDLE, help='"cpu" or "cuda:0".')
-@option(
+@_bundle_option("--device", default="cpu", metavar="DEVICE", help='"cpu" or "cuda:0".')
+@_bundle_option(
     "--batch-size",
     type=int,
     metavar="N",
-    section=_WITH_BUNDLE,
     show_default="depends on the device",
     help="Images in one run of the model.",
 )

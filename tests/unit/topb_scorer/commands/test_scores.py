@@ -103,11 +103,7 @@ def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(state: State
     altered.write_bytes(content)
     outcome = run_on(state, "verify")
     assert outcome.exit_code == 1
-    assert outcome.out.splitlines() == [
-        f"altered: {torn}",
-        f"altered: {altered}",
-        "6 shards, 2 altered",
-    ]
+    assert outcome.out.splitlines() == [f"altered: {torn}", f"altered: {altered}", "6 shards, 2 altered"]
     outcome = run_on(state, "verify", "--model", "b", "--json", "--discard")
     assert outcome.exit_code == 1
     assert [shard["identity"] for shard in json.loads(outcome.out)["altered"]] == ["y"]
