@@ -18,8 +18,8 @@ test-fast: $(INSTALLED)  ## the unit tests that take less than a second each: ru
 test: $(INSTALLED)  ## every test that this machine can run, except the long kill runs
 	$(BIN)/pytest $(PARALLEL) -m 'not kill' $(PYTEST_OPTIONS)
 
-test-kill: $(INSTALLED)  ## the long runs that kill processes and compare what they left; TOPB_KILLS=100 for more kills
-	$(BIN)/pytest $(PARALLEL) -m kill $(PYTEST_OPTIONS)
+test-kill: $(INSTALLED)  ## the long runs that kill processes at every step and at TOPB_KILLS=100 random moments
+	$(BIN)/pytest -n auto --dist worksteal -m kill $(PYTEST_OPTIONS)
 
 test-gpu: $(INSTALLED)  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu $(PYTEST_OPTIONS)

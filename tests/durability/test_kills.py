@@ -95,9 +95,9 @@ PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
 )
 @PATHS
 def test_a_server_killed_at_any_step_costs_nothing_but_time(
-    path: str, stride: int, data: Data, tmp_path: Path
+    path: str, stride: int, data: Data, tmp_path: Path, rng: random.Random
 ) -> None:
-    for step in range(random.randint(1, stride), MAX_STEPS, stride):
+    for step in range(rng.randint(1, stride), MAX_STEPS, stride):
         state = tmp_path / f"state-{step}"
         lives = Lives(data, state, data.caller(path, "one"))
         result = lives.live(die_at=step)
@@ -119,7 +119,7 @@ def test_a_server_killed_at_any_step_costs_nothing_but_time(
 )
 @PATHS
 def test_servers_killed_at_random_moments_cost_nothing_but_time(
-    path: str, kills: int, data: Data, tmp_path: Path
+    path: str, kills: int, data: Data, tmp_path: Path, rng: random.Random
 ) -> None:
     undisturbed = Lives(data, tmp_path / "undisturbed", data.caller(path, "undisturbed"))
     assert undisturbed.live() is not None
@@ -132,8 +132,8 @@ def test_servers_killed_at_random_moments_cost_nothing_but_time(
         result, first = None, True
         # Half of the selections lose a second server, a quarter a third one.
         while result is None:
-            die_after = random.uniform(0, undisturbed.call_seconds)
-            result = lives.live(die_after=die_after if first or random.random() < 0.5 else None)
+            die_after = rng.uniform(0, undisturbed.call_seconds)
+            result = lives.live(die_after=die_after if first or rng.random() < 0.5 else None)
             first = False
             if result is None:
                 killed += 1

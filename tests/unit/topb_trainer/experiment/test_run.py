@@ -281,20 +281,19 @@ def test_the_command_says_what_was_wrong(
 
 @pytest.mark.kill
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_records(
-    files: Path, tmp_path: Path
+    files: Path, tmp_path: Path, rng: random.Random
 ) -> None:
     more = ("--methods", "random", "aalu", "--seeds", "1", "--protocol.final", "0.2")
     assert topb("experiment", *arguments(files, tmp_path / "alone", *more)).exit_code == 0
     command = [sys.executable, "-m", "topb", "experiment", *arguments(files, tmp_path / "killed", *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    chance = random.Random(7)
     kills = 0
     for _ in range(20):
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             process.stderr.readline()  # its first record, new or found: it is at work
             if kills < 2:
-                time.sleep(chance.uniform(0, 3))
+                time.sleep(rng.uniform(0, 3))
                 process.send_signal(signal.SIGKILL)
                 kills += process.wait() == -signal.SIGKILL
             process.communicate()
