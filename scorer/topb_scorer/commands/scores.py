@@ -23,7 +23,14 @@ from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.state_directory import check_state, existing_catalog
-from topb_scorer.scoring.housekeeping import LogSummary, Pruning, ScoreShelf, ShelvedShard
+from topb_scorer.scoring.housekeeping import (
+    LogSummary,
+    Pruning,
+    StoredShard,
+    plan_pruning,
+    stored_shards,
+    summaries,
+)
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
@@ -47,11 +54,11 @@ def run() -> None:
 def _list(state: Path, model: str, as_json: bool) -> None:
     """List the scores by model."""
     check_state(state)
-    summaries = ScoreShelf(state).summaries(model)
+    found = summaries(stored_shards(state, model))
     if as_json:
-        print_json([dataclasses.asdict(summary) for summary in summaries])
-    elif summaries:
-        print(table_text(_HEADER, map(_row, summaries)))
+        print_json([dataclasses.asdict(summary) for summary in found])
+    elif found:
+        print(table_text(_HEADER, map(_row, found)))
     else:
         print("nothing is scored")
 
@@ -63,19 +70,20 @@ def _list(state: Path, model: str, as_json: bool) -> None:
 def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, discard: bool) -> None:
     """Read all scores and report altered shards. The exit code is 1 if there are any."""
     check_state(state)
-    shelf = ScoreShelf(state)
-    count = len(shelf.shards(model))
-    altered = list(shelf.altered(model))
+    shards = stored_shards(state, model)
+    altered = [shard for shard in shards if not shard.is_as_committed()]
     if discard:
         for shard in altered:
             shard.path.unlink(missing_ok=True)
     if as_json:
-        print_json({"shards": count, "altered": [_as_dict(shard) for shard in altered], "discarded": discard})
+        print_json(
+            {"shards": len(shards), "altered": [_as_dict(shard) for shard in altered], "discarded": discard}
+        )
     else:
         for shard in altered:
             print(f"altered: {shard.path}")
         told = ", discarded: they are scored again when they are needed" if altered and discard else ""
-        print(f"{count} shards, {len(altered)} altered{told}")
+        print(f"{len(shards)} shards, {len(altered)} altered{told}")
     context.exit(1 if altered else 0)
 
 
@@ -106,7 +114,8 @@ def _prune(
     """
     check_state(state)
     with closing(existing_catalog(state, catalog_url)) as catalog:
-        pruning = ScoreShelf(state).plan_pruning(
+        pruning = plan_pruning(
+            state,
             model=model,
             older_than_seconds=None if older_than is None else older_than * DAY_SECONDS,
             max_bytes=max_bytes,
@@ -169,5 +178,5 @@ def _row(summary: LogSummary) -> tuple[str, ...]:
     )
 
 
-def _as_dict(shard: ShelvedShard) -> dict[str, object]:
+def _as_dict(shard: StoredShard) -> dict[str, object]:
     return {"log": shard.log, "identity": shard.identity, "bytes": shard.size, "modified": shard.modified}

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from topb.commands.options import Command, option
+from topb_scorer.commands.installation import check_onnxruntime
 from topb_scorer.commands.options import catalog_url_option
-from topb_scorer.scoring.installation import check_onnxruntime
 
 _PATH = click.Path(path_type=Path)
 _AT_LEAST_1, _AT_LEAST_2 = click.IntRange(min=1), click.IntRange(min=2)

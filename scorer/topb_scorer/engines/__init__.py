@@ -1,1 +1,1 @@
-"""Engines fill a score log from the shards of a pool."""
+"""Engines score the shards of a pool and commit them to a score log."""

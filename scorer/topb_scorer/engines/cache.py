@@ -1,4 +1,4 @@
-"""Engines by model id."""
+"""Loaded engines by model id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENGINES_KEPT = 4
 
 
 class EngineCache:
-    """Keep the most recently used engines loaded."""
+    """Keeps the most recently used engines loaded."""
 
     def __init__(self, settings: EngineSettings, *, capacity: int = _ENGINES_KEPT) -> None:
         self._settings = settings

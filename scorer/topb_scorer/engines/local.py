@@ -1,4 +1,4 @@
-"""Scores shards on one device of this machine."""
+"""Fill a score log on one device of this machine."""
 
 from __future__ import annotations
 
@@ -19,30 +19,39 @@ from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How images are scored; none of it changes a result on the CPU."""
+    """How images are scored. On the CPU, only `limits` can change a result.
+
+    On a GPU the device and the batch size choose the kernels, and with them the rounding of scores.
+    """
 
     device: str = "cpu"
     """`cpu` or `cuda:<index>`."""
     batch_size: int | None = None
-    """Images a run; None: 32 on the CPU, 256 on a GPU."""
+    """Images in a run, at least 2; None: 32 on the CPU, 256 on a GPU."""
     session_threads: int | None = None
-    """Of one run on the CPU; None: one a core."""
+    """Threads of one run on the CPU; None: one for each usable core."""
     decode_threads: int | None = None
-    """None: one a core."""
+    """Threads that decode images; None: one for each usable core."""
     limits: ImageLimits = DEFAULT_LIMITS
-    """What is skipped rather than decoded."""
+    """Images beyond these limits are skipped instead of decoded."""
 
 
 class LocalEngine:
-    """One bundle on one device. Several threads may score with it at once."""
+    """Scores with one bundle on one device of this machine. Several threads may use it at once.
+
+    Attributes:
+        bundle: the model.
+        settings: as given.
+        session: the loaded graph.
+    """
 
     def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
-        """Loads the bundle's graph on the device.
+        """Load the bundle's graph on the device.
 
         Raises:
-            BundleError: the graph is not what the manifest says.
-            DeviceError: a device cannot be used.
-            InvalidRequestError: the batch size is below 2.
+            BundleError: with reason BUNDLE_GRAPH: the graph does not match the manifest.
+            DeviceError: the device cannot be used.
+            InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
         self.bundle = bundle
         self.settings = settings
@@ -65,14 +74,15 @@ class LocalEngine:
         on_rows: Callable[[int], None],
         on_commit: Callable[[Shard], None],
     ) -> None:
-        """Scores the shards and commits each to the log as it ends.
+        """Score shards and commit each one to the log as soon as it is finished.
 
         Args:
-            log: where shards are committed.
-            shards: as `score_shards` takes them.
-            cancelled: stops the work within one batch.
-            on_rows: called with the number of rows done since the last call.
-            on_commit: called once a shard is in the log.
+            log: where the shards are committed.
+            shards: scored one after the other. None means that no shard is ready: the partial batch is run
+                now.
+            cancelled: setting it stops the work within one batch.
+            on_rows: called with the number of rows scored since the last call.
+            on_commit: called with each shard once it is in the log.
 
         Raises:
             SelectionCancelledError: `cancelled` was set.
@@ -107,15 +117,15 @@ def _check_graph(bundle: Bundle, session: ScoringSession) -> None:
     expected = (bundle.input.height, bundle.input.width)
     if session.image_shape != expected:
         raise BundleError(
-            f"bundle {bundle.model_id}: the manifest speaks of images of {expected}, "
-            f"the graph takes {session.image_shape}",
+            f"bundle {bundle.model_id}: images are {expected} in the manifest and {session.image_shape} "
+            "in the graph; export the bundle again",
             reason="BUNDLE_GRAPH",
         )
     for output in OUTPUTS:
         shape = bundle.output_shape(output)
         if session.output_shapes.get(output) != shape:
             raise BundleError(
-                f"bundle {bundle.model_id}: the manifest says that output {output!r} is {shape} an image, "
-                f"the graph {session.output_shapes.get(output)}",
+                f"bundle {bundle.model_id}: output {output!r} of an image is {shape} in the manifest and "
+                f"{session.output_shapes.get(output)} in the graph; export the bundle again",
                 reason="BUNDLE_GRAPH",
             )

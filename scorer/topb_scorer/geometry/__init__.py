@@ -1,1 +1,1 @@
-"""Exact nearest-neighbour mathematics: distances, ties, labelled search and k-center, without selections."""
+"""Exact nearest-neighbour mathematics: distances, ties, labelled search and k-center."""

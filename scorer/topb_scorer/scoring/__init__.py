@@ -1,1 +1,1 @@
-"""How images become rows of a score log."""
+"""Scoring: from images to the rows of a score log."""

@@ -11,25 +11,26 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(*, mount: Path = _MOUNT, membership: Path = _MEMBERSHIP) -> int:
-    """Those that it may run on, or fewer where a cgroup, such as a container's, limits its CPU time.
+    """Return how many cores this process may use: at least 1, fewer than the machine has under a CPU limit.
 
-    A limit of 2.5 cores counts as 2: a thread that is throttled delays all of its batch.
+    The limit is that of a cgroup, such as a container's. 2.5 cores count as 2, because a thread that is
+    throttled delays the whole batch.
 
     Args:
         mount: where cgroups are mounted.
-        membership: what names the cgroups of this process, as cgroups(7) has it.
+        membership: the file that names the cgroups of this process, see cgroups(7).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([cores, *_limits(mount, membership)])))
 
 
 def _limits(mount: Path, membership: Path) -> Iterator[float]:
-    """In cores, of the cgroups that this process is in and of all above them, of version 1 and 2."""
+    """Yield the limits, in cores, of this process's cgroups and all of their parents, of version 1 and 2."""
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # Of a container that sees the host's paths, only the mount itself is there, and is its own cgroup.
+        # In a container that sees the paths of the host, only the mount itself exists: it is the cgroup.
         group = PurePosixPath(path.lstrip("/"))
         for directory in (group, *group.parents):
             if controllers:
@@ -37,13 +38,13 @@ def _limits(mount: Path, membership: Path) -> Iterator[float]:
             else:
                 files = [mount / directory / "cpu.max"]
             words = " ".join(map(_read, files)).split()
-            # Without a limit the quota is "max" or -1.
+            # Without a limit, the quota is "max" or -1.
             if len(words) == 2 and words[0].isdecimal():
                 yield int(words[0]) / int(words[1])
 
 
 def _read(file: Path) -> str:
-    """Empty where there is no such file."""
+    """Return the text of a file, or "" if it cannot be read."""
     try:
         return file.read_text()
     except OSError:

@@ -1,15 +1,15 @@
-"""All score logs of a state: what is there, whether it is whole, and making room.
+"""Housekeeping of the score logs in a state directory: what they hold, whether it is intact, making room.
 
-A shard may be removed at any time without changing a result: whoever misses it scores it again. Pruning
-spares that work all the same: of a model that an open selection is pinned to nothing is removed. A stream is
-removed only once its selection is known to have ended, which none ever takes back.
+Removing a shard never changes a result: whoever needs it scores it again. To save that work, pruning keeps
+all shards of models that open selections are pinned to. The log of a stream is removed only once its
+selection has ended, because a stream cannot be read again.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topb_scorer.durable import is_unpublished
-from topb_scorer.scoring.score_log import is_as_committed
+from topb_scorer.scoring.score_log import is_as_committed, shard_identity
 
-# What is being written now bears the mark of what was left behind too: only its age tells them apart.
+# A file that is being written has the same name as one that a dead server left behind. Only its age tells.
 _LEFT_BEHIND_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class ShelvedShard:
+class StoredShard:
     """One file of a score log."""
 
     log: str
-    """The model, with `+features` where the log holds them."""
+    """The model, followed by `+features` if the log holds features."""
     path: Path
     size: int
     """In bytes."""
@@ -37,13 +37,17 @@ class ShelvedShard:
 
     @property
     def model(self) -> str:
-        """Id of the model that scored it."""
-        return self.log.partition("+")[0]
+        """The id of the model that scored it."""
+        return _model_of(self.log)
 
     @property
     def identity(self) -> str:
-        """Of the shard."""
-        return self.path.name.rpartition("-")[0]
+        """The identity of the shard in its pool."""
+        return shard_identity(self.path)
+
+    def is_as_committed(self) -> bool:
+        """Read the file; return whether it still holds what was committed."""
+        return is_as_committed(self.path)
 
 
 @dataclass(frozen=True)
@@ -51,28 +55,30 @@ class LogSummary:
     """What one score log holds."""
 
     log: str
+    """The model, followed by `+features` if the log holds features."""
     shards: int
     rows: int
-    """Of the shards that can be read."""
+    """Rows of the readable shards."""
     unreadable: int
     """Shards whose rows cannot be counted."""
     bytes: int
     oldest: float
     """When its oldest shard was committed, in seconds since the epoch."""
     newest: float
+    """When its newest shard was committed, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What pruning removes, or spares."""
+    """What pruning removes, and what it keeps."""
 
-    shards: Sequence[ShelvedShard]
+    shards: Sequence[StoredShard]
     streams: Sequence[Path]
     """Logs of streams whose selections have ended."""
     leftovers: Sequence[Path]
     """Half-written files of servers that died."""
-    spared: Sequence[ShelvedShard]
-    """Shards that would have gone, were it not for open selections by their models."""
+    spared: Sequence[StoredShard]
+    """Shards that are kept only because of open selections by their models."""
 
     @property
     def bytes(self) -> int:
@@ -81,112 +87,110 @@ class Pruning:
         return sum(shard.size for shard in self.shards) + sum(map(_size, [*streams, *self.leftovers]))
 
     def carry_out(self) -> None:
-        """Removes what is to be removed."""
+        """Remove the shards, streams and leftovers."""
         for path in (*(shard.path for shard in self.shards), *self.leftovers):
             path.unlink(missing_ok=True)
         for stream in self.streams:
             shutil.rmtree(stream, ignore_errors=True)
 
 
-class ScoreShelf:
-    """The score logs below a state directory."""
+def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
+    """Return the shards in a state directory, sorted by log and file name.
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
-
-    def shards(self, model: str = "") -> list[ShelvedShard]:
-        """All shards, or those by one model, by log and file name."""
-        return sorted(self._shards(model), key=lambda shard: (shard.log, shard.path.name))
-
-    def summaries(self, model: str = "") -> list[LogSummary]:
-        """What each log holds."""
-        by_log: dict[str, list[ShelvedShard]] = {}
-        for shard in self.shards(model):
-            by_log.setdefault(shard.log, []).append(shard)
-        return [_summary(log, shards) for log, shards in by_log.items()]
-
-    def altered(self, model: str = "") -> Iterator[ShelvedShard]:
-        """Shards that are torn or not as they were committed; reads them all."""
-        for shard in self.shards(model):
-            if not is_as_committed(shard.path):
-                yield shard
-
-    def plan_pruning(
-        self,
-        *,
-        model: str = "",
-        older_than_seconds: float | None = None,
-        max_bytes: int | None = None,
-        open_models: Iterable[str],
-        has_ended: Callable[[str], bool],
-    ) -> Pruning:
-        """What to remove: nothing that an open selection needs.
-
-        Args:
-            model: only its shards; empty: those of all.
-            older_than_seconds: of the shards, those committed longer ago than this.
-            max_bytes: then the oldest shards, until those that are left take no more than this. With neither
-                an age nor a size all shards of `model` go; without a model none.
-            open_models: that selections which have not ended are pinned to.
-            has_ended: whether the selection of that id has; False where that is not known.
-        """
-        busy = set(open_models)
-        wanted = self._wanted(model, older_than_seconds, max_bytes)
-        return Pruning(
-            shards=[shard for shard in wanted if shard.model not in busy],
-            streams=[stream for stream in _directories(self._state / "streams") if has_ended(stream.name)],
-            leftovers=self._leftovers(),
-            spared=[shard for shard in wanted if shard.model in busy],
-        )
-
-    def _shards(self, model: str) -> Iterator[ShelvedShard]:
-        for log in _directories(self._state / "scores"):
-            if model and log.name.partition("+")[0] != model:
+    Args:
+        state: the state directory.
+        model: only shards that this model scored; empty: all.
+    """
+    found = []
+    for log in _directories(state / "scores"):
+        if model and _model_of(log.name) != model:
+            continue
+        for path in log.glob("*/*.parquet"):
+            if is_unpublished(path):
                 continue
-            for path in log.glob("*/*.parquet"):
-                if is_unpublished(path):
-                    continue
-                try:
-                    stamp = path.stat()
-                except FileNotFoundError:  # removed meanwhile
-                    continue
-                yield ShelvedShard(log.name, path, stamp.st_size, stamp.st_mtime)
-
-    def _wanted(
-        self, model: str, older_than_seconds: float | None, max_bytes: int | None
-    ) -> list[ShelvedShard]:
-        oldest_first = sorted(self.shards(model), key=lambda shard: shard.modified)
-        if older_than_seconds is None and max_bytes is None:
-            return oldest_first if model else []
-        limit = time.time() - older_than_seconds if older_than_seconds is not None else -1.0
-        wanted = [shard for shard in oldest_first if shard.modified < limit]
-        if max_bytes is not None:
-            left = oldest_first[len(wanted) :]
-            size = sum(shard.size for shard in left)
-            for shard in left:
-                if size <= max_bytes:
-                    break
-                wanted.append(shard)
-                size -= shard.size
-        return wanted
-
-    def _leftovers(self) -> list[Path]:
-        limit = time.time() - _LEFT_BEHIND_SECONDS
-        found = []
-        for path in self._state.rglob("*"):
             try:
-                if is_unpublished(path) and path.is_file() and path.stat().st_mtime < limit:
-                    found.append(path)
-            except FileNotFoundError:  # published or removed meanwhile
+                status = path.stat()
+            except FileNotFoundError:  # removed in the meantime
                 continue
-        return sorted(found)
+            found.append(StoredShard(log.name, path, status.st_size, status.st_mtime))
+    return sorted(found, key=lambda shard: (shard.log, shard.path.name))
+
+
+def summaries(shards: Iterable[StoredShard]) -> list[LogSummary]:
+    """Return a summary of each log that has some of these shards, in the order of the shards."""
+    by_log: dict[str, list[StoredShard]] = {}
+    for shard in shards:
+        by_log.setdefault(shard.log, []).append(shard)
+    return [_summary(log, shards) for log, shards in by_log.items()]
+
+
+def plan_pruning(
+    state: Path,
+    *,
+    model: str = "",
+    older_than_seconds: float | None = None,
+    max_bytes: int | None = None,
+    open_models: Collection[str],
+    has_ended: Callable[[str], bool],
+) -> Pruning:
+    """Return what to remove from a state directory: nothing that an open selection may need.
+
+    Args:
+        state: the state directory.
+        model: only shards that this model scored; empty: all.
+        older_than_seconds: remove shards that were committed longer ago than this.
+        max_bytes: then remove the oldest shards until the others take at most this much. With neither an age
+            nor a size, all shards of `model` are removed, and none without a model.
+        open_models: ids of the models that open selections are pinned to.
+        has_ended: returns whether the selection of an id has ended; False if it is unknown.
+    """
+    removable = _removable(stored_shards(state, model), bool(model), older_than_seconds, max_bytes)
+    return Pruning(
+        shards=[shard for shard in removable if shard.model not in open_models],
+        streams=[stream for stream in _directories(state / "streams") if has_ended(stream.name)],
+        leftovers=sorted(_leftovers(state)),
+        spared=[shard for shard in removable if shard.model in open_models],
+    )
+
+
+def _removable(
+    shards: Sequence[StoredShard], of_one_model: bool, older_than_seconds: float | None, max_bytes: int | None
+) -> list[StoredShard]:
+    oldest_first = sorted(shards, key=lambda shard: shard.modified)
+    if older_than_seconds is None and max_bytes is None:
+        return oldest_first if of_one_model else []
+    limit = time.time() - older_than_seconds if older_than_seconds is not None else -1.0
+    removable = [shard for shard in oldest_first if shard.modified < limit]
+    if max_bytes is not None:
+        kept = oldest_first[len(removable) :]
+        size = sum(shard.size for shard in kept)
+        for shard in kept:
+            if size <= max_bytes:
+                break
+            removable.append(shard)
+            size -= shard.size
+    return removable
+
+
+def _leftovers(state: Path) -> Iterator[Path]:
+    limit = time.time() - _LEFT_BEHIND_SECONDS
+    for path in state.rglob("*"):
+        try:
+            if is_unpublished(path) and path.is_file() and path.stat().st_mtime < limit:
+                yield path
+        except FileNotFoundError:  # published or removed in the meantime
+            continue
+
+
+def _model_of(log: str) -> str:
+    return log.partition("+")[0]
 
 
 def _directories(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
 
-def _summary(log: str, shards: Sequence[ShelvedShard]) -> LogSummary:
+def _summary(log: str, shards: Sequence[StoredShard]) -> LogSummary:
     rows = [_rows(shard.path) for shard in shards]
     return LogSummary(
         log=log,

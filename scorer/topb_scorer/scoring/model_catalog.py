@@ -1,4 +1,4 @@
-"""The bundles in a directory."""
+"""The models that a server serves: the bundles in a directory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ _log = logging.getLogger(__name__)
 
 
 class ModelCatalog:
-    """Bundles by model id; those that appear in the directory later are found too."""
+    """The bundles in a directory by model id, including those that are added later."""
 
     def __init__(self, root: Path, *, default_model: str = "") -> None:
-        """Takes the directory of bundles.
+        """Open the directory of bundles.
 
         Args:
-            root: holds one directory a bundle.
-            default_model: served to requests that name no model; empty: the most recently created one.
+            root: holds one directory for each bundle, named by its model id.
+            default_model: the model of requests that name none; empty: the most recently created one.
 
         Raises:
-            NotFoundError: there is no such directory, or no such default model.
+            NotFoundError: with reason MODELS_NOT_FOUND or MODEL_NOT_FOUND.
         """
         if not root.is_dir():
-            raise NotFoundError(f"there is no models directory {root}", reason="MODELS_NOT_FOUND", path=root)
+            raise NotFoundError(
+                f"there is no models directory {root}; name a directory that `topb train --out` wrote to",
+                reason="MODELS_NOT_FOUND",
+                path=root,
+            )
         self._root = root
         self._default_model = default_model
         self._verified: dict[str, Bundle] = {}
@@ -36,7 +40,7 @@ class ModelCatalog:
             self.get(default_model)
 
     def bundles(self) -> list[Bundle]:
-        """All bundles, by model id. One that cannot be opened is logged and left out."""
+        """Return all bundles, sorted by model id. A bundle that cannot be opened is logged and left out."""
         found = []
         for path in sorted(self._root.iterdir()):
             if is_unpublished(path) or not (path / MANIFEST).is_file():
@@ -48,11 +52,11 @@ class ModelCatalog:
         return found
 
     def get(self, model_id: str) -> Bundle:
-        """The bundle of that id; the default one for an empty id.
+        """Return the bundle of a model; the default model if the id is empty.
 
         Raises:
-            NotFoundError: there is none.
-            BundleError: it is torn or altered, or its directory does not bear its id.
+            NotFoundError: with reason MODEL_NOT_FOUND.
+            BundleError: the bundle is incomplete or altered, or its directory is not named by its model id.
         """
         if not model_id:
             return self.get(self.default_id())
@@ -66,10 +70,10 @@ class ModelCatalog:
         return self._open(model_id)
 
     def default_id(self) -> str:
-        """The model of requests that name none.
+        """Return the id of the model of requests that name none.
 
         Raises:
-            NotFoundError: there is no model at all.
+            NotFoundError: with reason MODEL_NOT_FOUND: there is no model at all.
         """
         if self._default_model:
             return self._default_model
@@ -83,13 +87,14 @@ class ModelCatalog:
         return max(bundles, key=_created).model_id
 
     def _open(self, name: str) -> Bundle:
-        # A bundle never changes once it is published: it is verified once.
+        # A published bundle never changes, so it is verified once only.
         with self._lock:
             if name not in self._verified:
                 bundle = open_bundle(self._root / name)
                 if bundle.model_id != name:
                     raise BundleError(
-                        f"{self._root / name} holds model {bundle.model_id}: name the directory so",
+                        f"{self._root / name} holds model {bundle.model_id}; "
+                        f"rename the directory to {bundle.model_id}",
                         reason="BUNDLE_MODEL_ID",
                     )
                 self._verified[name] = bundle

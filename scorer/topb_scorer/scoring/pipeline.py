@@ -1,8 +1,7 @@
-"""Read → decode → batch → session → log: the one loop through which every image goes."""
+"""Read → decode → run → yield rows: the one loop through which every image goes."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -18,44 +17,32 @@ from topb_scorer import imaging
 from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.imaging import ImageLimits, SkippedImageError
 from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
+from topb_scorer.scoring.batches import Batch, batches, read_ahead
 from topb_scorer.scoring.score_log import LOGGED_OUTPUTS, ScoredRows, Skip, scored_rows
-from topb_scorer.scoring.session import Batch, ScoringSession
+from topb_scorer.scoring.session import Buffers, ScoringSession
 
-_LOADS_READ_AHEAD = 4
-_BATCHES_UNDER_WAY = 3
-_POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Rows [start, stop) of a load; they belong to one shard, and the last of them may end it."""
-
-    shard: Shard
-    start: int
-    stop: int
-    ends_shard: bool
-
-
-@dataclass(frozen=True)
-class _Load:
-    items: list[PoolItem]
-    segments: list[Segment]
-
-
-@dataclass(frozen=True)
-class _UnderWay:
-    load: _Load
-    batch: Batch
-    decoding: list[Future[dict[int, Skip]]]
+_BATCHES_READ_AHEAD = 4
+_BATCHES_IN_FLIGHT = 3
+_DECODE_TASKS_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Rows of one shard as they were scored, in the shard's order."""
+    """Scored rows of one shard, in the shard's order."""
 
     shard: Shard
     rows: ScoredRows
     ends_shard: bool
+    """Whether these are the last rows of the shard."""
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    """A batch on its way: its images are being decoded into its buffers."""
+
+    batch: Batch
+    buffers: Buffers
+    decoding: list[Future[dict[int, Skip]]]
 
 
 def score_shards(
@@ -68,45 +55,45 @@ def score_shards(
     decode_threads: int,
     cancelled: threading.Event,
 ) -> Generator[ShardRows, None, None]:
-    """Scores all items of `shards`, in order, in full batches that span shards.
+    """Score all items of `shards`, in order, in full batches that span shards.
 
-    One thread reads ahead, `decode_threads` decode, the caller's runs the session; what is in flight is
-    bounded by a few batches. Closing the iterator stops them all.
+    One thread reads ahead, `decode_threads` decode, and the caller's thread runs the session. At most a few
+    batches are in memory. Closing the generator stops all threads.
 
     Args:
-        shards: read one after the other; None among them means that no more is to be had just now, and
-            the batch at hand is run as it is.
+        shards: read one after the other. None means that no shard is ready: the partial batch is run now.
         session: computes the outputs.
-        target: what the session's graph takes for one image.
+        target: the image that the session's graph takes.
         outputs: `score`, `probabilities` and, if the rows are to have them, `features`.
-        limits: what is skipped rather than decoded.
+        limits: which images are skipped instead of decoded.
         decode_threads: at least 1.
-        cancelled: looked at before each batch.
+        cancelled: checked before each batch.
 
     Raises:
         SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: a shard cannot be read to its end.
     """
-    stop = threading.Event()
-    free = deque(session.new_batch(outputs) for _ in range(_BATCHES_UNDER_WAY))
-    under_way: deque[_UnderWay] = deque()
+    free = deque(session.new_buffers(outputs) for _ in range(_BATCHES_IN_FLIGHT))
+    in_flight: deque[_InFlight] = deque()
     with (
         ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as decoders,
-        closing(_read_ahead(_loads(shards, session.batch_size), stop)) as loads,
+        closing(read_ahead(batches(shards, session.batch_size), _BATCHES_READ_AHEAD)) as ready,
     ):
         try:
-            for load in loads:
+            for batch in ready:
                 _check(cancelled)
-                while under_way and (load is None or not free):
+                # The oldest batch is run to make room for the next one, or because there is none.
+                while in_flight and (batch is None or not free):
                     _check(cancelled)
-                    done = under_way.popleft()
-                    yield from _run(session, done)
-                    free.append(done.batch)
-                if load is not None:
-                    batch = free.popleft()
-                    under_way.append(_UnderWay(load, batch, _decode(decoders, load, batch, target, limits)))
+                    oldest = in_flight.popleft()
+                    yield from _scored(session, oldest)
+                    free.append(oldest.buffers)
+                if batch is not None:
+                    buffers = free.popleft()
+                    decoding = _decode(decoders, batch, buffers, target, limits)
+                    in_flight.append(_InFlight(batch, buffers, decoding))
         finally:
-            for abandoned in under_way:
+            for abandoned in in_flight:
                 for future in abandoned.decoding:
                     future.cancel()
 
@@ -116,82 +103,14 @@ def _check(cancelled: threading.Event) -> None:
         raise SelectionCancelledError
 
 
-def _loads(shards: Iterable[Shard | None], size: int) -> Iterator[_Load | None]:
-    """Cuts shards into loads of `size` items; None after the last, and where the shards have a None."""
-    items: list[PoolItem] = []
-    segments: list[Segment] = []
-    for shard in shards:
-        if shard is None:
-            if items or segments:
-                yield _Load(items, segments)
-                items, segments = [], []
-            yield None
-            continue
-        start = len(items)
-        for item in shard.items():
-            if len(items) == size:
-                segments.append(Segment(shard, start, len(items), ends_shard=False))
-                yield _Load(items, segments)
-                items, segments, start = [], [], 0
-            items.append(item)
-        segments.append(Segment(shard, start, len(items), ends_shard=True))
-    if segments:
-        yield _Load(items, segments)
-    yield None
-
-
-@dataclass(frozen=True)
-class _Failure:
-    error: BaseException
-
-
-_END = object()
-
-
-def _read_ahead(loads: Iterator[_Load | None], stop: threading.Event) -> Generator[_Load | None, None, None]:
-    """The same loads, read by a thread of its own, at most a few ahead."""
-    ready: queue.Queue[object] = queue.Queue(_LOADS_READ_AHEAD)
-
-    def put(entry: object) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(entry, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def read() -> None:
-        try:
-            for load in loads:
-                if not put(load):
-                    return
-        except BaseException as error:
-            put(_Failure(error))
-        else:
-            put(_END)
-
-    reader = threading.Thread(target=read, name="read", daemon=True)
-    reader.start()
-    try:
-        while (entry := ready.get()) is not _END:
-            if isinstance(entry, _Failure):
-                raise entry.error
-            assert entry is None or isinstance(entry, _Load)
-            yield entry
-    finally:
-        stop.set()
-        reader.join()
-
-
 def _decode(
-    decoders: ThreadPoolExecutor, load: _Load, batch: Batch, target: ImageInput, limits: ImageLimits
+    decoders: ThreadPoolExecutor, batch: Batch, buffers: Buffers, target: ImageInput, limits: ImageLimits
 ) -> list[Future[dict[int, Skip]]]:
-    """Starts decoding a load into a batch, in a few runs of rows; each tells which rows it skipped."""
-    rows_each = max(1, -(-len(load.items) // 8))
+    """Start decoding a batch into its buffers, a few rows per task; each task returns the rows it skipped."""
+    count = max(1, -(-len(batch.items) // _DECODE_TASKS_PER_BATCH))
     return [
-        decoders.submit(_decode_rows, load.items, batch.images, start, rows_each, target, limits)
-        for start in range(0, len(load.items), rows_each)
+        decoders.submit(_decode_rows, batch.items, buffers.images, start, count, target, limits)
+        for start in range(0, len(batch.items), count)
     ]
 
 
@@ -215,17 +134,16 @@ def _decode_rows(
     return skips
 
 
-def _run(session: ScoringSession, done: _UnderWay) -> Iterator[ShardRows]:
-    items = done.load.items
-    skips: dict[int, Skip] = {}
-    for future in done.decoding:
-        skips.update(future.result())
+def _scored(session: ScoringSession, decoded: _InFlight) -> Iterator[ShardRows]:
+    """Wait until a batch is decoded, run the session on it, and yield its rows shard by shard."""
+    items = decoded.batch.items
+    skips = {row: skip for future in decoded.decoding for row, skip in future.result().items()}
     if len(skips) < len(items):
-        session.run(done.batch)
+        session.run(decoded.buffers)
     ids = [item.id for item in items]
-    for segment in done.load.segments:
+    for segment in decoded.batch.segments:
         part = slice(segment.start, segment.stop)
-        outputs = {name: buffer[part] for name, buffer in done.batch.outputs.items()}
+        outputs = {name: buffer[part] for name, buffer in decoded.buffers.outputs.items()}
         part_skips = {
             row - segment.start: skip for row, skip in skips.items() if segment.start <= row < segment.stop
         }

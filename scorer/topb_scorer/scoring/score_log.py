@@ -185,7 +185,7 @@ class ScoreLog:
     def identities(self) -> list[str]:
         """Return the identities of the committed shards, sorted."""
         files = self._directory.rglob(f"*{_SUFFIX}")
-        return sorted({identity_of(path) for path in files if not is_unpublished(path)})
+        return sorted({shard_identity(path) for path in files if not is_unpublished(path)})
 
     def rows(self, identities: Iterable[str]) -> int:
         """Return how many rows these shards have in total; a shard that was not committed has none.
@@ -264,7 +264,7 @@ class ScoreLog:
         return self._directory / identity[-2:]
 
 
-def identity_of(path: Path) -> str:
+def shard_identity(path: Path) -> str:
     """Return the identity of the shard that a file of a score log holds."""
     return path.name.rpartition("-")[0]
 

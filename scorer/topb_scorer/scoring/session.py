@@ -1,4 +1,4 @@
-"""One ONNX Runtime session on one device: uint8 batches in, scores out."""
+"""One ONNX Runtime session on one device: batches of uint8 images in, float32 outputs out."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from topb_scorer.errors import DeviceError, InvalidRequestError, SelectionCancel
 from topb_scorer.scoring.cores import usable_cores
 
 OUTPUTS = ("score", "probabilities", "features")
+"""The outputs of every model."""
 
 Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Buffers that a session reads from and writes to; a new one for each batch under way."""
+class Buffers:
+    """Memory that a session reads one batch from and writes its outputs to. Batches in flight share none."""
 
     images: NDArray[np.uint8]
-    """(batch_size, height, width, 3), RGB; rows beyond the count that is run are ignored."""
+    """uint8 (batch_size, height, width, 3), RGB."""
     outputs: Mapping[str, Float32Array]
-    """By name, (batch_size, …); valid after `ScoringSession.run` for the rows that were run."""
+    """float32 (batch_size, …) by name, valid after `ScoringSession.run`."""
     binding: Any
-    """ONNX Runtime's binding of these buffers."""
+    """ONNX Runtime's binding of these arrays."""
 
 
 class ScoringSession:
     """Runs a graph in batches of one fixed size.
 
-    One shape means one search for convolution algorithms and one arena size; a short batch is padded.
-    A row's outputs depend on that row alone, so neither the batch size nor a row's place changes them.
+    With one shape there is one search for convolution algorithms and one arena size. A short batch leaves the
+    rest of its buffers as they are. The outputs of a row depend on that row alone, so neither the batch size
+    nor the place of a row changes them.
+
+    Attributes:
+        device: "cpu" or "cuda:<index>".
+        batch_size: images in a run.
+        image_shape: (height, width).
+        output_shapes: shapes of the outputs for one image, by name.
     """
 
     def __init__(
@@ -47,21 +55,23 @@ class ScoringSession:
         batch_size: int = 32,
         threads: int | None = None,
     ) -> None:
-        """Loads the graph.
+        """Load the graph.
 
         Args:
-            graph: an ONNX file, or its bytes: input `images` uint8 (N, height, width, 3), float32 outputs.
-            device: "cpu" or "cuda:<index>".
-            batch_size: images a run, at least 2: a single row takes other kernels, whose rounding differs.
-            threads: for one operator on the CPU; None: one a core this process may use.
+            graph: an ONNX file or its bytes, with the input `images` uint8 (N, height, width, 3) and float32
+                outputs.
+            device: "cpu" or "cuda:<index>". There is no fallback to the CPU.
+            batch_size: images in a run, at least 2: a single row takes other kernels, which round
+                differently.
+            threads: threads for one operator on the CPU; None: one for each core that this process may use.
 
         Raises:
-            DeviceError: the device is not one, or cannot be used; never falls back to the CPU.
-            InvalidRequestError: the batch size is below 2.
+            DeviceError: with reason DEVICE_UNKNOWN, DEVICE_UNAVAILABLE or SESSION_FAILED.
+            InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
         if batch_size < 2:
             raise InvalidRequestError(
-                f"batch size {batch_size}; expected at least 2",
+                f"the batch size is {batch_size}; expected at least 2",
                 reason="BATCH_SIZE_TOO_SMALL",
                 batch_size=batch_size,
             )
@@ -78,14 +88,14 @@ class ScoringSession:
         try:
             self._session = ort.InferenceSession(source, options, providers=[(provider, provider_options)])
         except Exception as error:
-            # Its errors share no public root; what they say is what matters.
+            # ONNX Runtime's errors share no public base class.
             raise DeviceError(
                 f"the graph cannot be loaded on {device}: {error}", reason="SESSION_FAILED", device=device
             ) from error
         self._session.disable_fallback()
         if self._session.get_providers()[0] != provider:
             raise DeviceError(
-                f"{device} was asked for, but ONNX Runtime fell back to {self._session.get_providers()[0]}; "
+                f"ONNX Runtime fell back from {device} to {self._session.get_providers()[0]}; "
                 "check the driver and the CUDA and cuDNN libraries",
                 reason="DEVICE_UNAVAILABLE",
                 device=device,
@@ -96,21 +106,21 @@ class ScoringSession:
             output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()
         }
 
-    def new_batch(self, outputs: Sequence[str]) -> Batch:
-        """Buffers for one batch, bound once; only `outputs`, by name, are brought back from the device."""
+    def new_buffers(self, outputs: Sequence[str]) -> Buffers:
+        """Allocate and bind buffers for one batch; only these outputs are copied back from the device."""
         images = np.zeros((self.batch_size, *self.image_shape, 3), np.uint8)
-        buffers = {
+        arrays = {
             name: np.zeros((self.batch_size, *self.output_shapes[name]), np.float32) for name in outputs
         }
         binding = self._session.io_binding()
         binding.bind_input(self._input.name, "cpu", 0, np.uint8, images.shape, images.ctypes.data)
-        for name, buffer in buffers.items():
-            binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-        return Batch(images, buffers, binding)
+        for name, array in arrays.items():
+            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        return Buffers(images, arrays, binding)
 
-    def run(self, batch: Batch) -> None:
-        """Fills the batch's outputs from its images. Lets other Python threads run meanwhile."""
-        self._session.run_with_iobinding(batch.binding)
+    def run(self, buffers: Buffers) -> None:
+        """Compute the outputs from the images. Other Python threads run in the meantime."""
+        self._session.run_with_iobinding(buffers.binding)
 
     def score(
         self,
@@ -119,24 +129,32 @@ class ScoringSession:
         *,
         cancelled: threading.Event | None = None,
     ) -> dict[str, Float32Array]:
-        """Outputs by name, (n, …), of uint8 images (n, height, width, 3), n being any number.
+        """Return the outputs of any number of images.
+
+        Args:
+            images: uint8 (n, height, width, 3), RGB.
+            outputs: names of outputs.
+            cancelled: checked before each batch.
+
+        Returns:
+            float32 (n, …) by name.
 
         Raises:
-            SelectionCancelledError: `cancelled`, looked at before each batch, was set.
+            SelectionCancelledError: `cancelled` was set.
         """
-        batch = self.new_batch(outputs)
+        buffers = self.new_buffers(outputs)
         scored = {
-            name: np.zeros((len(images), *buffer.shape[1:]), np.float32)
-            for name, buffer in batch.outputs.items()
+            name: np.zeros((len(images), *array.shape[1:]), np.float32)
+            for name, array in buffers.outputs.items()
         }
         for start in range(0, len(images), self.batch_size):
             if cancelled is not None and cancelled.is_set():
                 raise SelectionCancelledError
             part = images[start : start + self.batch_size]
-            batch.images[: len(part)] = part
-            self.run(batch)
-            for name, buffer in batch.outputs.items():
-                scored[name][start : start + len(part)] = buffer[: len(part)]
+            buffers.images[: len(part)] = part
+            self.run(buffers)
+            for name, array in buffers.outputs.items():
+                scored[name][start : start + len(part)] = array[: len(part)]
         return scored
 
 
@@ -147,8 +165,7 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
     if kind == "cuda" and (index.isdecimal() or not index):
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise DeviceError(
-                f"{device} was asked for, but this onnxruntime has no CUDA: install topb[scorer-gpu] "
-                "in place of topb[scorer]",
+                f"{device} needs an onnxruntime with CUDA; install topb[scorer-gpu] instead of topb[scorer]",
                 reason="DEVICE_UNAVAILABLE",
                 device=device,
             )
@@ -160,5 +177,7 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
         }
         return "CUDAExecutionProvider", options
     raise DeviceError(
-        f"{device!r} is no device; expected cpu, cuda or cuda:<index>", reason="DEVICE_UNKNOWN", device=device
+        f"{device!r} is not a device; expected cpu, cuda or cuda:<index>",
+        reason="DEVICE_UNKNOWN",
+        device=device,
     )

@@ -1,1 +1,1 @@
-"""What is picked: budgets and options, the total order, accounts, pointwise and set-based selection."""
+"""Selecting: from a score log to ranked picks with accounts."""

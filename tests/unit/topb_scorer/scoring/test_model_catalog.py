@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
 
-from support.bundles import convolutional_graph, null_graph, write_bundle
-from topb_scorer.engines.cache import EngineCache
-from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.errors import BundleError, DeviceError, NotFoundError
+from support.bundles import convolutional_graph, write_bundle
+from topb_scorer.errors import BundleError, NotFoundError
 from topb_scorer.scoring.model_catalog import ModelCatalog
 
 pytestmark = pytest.mark.scorer
@@ -130,35 +127,3 @@ def test_a_catalog_without_a_directory_or_its_default_is_refused(tmp_path: Path)
     with pytest.raises(NotFoundError) as caught:
         ModelCatalog(tmp_path, default_model="0123456789abcdef")
     assert caught.value.reason == "MODEL_NOT_FOUND"
-
-
-def test_an_engine_is_loaded_once_and_the_least_recently_used_goes(tmp_path: Path) -> None:
-    catalog = ModelCatalog(tmp_path)
-    a, b, c = (catalog.get(write(tmp_path, seed)) for seed in range(3))
-    cache = EngineCache(EngineSettings(session_threads=1), capacity=2)
-    engine_a, engine_b = cache.get(a), cache.get(b)
-    assert cache.get(a) is engine_a
-    cache.get(c)
-    assert cache.get(a) is engine_a
-    assert cache.get(b) is not engine_b
-
-
-def test_many_that_ask_at_once_get_one_engine(tmp_path: Path) -> None:
-    bundle = ModelCatalog(tmp_path).get(write_bundle(tmp_path, null_graph()).name)
-    cache = EngineCache(EngineSettings(session_threads=1))
-    engines: list[LocalEngine] = []
-    threads = [threading.Thread(target=lambda: engines.append(cache.get(bundle))) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(engines) == 6
-    assert len(set(map(id, engines))) == 1
-
-
-def test_an_engine_that_cannot_be_loaded_is_not_kept(tmp_path: Path) -> None:
-    bundle = ModelCatalog(tmp_path).get(write(tmp_path, 0))
-    cache = EngineCache(EngineSettings(device="tpu"))
-    for _ in range(2):
-        with pytest.raises(DeviceError):
-            cache.get(bundle)

@@ -67,7 +67,7 @@ def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDAr
 def test_only_the_outputs_that_are_asked_for_come_back() -> None:
     session = ScoringSession(GRAPHS["convolutional"], batch_size=4)
     assert set(session.score(images_for(session, 3), ["score"])) == {"score"}
-    batch = session.new_batch(["probabilities", "features"])
+    batch = session.new_buffers(["probabilities", "features"])
     assert {name: buffer.shape for name, buffer in batch.outputs.items()} == {
         "probabilities": (4, 5),
         "features": (4, 8),
@@ -81,7 +81,7 @@ def test_no_images_give_no_scores() -> None:
 
 def test_batches_have_buffers_of_their_own() -> None:
     session = ScoringSession(null_graph(), batch_size=2)
-    first, second = session.new_batch(["score"]), session.new_batch(["score"])
+    first, second = session.new_buffers(["score"]), session.new_buffers(["score"])
     first.images[:] = 10
     second.images[:] = 20
     session.run(first)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from topb_scorer.commands.installation import check_onnxruntime
 from topb_scorer.errors import InstallationError
-from topb_scorer.scoring.installation import check_onnxruntime
 
 pytestmark = pytest.mark.scorer
 

@@ -1,4 +1,4 @@
-"""Whether the packages that are installed fit together."""
+"""Whether the installed packages fit together."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from topb_scorer.errors import InstallationError
 
 
 def check_onnxruntime() -> None:
-    """Holds that exactly one of onnxruntime and onnxruntime-gpu is installed.
+    """Raise unless exactly one of onnxruntime and onnxruntime-gpu is installed.
 
-    Both write into the same package: with both there, which one is imported is chance.
+    Both install into the same package, so if both are there, which one is imported is a matter of chance.
 
     Raises:
-        InstallationError: none is, or both are.
+        InstallationError: with reason SCORER_NOT_INSTALLED or ONNXRUNTIME_TWICE.
     """
-    there = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if not there:
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if not installed:
         raise InstallationError(
             "the scorer is not installed: pip install 'topb[scorer]', or 'topb[scorer-gpu]' for CUDA",
             reason="SCORER_NOT_INSTALLED",
         )
-    if len(there) > 1:
+    if len(installed) > 1:
         raise InstallationError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "pip uninstall both, then install topb[scorer] or topb[scorer-gpu]",

@@ -1,0 +1,102 @@
+"""Shards cut into batches that span them, read ahead on a thread of their own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from topb_scorer.pools.pool import PoolItem, Shard
+
+_POLL_SECONDS = 0.1
+
+Element = TypeVar("Element")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows [start, stop) of a batch, which belong to one shard."""
+
+    shard: Shard
+    start: int
+    stop: int
+    ends_shard: bool
+    """Whether the last of them is the last row of the shard."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items that are scored together."""
+
+    items: list[PoolItem]
+    segments: list[Segment]
+    """Where the items come from, in order."""
+
+
+def batches(shards: Iterable[Shard | None], size: int) -> Iterator[Batch | None]:
+    """Yield the items of all shards in order, in batches of `size`.
+
+    None means that no further batch is ready. It follows the last batch, and wherever `shards` has a None the
+    partial batch so far.
+    """
+    items: list[PoolItem] = []
+    segments: list[Segment] = []
+    for shard in shards:
+        if shard is None:
+            if segments:
+                yield Batch(items, segments)
+                items, segments = [], []
+            yield None
+            continue
+        start = len(items)
+        for item in shard.items():
+            if len(items) == size:
+                segments.append(Segment(shard, start, len(items), ends_shard=False))
+                yield Batch(items, segments)
+                items, segments, start = [], [], 0
+            items.append(item)
+        segments.append(Segment(shard, start, len(items), ends_shard=True))
+    if segments:
+        yield Batch(items, segments)
+    yield None
+
+
+def read_ahead(source: Iterator[Element], most: int) -> Generator[Element, None, None]:
+    """Yield the elements of `source`, which a thread reads at most `most` ahead. Closing stops the thread.
+
+    Raises:
+        Exception: what `source` raises.
+    """
+    stop = threading.Event()
+    ready: queue.Queue[tuple[Element] | BaseException | None] = queue.Queue(most)
+
+    def put(entry: tuple[Element] | BaseException | None) -> bool:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(entry, timeout=_POLL_SECONDS)
+                return True
+        return False
+
+    def read() -> None:
+        try:
+            for element in source:
+                if not put((element,)):
+                    return
+        except BaseException as error:
+            put(error)
+        else:
+            put(None)
+
+    reader = threading.Thread(target=read, name="read", daemon=True)
+    reader.start()
+    try:
+        while (entry := ready.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+    finally:
+        stop.set()
+        reader.join()
