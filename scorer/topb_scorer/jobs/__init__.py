@@ -1,1 +1,1 @@
-"""A selection's life: its record, catalog, run and result."""
+"""The life of a selection: its record in the catalog, its runs, and its result."""

@@ -1,8 +1,9 @@
-"""Selections and their lives, in SQLite or PostgreSQL: what survives a server, and what servers share.
+"""The catalog of selections, in SQLite or PostgreSQL. It survives a server, and servers share it.
 
-A selection is PENDING until a server claims it with a lease, RUNNING while the lease is kept alive, and ends
-SUCCEEDED, FAILED or CANCELLED. A server that dies lets its lease run out; whoever claims it next goes on with
-what is in the score log. Every change is one transaction that names the state it starts from.
+A selection is PENDING until a server claims it under a lease, RUNNING while the server renews the lease, and
+finally SUCCEEDED, FAILED or CANCELLED. The lease of a server that dies expires. The server that claims the
+selection next continues with what is in the score log. Each change is one transaction, which has no effect
+unless the selection is in the state that the change starts from.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _OPEN = (SelectionState.PENDING.value, SelectionState.RUNNING.value)
 
 
 class SelectionCatalog:
-    """The selections of one state, shared by any number of servers."""
+    """The selections of one state directory, shared by any number of servers."""
 
     def __init__(self, url: str, *, patience_seconds: float = 30.0) -> None:
         """Connect to the database, and create or upgrade the catalog's schema.
@@ -79,19 +80,19 @@ class SelectionCatalog:
             raise
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close all connections."""
         self._transactions.close()
 
     @stepped
     def create(self, new: NewSelection) -> SelectionRecord:
-        """The selection of that request id, made by this call or before.
+        """Return the selection of a request id, and create it if there is none.
 
         Raises:
-            InvalidRequestError: the request id is of another request, or too long.
+            InvalidRequestError: the request id belongs to a different request, or is too long.
         """
         if len(new.request_id) > _MAX_REQUEST_ID:
             raise InvalidRequestError(
-                f"request id of {len(new.request_id)} characters; at most {_MAX_REQUEST_ID} are taken",
+                f"the request id has {len(new.request_id)} characters; expected at most {_MAX_REQUEST_ID}",
                 reason="REQUEST_ID_TOO_LONG",
             )
         digest = hashlib.sha256(new.request).hexdigest()
@@ -123,25 +124,25 @@ class SelectionCatalog:
         try:
             self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
         except IntegrityError:
-            # Also what this call itself has written, where the database died before it could say so.
-            stands = self.find(new.request_id or id_, new.request)
-            if stands is None:
+            # It may even be this call's own, if the database died before it could confirm the transaction.
+            existing = self.find(new.request_id or id_, new.request)
+            if existing is None:
                 raise
-            return stands
+            return existing
         return self.get(id_)
 
     def find(self, request_id: str, request: bytes) -> SelectionRecord | None:
-        """The selection of that request id, if there is one.
+        """Return the selection of a request id, or None if there is none.
 
         Raises:
-            InvalidRequestError: the request id is of another request.
+            InvalidRequestError: the request id belongs to a different request.
         """
         if not request_id:
             return None
         found = self._records(sa.select(_SELECTIONS).where(_SELECTIONS.c.request_id == request_id))
         if found and found[0].request_digest != hashlib.sha256(request).hexdigest():
             raise InvalidRequestError(
-                f"request id {request_id!r} stands for another request; use a new one",
+                f"request id {request_id!r} belongs to a different request; use a new request id",
                 reason="REQUEST_ID_REUSED",
                 request_id=request_id,
                 selection=found[0].id,
@@ -149,10 +150,10 @@ class SelectionCatalog:
         return found[0] if found else None
 
     def get(self, id_: str) -> SelectionRecord:
-        """The selection of that id or request id.
+        """Return the selection with that id or request id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such selection.
         """
         where = sa.or_(_SELECTIONS.c.id == id_, _SELECTIONS.c.request_id == id_)
         records = self._records(sa.select(_SELECTIONS).where(where))
@@ -163,7 +164,14 @@ class SelectionCatalog:
     def page(
         self, size: int, *, before: str = "", states: Sequence[SelectionState] = (), model: str = ""
     ) -> list[SelectionRecord]:
-        """At most `size` selections, the latest first, that were made before the one of id `before`."""
+        """Return at most `size` selections, the latest first.
+
+        Args:
+            size: how many to return at most.
+            before: id of a selection; only older ones are returned. Empty for no restriction.
+            states: only selections in one of these states; empty for all.
+            model: only selections by this model; empty for all.
+        """
         query = sa.select(_SELECTIONS).order_by(_SELECTIONS.c.id.desc()).limit(size)
         if before:
             query = query.where(_SELECTIONS.c.id < before)
@@ -175,12 +183,12 @@ class SelectionCatalog:
 
     @stepped
     def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
-        """Takes the selection on, if it is open and no live lease is another's. Whether that was so."""
+        """Claim an open selection and return True, or return False if another server holds a lease on it."""
         now = time.time()
-        lapsed_or_own = sa.or_(_SELECTIONS.c.lease_until < now, _SELECTIONS.c.owner == owner)
+        expired_or_own = sa.or_(_SELECTIONS.c.lease_until < now, _SELECTIONS.c.owner == owner)
         free = sa.or_(
             _SELECTIONS.c.state == SelectionState.PENDING.value,
-            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, lapsed_or_own),
+            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, expired_or_own),
         )
         return self._change(
             sa.and_(_SELECTIONS.c.id == id_, free),
@@ -192,10 +200,13 @@ class SelectionCatalog:
     def keep(
         self, id_: str, owner: str, lease_seconds: float, *, read: int, total: int, elapsed_seconds: float
     ) -> bool:
-        """Renews the lease and notes how far it came. False: it is no longer this owner's, or is to stop.
+        """Renew the lease and record the progress.
+
+        Returns:
+            False if the selection no longer belongs to this owner or is to be cancelled.
 
         Raises:
-            UnavailableError: the database does not answer, and the lease is about to run out.
+            UnavailableError: the database does not answer, and the lease is about to expire.
         """
         return self._change(
             sa.and_(_held(id_, owner), _SELECTIONS.c.cancel_requested.is_(False)),
@@ -208,26 +219,26 @@ class SelectionCatalog:
 
     @stepped
     def release(self, id_: str, owner: str) -> bool:
-        """Gives it back unfinished: PENDING again."""
+        """Give back a selection that has not ended. It is PENDING again."""
         return self._change(_held(id_, owner), state=SelectionState.PENDING.value, owner="", lease_until=0.0)
 
     def detach(self, id_: str) -> bool:
-        """From here on it runs on though its caller goes. Whether it was open still."""
+        """Let a selection continue without its caller. Return whether it had not ended yet."""
         return self._change(sa.and_(_SELECTIONS.c.id == id_, _SELECTIONS.c.state.in_(_OPEN)), detached=True)
 
     @stepped
     def complete_stream(self, id_: str, owner: str, chunks: int) -> bool:
-        """Notes that its caller has sent the whole pool."""
+        """Record that the caller has sent the whole pool."""
         return self._change(_held(id_, owner), stream_chunks=chunks)
 
     @stepped
     def succeed(self, id_: str, owner: str) -> bool:
-        """Ends it, its result being stored. False: it was no longer this owner's, and nothing changed."""
+        """Mark a selection as succeeded. Return False, without effect, if it belongs to another owner."""
         return self._end(_held(id_, owner), SelectionState.SUCCEEDED)
 
     @stepped
     def fail(self, id_: str, owner: str, *, code: str, reason: str, message: str) -> bool:
-        """Ends it with what went wrong. False: it was no longer this owner's, and nothing changed."""
+        """Mark a selection as failed. Return False, without effect, if it belongs to another owner."""
         return self._end(
             _held(id_, owner),
             SelectionState.FAILED,
@@ -237,50 +248,59 @@ class SelectionCatalog:
         )
 
     def cancel(self, id_: str) -> SelectionRecord:
-        """Asks whoever runs it to stop; one that nobody runs is CANCELLED at once. Ended ones stay.
+        """Cancel a selection.
+
+        If no server runs it, it is CANCELLED at once. Otherwise that server is asked to stop it. A selection
+        that has ended stays as it is.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such selection.
         """
         record = self.get(id_)
         of_this = _SELECTIONS.c.id == record.id
         now = time.time()
-        nobodys = sa.or_(
+        unowned = sa.or_(
             _SELECTIONS.c.state == SelectionState.PENDING.value,
             sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < now),
         )
-        if not self._end(sa.and_(of_this, nobodys), SelectionState.CANCELLED, cancel_requested=True):
+        if not self._end(sa.and_(of_this, unowned), SelectionState.CANCELLED, cancel_requested=True):
             self._change(sa.and_(of_this, _SELECTIONS.c.state.in_(_OPEN)), cancel_requested=True)
         return self.get(record.id)
 
     @stepped
     def cancelled(self, id_: str, owner: str) -> bool:
-        """Ends it CANCELLED, its owner having stopped."""
+        """Mark a selection as cancelled, after its owner has stopped it."""
         return self._end(_held(id_, owner), SelectionState.CANCELLED)
 
     def orphans(self) -> list[SelectionRecord]:
-        """Selections to take up: detached ones that wait, and those whose server let the lease run out."""
+        """Return the detached selections that are pending, and those whose lease has expired."""
         waiting = sa.and_(
             _SELECTIONS.c.state == SelectionState.PENDING.value, _SELECTIONS.c.detached.is_(True)
         )
-        deserted = sa.and_(
+        expired = sa.and_(
             _SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < time.time()
         )
-        query = sa.select(_SELECTIONS).where(sa.or_(waiting, deserted)).order_by(_SELECTIONS.c.id)
+        query = sa.select(_SELECTIONS).where(sa.or_(waiting, expired)).order_by(_SELECTIONS.c.id)
         return self._records(query)
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
-        """At most `size` selections that ended before a time, in seconds since the epoch, in order of ids."""
+        """Return at most `size` selections that ended before a time, ordered by id.
+
+        Args:
+            moment: seconds since the epoch.
+            size: how many to return at most.
+            after: id of a selection; only those with greater ids are returned.
+        """
         query = sa.select(_SELECTIONS).where(_SELECTIONS.c.ended < moment, _SELECTIONS.c.id > after)
         return self._records(query.order_by(_SELECTIONS.c.id).limit(size))
 
     def forget(self, ids: Sequence[str]) -> int:
-        """Removes those of these selections that have ended; how many were there."""
+        """Delete those of the selections that have ended, and return how many were deleted."""
         delete = _SELECTIONS.delete().where(_SELECTIONS.c.id.in_(ids), _SELECTIONS.c.state.not_in(_OPEN))
         return self._transact(lambda connection: connection.execute(delete).rowcount)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that are selections'."""
+        """Return those of the ids that are in the catalog."""
         query = sa.select(_SELECTIONS.c.id).where(_SELECTIONS.c.id.in_(ids))
         return self._transact(lambda connection: set(connection.execute(query).scalars()))
 

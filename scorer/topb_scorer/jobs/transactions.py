@@ -1,4 +1,4 @@
-"""Transactions in SQLite or PostgreSQL that outlast a restart of the database."""
+"""Run transactions in SQLite or PostgreSQL, and repeat them while the database restarts."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ T = TypeVar("T")
 _RETRY_SECONDS = 0.5
 # The number is arbitrary. PostgreSQL releases the lock at the end of the transaction.
 _LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7308613829)"}
-# What SQLite says of a disk that is full, read-only or failing, and will be a moment later.
+# Errors of a disk that is full, read-only or failing. Trying again does not help.
 _OF_THE_DISK = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
 
 
 class Transactions:
-    """A database; each piece of work is a transaction of its own, tried again while the database is away."""
+    """A database. Each piece of work is a transaction, which is repeated while the database is away."""
 
     def __init__(self, url: str, *, patience_seconds: float) -> None:
-        """Takes the database; connects once there is something to do.
+        """Take the database's URL. The first transaction connects to it.
 
         Args:
-            url: of SQLAlchemy: `sqlite:///…` or `postgresql+psycopg://…`.
-            patience_seconds: how long to try again where the database does not answer.
+            url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+            patience_seconds: how long to keep trying while the database does not answer.
 
         Raises:
-            InvalidRequestError: the URL is of no database that can be used here.
+            InvalidRequestError: the URL is malformed, or its database or driver is not supported.
         """
         self.patience_seconds = patience_seconds
         try:
@@ -50,7 +50,7 @@ class Transactions:
             sa.event.listen(self._engine, "connect", _make_sqlite_durable)
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close all connections."""
         self._engine.dispose()
 
     def transact_alone(self, work: Callable[[sa.Connection], T]) -> T:
@@ -67,11 +67,15 @@ class Transactions:
         return self.transact(locked)
 
     def transact(self, work: Callable[[sa.Connection], T], *, patience_seconds: float | None = None) -> T:
-        """Does the work in one transaction; it may be done twice where the database died at its end.
+        """Do the work in one transaction.
 
         Args:
-            work: what to do on a connection.
-            patience_seconds: how long to try again; None: as long as usual.
+            work: uses the connection that it is given. It may be done twice if the database dies during the
+                commit, so doing it twice must have the same effect as doing it once.
+            patience_seconds: how long to keep trying; None for the default.
+
+        Returns:
+            What `work` returns.
 
         Raises:
             UnavailableError: the database cannot be reached or written to.
@@ -89,7 +93,7 @@ class Transactions:
                         f"the catalog of selections cannot be reached or written to: {cause}",
                         reason="CATALOG_UNAVAILABLE",
                     ) from error
-                _log.warning("the catalog did not answer, trying again: %s", cause)
+                _log.warning("the catalog does not answer, trying again: %s", cause)
                 time.sleep(min(_RETRY_SECONDS, patience / 4))
 
 
@@ -103,7 +107,6 @@ def _unusable_url(fault: object) -> InvalidRequestError:
 
 
 def _may_pass(cause: object) -> bool:
-    """Whether another try may help."""
     return not (isinstance(cause, sqlite3.Error) and cause.sqlite_errorname.startswith(_OF_THE_DISK))
 
 

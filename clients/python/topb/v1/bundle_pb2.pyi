@@ -31,21 +31,25 @@ class _ResizeRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResizeRule
     RESIZE_RULE_STRETCH: _ResizeRule.ValueType  # 1
     """Bilinear with antialiasing to height × width, whatever the aspect ratio."""
     RESIZE_RULE_COVER_AND_CENTER_CROP: _ResizeRule.ValueType  # 2
-    """Bilinear with antialiasing until it covers height × width, then the centre."""
+    """Bilinear with antialiasing, keeping the aspect ratio, until the image covers height × width; then the
+    centre is cropped.
+    """
 
 class ResizeRule(_ResizeRule, metaclass=_ResizeRuleEnumTypeWrapper):
-    """How a decoded image becomes height × width."""
+    """How a decoded image is resized to height × width."""
 
 RESIZE_RULE_UNSPECIFIED: ResizeRule.ValueType  # 0
 RESIZE_RULE_STRETCH: ResizeRule.ValueType  # 1
 """Bilinear with antialiasing to height × width, whatever the aspect ratio."""
 RESIZE_RULE_COVER_AND_CENTER_CROP: ResizeRule.ValueType  # 2
-"""Bilinear with antialiasing until it covers height × width, then the centre."""
+"""Bilinear with antialiasing, keeping the aspect ratio, until the image covers height × width; then the
+centre is cropped.
+"""
 Global___ResizeRule: _TypeAlias = ResizeRule  # noqa: Y015
 
 @_typing.final
 class Bundle(_message.Message):
-    """A bundle's manifest.json, in proto3 JSON: what the trainer tells the scorer."""
+    """A bundle's manifest.json, in proto3 JSON. In it the trainer describes the model to the scorer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -86,16 +90,16 @@ class Bundle(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
-    """The layout of bundles; this is 1."""
+    """Version of the bundle layout; this is version 1."""
     model_id: _builtins.str
-    """First 16 hex digits of the sha256 of scorer.onnx, and the name of the bundle's directory."""
+    """The first 16 hex digits of the SHA-256 of scorer.onnx; also the name of the bundle's directory."""
     method: _builtins.str
     """The method that trained the assistant, such as "aalu"."""
     round: _builtins.int
-    """0 for the round trained on the initial labelled set."""
+    """0 for the round that was trained on the initial labelled set."""
     labelled_count: _builtins.int
     test_accuracy: _builtins.float
-    """Share of the test images classified rightly, where there was a test set."""
+    """Share of test images that the task model classifies correctly; absent if there was no test set."""
     seed: _builtins.int
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -115,7 +119,7 @@ class Bundle(_message.Message):
 
     @_builtins.property
     def library_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Versions of the libraries that trained and exported."""
+        """Versions of the libraries used for training and export, by name."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]: ...
@@ -153,7 +157,7 @@ Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
 
 @_typing.final
 class ImageInput(_message.Message):
-    """What the graph takes: `images`, uint8 (N, height, width, 3), RGB."""
+    """The input of the graph: `images`, uint8 (N, height, width, 3), RGB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -236,7 +240,7 @@ Global___BundleFile: _TypeAlias = BundleFile  # noqa: Y015
 
 @_typing.final
 class GateMeasurement(_message.Message):
-    """One thing that the export was held to."""
+    """One check that the export had to pass."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

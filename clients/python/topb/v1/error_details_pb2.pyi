@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ErrorStatus(_message.Message):
-    """Mirrors, on the wire, of the messages of google/rpc/status.proto and google/rpc/error_details.proto
-    that the service sends, so that a client needs protobuf alone to read an error's details.
+    """These messages are wire-compatible with those of google/rpc/status.proto and google/rpc/error_details.proto
+    that the service sends. With them a client needs only protobuf to read the details of an error.
 
     google.rpc.Status
     """

@@ -26,10 +26,10 @@ class Model(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     is_default: _builtins.bool
-    """Whether requests that name no model get this one."""
+    """Whether requests that name no model use this one."""
     @_builtins.property
     def bundle(self) -> _bundle_pb2.Bundle:
-        """What the trainer wrote beside the graph."""
+        """The manifest that the trainer wrote into the bundle."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many models, 0 for the server's choice. More than 1000 is taken as 1000."""
+    """Maximum number of models in the response; 0 for the server's default. The limit is 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -99,7 +99,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model id, or empty for the default model."""
+    """Model id; empty for the default model."""
     def __init__(
         self,
         *,

@@ -28,29 +28,29 @@ class _PoolFormat:
 class _PoolFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     POOL_FORMAT_UNSPECIFIED: _PoolFormat.ValueType  # 0
-    """The server looks: .parquet, .tar or .csv files, folders of them, or a folder of images."""
+    """The server detects it: .parquet, .tar or .csv files, folders of them, or a folder of images."""
     POOL_FORMAT_PARQUET: _PoolFormat.ValueType  # 1
-    """Parquet with encoded images or with paths of images."""
+    """Parquet files with encoded images or with paths of images."""
     POOL_FORMAT_IMAGE_FOLDER: _PoolFormat.ValueType  # 2
-    """A folder of image files; the id of each is its path relative to the folder."""
+    """A folder of image files. The id of an image is its path relative to the folder."""
     POOL_FORMAT_WEBDATASET: _PoolFormat.ValueType  # 3
-    """WebDataset: .tar files of images, whose keys are the ids."""
+    """WebDataset: .tar files of images. The id of an image is its key."""
     POOL_FORMAT_CSV: _PoolFormat.ValueType  # 4
-    """A .csv file with columns of ids and of paths or URLs of images."""
+    """CSV files with a column of ids and a column of paths or URLs of images."""
 
 class PoolFormat(_PoolFormat, metaclass=_PoolFormatEnumTypeWrapper):
-    """How a pool at a URI is laid out."""
+    """The layout of a pool."""
 
 POOL_FORMAT_UNSPECIFIED: PoolFormat.ValueType  # 0
-"""The server looks: .parquet, .tar or .csv files, folders of them, or a folder of images."""
+"""The server detects it: .parquet, .tar or .csv files, folders of them, or a folder of images."""
 POOL_FORMAT_PARQUET: PoolFormat.ValueType  # 1
-"""Parquet with encoded images or with paths of images."""
+"""Parquet files with encoded images or with paths of images."""
 POOL_FORMAT_IMAGE_FOLDER: PoolFormat.ValueType  # 2
-"""A folder of image files; the id of each is its path relative to the folder."""
+"""A folder of image files. The id of an image is its path relative to the folder."""
 POOL_FORMAT_WEBDATASET: PoolFormat.ValueType  # 3
-"""WebDataset: .tar files of images, whose keys are the ids."""
+"""WebDataset: .tar files of images. The id of an image is its key."""
 POOL_FORMAT_CSV: PoolFormat.ValueType  # 4
-"""A .csv file with columns of ids and of paths or URLs of images."""
+"""CSV files with a column of ids and a column of paths or URLs of images."""
 Global___PoolFormat: _TypeAlias = PoolFormat  # noqa: Y015
 
 class _SelectionState:
@@ -61,18 +61,18 @@ class _SelectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Select
     DESCRIPTOR: _descriptor.EnumDescriptor
     SELECTION_STATE_UNSPECIFIED: _SelectionState.ValueType  # 0
     SELECTION_STATE_PENDING: _SelectionState.ValueType  # 1
-    """Waits for a server, or for its caller to send the pool."""
+    """Waiting for a server, or for its caller to send the pool."""
     SELECTION_STATE_RUNNING: _SelectionState.ValueType  # 2
     SELECTION_STATE_SUCCEEDED: _SelectionState.ValueType  # 3
     SELECTION_STATE_FAILED: _SelectionState.ValueType  # 4
     SELECTION_STATE_CANCELLED: _SelectionState.ValueType  # 5
 
 class SelectionState(_SelectionState, metaclass=_SelectionStateEnumTypeWrapper):
-    """The life of a selection."""
+    """The state of a selection."""
 
 SELECTION_STATE_UNSPECIFIED: SelectionState.ValueType  # 0
 SELECTION_STATE_PENDING: SelectionState.ValueType  # 1
-"""Waits for a server, or for its caller to send the pool."""
+"""Waiting for a server, or for its caller to send the pool."""
 SELECTION_STATE_RUNNING: SelectionState.ValueType  # 2
 SELECTION_STATE_SUCCEEDED: SelectionState.ValueType  # 3
 SELECTION_STATE_FAILED: SelectionState.ValueType  # 4
@@ -81,7 +81,7 @@ Global___SelectionState: _TypeAlias = SelectionState  # noqa: Y015
 
 @_typing.final
 class SelectionSpec(_message.Message):
-    """What to select, whatever the pool."""
+    """What to select. It does not depend on how the pool is given."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -112,20 +112,20 @@ class SelectionSpec(_message.Message):
     EXCLUDE_FIELD_NUMBER: _builtins.int
     STRATEGY_OPTIONS_FIELD_NUMBER: _builtins.int
     budget: _builtins.int
-    """b: how many images to pick, at least 1."""
+    """b, the number of images to pick; at least 1."""
     strategy: _builtins.str
-    """Name of a query strategy, as GetServerInfo lists them. Empty: "aalu"."""
+    """Name of a query strategy; GetServerInfo lists them. Empty for "aalu"."""
     model: _builtins.str
-    """Model id, or empty for the server's default model."""
+    """Model id; empty for the server's default model."""
     seed: _builtins.int
-    """Seeds strategies that draw at random; the others ignore it."""
+    """Seeds the strategies that draw at random. The others ignore it."""
     @_builtins.property
     def exclude(self) -> Global___Exclusion:
-        """Images to leave out because they are labelled already."""
+        """Images to leave out, usually because they are labelled already."""
 
     @_builtins.property
     def strategy_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Options of the strategy by name. An unknown option or a malformed value is an error."""
+        """Options of the strategy, by name. An unknown option or a malformed value is an error."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ Global___SelectionSpec: _TypeAlias = SelectionSpec  # noqa: Y015
 
 @_typing.final
 class Exclusion(_message.Message):
-    """Ids to leave out: those listed here, and those in a column of a Parquet file the server reads."""
+    """Ids to leave out: those listed here, and those in a Parquet file that the server reads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,7 +157,7 @@ class Exclusion(_message.Message):
     uri: _builtins.str
     """A Parquet file within the server's allowed roots."""
     column: _builtins.str
-    """The column of that file that holds ids. Empty: "id"."""
+    """The column of ids in that file: strings or integers. Empty for "id"."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -187,15 +187,17 @@ class Pool(_message.Message):
     IMAGE_COLUMN_FIELD_NUMBER: _builtins.int
     PATH_COLUMN_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """A path, a glob, or a file:// or s3:// URI within the server's allowed roots."""
+    """A path, a glob, or a file:// or s3:// URI, within the server's allowed roots."""
     format: Global___PoolFormat.ValueType
     id_column: _builtins.str
-    """Column of ids (strings or integers). Empty: "id"."""
+    """Column of ids, strings or integers, in Parquet and CSV files. Empty for "id"."""
     image_column: _builtins.str
-    """Column of encoded images: binary, or a struct with a binary field "bytes". Empty: "image"."""
+    """Column of encoded images in Parquet files: binary, or a struct with a binary field "bytes". Empty for
+    "image".
+    """
     path_column: _builtins.str
-    """Column of image paths, absolute or relative to the Parquet file, read where there is no image
-    column. Empty: "path".
+    """Column of paths and URLs of images, absolute or relative to the file, in Parquet and CSV files. In
+    Parquet files it is read only if there is no image column. Empty for "path".
     """
     def __init__(
         self,
@@ -223,10 +225,12 @@ class SelectBatchRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """What makes repeating this request safe, such as a UUID. Empty: the server draws one."""
+    """The caller's name for this request, such as a UUID; with it the request can be repeated safely. Empty to
+    have the server generate one.
+    """
     detached: _builtins.bool
-    """Whether the selection runs on when the caller goes; otherwise it stops then, keeps what is scored, and
-    goes on when the same request is made again.
+    """Whether the selection continues after the caller has disconnected. Otherwise it stops, keeps its scores,
+    and continues when the same request is made again.
     """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
@@ -264,7 +268,7 @@ class SelectBatchResponse(_message.Message):
     def picks(self) -> Global___PickPage: ...
     @_builtins.property
     def started(self) -> Global___SelectionStarted:
-        """Always the first."""
+        """Always the first response."""
 
     def __init__(
         self,
@@ -293,7 +297,7 @@ class SelectionStarted(_message.Message):
     selection: _builtins.str
     """The selection's id."""
     model: _builtins.str
-    """The model that it is pinned to."""
+    """The model to which the selection is pinned."""
     def __init__(
         self,
         *,
@@ -345,7 +349,9 @@ class StreamStart(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """What makes resuming this stream possible, such as a UUID. Empty: the server draws one."""
+    """The caller's name for this request, such as a UUID; with it the stream can be resumed. Empty to have the
+    server generate one.
+    """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
     def __init__(
@@ -364,7 +370,7 @@ Global___StreamStart: _TypeAlias = StreamStart  # noqa: Y015
 
 @_typing.final
 class PoolChunk(_message.Message):
-    """Some images of the pool, about 2 MiB of them."""
+    """Some images of the pool; about 2 MiB is a good size."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -374,12 +380,14 @@ class PoolChunk(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """0, 1, 2, …. A chunk that comes again is ignored and acknowledged; a gap is an error."""
+    """0, 1, 2, … A chunk that is sent again is acknowledged and otherwise ignored. A gap is an error."""
     crc32: _builtins.int
-    """CRC-32 (ISO-HDLC, as zlib has it) of the image bytes: of `packed.data`, or of the encoded images one after the other."""
+    """CRC-32 (ISO-HDLC, as computed by zlib) of the image bytes: of `packed.data`, or of the concatenated
+    encoded images.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One id an image."""
+        """One id for each image."""
 
     @_builtins.property
     def packed(self) -> Global___PackedImages: ...
@@ -433,7 +441,7 @@ Global___PackedImages: _TypeAlias = PackedImages  # noqa: Y015
 
 @_typing.final
 class EncodedImages(_message.Message):
-    """Images as files hold them: JPEG, PNG, WebP and what else Pillow opens."""
+    """Contents of image files: JPEG, PNG, WebP and other formats that Pillow reads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -455,13 +463,13 @@ Global___EncodedImages: _TypeAlias = EncodedImages  # noqa: Y015
 
 @_typing.final
 class StreamEnd(_message.Message):
-    """The pool is complete."""
+    """Says that the pool is complete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNKS_FIELD_NUMBER: _builtins.int
     chunks: _builtins.int
-    """How many chunks were sent, so that a lost one is noticed."""
+    """How many chunks were sent, so that a lost chunk is detected."""
     def __init__(
         self,
         *,
@@ -486,11 +494,11 @@ class SelectBatchFromStreamResponse(_message.Message):
     PICKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___StreamAccepted:
-        """The selection was accepted; chunks may follow."""
+        """The selection was accepted, and chunks may be sent."""
 
     @_builtins.property
     def acknowledged(self) -> Global___ChunkAcknowledged:
-        """The chunk's images are scored."""
+        """A chunk's scores are durable."""
 
     @_builtins.property
     def progress(self) -> Global___SelectionProgress: ...
@@ -528,17 +536,17 @@ class StreamAccepted(_message.Message):
     NEXT_SEQ_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model that the selection is pinned to."""
+    """The model to which the selection is pinned."""
     window: _builtins.int
-    """How many chunks may be under way without an acknowledgement."""
+    """How many chunks may be sent before the first of them is acknowledged."""
     max_chunk_bytes: _builtins.int
-    """The largest chunk that the server takes, in bytes of image data."""
+    """The size limit of a chunk, in bytes of image data."""
     selection: _builtins.str
     """The selection's id."""
     next_seq: _builtins.int
-    """The first chunk that the server does not have yet; those before it are not to be sent again."""
+    """The first chunk that the server does not hold yet. Earlier chunks need not be sent again."""
     complete: _builtins.bool
-    """Whether the server has the whole pool: then nothing is to be sent, not even `end`."""
+    """Whether the server holds the whole pool. If so, nothing more is sent, not even `end`."""
     def __init__(
         self,
         *,
@@ -586,7 +594,7 @@ class SelectionProgress(_message.Message):
     read: _builtins.int
     """Rows of the pool read so far."""
     total: _builtins.int
-    """Rows of the pool in all, 0 where that is not known."""
+    """Rows of the pool in total, 0 if unknown."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -606,7 +614,7 @@ Global___SelectionProgress: _TypeAlias = SelectionProgress  # noqa: Y015
 
 @_typing.final
 class SelectionSummary(_message.Message):
-    """All of a selection's result but its picks."""
+    """A selection's result without its picks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -642,16 +650,16 @@ class SelectionSummary(_message.Message):
     strategy: _builtins.str
     seed: _builtins.int
     budget: _builtins.int
-    """The budget that was asked for."""
+    """The requested budget."""
     pick_count: _builtins.int
-    """How many picks follow: the budget, or all that could be ranked where that was fewer."""
+    """The number of picks: the budget, or fewer if fewer images could be ranked."""
     @_builtins.property
     def accounts(self) -> Global___Accounts: ...
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def measures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What a set-based or diversified strategy says of the batch, by name."""
+        """Measures of the batch that a set-based or diversified strategy computes, by name."""
 
     def __init__(
         self,
@@ -690,14 +698,14 @@ class Accounts(_message.Message):
     read: _builtins.int
     scored: _builtins.int
     duplicate: _builtins.int
-    """Rows beyond the first of their id. Of rows with one id the best-scored counts."""
+    """Rows whose id had occurred already. The row with the best score stands for all rows of its id."""
     excluded: _builtins.int
-    """Rows whose id was to be left out."""
+    """Rows whose id was excluded."""
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkipCount]: ...
     @_builtins.property
     def skipped_examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedRow]:
-        """Some of the skipped rows, by id, at most 20."""
+        """At most 20 of the skipped rows, ordered by id."""
 
     def __init__(
         self,
@@ -799,18 +807,18 @@ class Pick(_message.Message):
     rank: _builtins.int
     """1 for the image most worth labelling."""
     score: _builtins.float
-    """The strategy's acquisition score: larger is picked first. Of set-based strategies: what the strategy
-    measured of the image when it was picked.
+    """The strategy's acquisition score; larger scores are picked first. For a set-based strategy, its measure
+    of the image at the moment it was picked.
     """
     predicted_class: _builtins.int
     """Index into the bundle's classes."""
     probability: _builtins.float
     """The predicted class's probability."""
     entropy: _builtins.float
-    """Of the predicted distribution, in nats."""
+    """Entropy of the predicted distribution, in nats."""
     radius: _builtins.float
-    """Of core_set and of diversified strategies: the Euclidean distance to the nearest labelled or already
-    picked image when this one was picked.
+    """For core_set and diversified strategies: the Euclidean distance to the nearest labelled or previously
+    picked image at the moment this one was picked.
     """
     def __init__(
         self,
@@ -855,13 +863,13 @@ class Selection(_message.Message):
     request_id: _builtins.str
     state: Global___SelectionState.ValueType
     model: _builtins.str
-    """The model that it is pinned to."""
+    """The model to which the selection is pinned."""
     strategy: _builtins.str
     budget: _builtins.int
     pool_uri: _builtins.str
-    """The pool's URI; empty where the caller sends the pool."""
+    """The pool's URI; empty if the caller sends the pool."""
     error_reason: _builtins.str
-    """Where it failed: the reason, in UPPER_SNAKE_CASE, and what happened."""
+    """Set if the selection has failed: the reason, in UPPER_SNAKE_CASE, and a message for a person."""
     error_message: _builtins.str
     @_builtins.property
     def progress(self) -> Global___SelectionProgress: ...
@@ -873,7 +881,7 @@ class Selection(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def summary(self) -> Global___SelectionSummary:
-        """Where it succeeded."""
+        """Set if the selection has succeeded."""
 
     def __init__(
         self,
@@ -907,7 +915,7 @@ class GetSelectionRequest(_message.Message):
 
     SELECTION_FIELD_NUMBER: _builtins.int
     selection: _builtins.str
-    """The selection's id, or the request id it was asked for under."""
+    """The selection's id or request id."""
     def __init__(
         self,
         *,
@@ -950,14 +958,14 @@ class ListSelectionsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many, 0 for the server's choice. More than 1000 is taken as 1000."""
+    """Maximum number of selections in the response; 0 for the server's default. The limit is 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     model: _builtins.str
-    """Only selections by this model; empty: by any."""
+    """Only selections by this model; empty for any model."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___SelectionState.ValueType]:
-        """Only selections in one of these states; empty: in any."""
+        """Only selections in one of these states; empty for any state."""
 
     def __init__(
         self,
@@ -1008,9 +1016,9 @@ class ListPicksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     selection: _builtins.str
     page_size: _builtins.int
-    """At most this many, 0 for the server's choice. More than 10000 is taken as 10000."""
+    """Maximum number of picks in the response; 0 for the server's default. The limit is 10000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before."""
+    """`next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -1097,12 +1105,12 @@ class ScoreImagesRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     INCLUDE_FEATURES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model id, or empty for the server's default model."""
+    """Model id; empty for the server's default model."""
     include_features: _builtins.bool
-    """Whether to return features too."""
+    """Whether to return features as well."""
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Encoded images, at most the server's max_images_per_score_call."""
+        """Encoded images, at most `max_images_per_score_call` of the server's limits."""
 
     def __init__(
         self,
@@ -1128,7 +1136,7 @@ class ScoreImagesResponse(_message.Message):
     model: _builtins.str
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageScores]:
-        """One result an image, in order."""
+        """One result for each image, in order."""
 
     def __init__(
         self,
@@ -1157,15 +1165,18 @@ class ImageScores(_message.Message):
         FEATURES_FIELD_NUMBER: _builtins.int
         ENTROPY_FIELD_NUMBER: _builtins.int
         score: _builtins.float
-        """The assistant's score, in [0, 1]."""
+        """The model's own score, which the bundle's manifest describes: that of the assistant, in [0, 1], or, for a
+        model that was trained without one, the entropy in nats.
+        """
         entropy: _builtins.float
+        """Entropy of the predicted distribution, in nats."""
         @_builtins.property
         def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-            """(C) probabilities of the task model."""
+            """The task model's probabilities, shape (C)."""
 
         @_builtins.property
         def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-            """(D) features of the task model, where they were asked for."""
+            """The task model's features, shape (D), if they were requested."""
 
         def __init__(
             self,

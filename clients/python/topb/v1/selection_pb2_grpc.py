@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class SelectionServiceStub:
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     def __init__(self, channel):
@@ -81,16 +81,17 @@ class SelectionServiceStub:
 
 
 class SelectionServiceServicer:
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     def SelectBatch(self, request, context):
-        """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
-        then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
-        the selection that runs or has ended; the same id with another request is an error.
+        """Selects from a pool that the server reads. The responses are the selection's id, progress, one summary,
+        and the picks in pages, in rank order. The call is idempotent: repeating a request under the same
+        `request_id` attaches to the selection, whether it is running or has ended. A different request under the
+        same id is an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,50 +99,50 @@ class SelectionServiceServicer:
 
     def SelectBatchFromStream(self, request_iterator, context):
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-        The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
-        sending the same `start` again and going on at the chunk that `accepted` names.
+        The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
+        `start` again and continue with the chunk that `accepted` names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSelection(self, request, context):
-        """One selection: its state, and once it ended its summary.
+        """Returns one selection: its state and, if it has succeeded, its summary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSelections(self, request, context):
-        """Selections, the latest first, in pages.
+        """Lists selections, the latest first, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPicks(self, request, context):
-        """The picks of a selection that succeeded, in rank order, in pages.
+        """Lists the picks of a selection that has succeeded, in rank order, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelSelection(self, request, context):
-        """Stops a selection, within one batch where it runs. One that has ended stays as it is.
+        """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreImages(self, request, context):
-        """Scores a few images at once, for a look at what the model makes of them.
+        """Scores a few images, to show what the model predicts for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """What this server is: version, devices, limits, strategies.
+        """Returns the server's version, devices, strategies and limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,10 +200,10 @@ def add_SelectionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SelectionService:
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     @staticmethod

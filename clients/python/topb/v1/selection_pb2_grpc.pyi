@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SelectionServiceStub:
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     @_typing.overload
@@ -38,65 +38,67 @@ class SelectionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SelectionServiceAsyncStub: ...
     SelectBatch: _grpc.UnaryStreamMultiCallable[_selection_pb2.SelectBatchRequest, _selection_pb2.SelectBatchResponse]
-    """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
-    then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
-    the selection that runs or has ended; the same id with another request is an error.
+    """Selects from a pool that the server reads. The responses are the selection's id, progress, one summary,
+    and the picks in pages, in rank order. The call is idempotent: repeating a request under the same
+    `request_id` attaches to the selection, whether it is running or has ended. A different request under the
+    same id is an error.
     """
     SelectBatchFromStream: _grpc.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-    The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
-    sending the same `start` again and going on at the chunk that `accepted` names.
+    The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
+    `start` again and continue with the chunk that `accepted` names.
     """
     GetSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]
-    """One selection: its state, and once it ended its summary."""
+    """Returns one selection: its state and, if it has succeeded, its summary."""
     ListSelections: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ListSelectionsRequest, _selection_pb2.ListSelectionsResponse]
-    """Selections, the latest first, in pages."""
+    """Lists selections, the latest first, in pages."""
     ListPicks: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]
-    """The picks of a selection that succeeded, in rank order, in pages."""
+    """Lists the picks of a selection that has succeeded, in rank order, in pages."""
     CancelSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]
-    """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
+    """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
     ScoreImages: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]
-    """Scores a few images at once, for a look at what the model makes of them."""
+    """Scores a few images, to show what the model predicts for them."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]
-    """What this server is: version, devices, limits, strategies."""
+    """Returns the server's version, devices, strategies and limits."""
 
 @_typing.type_check_only
 class SelectionServiceAsyncStub(SelectionServiceStub):
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SelectBatch: _aio.UnaryStreamMultiCallable[_selection_pb2.SelectBatchRequest, _selection_pb2.SelectBatchResponse]  # type: ignore[assignment]
-    """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
-    then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
-    the selection that runs or has ended; the same id with another request is an error.
+    """Selects from a pool that the server reads. The responses are the selection's id, progress, one summary,
+    and the picks in pages, in rank order. The call is idempotent: repeating a request under the same
+    `request_id` attaches to the selection, whether it is running or has ended. A different request under the
+    same id is an error.
     """
     SelectBatchFromStream: _aio.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]  # type: ignore[assignment]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-    The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
-    sending the same `start` again and going on at the chunk that `accepted` names.
+    The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
+    `start` again and continue with the chunk that `accepted` names.
     """
     GetSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]  # type: ignore[assignment]
-    """One selection: its state, and once it ended its summary."""
+    """Returns one selection: its state and, if it has succeeded, its summary."""
     ListSelections: _aio.UnaryUnaryMultiCallable[_selection_pb2.ListSelectionsRequest, _selection_pb2.ListSelectionsResponse]  # type: ignore[assignment]
-    """Selections, the latest first, in pages."""
+    """Lists selections, the latest first, in pages."""
     ListPicks: _aio.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]  # type: ignore[assignment]
-    """The picks of a selection that succeeded, in rank order, in pages."""
+    """Lists the picks of a selection that has succeeded, in rank order, in pages."""
     CancelSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]  # type: ignore[assignment]
-    """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
+    """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
     ScoreImages: _aio.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]  # type: ignore[assignment]
-    """Scores a few images at once, for a look at what the model makes of them."""
+    """Scores a few images, to show what the model predicts for them."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """What this server is: version, devices, limits, strategies."""
+    """Returns the server's version, devices, strategies and limits."""
 
 class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Selects, from a pool of unlabelled images, the b that are most worth labelling.
+    """Selects the b images of an unlabelled pool that are most worth labelling.
 
-    Errors are google.rpc.Status with a google.rpc.ErrorInfo whose domain is "topb" and whose reason is
-    in UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
+    Errors are google.rpc.Status with a google.rpc.ErrorInfo. Its domain is "topb", and its reason is in
+    UPPER_SNAKE_CASE; docs/errors.md lists the reasons.
     """
 
     @_abc_1.abstractmethod
@@ -105,9 +107,10 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.SelectBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_selection_pb2.SelectBatchResponse], _abc.AsyncIterator[_selection_pb2.SelectBatchResponse]]:
-        """Selects from a pool that the server can read. Answers with the selection's id, progress, one summary,
-        then the picks in pages, in rank order. Idempotent by `request_id`: the same id and request attaches to
-        the selection that runs or has ended; the same id with another request is an error.
+        """Selects from a pool that the server reads. The responses are the selection's id, progress, one summary,
+        and the picks in pages, in rank order. The call is idempotent: repeating a request under the same
+        `request_id` attaches to the selection, whether it is running or has ended. A different request under the
+        same id is an error.
         """
 
     @_abc_1.abstractmethod
@@ -117,8 +120,8 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_selection_pb2.SelectBatchFromStreamResponse], _abc.AsyncIterator[_selection_pb2.SelectBatchFromStreamResponse]]:
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
-        The server acknowledges each chunk once its scores are durable, so a stream that broke is resumed by
-        sending the same `start` again and going on at the chunk that `accepted` names.
+        The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
+        `start` again and continue with the chunk that `accepted` names.
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +130,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.GetSelectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.GetSelectionResponse, _abc.Awaitable[_selection_pb2.GetSelectionResponse]]:
-        """One selection: its state, and once it ended its summary."""
+        """Returns one selection: its state and, if it has succeeded, its summary."""
 
     @_abc_1.abstractmethod
     def ListSelections(
@@ -135,7 +138,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.ListSelectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.ListSelectionsResponse, _abc.Awaitable[_selection_pb2.ListSelectionsResponse]]:
-        """Selections, the latest first, in pages."""
+        """Lists selections, the latest first, in pages."""
 
     @_abc_1.abstractmethod
     def ListPicks(
@@ -143,7 +146,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.ListPicksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.ListPicksResponse, _abc.Awaitable[_selection_pb2.ListPicksResponse]]:
-        """The picks of a selection that succeeded, in rank order, in pages."""
+        """Lists the picks of a selection that has succeeded, in rank order, in pages."""
 
     @_abc_1.abstractmethod
     def CancelSelection(
@@ -151,7 +154,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.CancelSelectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.CancelSelectionResponse, _abc.Awaitable[_selection_pb2.CancelSelectionResponse]]:
-        """Stops a selection, within one batch where it runs. One that has ended stays as it is."""
+        """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
 
     @_abc_1.abstractmethod
     def ScoreImages(
@@ -159,7 +162,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.ScoreImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.ScoreImagesResponse, _abc.Awaitable[_selection_pb2.ScoreImagesResponse]]:
-        """Scores a few images at once, for a look at what the model makes of them."""
+        """Scores a few images, to show what the model predicts for them."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -167,6 +170,6 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.GetServerInfoResponse, _abc.Awaitable[_selection_pb2.GetServerInfoResponse]]:
-        """What this server is: version, devices, limits, strategies."""
+        """Returns the server's version, devices, strategies and limits."""
 
 def add_SelectionServiceServicer_to_server(servicer: SelectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
