@@ -88,40 +88,40 @@ def open_csv_lists(files: Sequence[Location], columns: Columns, stores: Stores) 
     return OpenPool([shard for file in files for shard in _shards_of(file, columns, stores)])
 
 
-def _shards_of(path: Location, columns: Columns, stores: Stores) -> Iterator[CsvShard]:
+def _shards_of(location: Location, columns: Columns, stores: Stores) -> Iterator[CsvShard]:
     seen: Counter[str] = Counter()
     try:
-        with _open(path) as lines:
-            header = _header(path, lines, columns)
+        with _open(location) as lines:
+            header = _header(location, lines, columns)
             for rows in slices(_rows(lines, header, columns), lambda row: row.id):
                 digest = _digest(rows)
-                stamps = stores.digest_of_local_images((row.path for row in rows), path.parent)
-                contents = identity_of("list", str(path), digest, stamps)
+                stamps = stores.digest_of_local_images((row.path for row in rows), location.parent)
+                contents = identity_of("list", str(location), digest, stamps)
                 # A slice may occur again further down the file, as a shard of its own.
                 seen[contents] += 1
                 identity = identity_of(contents, seen[contents])
-                yield CsvShard(path, header, rows[0].start, len(rows), digest, identity, columns, stores)
+                yield CsvShard(location, header, rows[0].start, len(rows), digest, identity, columns, stores)
     except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(location, error) from error
 
 
 @contextmanager
-def _open(path: Location) -> Iterator[_Lines]:
-    with open_buffered(path, ReadPattern.SLICE) as file:
+def _open(location: Location) -> Iterator[_Lines]:
+    with open_buffered(location, ReadPattern.SLICE) as file:
         yield _Lines(file)
 
 
-def _header(path: Location, lines: _Lines, columns: Columns) -> tuple[str, ...]:
+def _header(location: Location, lines: _Lines, columns: Columns) -> tuple[str, ...]:
     header = next((fields for fields in csv.reader(lines, strict=True) if fields), [])
     if header:
         header[0] = header[0].removeprefix("\ufeff")
     for column in (columns.id, columns.path):
         if header.count(column) != 1:
             raise InvalidRequestError(
-                f"{path}: the header has {header.count(column) or 'no'} columns {column!r}; expected one; "
-                f"the columns are {', '.join(header) or 'none'}",
+                f"{location} has {header.count(column) or 'no'} columns {column!r} in its header; "
+                f"expected one; the columns are {', '.join(header) or 'none'}",
                 reason="POOL_COLUMN_AMBIGUOUS" if column in header else "POOL_COLUMN_MISSING",
-                file=path,
+                file=location,
             )
     return tuple(header)
 
@@ -131,6 +131,7 @@ def _rows(lines: _Lines, header: Sequence[str], columns: Columns) -> Iterator[_R
     start = lines.offset
     for fields in csv.reader(lines, strict=True):
         if fields and len(fields) != len(header):
+            # The text is a part of identities: changing it loses the scores of these slices.
             fault = f"{len(fields)} fields; the header has {len(header)}"
             yield _Row(tuple(fields), "", "", fault, start)
         elif fields:
@@ -172,5 +173,7 @@ def _digest(rows: Sequence[_Row]) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(path: Location, fault: object) -> UnreadablePoolError:
-    return UnreadablePoolError(f"{path} cannot be read as CSV: {fault}", reason="POOL_UNREADABLE", file=path)
+def _unreadable(location: Location, fault: object) -> UnreadablePoolError:
+    return UnreadablePoolError(
+        f"{location} cannot be read as CSV: {fault}", reason="POOL_UNREADABLE", file=location
+    )

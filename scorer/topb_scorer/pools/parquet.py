@@ -110,30 +110,30 @@ def open_parquet(files: Sequence[Location], columns: Columns, stores: Stores) ->
     return OpenPool([shard for shards in opened for shard in shards])
 
 
-def _shards_of(path: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
+def _shards_of(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
     try:
-        stamp = path.stamp()
-        with open_parquet_file(path) as file:
-            layout = image_layout(path, file.schema_arrow, columns)
+        stamp = location.stamp()
+        with open_parquet_file(location) as file:
+            layout = image_layout(location, file.schema_arrow, columns)
             group_rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             runs = row_group_runs(group_rows)
             stamps = [
-                stores.digest_of_local_images(_paths(file, run, columns.path), path.parent)
+                stores.digest_of_local_images(_paths(file, run, columns.path), location.parent)
                 if layout is ImageLayout.PATHS
                 else ""
                 for run in runs
             ]
     except PARQUET_READ_ERRORS as error:
         raise UnreadablePoolError(
-            f"{path} cannot be read as Parquet: {error}", reason="POOL_UNREADABLE", file=path
+            f"{location} cannot be read as Parquet: {error}", reason="POOL_UNREADABLE", file=location
         ) from error
-    column_names = [columns.id, columns.path if layout is ImageLayout.PATHS else columns.image]
+    names = [columns.id, columns.path if layout is ImageLayout.PATHS else columns.image]
     return [
         ParquetShard(
-            file=path,
+            file=location,
             row_groups=run,
             rows=sum(group_rows[i] for i in run),
-            identity=identity_of("parquet", str(path), stamp, column_names, run.start, run.stop, files_stamp),
+            identity=identity_of("parquet", str(location), stamp, names, run.start, run.stop, files_stamp),
             columns=columns,
             layout=layout,
             stores=stores,

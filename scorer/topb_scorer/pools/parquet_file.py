@@ -42,7 +42,7 @@ def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
         )
 
 
-def image_layout(path: Location, schema: pa.Schema, columns: Columns) -> ImageLayout:
+def image_layout(location: Location, schema: pa.Schema, columns: Columns) -> ImageLayout:
     """Return where the images of a file with this schema are.
 
     Raises:
@@ -51,15 +51,15 @@ def image_layout(path: Location, schema: pa.Schema, columns: Columns) -> ImageLa
     for column in (columns.id, columns.image, columns.path):
         if schema.names.count(column) > 1:
             raise InvalidRequestError(
-                f"{path} has {schema.names.count(column)} columns named {column!r}; expected one",
+                f"{location} has {schema.names.count(column)} columns named {column!r}; expected one",
                 reason="POOL_COLUMN_AMBIGUOUS",
-                file=path,
+                file=location,
             )
-    check_id_column(path, schema, columns.id)
+    check_id_column(location, schema, columns.id)
     if columns.image in schema.names:
         type_ = schema.field(columns.image).type
         if not _holds_images(type_):
-            raise _unfit(path, schema, columns.image, "binary, or a struct with a binary field `bytes`")
+            raise _unfit(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
         has_path = pa.types.is_struct(type_) and any(
             field.name == "path" and _is_string(field.type) for field in type_
         )
@@ -67,27 +67,27 @@ def image_layout(path: Location, schema: pa.Schema, columns: Columns) -> ImageLa
     if columns.path in schema.names:
         if _is_string(_value_type(schema.field(columns.path).type)):
             return ImageLayout.PATHS
-        raise _unfit(path, schema, columns.path, "strings")
+        raise _unfit(location, schema, columns.path, "strings")
     raise InvalidRequestError(
-        f"{path} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "
+        f"{location} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "
         f"its columns are {', '.join(schema.names)}; name one of them",
         reason="POOL_COLUMN_MISSING",
-        file=path,
+        file=location,
     )
 
 
-def check_id_column(path: Location, schema: pa.Schema, column: str) -> None:
+def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
     """Raise InvalidRequestError unless the column exists and contains strings or integers."""
     if column not in schema.names:
         raise InvalidRequestError(
-            f"{path} has no id column {column!r}; "
+            f"{location} has no id column {column!r}; "
             f"its columns are {', '.join(schema.names)}; name one of them",
             reason="POOL_COLUMN_MISSING",
-            file=path,
+            file=location,
         )
     type_ = _value_type(schema.field(column).type)
     if not (_is_string(type_) or pa.types.is_integer(type_)):
-        raise _unfit(path, schema, column, "strings or integers")
+        raise _unfit(location, schema, column, "strings or integers")
 
 
 def ids_as_strings(ids: pa.Array) -> list[str | None]:
@@ -96,11 +96,11 @@ def ids_as_strings(ids: pa.Array) -> list[str | None]:
     return strings
 
 
-def _unfit(path: Location, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
+def _unfit(location: Location, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{path}: column {column!r} contains {schema.field(column).type}; expected {expected}",
+        f"{location}: column {column!r} contains {schema.field(column).type}; expected {expected}",
         reason="POOL_COLUMN_TYPE",
-        file=path,
+        file=location,
     )
 
 

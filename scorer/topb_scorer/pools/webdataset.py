@@ -120,26 +120,26 @@ def open_webdataset(files: Sequence[Location], *, max_bytes: int) -> OpenPool:
     return OpenPool([shard for shards in opened for shard in shards])
 
 
-def _shards_of(path: Location, max_bytes: int) -> list[WebDatasetShard]:
+def _shards_of(location: Location, max_bytes: int) -> list[WebDatasetShard]:
     starts: list[int] = []
     samples = 0
     last_key = None
     try:
-        stamp = path.stamp()
-        with open_buffered(path, ReadPattern.SKIPPING) as file:
+        stamp = location.stamp()
+        with open_buffered(location, ReadPattern.SKIPPING) as file:
             for key, _, member, _ in _members(file):
                 if key != last_key:
                     if samples % _SLICE_SAMPLES == 0:
                         starts.append(member.offset)
                     samples, last_key = samples + 1, key
     except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(location, error) from error
     return [
         WebDatasetShard(
-            file=path,
+            file=location,
             offset=offset,
             rows=min(_SLICE_SAMPLES, samples - i * _SLICE_SAMPLES),
-            identity=identity_of("webdataset", str(path), stamp, i),
+            identity=identity_of("webdataset", str(location), stamp, i),
             max_bytes=max_bytes,
         )
         for i, offset in enumerate(starts)
@@ -175,7 +175,7 @@ def _check_end(file: io.BufferedReader, offset: int) -> None:
             raise tarfile.ReadError("there is data after the end of the archive")
 
 
-def _unreadable(path: Location, fault: object) -> UnreadablePoolError:
+def _unreadable(location: Location, fault: object) -> UnreadablePoolError:
     return UnreadablePoolError(
-        f"{path} cannot be read as an uncompressed tar: {fault}", reason="POOL_UNREADABLE", file=path
+        f"{location} cannot be read as an uncompressed tar: {fault}", reason="POOL_UNREADABLE", file=location
     )

@@ -29,7 +29,7 @@ from topb_scorer.pools.storage.location import (
 from topb_scorer.pools.storage.roots import AllowedRoots
 
 _BUFFER_BYTES = 1 << 20
-# Nothing need be read between two pieces, so the window is small.
+# A large buffer would also read what lies between two pieces.
 _SKIPPING_BUFFER_BYTES = 1 << 13
 
 
@@ -101,7 +101,7 @@ class LocalLocation:
         """Open the file for random access."""
         if not stat.S_ISREG(self._path.stat().st_mode):
             # A pipe would wait for a writer, and a device may never end.
-            raise OSError(errno.EINVAL, "no regular file", str(self))
+            raise OSError(errno.EINVAL, "not a regular file", str(self))
         with pa.OSFile(str(self)) as file:
             yield file
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import string
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
@@ -79,8 +81,13 @@ class WebStore:
                     _release(response)
             except (HTTPError, OSError) as error:
                 raise _TemporaryError(str(error) or type(error).__name__) from error
-            target = urljoin(asked, target)
-            if urlsplit(target).scheme not in {"http", "https"}:
+            # The header's bytes came as Latin-1; what is not ASCII in them is not escaped yet.
+            target = quote(target, safe=string.punctuation, encoding="latin-1")
+            try:
+                target = urljoin(asked, target)
+            except ValueError as error:
+                return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}: {error}")
+            if not target.lower().startswith(("http://", "https://")):
                 return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}, which is not on the web")
             try:
                 asked = str(self.roots.allowed_address(target))
@@ -171,7 +178,8 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
 def _release(response: urllib3.BaseHTTPResponse) -> None:
     """Read the rest of a short answer that has arrived already, so that its connection can be used again."""
     if response.length_remaining is not None:
-        response.read1(_PIECE_BYTES, decode_content=False)
+        with suppress(HTTPError):
+            response.read1(_PIECE_BYTES, decode_content=False)
 
 
 def _proxy_manager(proxy: str) -> urllib3.ProxyManager:
