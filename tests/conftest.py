@@ -1,11 +1,15 @@
-"""One seed for everything random in the tests, and the number of parallel workers."""
+"""One seed for everything random, the number of parallel workers, and what several directories share."""
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
+
+from support import postgresql
+from support.postgresql import PostgresCluster
 
 SEED_VARIABLE = "TOPB_TEST_SEED"
 # A worker that trains holds up to 1.5 GiB, and the servers that it starts come on top.
@@ -39,3 +43,11 @@ def pytest_xdist_auto_num_workers() -> int:
 def rng(request: pytest.FixtureRequest) -> random.Random:
     """Random numbers that depend on the seed and on the test's name, not on the order of the tests."""
     return random.Random(f"{os.environ[SEED_VARIABLE]} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgresCluster]:
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    with postgresql.running_cluster() as running:
+        yield running

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from support import postgresql
 from support.bundles import write_bundle
 from support.crashing_server import crashing_server
 from support.images import random_pool, write_parquet
-from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, StreamCaller, chunks_of, pool_request
 from support.undisturbed import OPTIONS, SHARD_ROWS, SHARDS, Data
 from topb.v1 import selection_pb2 as pb
@@ -41,11 +37,3 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     accounts = read.summary.accounts
     assert (accounts.excluded, accounts.duplicate, len(accounts.skipped)) == (2, 2, 2)
     return Data(folder, rows, spec, read)
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[PostgresCluster]:
-    if reason := postgresql.missing():
-        pytest.skip(reason)
-    with postgresql.running_cluster() as running:
-        yield running

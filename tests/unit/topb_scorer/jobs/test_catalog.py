@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from support.postgresql import PostgresCluster
 from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
@@ -244,41 +243,6 @@ def test_a_catalog_outlives_its_connections(url: str) -> None:
     second = SelectionCatalog(url)
     assert second.get("one") == record
     second.close()
-
-
-@pytest.mark.slow
-def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
-    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=30)
-    record = catalog.create(new("one"))
-    cluster.stop()
-    returning = threading.Timer(1.0, cluster.start)
-    returning.start()
-    assert catalog.claim(record.id, "a", LEASE)
-    returning.join()
-    assert catalog.get("one").owner == "a"
-    catalog.close()
-
-
-@pytest.mark.slow
-def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
-    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=1)
-    record = catalog.create(new())
-    assert catalog.claim(record.id, "a", 2)
-    cluster.stop()
-    try:
-        for wait, ask in (
-            (3.0, lambda: catalog.get(record.id)),
-            (3.0, lambda: catalog.keep(record.id, "a", 2.0, read=0, total=0, elapsed_seconds=0)),
-        ):
-            started = time.monotonic()
-            with pytest.raises(UnavailableError) as caught:
-                ask()
-            assert caught.value.reason == "CATALOG_UNAVAILABLE"
-            assert time.monotonic() - started < wait
-    finally:
-        cluster.start()
-    assert catalog.get(record.id).owner == "a"
-    catalog.close()
 
 
 def test_a_database_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:

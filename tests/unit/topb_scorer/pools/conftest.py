@@ -1,29 +1,18 @@
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from support.pools import LocalFolder, S3Prefix, Store
-from support.s3 import Bucket, s3_bucket
+from support.pools import LocalFolder, Store
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with s3_bucket() as bucket:
-        yield bucket
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty folder on each kind of store that pools are read from."""
-    if request.param == "local":
-        return LocalFolder(tmp_path)
-    return S3Prefix(request.getfixturevalue("bucket"), uuid.uuid4().hex)
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty folder. tests/integration/scorer runs the same tests on S3."""
+    return LocalFolder(tmp_path)
 
 
 @pytest.fixture

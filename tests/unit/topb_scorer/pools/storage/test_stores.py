@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from support.pools import (
     ANYWHERE,
     IMAGE,
     LocalFolder,
-    S3Prefix,
     Store,
     identities,
     items,
@@ -23,7 +21,6 @@ from support.pools import (
     reasons,
     tar_bytes,
 )
-from support.s3 import Bucket
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import AllowedRoots, PoolItem, read_excluded_ids
@@ -170,15 +167,6 @@ def test_lists_lead_to_files_relative_and_absolute(list_format: str, store: Stor
     assert reasons(uri, roots=AllowedRoots.below([store.uri("lists")]), limits=LIMITS) == expected
 
 
-def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(bucket: Bucket, tmp_path: Path) -> None:
-    image = S3Prefix(bucket, "images").put("a%20b.png", IMAGE)
-    (tmp_path / "list.csv").write_text(f"id,path\n1,{image}\n")
-    here = AllowedRoots.below([tmp_path])
-    assert reasons(tmp_path / "list.csv", roots=here) == {"1": "FILE_NOT_ALLOWED"}
-    both = AllowedRoots.below([tmp_path, image.rpartition("/")[0]])
-    assert items(tmp_path / "list.csv", roots=both) == [PoolItem("1", IMAGE)]
-
-
 def test_a_file_that_is_deleted_after_the_listing_is_a_missing_row(store: Store) -> None:
     store.put("a.png", IMAGE)
     store.put("b.png", IMAGE)
@@ -226,25 +214,6 @@ def test_identities_stay_between_releases_or_scores_are_lost(store: Store) -> No
     ]
     (found,) = Stores(ANYWHERE).location(folder).files_below()
     assert identities(folder) == [identity_of("folder", folder, [("a.png", len(IMAGE), found.modified_ns)])]
-
-
-def test_an_object_is_known_by_its_etag(bucket: Bucket) -> None:
-    uri = S3Prefix(bucket, "stamps").put("a", b"content")
-    assert Stores(ANYWHERE).location(uri).stamp() == (7, etag_of(b"content"))
-
-
-def test_an_outage_is_an_error_and_not_a_pool_of_broken_images(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = S3Prefix(bucket, "outage").uri()
-    bucket.put("outage/a.png", IMAGE)
-    (shard,) = opened(uri).shards
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    away = Stores(ANYWHERE).location(uri)
-    for read in (lambda: list(replace(shard, folder=away).items()), lambda: opened(uri)):  # type: ignore[type-var]
-        with pytest.raises(UnreadablePoolError) as caught:
-            read()
-        assert caught.value.reason == "POOL_UNREADABLE"
 
 
 @pytest.fixture

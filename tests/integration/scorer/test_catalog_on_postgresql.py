@@ -1,0 +1,58 @@
+"""The tests of the catalog and of its migrations, on PostgreSQL; and a PostgreSQL that goes away."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from support.again import repeated_with
+from support.postgresql import PostgresCluster
+from topb_scorer.errors import UnavailableError
+from topb_scorer.jobs.catalog import SelectionCatalog
+from unit.topb_scorer.jobs import test_catalog, test_migrations
+from unit.topb_scorer.jobs.test_catalog import LEASE, new
+
+pytestmark = pytest.mark.scorer
+
+catalog, engine = test_catalog.catalog, test_migrations.engine
+globals().update(repeated_with("catalog", test_catalog), **repeated_with("engine", test_migrations))
+
+
+@pytest.fixture
+def url(cluster: PostgresCluster) -> str:
+    return cluster.create_database()
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
+    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=30)
+    record = catalog.create(new("one"))
+    cluster.stop()
+    returning = threading.Timer(1.0, cluster.start)
+    returning.start()
+    assert catalog.claim(record.id, "a", LEASE)
+    returning.join()
+    assert catalog.get("one").owner == "a"
+    catalog.close()
+
+
+def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
+    catalog = SelectionCatalog(cluster.create_database(), patience_seconds=1)
+    record = catalog.create(new())
+    assert catalog.claim(record.id, "a", 2)
+    cluster.stop()
+    try:
+        for wait, ask in (
+            (3.0, lambda: catalog.get(record.id)),
+            (3.0, lambda: catalog.keep(record.id, "a", 2.0, read=0, total=0, elapsed_seconds=0)),
+        ):
+            started = time.monotonic()
+            with pytest.raises(UnavailableError) as caught:
+                ask()
+            assert caught.value.reason == "CATALOG_UNAVAILABLE"
+            assert time.monotonic() - started < wait
+    finally:
+        cluster.start()
+    assert catalog.get(record.id).owner == "a"
+    catalog.close()
