@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 import topb
+from support.reasons import reasons_in
 from topb import _rpc_errors, errors
 
 pytestmark = pytest.mark.sdk
 
 DOCS = Path(__file__).parents[3] / "docs"
-SOURCES = "".join(path.read_text(encoding="utf-8") for path in Path(topb.__path__[0]).rglob("*.py"))
 
 
 def test_the_guide_draws_the_exception_tree_as_it_is():
@@ -28,4 +28,4 @@ def test_the_guide_maps_every_code_as_the_client_does():
 
 def test_the_guide_lists_every_reason_of_the_client():
     listed = re.findall(r"^\| ([A-Z_]+) \| `\w+` \| \S", (DOCS / "errors.md").read_text(), re.MULTILINE)
-    assert set(listed) == set(re.findall(r'reason="([A-Z_]+)"', SOURCES))
+    assert set(listed) == reasons_in(topb)

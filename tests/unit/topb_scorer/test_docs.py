@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import topb_scorer
+from support.reasons import reasons_in
 from topb_scorer import strategies
 from topb_scorer.strategies.diversity import Diversified
 from topb_scorer.strategies.options import options_of
@@ -12,8 +14,7 @@ from topb_scorer.strategies.options import options_of
 pytestmark = pytest.mark.scorer
 
 ROOT = Path(__file__).resolve().parents[3]
-SCORER = ROOT / "scorer" / "topb_scorer"
-# Of arrays that only a caller of the functions themselves can get wrong.
+# Reasons about arrays that only a caller of the Python functions can get wrong.
 OF_FUNCTIONS = {
     "BUDGET_NEGATIVE",
     "FEATURES_DTYPE",
@@ -25,13 +26,10 @@ OF_FUNCTIONS = {
 
 
 def test_every_reason_that_the_scorer_gives_is_documented() -> None:
-    sources = "".join(path.read_text(encoding="utf-8") for path in SCORER.rglob("*.py"))
-    given = set(re.findall(r'reason="([A-Z][A-Z0-9_]+)"', sources))
-    given |= set(re.findall(r'"((?:IMAGE|FILE|ID|URL)_[A-Z0-9_]+)"', sources))
     text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"[A-Z][A-Z0-9_]+", text))
 
-    assert given - documented - OF_FUNCTIONS == set()
+    assert reasons_in(topb_scorer) - documented - OF_FUNCTIONS == set()
 
 
 def test_every_strategy_is_documented() -> None:
