@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
@@ -173,6 +173,7 @@ class ScoreLog:
         if not directory.is_dir():
             directory.mkdir(exist_ok=True)
         path = directory / f"{identity}-{_digest(content)}{_SUFFIX}"
+        durable.step("shard scored", path)
         if self._durable:
             publish_file(path, lambda beside: beside.write_bytes(content))
         else:
@@ -232,7 +233,7 @@ class ScoreLog:
 
     def remove(self) -> None:
         """Remove the whole log."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+        durable.remove_directory(self._directory)
 
     def _read(self, identity: str, columns: list[str] | None = None) -> pa.Table:
         # One thread keeps the rows in the order of the file.
