@@ -1,4 +1,4 @@
-"""Small real bundles, written without torch: a convolution, ReLU, average pooling, two heads."""
+"""Small real bundles, written without torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from google.protobuf import json_format
 from onnx import TensorProto, helper, numpy_helper
 
+from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 
 STRATEGIES = ("aalu", "entropy", "least_confidence", "margin", "random")
@@ -21,7 +22,7 @@ STRATEGIES = ("aalu", "entropy", "least_confidence", "margin", "random")
 def convolutional_graph(
     *, height: int = 16, width: int = 16, classes: int = 5, features: int = 8, seed: int = 0
 ) -> bytes:
-    """An ONNX graph with the inputs and outputs of a bundle, its weights drawn from `seed`."""
+    """Return the ONNX graph of a small network: a convolution, ReLU, average pooling, and two heads."""
     rng = np.random.default_rng(seed)
 
     def weights(name: str, *shape: int) -> onnx.TensorProto:
@@ -54,7 +55,7 @@ def convolutional_graph(
 
 
 def deep_graph(*, height: int = 32, width: int = 32, classes: int = 10, seed: int = 0) -> bytes:
-    """A graph large enough for the kernels that small ones do not reach: four convolutions, 512 features."""
+    """Return a graph large enough for the kernels of large networks: four convolutions, 512 features."""
     rng = np.random.default_rng(seed)
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
@@ -95,12 +96,12 @@ def deep_graph(*, height: int = 32, width: int = 32, classes: int = 10, seed: in
 
 
 def reciprocal_graph(*, height: int = 16, width: int = 16) -> bytes:
-    """A graph whose score is one over the first pixel's red: infinite where that is 0."""
+    """Return a graph whose score is one over the first pixel's red, so infinite where that is 0."""
     return _first_red_graph([helper.make_node("Reciprocal", ["red"], ["value"])], height=height, width=width)
 
 
 def null_graph(*, height: int = 16, width: int = 16) -> bytes:
-    """A graph that does next to nothing: scores are the first pixel's red."""
+    """Return a graph that does next to nothing: the score is the first pixel's red."""
     return _first_red_graph([helper.make_node("Identity", ["red"], ["value"])], height=height, width=width)
 
 
@@ -110,9 +111,9 @@ def write_bundle(
     *,
     round_: int = 0,
     created_seconds: int = 1_700_000_000,
-    resize: bundle_pb2.ResizeRule = bundle_pb2.RESIZE_RULE_STRETCH,
+    resize: ResizeRule = ResizeRule.STRETCH,
 ) -> Path:
-    """Writes the graph as a bundle below `parent`, and returns the bundle's directory."""
+    """Write the graph as a bundle below `parent` and return the bundle's directory."""
     graph = convolutional_graph() if graph is None else graph
     digest = hashlib.sha256(graph).hexdigest()
     path = parent / digest[:16]
@@ -140,9 +141,7 @@ def write_bundle(
         labelled_count=2,
         test_accuracy=0.5,
         seed=0,
-        input=bundle_pb2.ImageInput(
-            height=session_input[1].dim_value, width=session_input[2].dim_value, resize=resize
-        ),
+        input=ImageInput(session_input[1].dim_value, session_input[2].dim_value, resize).to_message(),
         outputs=[
             bundle_pb2.ModelOutput(name=name, meaning=name, shape=shape) for name, shape in outputs.items()
         ],

@@ -14,28 +14,28 @@ from PIL import Image
 
 
 def random_image(seed: int, height: int = 16, width: int = 16) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3): a smooth gradient between random colours, so that JPEG keeps it."""
+    """Return uint8 (height, width, 3): a smooth gradient of random colours, which JPEG hardly changes."""
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 256, (2, 2, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def encode(image: NDArray[np.uint8], format_: str = "PNG") -> bytes:
-    """The image as a file holds it."""
+    """Encode an image."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format_)
     return buffer.getvalue()
 
 
 def random_pool(count: int, *, first_seed: int = 0) -> list[tuple[str, bytes]]:
-    """(id, PNG) of `count` random images; ids are img-00000 and on."""
+    """Return id and PNG of `count` random images; the ids are img-00000, img-00001, …"""
     return [(f"img-{i:05d}", encode(random_image(first_seed + i))) for i in range(count)]
 
 
 def write_parquet(
     path: Path, rows: Sequence[tuple[str | None, bytes | None]], *, row_group: int = 64
 ) -> Path:
-    """Writes (id, encoded image) rows to a Parquet pool."""
+    """Write a Parquet pool of ids and encoded images."""
     table = pa.table(
         {
             "id": pa.array([id_ for id_, _ in rows], pa.string()),

@@ -1,4 +1,4 @@
-"""An S3-protocol server on loopback, with one bucket."""
+"""A server on loopback that speaks the S3 protocol, with one bucket."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ BUCKET = "pools"
 
 @dataclass(frozen=True)
 class Bucket:
-    """The bucket, and the filesystem to fill it with."""
+    """The bucket, with a client to fill it."""
 
     filesystem: fs.S3FileSystem
     endpoint: str
 
     def put(self, key: str, content: bytes) -> str:
-        """Writes the object and returns its URI."""
+        """Write an object and return its URI."""
         with self.filesystem.open_output_stream(f"{BUCKET}/{key}") as file:
             file.write(content)
         return f"s3://{BUCKET}/{key}"
 
     def remove(self, key: str) -> None:
-        """Deletes the object."""
+        """Delete an object."""
         self.filesystem.delete_file(f"{BUCKET}/{key}")
 
 
 @contextmanager
 def s3_bucket() -> Iterator[Bucket]:
-    """Starts the server, and makes the environment lead to it; skips where moto is not installed."""
+    """Start the server and point the AWS environment variables to it; skip the test without moto."""
     server_module = pytest.importorskip(
-        "moto.server", reason="moto, the S3 server of these tests, is missing"
+        "moto.server", reason="moto, the S3 server of these tests, is not installed"
     )
     server = server_module.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()

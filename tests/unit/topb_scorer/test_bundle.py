@@ -11,7 +11,6 @@ import pytest
 
 from support.bundles import STRATEGIES, convolutional_graph, write_bundle
 from topb.image_input import ImageInput, ResizeRule
-from topb.v1 import bundle_pb2
 from topb_scorer.bundle import open_bundle, sha256_of
 from topb_scorer.errors import BundleError, NotFoundError
 
@@ -49,7 +48,7 @@ def test_a_whole_bundle_tells_what_it_is(path: Path) -> None:
 
 
 def test_the_other_resize_rule_is_read_too(tmp_path: Path) -> None:
-    path = write_bundle(tmp_path, resize=bundle_pb2.RESIZE_RULE_COVER_AND_CENTER_CROP)
+    path = write_bundle(tmp_path, resize=ResizeRule.COVER_AND_CENTER_CROP)
     assert open_bundle(path).input.resize is ResizeRule.COVER_AND_CENTER_CROP
 
 

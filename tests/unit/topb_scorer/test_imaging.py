@@ -40,9 +40,9 @@ def picture(height: int = 24, width: int = 32) -> NDArray[np.uint8]:
     return random_image(7, height, width)
 
 
-def skip_of(encoded: bytes, limits: ImageLimits | None = None) -> SkippedImageError:
+def skip_of(image: bytes | NDArray[Any], limits: ImageLimits | None = None) -> SkippedImageError:
     with pytest.raises(SkippedImageError) as caught:
-        load(encoded, TARGET, limits or ImageLimits())
+        load(image, TARGET, limits or ImageLimits())
     return caught.value
 
 
@@ -55,19 +55,18 @@ def claiming_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("format_", ["PNG", "BMP", "TIFF", "PPM", "QOI"])
-def test_a_lossless_file_comes_back_as_it_was(format_: str) -> None:
-    assert np.array_equal(decode(encode(picture(), format_)), picture())
-
-
-def test_a_lossless_webp_comes_back_as_it_was() -> None:
-    assert np.array_equal(decode(saved(Image.fromarray(picture()), "WEBP", lossless=True)), picture())
-
-
-@pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
-def test_a_lossy_file_comes_back_nearly_as_it_was(format_: str) -> None:
-    difference = decode(encode(picture(), format_)).astype(int) - picture()
-    assert np.abs(difference).mean() < 6
+@pytest.mark.parametrize(
+    ("format_", "options", "mean_error"),
+    [
+        *((format_, {}, 0) for format_ in ("PNG", "BMP", "TIFF", "PPM", "QOI")),
+        ("WEBP", {"lossless": True}, 0),
+        *((format_, {}, 6) for format_ in ("JPEG", "WEBP")),
+    ],
+)
+def test_a_file_of_any_format_is_decoded(format_: str, options: dict[str, Any], mean_error: float) -> None:
+    decoded = decode(saved(Image.fromarray(picture()), format_, **options))
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - picture()).mean() <= mean_error
 
 
 def test_a_grey_jpeg_becomes_rgb() -> None:
@@ -148,13 +147,25 @@ def test_the_first_frame_of_an_animation_counts(format_: str) -> None:
     assert decode(encoded)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_empty_bytes_are_skipped() -> None:
-    assert skip_of(b"").reason == "IMAGE_EMPTY"
-
-
-@pytest.mark.parametrize("encoded", [b"id,label\n1,cat\n", b"\0" * 100, b"\xff\xd8\xff", b"GIF"])
-def test_what_is_no_image_is_skipped(encoded: bytes) -> None:
-    assert skip_of(encoded).reason in {"IMAGE_FORMAT_UNKNOWN", "IMAGE_CORRUPT"}
+@pytest.mark.parametrize(
+    ("image", "reasons"),
+    [
+        (b"", {"IMAGE_EMPTY"}),
+        *(
+            (encoded, {"IMAGE_FORMAT_UNKNOWN", "IMAGE_CORRUPT"})
+            for encoded in (b"id,label\n1,cat\n", b"\0" * 100, b"\xff\xd8\xff", b"GIF")
+        ),
+        # Pillow would run a PostScript interpreter.
+        (encode(picture(), "EPS"), {"IMAGE_FORMAT_UNKNOWN"}),
+        *(
+            (np.zeros(shape, np.uint8), {"IMAGE_SHAPE"})
+            for shape in ((4, 4), (4, 4, 4), (0, 4, 3), (1, 4, 4, 3))
+        ),
+        (np.zeros((4, 4, 3), np.float32), {"IMAGE_SHAPE"}),
+    ],
+)
+def test_what_is_no_image_is_skipped(image: bytes | NDArray[Any], reasons: set[str]) -> None:
+    assert skip_of(image).reason in reasons
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
@@ -191,11 +202,7 @@ def test_the_limits_are_inclusive() -> None:
     assert decode(encoded, ImageLimits(max_bytes=len(encoded), max_pixels=24 * 32)).shape == (24, 32, 3)
     assert skip_of(encoded, ImageLimits(max_bytes=len(encoded) - 1)).reason == "IMAGE_TOO_LARGE"
     assert skip_of(encoded, ImageLimits(max_pixels=24 * 32 - 1)).reason == "IMAGE_TOO_LARGE"
-    assert "24" in str(skip_of(encoded, ImageLimits(max_pixels=24 * 32 - 1)))
-
-
-def test_what_would_run_a_postscript_interpreter_is_no_image() -> None:
-    assert skip_of(encode(picture(), "EPS")).reason == "IMAGE_FORMAT_UNKNOWN"
+    assert skip_of(picture(), ImageLimits(max_pixels=24 * 32 - 1)).reason == "IMAGE_TOO_LARGE"
 
 
 def test_many_threads_that_begin_at_once_all_know_the_less_usual_formats() -> None:
@@ -219,28 +226,6 @@ print(len(decoded))
         [sys.executable, "-W", "error", "-c", program, argument], capture_output=True, text=True, check=True
     )
     assert shown.stdout == "16\n"
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((1, 4, 4, 3), np.uint8),
-    ],
-)
-def test_an_array_that_is_no_rgb_image_is_skipped(array: NDArray[Any]) -> None:
-    with pytest.raises(SkippedImageError) as caught:
-        load(array, TARGET)
-    assert caught.value.reason == "IMAGE_SHAPE"
-
-
-def test_an_array_over_the_pixel_limit_is_skipped() -> None:
-    with pytest.raises(SkippedImageError) as caught:
-        load(np.zeros((5, 5, 3), np.uint8), TARGET, ImageLimits(max_pixels=24))
-    assert caught.value.reason == "IMAGE_TOO_LARGE"
 
 
 def test_an_array_and_its_lossless_file_load_alike() -> None:
