@@ -29,8 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
         StreamCaller(start, chunks_of(rows, SHARD_ROWS)),
     )
     with crashing_server(folder / "models", folder, folder / "state", options=OPTIONS) as server:
-        address = server.address()
-        assert address is not None, server.log
+        address = server.ready_address()
         read, streamed = (caller.call(address) for caller in callers)
     assert read.content == streamed.content
     read.check_accounts(len(rows))

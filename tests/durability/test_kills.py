@@ -18,19 +18,14 @@ import pytest
 
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
-from support.undisturbed import OPTIONS, SHARDS, Data
+from support.undisturbed import OPTIONS, SHARDS, Data, committed
+from topb_scorer.durable import is_unpublished
 
 pytestmark = [pytest.mark.scorer, pytest.mark.slow]
 
 MANY_KILLS = int(os.environ.get("TOPB_KILLS", "100"))
 MAX_STEPS = 200
 BATCH_SECONDS = 0.02
-
-
-def committed(state: Path) -> set[str]:
-    """Return the identities of the shards in the score logs of a state directory."""
-    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
-    return {file.name.rpartition("-")[0] for file in files if not file.name.startswith(".")}
 
 
 class Lives:
@@ -45,7 +40,7 @@ class Lives:
 
     def live(self, *, die_at: int = 0, die_after: float | None = None) -> RawResult | None:
         """Start one more server and return the result, or None if it died before."""
-        before = committed(self._state)
+        before = set(committed(self._state))
         sabotage = Sabotage(die_at, BATCH_SECONDS)
         with crashing_server(
             self._data.models, self._data.folder, self._state, options=OPTIONS, sabotage=sabotage
@@ -147,7 +142,6 @@ def check_continued(lives: Lives, state: Path, path: str, data: Data) -> None:
     again = lives.live()
     assert again is not None
     data.check(again)
-    shards = list((state / "scores").glob("*/*/*.parquet")) if (state / "scores").is_dir() else []
-    published = [file for file in shards if not file.name.startswith(".unpublished-")]
-    assert len(published) == (SHARDS if path == "read" else 0)
-    assert len([file for file in (state / "results").iterdir() if not file.name.startswith(".")]) == 1
+    shards = committed(state)
+    assert list(shards.values()) == [1] * (SHARDS if path == "read" else 0)
+    assert len([file for file in (state / "results").iterdir() if not is_unpublished(file)]) == 1

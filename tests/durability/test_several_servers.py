@@ -1,4 +1,4 @@
-"""Several servers on one state, and a catalog that goes away: the work goes on, none of it done twice."""
+"""Several servers on one state, and a catalog that goes away: work continues, and none is done twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request
-from support.undisturbed import OPTIONS, SHARDS, Data
+from support.undisturbed import OPTIONS, SHARDS, Data, committed
 from support.waiting import once
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
@@ -42,9 +42,7 @@ def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
 @contextmanager
 def server_on(data: Data, state: Path, options: tuple[str, ...]) -> Iterator[tuple[CrashingServer, str]]:
     with crashing_server(data.models, data.folder, state, options=options, sabotage=SLOW) as server:
-        address = server.address()
-        assert address is not None, server.log
-        yield server, address
+        yield server, server.ready_address()
 
 
 @pytest.fixture
@@ -52,12 +50,6 @@ def two_servers(options: tuple[str, ...], data: Data, tmp_path: Path) -> Iterato
     state = tmp_path / "state"
     with server_on(data, state, options) as first, server_on(data, state, options) as second:
         yield state, first, second
-
-
-def published(state: Path) -> Counter[str]:
-    """Return how many files each shard of the score logs has."""
-    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
-    return Counter(file.name.rpartition("-")[0] for file in files if not file.name.startswith("."))
 
 
 def selection(address: str, request_id: str) -> pb.Selection:
@@ -92,17 +84,17 @@ def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
 ) -> None:
     state, (first, address), (second, other_address) = two_servers
     calling = in_background(data.caller("read", "one"), address)
-    once(lambda: len(published(state)) >= 2)
+    once(lambda: len(committed(state)) >= 2)
     first.kill()
-    committed = published(state)
+    kept = committed(state)
     assert isinstance(calling.exception(30), grpc.RpcError)
-    # Nobody asks the other server: it finds the selection by itself once the lease has run out.
+    # Nobody calls the other server: it finds the selection by itself once the lease has expired.
     assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
-    assert set(committed).isdisjoint(second.scored)
-    assert len(second.scored) == SHARDS - len(committed)
+    assert set(kept).isdisjoint(second.scored)
+    assert len(second.scored) == SHARDS - len(kept)
     data.check(data.caller("read", "one").call(other_address))
-    assert set(published(state).values()) == {1}
-    assert len(published(state)) == SHARDS
+    assert set(committed(state).values()) == {1}
+    assert len(committed(state)) == SHARDS
 
 
 @CATALOGS
@@ -111,32 +103,32 @@ def test_a_caller_goes_on_at_another_server(path: str, two_servers: TwoServers, 
     state, (first, address), (second, other_address) = two_servers
     caller = data.caller(path, "one")
     calling = in_background(caller, address)
-    once(lambda: len(published(state)) >= 2)
+    once(lambda: len(committed(state)) >= 2)
     first.kill()
-    committed = published(state)
+    kept = committed(state)
     assert isinstance(calling.exception(30), grpc.RpcError)
     data.check(caller.call(other_address))
-    assert set(committed).isdisjoint(second.scored)
+    assert set(kept).isdisjoint(second.scored)
 
 
 @CATALOGS
 def test_a_server_that_hung_past_its_lease_commits_nothing_twice(two_servers: TwoServers, data: Data) -> None:
     state, (first, address), (second, other_address) = two_servers
     calling = in_background(data.caller("read", "one"), address)
-    once(lambda: len(published(state)) >= 2)
+    once(lambda: len(committed(state)) >= 2)
     first.signal(signal.SIGSTOP)
     try:
-        before = published(state)
+        before = committed(state)
         once(lambda: len(second.scored) >= 1)
     finally:
         first.signal(signal.SIGCONT)
     assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
     data.check(calling.result(60))
     assert set(before).isdisjoint(second.scored)
-    # What it had in hand when it hung it may have scored; what was committed meanwhile it has not.
+    # It may score the shard that it was working on when it hung, but none that was committed meanwhile.
     assert len(first.scored) + len(second.scored) <= SHARDS + 1
-    assert published(state) == Counter(dict.fromkeys(published(state), 1))
-    assert len(published(state)) == SHARDS
+    assert committed(state) == Counter(dict.fromkeys(committed(state), 1))
+    assert len(committed(state)) == SHARDS
 
 
 @CATALOGS
@@ -145,14 +137,14 @@ def test_one_request_at_two_servers_is_one_selection(two_servers: TwoServers, da
     callings = [in_background(data.caller("read", "one"), each) for each in (address, other_address) * 3]
     for calling in callings:
         data.check(calling.result(60))
-    assert sorted(first.scored + second.scored) == sorted(published(state))
+    assert sorted(first.scored + second.scored) == sorted(committed(state))
 
 
 @CATALOGS
 def test_any_server_cancels_what_another_runs(two_servers: TwoServers, data: Data) -> None:
     state, (first, address), (_, other_address) = two_servers
     calling = in_background(data.caller("read", "one"), address)
-    once(lambda: len(published(state)) >= 1)
+    once(lambda: len(committed(state)) >= 1)
     with grpc.insecure_channel(other_address) as channel:
         stub = selection_pb2_grpc.SelectionServiceStub(channel)
         stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
@@ -173,13 +165,13 @@ def test_a_database_that_restarts_under_way_costs_nothing_but_time(
     with server_on(data, tmp_path / "state", (*OPTIONS, f"--catalog-url={url}")) as (server, address):
         caller = data.caller(path, "one")
         calling = in_background(caller, address)
-        once(lambda: len(published(tmp_path / "state")) >= 1)
+        once(lambda: len(committed(tmp_path / "state")) >= 1)
         cluster.stop()
         time.sleep(away_seconds)
         cluster.start()
         error = calling.exception(60)
         if path == "streamed" and error is not None:
-            # A stream is its caller's to go on with; with a pool the server goes on by itself.
+            # The server continues a pool by itself, but only the caller can continue a stream.
             assert isinstance(error, grpc.Call)
             assert error.code() == grpc.StatusCode.UNAVAILABLE, (error, server.log)
             calling = in_background(caller, address)
@@ -194,19 +186,19 @@ def test_a_caller_that_is_killed_goes_on_under_its_request_id(path: str, data: D
     with server_on(data, state, OPTIONS) as (server, address):
         caller = data.caller(path, "one")
         gone = KilledCaller(caller, address)
-        once(lambda: len(published(state)) >= 2)
+        once(lambda: len(committed(state)) >= 2)
         gone.kill()
-        # Without its caller it stops, and waits.
+        # Without its caller the selection stops and waits.
         once(lambda: selection(address, "one").state == pb.SELECTION_STATE_PENDING)
-        committed = published(state)
+        kept = committed(state)
         before = len(server.scored)
         time.sleep(0.5)
         assert len(server.scored) == before
         again = data.caller(path, "one")
         data.check(again.call(address))
-        assert set(committed).isdisjoint(server.scored[before:])
+        assert set(kept).isdisjoint(server.scored[before:])
         if isinstance(again, StreamCaller):
-            assert again.sent_first == [len(committed)]
+            assert again.sent_first == [len(kept)]
 
 
 def test_what_is_detached_goes_on_without_its_caller(data: Data, tmp_path: Path) -> None:
@@ -214,7 +206,7 @@ def test_what_is_detached_goes_on_without_its_caller(data: Data, tmp_path: Path)
     with server_on(data, state, OPTIONS) as (server, address):
         caller = PoolCaller(pool_request(data.pool, "one", spec=data.spec, detached=True))
         gone = KilledCaller(caller, address)
-        once(lambda: len(published(state)) >= 1)
+        once(lambda: len(committed(state)) >= 1)
         gone.kill()
         assert once_ended(address, "one").state == pb.SELECTION_STATE_SUCCEEDED
         assert len(server.scored) == SHARDS

@@ -1,4 +1,4 @@
-"""Storage that fails: a disk that fills up, a state that is read-only, files that were altered."""
+"""Storage that fails: full disks, read-only state directories, altered files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.crashing_server import CrashingServer, crashing_server
+from support.crashing_server import crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import PoolCaller, StreamCaller
 from support.rpc import code_and_reason
-from support.undisturbed import OPTIONS, SHARDS, Data
+from support.undisturbed import OPTIONS, SHARDS, Data, committed
 
 pytestmark = pytest.mark.scorer
 
@@ -25,7 +25,7 @@ PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A file system of its own in memory."""
+    """Mount a file system in memory, and unmount it on exit."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a file system")
     folder.mkdir()
@@ -47,14 +47,8 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def address_of(server: CrashingServer) -> str:
-    address = server.address()
-    assert address is not None, server.log
-    return address
-
-
 def failure(caller: PoolCaller | StreamCaller, address: str) -> tuple[grpc.StatusCode, str]:
-    """The code and reason with which the call ends, in good time."""
+    """Return the code and the reason with which the call fails, within seconds."""
     started = time.monotonic()
     with pytest.raises(grpc.RpcError) as caught:
         caller.call(address)
@@ -67,40 +61,35 @@ def failure(caller: PoolCaller | StreamCaller, address: str) -> tuple[grpc.Statu
 def test_on_a_full_disk_a_selection_waits_for_room(
     path: str, free_kilobytes: int, data: Data, tmp_path: Path
 ) -> None:
-    """The catalog lies on the same disk, so that it too may or may not be written to."""
+    """The catalog is on the same disk, so writes to it may fail as well."""
     with mounted(tmp_path / "disk", "size=2m") as disk:
         caller = data.caller(path, "one")
         with crashing_server(data.models, data.folder, disk / "state", options=OPTIONS) as server:
-            address = address_of(server)
+            address = server.ready_address()
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
             (disk / "ballast").write_bytes(bytes(max(0, free - free_kilobytes * 1024)))
             assert failure(caller, address) in {
                 (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"),
                 (grpc.StatusCode.UNAVAILABLE, "CATALOG_UNAVAILABLE"),
             }
-            held, before = held_shards(disk / "state"), len(server.scored)
+            held, before = set(committed(disk / "state")), len(server.scored)
             (disk / "ballast").unlink()
             data.check(caller.call(address))
             assert held.isdisjoint(server.scored[before:])
             assert len(set(server.scored)) == SHARDS
 
 
-def held_shards(state: Path) -> set[str]:
-    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
-    return {file.name.rpartition("-")[0] for file in files if not file.name.startswith(".")}
-
-
 @PATHS
 def test_a_state_that_is_read_only_for_a_while_is_gone_on_with(
     path: str, data: Data, tmp_path: Path, cluster: PostgresCluster
 ) -> None:
-    """With the catalog elsewhere: what SQLite has open would keep the disk from being made read-only."""
+    """The catalog is elsewhere: a disk with an open SQLite file cannot be made read-only."""
     catalog = cluster.create_database()
     with mounted(tmp_path / "disk", "size=8m") as disk:
         caller = data.caller(path, "one")
         options = (*OPTIONS, f"--catalog-url={catalog}")
         with crashing_server(data.models, data.folder, disk / "state", options=options) as server:
-            address = address_of(server)
+            address = server.ready_address()
             remount(disk, "ro")
             assert failure(caller, address) == (grpc.StatusCode.INTERNAL, "STORAGE_FAILED")
             remount(disk, "rw")
@@ -121,7 +110,7 @@ def test_a_server_does_not_start_on_a_read_only_state(data: Data, tmp_path: Path
 def test_altered_and_torn_shards_are_scored_again(data: Data, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
-        data.check(data.caller("read", "one").call(address_of(server)))
+        data.check(data.caller("read", "one").call(server.ready_address()))
     files = sorted(state.glob("scores/*/*/*.parquet"))
     assert len(files) == SHARDS
     altered = bytearray(files[0].read_bytes())
@@ -130,7 +119,7 @@ def test_altered_and_torn_shards_are_scored_again(data: Data, tmp_path: Path) ->
     files[1].write_bytes(files[1].read_bytes()[:-9])
     files[2].write_bytes(b"")
     with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
-        data.check(data.caller("read", "another").call(address_of(server)))
+        data.check(data.caller("read", "another").call(server.ready_address()))
         assert sorted(server.scored) == sorted(file.name.rpartition("-")[0] for file in files[:3])
 
 
@@ -140,8 +129,8 @@ def test_a_chunk_whose_scores_are_lost_is_asked_for_again_or_missed(data: Data, 
     assert isinstance(caller, StreamCaller)
     with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
         short = StreamCaller(caller.start, caller.chunks[:3], end=False)
-        assert failure(short, address_of(server))[1] == "STREAM_CUT_SHORT"
+        assert failure(short, server.ready_address())[1] == "STREAM_CUT_SHORT"
         (lost,) = state.glob(f"streams/*/*/{1:020d}-*.parquet")
         lost.unlink()
-        data.check(caller.call(address_of(server)))
+        data.check(caller.call(server.ready_address()))
         assert caller.sent_first == [1]

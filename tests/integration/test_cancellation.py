@@ -143,8 +143,7 @@ def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
     sabotage = Sabotage(batch_seconds=BATCH_SECONDS)
     state = tmp_path / "state"
     with crashing_server(folder / "models", folder, state, options=OPTIONS, sabotage=sabotage) as running:
-        address = running.address()
-        assert address is not None, running.log
+        address = running.ready_address()
         with grpc.insecure_channel(address) as channel:
             stub = selection_pb2_grpc.SelectionServiceStub(channel)
             yield Server(running, address, stub, fresh_pool(folder, tmp_path.name), random_pool(ROWS))

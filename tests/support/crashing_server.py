@@ -61,6 +61,12 @@ class CrashingServer:
             time.sleep(0.01)
         raise AssertionError(f"the server was not ready after {_READY_SECONDS} s: {self.log}")
 
+    def ready_address(self) -> str:
+        """Wait until the server is ready and return its address."""
+        address = self.address()
+        assert address is not None, self.log
+        return address
+
     def kill(self) -> None:
         """Send SIGKILL and wait until the process is dead."""
         self.process.kill()

@@ -1,4 +1,4 @@
-"""Callers of the service without the SDK: they see what goes over the wire, and retry nothing."""
+"""Callers that use the service without the SDK. They see every message and retry nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CALL_SECONDS = 120
 
 @dataclass(frozen=True)
 class RawResult:
-    """What a selection told in the end."""
+    """The result of a selection, as messages."""
 
     summary: pb.SelectionSummary
     picks: tuple[pb.Pick, ...]
 
     @property
     def content(self) -> bytes:
-        """All of it but for the time it took."""
+        """The serialized result, without the elapsed time."""
         summary = pb.SelectionSummary()
         summary.CopyFrom(self.summary)
         summary.ClearField("elapsed")
@@ -34,7 +34,7 @@ class RawResult:
         return b"".join(message.SerializeToString(deterministic=True) for message in messages)
 
     def check_accounts(self, rows: int) -> None:
-        """Each row of the pool is accounted for once."""
+        """Assert that each row of the pool is accounted for once."""
         accounts = self.summary.accounts
         skipped = sum(skip.count for skip in accounts.skipped)
         assert accounts.read == rows
@@ -46,15 +46,15 @@ class RawResult:
 
 @dataclass
 class PoolCaller:
-    """Asks for a selection from a pool that the server reads, as often as it must."""
+    """Requests a selection from a pool that the server reads. May call again to continue it."""
 
     request: pb.SelectBatchRequest
 
     def call(self, address: str) -> RawResult:
-        """One call.
+        """Call the server and return the result.
 
         Raises:
-            grpc.RpcError: it did not come to its end.
+            grpc.RpcError: the call failed.
         """
         with grpc.insecure_channel(address) as channel:
             stub = selection_pb2_grpc.SelectionServiceStub(channel)
@@ -63,22 +63,22 @@ class PoolCaller:
 
 @dataclass
 class StreamCaller:
-    """Sends a pool, and on each further call only what the server says it lacks."""
+    """Requests a selection from a pool that it sends. A further call sends only what the server lacks."""
 
     start: pb.StreamStart
     chunks: Sequence[pb.PoolChunk]
     end: bool = True
-    """Whether to say that the pool is complete; otherwise to go once all chunks are acknowledged."""
+    """Whether to send the end of the pool. If not, a call disconnects once all chunks are acknowledged."""
     acknowledged: int = -1
-    """The last chunk that the server said is durable."""
+    """The last chunk that was acknowledged."""
     sent_first: list[int] = field(default_factory=list)
-    """The first chunk that was sent, call by call."""
+    """The first chunk that each call sent."""
 
     def call(self, address: str) -> RawResult:
-        """One call.
+        """Call the server and return the result.
 
         Raises:
-            grpc.RpcError: it did not come to its end.
+            grpc.RpcError: the call failed.
         """
         accepted: list[pb.StreamAccepted] = []
         may_send, gone = threading.Event(), threading.Event()
@@ -120,7 +120,7 @@ class StreamCaller:
 
 
 class KilledCaller:
-    """A caller in a process of its own, to be killed."""
+    """A caller in its own process, which can be killed."""
 
     def __init__(self, caller: PoolCaller | StreamCaller, address: str) -> None:
         messages = [caller.request] if isinstance(caller, PoolCaller) else [caller.start, *caller.chunks]
@@ -130,7 +130,7 @@ class KilledCaller:
         self._process.start()
 
     def kill(self) -> None:
-        """SIGKILL; returns once it is dead."""
+        """Send SIGKILL and wait until the process is dead."""
         self._process.kill()
         self._process.join()
 
@@ -146,14 +146,14 @@ def _call(address: str, content: list[bytes]) -> None:
 def pool_request(
     pool: Path, request_id: str, *, spec: pb.SelectionSpec, detached: bool = False
 ) -> pb.SelectBatchRequest:
-    """A request for a selection from a Parquet pool."""
+    """Return a request for a selection from a pool that the server reads."""
     return pb.SelectBatchRequest(
         spec=spec, pool=pb.Pool(uri=str(pool)), request_id=request_id, detached=detached
     )
 
 
 def chunks_of(rows: Sequence[tuple[str, bytes]], size: int) -> list[pb.PoolChunk]:
-    """The rows as a caller sends them."""
+    """Return the rows as chunks of a stream."""
     chunks = []
     for seq, start in enumerate(range(0, len(rows), size)):
         ids, images = zip(*rows[start : start + size], strict=True)

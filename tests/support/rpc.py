@@ -1,4 +1,4 @@
-"""Raw calls of the service: requests made by hand, and what a refusal says."""
+"""Messages and errors of the service, for tests that call it without the SDK."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ START = Request(start=selection_pb2.StreamStart(spec=Spec(budget=2)))
 
 
 def refusal(call: Iterator[object]) -> tuple[grpc.StatusCode, str]:
-    """The code and reason with which a call ends."""
+    """Return the code and the reason with which a call fails."""
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     return code_and_reason(caught.value)
 
 
-def code_and_reason(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+def code_and_reason(error: BaseException | None) -> tuple[grpc.StatusCode, str]:
+    """Return the code and the reason of a call's error."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None
@@ -37,7 +38,7 @@ def code_and_reason(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 
 
 def retry_seconds(error: grpc.RpcError) -> float:
-    """What an error says of when to try again."""
+    """Return the delay that a call's error asks for."""
     status = rpc_status.from_call(error)
     assert status is not None
     info = error_details_pb2.RetryInfo()
@@ -68,7 +69,7 @@ def end(chunks: int) -> Request:
 
 
 def slow_rows(seconds: float = 30.0) -> Iterator[tuple[str, bytes]]:
-    """A pool that trickles in."""
+    """Yield the rows of a pool slowly."""
     deadline = time.monotonic() + seconds
     image = encode(random_image(0))
     row = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.raw_selections import PoolCaller, RawResult, StreamCaller, chunks_of, pool_request
 from topb.v1 import selection_pb2 as pb
+from topb_scorer.durable import is_unpublished
 
 SHARD_ROWS = 24
 SHARDS = 5
@@ -42,3 +44,9 @@ class Data:
         """Assert that the result equals that of an undisturbed selection, byte by byte."""
         result.check_accounts(len(self.rows))
         assert result.content == self.undisturbed.content
+
+
+def committed(state: Path) -> Counter[str]:
+    """Return how many files each shard in the score logs of a state directory has."""
+    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
+    return Counter(file.name.rpartition("-")[0] for file in files if not is_unpublished(file))

@@ -8,6 +8,7 @@ unless the selection is in the state that the change starts from.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 import time
@@ -38,20 +39,21 @@ _SELECTIONS = sa.Table(
     sa.Column("pool_uri", sa.Text, nullable=False),
     sa.Column("detached", sa.Boolean, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
-    sa.Column("owner", sa.String(64), nullable=False),
-    sa.Column("lease_until", sa.Float(53), nullable=False),
-    sa.Column("cancel_requested", sa.Boolean, nullable=False),
-    sa.Column("read", sa.BigInteger, nullable=False),
-    sa.Column("total", sa.BigInteger, nullable=False),
-    sa.Column("elapsed_seconds", sa.Float(53), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, default=""),
+    sa.Column("lease_until", sa.Float(53), nullable=False, default=0.0),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("read", sa.BigInteger, nullable=False, default=0),
+    sa.Column("total", sa.BigInteger, nullable=False, default=0),
+    sa.Column("elapsed_seconds", sa.Float(53), nullable=False, default=0.0),
     sa.Column("stream_chunks", sa.BigInteger),
     sa.Column("created", sa.Float(53), nullable=False),
     sa.Column("updated", sa.Float(53), nullable=False),
     sa.Column("ended", sa.Float(53)),
-    sa.Column("error_code", sa.String(32), nullable=False),
-    sa.Column("error_reason", sa.String(64), nullable=False),
-    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("error_code", sa.String(32), nullable=False, default=""),
+    sa.Column("error_reason", sa.String(64), nullable=False, default=""),
+    sa.Column("error_message", sa.Text, nullable=False, default=""),
 )
+_C = _SELECTIONS.c
 _MAX_REQUEST_ID = 200
 _OPEN = (SelectionState.PENDING.value, SelectionState.RUNNING.value)
 
@@ -95,31 +97,16 @@ class SelectionCatalog:
                 f"the request id has {len(new.request_id)} characters; expected at most {_MAX_REQUEST_ID}",
                 reason="REQUEST_ID_TOO_LONG",
             )
-        digest = hashlib.sha256(new.request).hexdigest()
         now = time.time()
         id_ = f"{time.time_ns():016x}-{secrets.token_hex(4)}"
         values = {
+            **dataclasses.asdict(new),
             "id": id_,
             "request_id": new.request_id or id_,
-            "request": new.request,
-            "request_digest": digest,
-            "model": new.model,
-            "strategy": new.strategy,
-            "budget": new.budget,
-            "pool_uri": new.pool_uri,
-            "detached": new.detached,
+            "request_digest": _digest(new.request),
             "state": SelectionState.PENDING.value,
-            "owner": "",
-            "lease_until": 0.0,
-            "cancel_requested": False,
-            "read": 0,
-            "total": 0,
-            "elapsed_seconds": 0.0,
             "created": now,
             "updated": now,
-            "error_code": "",
-            "error_reason": "",
-            "error_message": "",
         }
         try:
             self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
@@ -139,8 +126,8 @@ class SelectionCatalog:
         """
         if not request_id:
             return None
-        found = self._records(sa.select(_SELECTIONS).where(_SELECTIONS.c.request_id == request_id))
-        if found and found[0].request_digest != hashlib.sha256(request).hexdigest():
+        found = self._records(sa.select(_SELECTIONS).where(_C.request_id == request_id))
+        if found and found[0].request_digest != _digest(request):
             raise InvalidRequestError(
                 f"request id {request_id!r} belongs to a different request; use a new request id",
                 reason="REQUEST_ID_REUSED",
@@ -155,7 +142,7 @@ class SelectionCatalog:
         Raises:
             NotFoundError: there is no such selection.
         """
-        where = sa.or_(_SELECTIONS.c.id == id_, _SELECTIONS.c.request_id == id_)
+        where = sa.or_(_C.id == id_, _C.request_id == id_)
         records = self._records(sa.select(_SELECTIONS).where(where))
         if not records:
             raise NotFoundError(f"there is no selection {id_!r}", reason="SELECTION_NOT_FOUND", selection=id_)
@@ -172,26 +159,26 @@ class SelectionCatalog:
             states: only selections in one of these states; empty for all.
             model: only selections by this model; empty for all.
         """
-        query = sa.select(_SELECTIONS).order_by(_SELECTIONS.c.id.desc()).limit(size)
+        query = sa.select(_SELECTIONS).order_by(_C.id.desc()).limit(size)
         if before:
-            query = query.where(_SELECTIONS.c.id < before)
+            query = query.where(_C.id < before)
         if states:
-            query = query.where(_SELECTIONS.c.state.in_([state.value for state in states]))
+            query = query.where(_C.state.in_([state.value for state in states]))
         if model:
-            query = query.where(_SELECTIONS.c.model == model)
+            query = query.where(_C.model == model)
         return self._records(query)
 
     @stepped
     def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
         """Claim an open selection and return True, or return False if another server holds a lease on it."""
         now = time.time()
-        expired_or_own = sa.or_(_SELECTIONS.c.lease_until < now, _SELECTIONS.c.owner == owner)
+        expired_or_own = sa.or_(_C.lease_until < now, _C.owner == owner)
         free = sa.or_(
-            _SELECTIONS.c.state == SelectionState.PENDING.value,
-            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, expired_or_own),
+            _C.state == SelectionState.PENDING.value,
+            sa.and_(_C.state == SelectionState.RUNNING.value, expired_or_own),
         )
         return self._change(
-            sa.and_(_SELECTIONS.c.id == id_, free),
+            sa.and_(_C.id == id_, free),
             state=SelectionState.RUNNING.value,
             owner=owner,
             lease_until=now + lease_seconds,
@@ -209,7 +196,7 @@ class SelectionCatalog:
             UnavailableError: the database does not answer, and the lease is about to expire.
         """
         return self._change(
-            sa.and_(_held(id_, owner), _SELECTIONS.c.cancel_requested.is_(False)),
+            sa.and_(_held(id_, owner), _C.cancel_requested.is_(False)),
             patience_seconds=min(self._transactions.patience_seconds, lease_seconds / 2),
             lease_until=time.time() + lease_seconds,
             read=read,
@@ -224,7 +211,7 @@ class SelectionCatalog:
 
     def detach(self, id_: str) -> bool:
         """Let a selection continue without its caller. Return whether it had not ended yet."""
-        return self._change(sa.and_(_SELECTIONS.c.id == id_, _SELECTIONS.c.state.in_(_OPEN)), detached=True)
+        return self._change(sa.and_(_C.id == id_, _C.state.in_(_OPEN)), detached=True)
 
     @stepped
     def complete_stream(self, id_: str, owner: str, chunks: int) -> bool:
@@ -257,14 +244,14 @@ class SelectionCatalog:
             NotFoundError: there is no such selection.
         """
         record = self.get(id_)
-        of_this = _SELECTIONS.c.id == record.id
+        of_this = _C.id == record.id
         now = time.time()
         unowned = sa.or_(
-            _SELECTIONS.c.state == SelectionState.PENDING.value,
-            sa.and_(_SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < now),
+            _C.state == SelectionState.PENDING.value,
+            sa.and_(_C.state == SelectionState.RUNNING.value, _C.lease_until < now),
         )
         if not self._end(sa.and_(of_this, unowned), SelectionState.CANCELLED, cancel_requested=True):
-            self._change(sa.and_(of_this, _SELECTIONS.c.state.in_(_OPEN)), cancel_requested=True)
+            self._change(sa.and_(of_this, _C.state.in_(_OPEN)), cancel_requested=True)
         return self.get(record.id)
 
     @stepped
@@ -274,13 +261,9 @@ class SelectionCatalog:
 
     def orphans(self) -> list[SelectionRecord]:
         """Return the detached selections that are pending, and those whose lease has expired."""
-        waiting = sa.and_(
-            _SELECTIONS.c.state == SelectionState.PENDING.value, _SELECTIONS.c.detached.is_(True)
-        )
-        expired = sa.and_(
-            _SELECTIONS.c.state == SelectionState.RUNNING.value, _SELECTIONS.c.lease_until < time.time()
-        )
-        query = sa.select(_SELECTIONS).where(sa.or_(waiting, expired)).order_by(_SELECTIONS.c.id)
+        waiting = sa.and_(_C.state == SelectionState.PENDING.value, _C.detached.is_(True))
+        expired = sa.and_(_C.state == SelectionState.RUNNING.value, _C.lease_until < time.time())
+        query = sa.select(_SELECTIONS).where(sa.or_(waiting, expired)).order_by(_C.id)
         return self._records(query)
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
@@ -291,17 +274,17 @@ class SelectionCatalog:
             size: how many to return at most.
             after: id of a selection; only those with greater ids are returned.
         """
-        query = sa.select(_SELECTIONS).where(_SELECTIONS.c.ended < moment, _SELECTIONS.c.id > after)
-        return self._records(query.order_by(_SELECTIONS.c.id).limit(size))
+        query = sa.select(_SELECTIONS).where(_C.ended < moment, _C.id > after)
+        return self._records(query.order_by(_C.id).limit(size))
 
     def forget(self, ids: Sequence[str]) -> int:
         """Delete those of the selections that have ended, and return how many were deleted."""
-        delete = _SELECTIONS.delete().where(_SELECTIONS.c.id.in_(ids), _SELECTIONS.c.state.not_in(_OPEN))
+        delete = _SELECTIONS.delete().where(_C.id.in_(ids), _C.state.not_in(_OPEN))
         return self._transact(lambda connection: connection.execute(delete).rowcount)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the catalog."""
-        query = sa.select(_SELECTIONS.c.id).where(_SELECTIONS.c.id.in_(ids))
+        query = sa.select(_C.id).where(_C.id.in_(ids))
         return self._transact(lambda connection: set(connection.execute(query).scalars()))
 
     def _end(self, where: sa.ColumnElement[bool], state: SelectionState, **values: Any) -> bool:
@@ -322,11 +305,15 @@ class SelectionCatalog:
         return self._transact(lambda connection: [_record(row) for row in connection.execute(query)])
 
 
+def _digest(request: bytes) -> str:
+    return hashlib.sha256(request).hexdigest()
+
+
 def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
     return sa.and_(
-        _SELECTIONS.c.id == id_,
-        _SELECTIONS.c.owner == owner,
-        _SELECTIONS.c.state == SelectionState.RUNNING.value,
+        _C.id == id_,
+        _C.owner == owner,
+        _C.state == SelectionState.RUNNING.value,
     )
 
 

@@ -20,19 +20,11 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, catalog: ModelCatalog) -> None:
         self._catalog = catalog
 
-    async def ListModels(  # noqa: N802 - the contract's name
-        self,
-        request: pb.ListModelsRequest,
-        context: Context,  # noqa: ARG002
-    ) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Return a page of models, ordered by id."""
         return await asyncio.to_thread(self._page, request)
 
-    async def GetModel(  # noqa: N802 - the contract's name
-        self,
-        request: pb.GetModelRequest,
-        context: Context,  # noqa: ARG002
-    ) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return one model."""
         bundle = await asyncio.to_thread(self._catalog.get, request.model)
         default_id = await asyncio.to_thread(self._catalog.default_id)

@@ -58,10 +58,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self._admission = admission
         self._watchers = Watchers(state.catalog, host)
 
-    async def SelectBatch(  # noqa: N802 - the contract's name
-        self,
-        request: pb.SelectBatchRequest,
-        context: Context,  # noqa: ARG002
+    async def SelectBatch(
+        self, request: pb.SelectBatchRequest, context: Context
     ) -> AsyncIterator[pb.SelectBatchResponse]:
         """Select from a pool that this server reads."""
         record, job = await asyncio.to_thread(self._admission.pool_selection, request)
@@ -77,10 +75,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             async for event in events:
                 yield pb.SelectBatchResponse(**event)
 
-    async def SelectBatchFromStream(  # noqa: N802 - the contract's name
-        self,
-        requests: StreamRequests,
-        context: Context,  # noqa: ARG002
+    async def SelectBatchFromStream(
+        self, requests: StreamRequests, context: Context
     ) -> AsyncIterator[StreamResponse]:
         """Select from a pool that the caller sends."""
         call = StreamCall(self._settings, self._state, self._host, self._admission)
@@ -91,45 +87,31 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             async for event in events:
                 yield StreamResponse(**event)
 
-    async def GetSelection(  # noqa: N802 - the contract's name
-        self,
-        request: pb.GetSelectionRequest,
-        context: Context,  # noqa: ARG002
+    async def GetSelection(
+        self, request: pb.GetSelectionRequest, context: Context
     ) -> pb.GetSelectionResponse:
         """Return one selection."""
         record = await asyncio.to_thread(self._state.catalog.get, request.selection)
         return pb.GetSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
-    async def ListSelections(  # noqa: N802 - the contract's name
-        self,
-        request: pb.ListSelectionsRequest,
-        context: Context,  # noqa: ARG002
+    async def ListSelections(
+        self, request: pb.ListSelectionsRequest, context: Context
     ) -> pb.ListSelectionsResponse:
         """Return a page of selections, the latest first."""
         return await asyncio.to_thread(self._selections_page, request)
 
-    async def ListPicks(  # noqa: N802 - the contract's name
-        self,
-        request: pb.ListPicksRequest,
-        context: Context,  # noqa: ARG002
-    ) -> pb.ListPicksResponse:
+    async def ListPicks(self, request: pb.ListPicksRequest, context: Context) -> pb.ListPicksResponse:
         """Return a page of the picks of a selection that succeeded."""
         return await asyncio.to_thread(self._picks_page, request)
 
-    async def CancelSelection(  # noqa: N802 - the contract's name
-        self,
-        request: pb.CancelSelectionRequest,
-        context: Context,  # noqa: ARG002
+    async def CancelSelection(
+        self, request: pb.CancelSelectionRequest, context: Context
     ) -> pb.CancelSelectionResponse:
         """Cancel a selection."""
         record = await asyncio.to_thread(self._host.cancel, request.selection)
         return pb.CancelSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
-    async def ScoreImages(  # noqa: N802 - the contract's name
-        self,
-        request: pb.ScoreImagesRequest,
-        context: Context,  # noqa: ARG002
-    ) -> pb.ScoreImagesResponse:
+    async def ScoreImages(self, request: pb.ScoreImagesRequest, context: Context) -> pb.ScoreImagesResponse:
         """Score a few images."""
         cancelled = threading.Event()
         try:
@@ -140,10 +122,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             # If the call is cancelled, its thread goes on: this stops it before its next batch.
             cancelled.set()
 
-    async def GetServerInfo(  # noqa: N802 - the contract's name
-        self,
-        request: pb.GetServerInfoRequest,  # noqa: ARG002
-        context: Context,  # noqa: ARG002
+    async def GetServerInfo(
+        self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """Return the server's version, devices, strategies and limits."""
         settings = self._settings

@@ -19,11 +19,7 @@ from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
 STATES = {
-    SelectionState.PENDING: selection_pb2.SELECTION_STATE_PENDING,
-    SelectionState.RUNNING: selection_pb2.SELECTION_STATE_RUNNING,
-    SelectionState.SUCCEEDED: selection_pb2.SELECTION_STATE_SUCCEEDED,
-    SelectionState.FAILED: selection_pb2.SELECTION_STATE_FAILED,
-    SelectionState.CANCELLED: selection_pb2.SELECTION_STATE_CANCELLED,
+    state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}") for state in SelectionState
 }
 
 _FORMATS: dict[int, PoolFormatName | None] = {
