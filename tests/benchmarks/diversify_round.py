@@ -27,9 +27,11 @@ from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data.opening import open_dataset
-from topb_trainer.data.sets import Dataset, UnlabelledSet, subset
+from topb_trainer.data.sets import Dataset, RoundData, UnlabelledSet
 from topb_trainer.presets import load_experiment_preset
-from topb_trainer.rounds import RoundData, accuracy_on, train_round, train_round_task
+from topb_trainer.rounds import train_round
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.task import accuracy_on, train_task
 
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "random": ("random", {}),
@@ -53,11 +55,13 @@ def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[st
     rows = np.random.default_rng(seed).permutation(len(data.train.ids))
     labelled_rows = rows[: arguments.labelled]
     pool_rows = rows[arguments.labelled : arguments.labelled + arguments.pool]
-    labelled, pool_labels = subset(data.train, labelled_rows), subset(data.train, pool_rows)
+    labelled, pool_labels = data.train.subset(labelled_rows), data.train.subset(pool_rows)
     pool = UnlabelledSet(pool_labels.ids, pool_labels.images)
     measured = {}
     with tempfile.TemporaryDirectory() as parent:
-        trained = train_round(RoundData(labelled, pool, data.test, data.target), config, parent=Path(parent))
+        trained = train_round(
+            RoundData(labelled, pool, data.test, data.target), RoundContext(config), Path(parent)
+        )
         engine = LocalEngine(trained.bundle)
         features = dict(
             zip(pool.ids, engine.session.score(pool.images, ["features"])["features"], strict=True)
@@ -71,11 +75,12 @@ def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[st
             )
             at = {id_: i for i, id_ in enumerate(pool.ids)}
             picked = pool_rows[[at[id_] for id_ in result.ids]]
-            grown = subset(data.train, np.concatenate([labelled_rows, picked]))
-            model = train_round_task(grown, config, round_index=1)
+            grown = data.train.subset(np.concatenate([labelled_rows, picked]))
+            context = RoundContext(config, index=1)
+            model = train_task(grown, context)
             measured[name] = {
                 "accuracy_before": trained.test_accuracy or 0.0,
-                "accuracy": accuracy_on(model, data.test, config),
+                "accuracy": accuracy_on(model, data.test, context),
                 "nearest_other_pick": nearest_other(np.stack([features[id_] for id_ in result.ids])),
                 "classes": len(set(data.train.labels[picked].tolist())),
                 **result.measures,

@@ -26,12 +26,12 @@ from machine import machine
 from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.cotrain import cotrain
 from topb_trainer.data.opening import open_dataset
-from topb_trainer.data.sets import UnlabelledSet, subset
+from topb_trainer.data.sets import RoundData, UnlabelledSet
 from topb_trainer.experiment.run import initial_rows, select_in_memory
-from topb_trainer.rounds import RoundData, accuracy_on, finish_round, train_round_task
-from topb_trainer.runtime.device import torch_device
+from topb_trainer.rounds import finish_round
+from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.stopwatch import Stopwatch
-from topb_trainer.task import ask, task_losses
+from topb_trainer.task import accuracy_on, task_losses, task_outputs, train_task
 from topb_trainer.vaal import train_vaal
 
 PAPER = {"core_set": 29.01, "vaal": 75.70, "aalu": 14.07}
@@ -52,9 +52,10 @@ def main() -> None:
     rows = initial_rows(size, size // 10, 0)
     known = set(rows.tolist())
     rest = [row for row in range(size) if row not in known]
-    labelled = subset(data.train, rows)
+    labelled = data.train.subset(rows)
     pool = UnlabelledSet(tuple(data.train.ids[row] for row in rest), data.train.images[rest])
-    task_model = train_round_task(labelled, config, round_index=0)
+    context = RoundContext(config)
+    task_model = train_task(labelled, context)
     given = RoundData(labelled, pool, None, data.target)
     setting = {
         "training set": f"{size} images of {data.name}, {data.target.height} × {data.target.width}",
@@ -62,10 +63,10 @@ def main() -> None:
         "pool": len(pool.ids),
         "b": size // 20,
         "T": f"ResNet18 of width {arguments.width}, stem {arguments.stem}, {arguments.task_epochs} epochs",
-        "T's test accuracy": accuracy_on(task_model, data.test, config),
+        "T's test accuracy": accuracy_on(task_model, data.test, context),
         "device": arguments.device,
     }
-    parts = {name: timed(name, task_model, given, config, size // 20, arguments) for name in STRATEGIES}
+    parts = {name: timed(name, task_model, given, context, size // 20, arguments) for name in STRATEGIES}
     result = {
         "setting": setting,
         "extrapolated": {
@@ -104,25 +105,25 @@ def timed(
     name: str,
     task_model: torch.nn.Module,
     data: RoundData,
-    config: TrainConfig,
+    context: RoundContext,
     budget: int,
     arguments: argparse.Namespace,
 ) -> dict[str, float]:
     """Seconds by part, training extrapolated."""
     print(name, file=sys.stderr, flush=True)
-    device = torch_device(config.device)
-    watch = Stopwatch(device)
-    task_model.to(device)
+    config = context.config
+    watch = Stopwatch(context.device)
+    task_model.to(context.device)
     with watch.timing("features of the labelled"):
-        known = ask(task_model, data.labelled.images, device=device)
+        known = task_outputs(task_model, data.labelled.images, context)
     if name == "aalu":
         with watch.timing("T's outputs for the pool"):
-            unlabelled = ask(task_model, data.pool.images, device=device)
+            unlabelled = task_outputs(task_model, data.pool.images, context)
         losses = task_losses(known, data.labelled.labels)
 
         def train(epochs: int) -> None:
-            beside = replace(config.cotrain, epochs=epochs)
-            cotrain(known, losses, unlabelled, beside, vae=config.vae, assistant=config.assistant, seed=0)
+            some = replace(config, cotrain=replace(config.cotrain, epochs=epochs))
+            cotrain(known, losses, unlabelled, replace(context, config=some))
 
         train(1)  # what only the first steps pay
         with watch.timing("training of the selector"):
@@ -132,9 +133,9 @@ def timed(
         size = config.vaal.batch_size
 
         def train_on(steps: int) -> None:
-            vaal = replace(config.vaal, epochs=1)
+            one = replace(config, vaal=replace(config.vaal, epochs=1))
             images = data.pool.images[: steps * size]
-            train_vaal(data.labelled.images, images, vaal, horizontal_flip=True, seed=0, device=device)
+            train_vaal(data.labelled.images, images, replace(context, config=one))
 
         train_on(1)
         with watch.timing("training of the selector"):
@@ -153,7 +154,7 @@ def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: Tr
     few = replace(data, pool=UnlabelledSet(data.pool.ids[:2], data.pool.images[:2]))
     quick = replace(config, cotrain=replace(config.cotrain, epochs=1), vaal=replace(config.vaal, epochs=1))
     kind = STRATEGIES[name]
-    trained = finish_round(task_model, few, quick, kind, test_accuracy=None, parent=parent, round_index=0)
+    trained = finish_round(task_model, few, kind, RoundContext(quick), test_accuracy=None, parent=parent)
     return trained.bundle
 
 

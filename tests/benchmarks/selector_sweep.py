@@ -27,13 +27,11 @@ from scipy.stats import spearmanr
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain
 from topb_trainer.data.opening import open_dataset
-from topb_trainer.data.sets import Dataset, subset
+from topb_trainer.data.sets import Dataset
 from topb_trainer.experiment.run import initial_rows
 from topb_trainer.presets import load_experiment_preset
-from topb_trainer.rounds import accuracy_on, train_round_task
-from topb_trainer.runtime.device import torch_device
-from topb_trainer.runtime.seeding import derived_seed
-from topb_trainer.task import TaskOutputs, accuracy, ask, task_losses
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.task import TaskOutputs, accuracy, accuracy_on, task_losses, task_outputs, train_task
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "as the preset": {},
@@ -83,18 +81,18 @@ def one_task(
     data: Dataset, config: TrainConfig, share: float, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Trains T on a random share of the training set and judges each way to pick beside it."""
-    images, device = len(data.train.ids), torch_device(config.device)
+    images, context = len(data.train.ids), RoundContext(config)
     labelled = initial_rows(images, round(share * images), config.seed)
     rest = np.setdiff1d(np.arange(images), labelled)
-    model = train_round_task(subset(data.train, labelled), config, round_index=0)
-    known = ask(model, data.train.images[labelled], device=device)
-    pool = ask(model, data.train.images[rest], device=device)
+    model = train_task(data.train.subset(labelled), context)
+    known = task_outputs(model, data.train.images[labelled], context)
+    pool = task_outputs(model, data.train.images[rest], context)
     losses = task_losses(known, data.train.labels[labelled])
     budget = round(arguments.step * images)
     about = {
         "seed": config.seed,
         "share": share,
-        "accuracy_before": accuracy_on(model, data.test, config),
+        "accuracy_before": accuracy_on(model, data.test, context),
         "accuracy_labelled": accuracy(known, data.train.labels[labelled]),
     }
 
@@ -102,10 +100,9 @@ def one_task(
         picked = np.argsort(-scores, kind="stable")[:budget]
         row = about | {"variant": name} | qualities(pool, data.train.labels[rest], scores, picked)
         if arguments.retrain:
-            grown = subset(data.train, np.concatenate([labelled, rest[picked]]))
-            row["accuracy_after"] = accuracy_on(
-                train_round_task(grown, config, round_index=1), data.test, config
-            )
+            grown = data.train.subset(np.concatenate([labelled, rest[picked]]))
+            later = replace(context, index=1)
+            row["accuracy_after"] = accuracy_on(train_task(grown, later), data.test, later)
         print(json.dumps(row), flush=True)
         return row
 
@@ -115,15 +112,7 @@ def one_task(
     rows = [judged("random", random), judged("entropy", entropy.numpy(force=True))]
     for name in arguments.variants:
         changed = changed_config(config, VARIANTS[name])
-        selector = cotrain(
-            known,
-            losses,
-            pool,
-            changed.cotrain,
-            vae=changed.vae,
-            assistant=changed.assistant,
-            seed=derived_seed(config.seed, "cotrain"),
-        )
+        selector = cotrain(known, losses, pool, replace(context, config=changed))
         rows.append(judged(name, selector.score(pool).numpy(force=True)))
     return rows
 

@@ -1,4 +1,4 @@
-"""Ways to train that processes started anew can import."""
+"""Training functions that spawned processes can import."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import torch
 from torch import Tensor, nn
 
 from topb_trainer.errors import TrainingDivergedError
-from topb_trainer.runtime.data_parallel import Team
+from topb_trainer.runtime.data_parallel import ProcessGroup
 
 
-def descend(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
-    """Three steps of gradient descent on the mean of (w·x)²; 11 images do not part evenly."""
-    joined = team.joined(model, device)
+def descend(model: nn.Module, images: Tensor, device: torch.device, group: ProcessGroup) -> None:
+    """Take three steps of gradient descent on the mean of (w·x)². 11 images do not split evenly."""
+    wrapped = group.wrap(model, device)
     for _ in range(3):
-        own = team.share(torch.arange(len(images)))
-        values = joined(images[own].flatten(1).float() / 255)
-        loss = values.square().mean() * team.weight(len(own), len(images))
+        own = group.share(torch.arange(len(images)))
+        values = wrapped(images[own].flatten(1).float() / 255)
+        loss = values.square().mean() * group.loss_weight(len(own), len(images))
         model.zero_grad()
         loss.backward()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter -= 0.05 * parameter.grad
-    total = team.summed(torch.tensor([float(len(own))]))
+    total = group.sum(torch.tensor([float(len(own))]))
     assert total.item() == len(images)
 
 
-def diverge(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
+def diverge(model: nn.Module, images: Tensor, device: torch.device, group: ProcessGroup) -> None:
     raise TrainingDivergedError("the task model", 7)
 
 
-def fail_in_one(model: nn.Module, images: Tensor, device: torch.device, team: Team) -> None:
-    if team.rank == 1:
+def fail_in_one(model: nn.Module, images: Tensor, device: torch.device, group: ProcessGroup) -> None:
+    if group.rank == 1:
         raise ZeroDivisionError("only here")
-    team.summed(torch.zeros(1))
+    group.sum(torch.zeros(1))

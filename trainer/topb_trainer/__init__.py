@@ -1,1 +1,1 @@
-"""Learns one round of active learning on images, and exports what the scorer scores with."""
+"""Trains a round of active learning on images, and exports the bundle that the scorer scores a pool with."""

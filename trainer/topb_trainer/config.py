@@ -1,10 +1,11 @@
-"""What a training run can be told, with the paper's settings as defaults.
+"""The settings of a training run. The defaults are those of the paper where it gives any.
 
-A preset file sets some of these, the command line overrides it, and every bundle carries the resolved whole.
+A preset file sets some of them and the command line overrides it. Every bundle records the result.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -17,22 +18,24 @@ MixedPrecision = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How an encoded image becomes what the task model sees."""
+    """How an image becomes the input of the task model."""
 
     height: int | None = None
-    """Pixels; left out, the labelled images' where all are of one size up to 64 × 64, and 224 otherwise."""
+    """Height in pixels. By default, that of the labelled images if all have the same size of at most 64 × 64,
+    and 224 otherwise."""
     width: int | None = None
-    """Pixels; left out, as the height."""
+    """Width in pixels, given together with the height. The default follows the same rule."""
     resize: Literal["stretch", "cover_and_center_crop"] = "stretch"
-    """Bilinear with antialiasing: to height × width whatever the aspect ratio; or until it covers them, then
-    the centre."""
+    """How images are resized: to height × width whatever their aspect ratio, which loses no part of them; or
+    until they cover it, followed by a crop of the centre."""
     normalisation: Literal["labelled", "imagenet"] = "labelled"
-    """Whose mean and deviation per channel are brought to 0 and 1: the labelled images' or ImageNet's."""
+    """Mean and deviation of each channel, which are brought to 0 and 1: those of the labelled images, which
+    suit any data set, or those of ImageNet."""
 
     def __post_init__(self) -> None:
-        _require((self.height is None) == (self.width is None), "image.height and image.width come together")
+        _require((self.height is None) == (self.width is None), "give image.height and image.width together")
         for size in (self.height, self.width):
-            _require(size is None or size >= 1, f"image sizes are pixels, at least 1; not {size}")
+            _require(size is None or size >= 1, f"image.height and width are pixels, at least 1; not {size}")
 
 
 @dataclass(frozen=True)
@@ -40,27 +43,33 @@ class TaskConfig:
     """The task model T, a ResNet18, and its training."""
 
     width: int = 64
-    """Channels of the first stage; 64 is the paper's, 16 suits studies on a CPU."""
+    """Channels of the first stage. ResNet18 has 64; 16 takes a sixteenth of the arithmetic, for studies on a
+    CPU."""
     stem: Stem = "auto"
-    """"cifar": 3×3, stride 1, no pooling. "imagenet": 7×7, stride 2, max-pooling; on small images the cheap
-    choice, as all that follows sees a sixteenth of the pixels. "auto": "cifar" up to 64 × 64 pixels."""
+    """First layers of T. "cifar" is a 3×3 convolution that keeps the resolution; "imagenet" is a 7×7
+    convolution and pooling that reduce it by a factor of 4, which makes small images cheap as well. "auto" is
+    "cifar" up to 64 × 64 pixels."""
     epochs: int = 100
-    """Passes over the labelled images."""
+    """Passes over the labelled images. The paper trains each module for 100 epochs."""
     batch_size: int = 128
-    """Images in a mini-batch; a last batch of one joins the one before, as batch norm needs two."""
+    """Images in a mini-batch; 128 in the paper. A last batch of one image joins the one before, because batch
+    norm needs two."""
     learning_rate: float = 5e-4
-    """Adam's."""
+    """Learning rate of Adam; 5·10⁻⁴ in the paper."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate: the same throughout, as the paper says nothing else; or down to 0 along half a
-    cosine (Loshchilov and Hutter, SGDR, 2017, without restarts): few epochs then end where T no longer jumps
-    about."""
+    """Learning rate over time. It is constant by default because the paper mentions no schedule. "cosine"
+    lowers it to 0 along half a cosine (Loshchilov and Hutter, SGDR, 2017, without restarts), which helps when
+    epochs are few."""
     horizontal_flip: bool = True
-    """Whether training images are mirrored, each with probability ½; off where that changes their class."""
+    """Whether training images are mirrored with probability ½, as in the paper. Turn it off where mirroring
+    changes the class, as it does for digits."""
     processes: int = 1
-    """That train T together, each on its share of every mini-batch and, on GPUs, on a device of its own, from
-    `device` on. Batch norms are over the whole mini-batch on GPUs, over each share on the CPU."""
+    """Number of processes that train T together, each on its share of every mini-batch. On GPUs each has a
+    device of its own, starting at `device`. Batch norms cover the whole mini-batch on GPUs, and each share on
+    the CPU."""
     mixed_precision: MixedPrecision = "auto"
-    """Whether T trains in bfloat16; "auto": on a GPU that computes in it. Features are always float32."""
+    """Whether T trains in bfloat16. "auto" turns it on for GPUs that support it. Features are always
+    float32."""
 
     def __post_init__(self) -> None:
         _at_least(1, "task", width=self.width, epochs=self.epochs, processes=self.processes)
@@ -70,71 +79,74 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """The VAE on T's features; its size is not in the paper."""
+    """The VAE on T's features. The paper does not give its size."""
 
     latent_size: int = 32
-    """Dimensions of z; 32 is VAAL's on CIFAR."""
+    """Dimensions of z; 32 as in VAAL on CIFAR."""
     hidden: tuple[int, ...] = (512, 256)
-    """Sizes between features and z in the encoder, mirrored in the decoder; two make MLPs of three layers."""
+    """Layer sizes between features and z in the encoder, mirrored in the decoder. Two sizes make MLPs of
+    three layers, as in the paper."""
     kl_reduction: Reduction = "mean"
-    """Of the KL terms over a mini-batch; "sum" weighs them by its size, as VAAL's code does."""
+    """How the KL divergences of a mini-batch are reduced. "mean" treats them like the squared errors; "sum",
+    as in the code of VAAL, multiplies their weight by the batch size."""
 
     def __post_init__(self) -> None:
         _at_least(1, "vae", latent_size=self.latent_size)
-        _require(bool(self.hidden) and min(self.hidden) >= 1, f"vae.hidden is sizes ≥ 1; not {self.hidden}")
+        _layer_sizes("vae.hidden", self.hidden)
 
 
 @dataclass(frozen=True)
 class AssistantConfig:
-    """The active assistant A; its size is not in the paper."""
+    """The active assistant A. The paper does not give its size."""
 
     hidden: tuple[int, ...] = (512, 512)
-    """Sizes between m = [z, p] and the one output; two make an MLP of three layers. VAAL's discriminator has
-    these."""
+    """Layer sizes between m = [z, p] and the single output, as in VAAL's discriminator. Two sizes make an MLP
+    of three layers, as in the paper."""
 
     def __post_init__(self) -> None:
-        _require(
-            bool(self.hidden) and min(self.hidden) >= 1, f"assistant.hidden is sizes ≥ 1; not {self.hidden}"
-        )
+        _layer_sizes("assistant.hidden", self.hidden)
 
 
 @dataclass(frozen=True)
 class CotrainConfig:
-    """Algorithm 1's second loop: VAE and assistant against each other on T's features and predictions."""
+    """Co-training of VAE and assistant on T's features and predictions: the second loop of Algorithm 1."""
 
     epochs: int = 100
-    """Passes over the unlabelled features, the labelled ones cycled beside them."""
+    """Passes over the unlabelled features, with the labelled ones cycled alongside. The paper trains each
+    module for 100 epochs."""
     batch_size: int = 128
-    """Unlabelled samples in a mini-batch, and as many labelled ones (2n of eq. 8, hence even)."""
+    """Unlabelled samples in a mini-batch, and as many labelled ones: the 2n of eq. 8, hence even."""
     learning_rate: float = 5e-4
-    """Adam's, of both, constant."""
+    """Constant learning rate of both Adams; 5·10⁻⁴ in the paper."""
     beta: float = 1.0
-    """β of eq. 6: weight of the adversarial loss against the VAE's representation loss."""
+    """β of eq. 6: weight of the adversarial loss in the loss of the VAE; 1 in the paper."""
     ranking_weight: float = 10.0
-    """λ of eq. 9: weight of the ranking loss against the assistant's adversarial loss."""
+    """λ of eq. 9: weight of the ranking loss in the loss of the assistant; 10 in the paper."""
     margin: float = 0.1
-    """ξ of eq. 8."""
+    """ξ of eq. 8; 0.1 in the paper."""
     adversary: bool = True
-    """Ablation: eq. 5 for the VAE, eq. 7 for the assistant; off, the VAE only represents and A only ranks."""
+    """Whether eq. 5 trains the VAE and eq. 7 the assistant. Without it, the VAE only represents features and
+    the assistant only ranks. For ablations."""
     prediction: bool = True
-    """Ablation: T's prediction p beside z in the assistant's input."""
+    """Whether the assistant sees T's prediction p beside z. For ablations."""
     ranking: bool = True
-    """Ablation: the ranking loss, eq. 8."""
+    """Whether eq. 8 trains the assistant. For ablations."""
     latent_for_assistant: Literal["mean", "sample"] = "mean"
-    """What of z the assistant sees in training; when scoring it is always the mean, so that a score is a
-    function of the image."""
+    """Which z the assistant sees in training: the encoder's mean, as in the code of VAAL, or a sample. When
+    scoring it is always the mean, so that an image always has the same score."""
     standardise_features: bool = False
-    """Whether the VAE sees features of mean 0 and deviation 1 over labelled and unlabelled; the exported
-    graph does it too. The paper says nothing of it, so: raw features."""
+    """Whether features are brought to mean 0 and deviation 1 over labelled images and pool before the VAE
+    sees them, in the exported graph as well. Off, because the paper does not mention it."""
     threads: int | None = None
-    """On the CPU; left out, as many as torch has. One suits small layers and shared machines: a step of the
-    small preset took 4 to 7 ms on one thread, and 35 to 210 ms on two that others used as well."""
+    """Number of CPU threads; by default, torch's own number. One thread suits small layers and shared
+    machines: a step of the preset "small" took 4 to 7 ms on one thread, and 35 to 210 ms on two that other
+    programs used as well."""
 
     def __post_init__(self) -> None:
         _at_least(1, "cotrain", epochs=self.epochs, threads=1 if self.threads is None else self.threads)
         _require(
             self.batch_size >= 2 and self.batch_size % 2 == 0,
-            f"cotrain.batch_size is 2n of eq. 8, even and at least 2; not {self.batch_size}",
+            f"cotrain.batch_size is the 2n of eq. 8, even and at least 2; not {self.batch_size}",
         )
         _positive("cotrain", learning_rate=self.learning_rate)
         _require(
@@ -144,33 +156,33 @@ class CotrainConfig:
         )
         _require(
             self.adversary or self.ranking,
-            "cotrain.adversary and cotrain.ranking are both off: nothing is left to train the assistant with",
+            "cotrain.adversary and cotrain.ranking are both off: no loss is left to train the assistant",
         )
 
 
 @dataclass(frozen=True)
 class VaalConfig:
-    """VAAL, the adversarial method on images; sizes and rates are those of its public code."""
+    """VAAL, the adversarial method on images. Sizes and rates are those of its public code."""
 
     epochs: int = 100
-    """Passes over the pool; 100 is what the paper gives VAAL too."""
+    """Passes over the pool. The paper of AALU trains VAAL for 100 epochs too."""
     batch_size: int = 128
     """Unlabelled images in a mini-batch, and as many labelled ones."""
     learning_rate: float = 5e-4
-    """Adam's, of both, constant."""
+    """Constant learning rate of both Adams."""
     latent_size: int = 32
     """Dimensions of z."""
     channels: tuple[int, ...] = (128, 256, 512, 1024)
-    """Of the encoder's four convolutions, mirrored in the decoder; fewer for a CPU."""
+    """Channels of the encoder's four convolutions, mirrored in the decoder. Fewer suit a CPU."""
     hidden: tuple[int, ...] = (512, 512)
-    """Sizes between z and the discriminator's one output."""
+    """Layer sizes between z and the single output of the discriminator."""
     adversary_weight: float = 1.0
-    """Of the adversarial loss against the VAE's own."""
+    """Weight of the adversarial loss in the loss of the VAE."""
     kl_reduction: Reduction = "sum"
-    """"sum" over the mini-batch, as published, where the squared error is averaged: the posterior collapses.
-    "mean" reduces both alike."""
+    """How the KL divergences of a mini-batch are reduced. "sum" is the published code, which averages the
+    squared error; the posterior then collapses. "mean" reduces both in the same way."""
     mixed_precision: MixedPrecision = "auto"
-    """Whether it trains in bfloat16; "auto": on a GPU that computes in it."""
+    """Whether VAAL trains in bfloat16. "auto" turns it on for GPUs that support it."""
 
     def __post_init__(self) -> None:
         _at_least(1, "vaal", epochs=self.epochs, latent_size=self.latent_size)
@@ -179,19 +191,18 @@ class VaalConfig:
         _require(
             self.adversary_weight >= 0, f"vaal.adversary_weight is at least 0; not {self.adversary_weight}"
         )
-        _require(
-            len(self.channels) == 4 and min(self.channels) >= 1,
-            f"vaal.channels is four sizes ≥ 1; not {self.channels}",
-        )
-        _require(bool(self.hidden) and min(self.hidden) >= 1, f"vaal.hidden is sizes ≥ 1; not {self.hidden}")
+        _require(len(self.channels) == 4, f"vaal.channels has four sizes; not {self.channels}")
+        _layer_sizes("vaal.channels", self.channels)
+        _layer_sizes("vaal.hidden", self.hidden)
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What the exported graph is held to."""
+    """The checks of an exported graph."""
 
     gate_images: int = 256
-    """Real images, from the pool, on which torch and ONNX must agree; and as many random ones, up to 64."""
+    """Number of pool images on which torch and ONNX must agree, beside as many random ones, up to 64. An
+    export takes seconds, and checking 256 images adds little to it."""
 
     def __post_init__(self) -> None:
         _at_least(1, "export", gate_images=self.gate_images)
@@ -202,7 +213,7 @@ class TrainConfig:
     """One round of AALU."""
 
     seed: int = 0
-    """Of weights, shuffles, flips and noise; on the CPU the same seed gives the same model id."""
+    """Seeds weights, shuffles, flips and noise. On the CPU, the same seed gives the same model id."""
     device: str = "cpu"
     """Where to train: "cpu", "cuda" or "cuda:1"."""
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -214,15 +225,16 @@ class TrainConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**64, f"seed is an unsigned 64-bit number; not {self.seed}")
+        _require(0 <= self.seed < 2**64, f"seed is an unsigned 64-bit integer; not {self.seed}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the whole, nested as in a preset file, of plain values that JSON can hold."""
-        return asdict(self)
+        """Return all settings as nested JSON values: tuples become lists."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
 
-def _require(holds: bool, message: str) -> None:
-    if not holds:
+def _require(condition: bool, message: str) -> None:
+    if not condition:
         raise ConfigurationError(message, reason="INVALID_CONFIGURATION")
 
 
@@ -234,3 +246,7 @@ def _at_least(least: int, section: str, **values: int) -> None:
 def _positive(section: str, **values: float) -> None:
     for name, value in values.items():
         _require(value > 0, f"{section}.{name} is above 0; not {value}")
+
+
+def _layer_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    _require(bool(sizes) and min(sizes) >= 1, f"{name} is a list of sizes, each at least 1; not {sizes}")

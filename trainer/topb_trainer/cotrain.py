@@ -1,6 +1,6 @@
-"""Algorithm 1's second loop (lines 8–14): VAE and assistant co-trained on T's features and predictions.
+"""Co-training of VAE and assistant on T's features and predictions (Algorithm 1, lines 8–14).
 
-All of it lies in memory, so a step is one gather and two updates: no data loader, no wait for the device.
+Features and predictions fit in memory, on the device: a step is one gather and two updates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from topb_trainer.config import AssistantConfig, CotrainConfig, VaeConfig
+from topb_trainer.config import TrainConfig
 from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.losses import (
     assistant_adversarial_loss,
@@ -24,6 +24,7 @@ from topb_trainer.losses import (
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.scoring import FeatureScaling
 from topb_trainer.models.vae import Vae, sample
+from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.progress import bar
 from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 from topb_trainer.task import TaskOutputs
@@ -31,7 +32,7 @@ from topb_trainer.task import TaskOutputs
 
 @dataclass(frozen=True)
 class Selector:
-    """What co-training makes: all between T's outputs and the score."""
+    """The result of co-training: all that lies between the outputs of T and the score."""
 
     scaling: FeatureScaling | nn.Identity
     vae: Vae
@@ -39,7 +40,7 @@ class Selector:
 
     @torch.no_grad()
     def score(self, outputs: TaskOutputs) -> Tensor:
-        """Returns A's output, float32 (N) in [0, 1]: how much each image is worth labelling."""
+        """Return the output of A, float32 (N) in [0, 1]: how much each image is worth labelling."""
         latent = self.vae.encode_mean(self.scaling(outputs.features))  # (N, Z)
         scores: Tensor = self.assistant(latent, outputs.logits.softmax(1)).sigmoid()  # (N)
         return scores
@@ -47,7 +48,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Batch:
-    """A mini-batch: 2n labelled samples, then u unlabelled ones."""
+    """A mini-batch: 2n labelled samples, followed by u unlabelled ones."""
 
     features: Tensor
     """float32 (2n + u, D), f."""
@@ -57,65 +58,59 @@ class Batch:
     """float32 (2n), l of the labelled samples."""
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the labelled (2n) and the unlabelled (u) part of logits (2n + u)."""
+        """Split logits (2n + u) into those of the labelled (2n) and of the unlabelled samples (u)."""
         labelled = len(self.task_losses)
         return logits[:labelled], logits[labelled:]
 
 
 class CoTraining:
-    """VAE and assistant in training: one update of each a mini-batch, each by its own Adam."""
+    """The training state of VAE and assistant. Each has its own Adam, and one update in each mini-batch."""
 
-    def __init__(
-        self,
-        vae: Vae,
-        assistant: Assistant,
-        config: CotrainConfig,
-        vae_config: VaeConfig,
-        noise: torch.Generator,
-    ) -> None:
+    def __init__(self, vae: Vae, assistant: Assistant, config: TrainConfig, noise: torch.Generator) -> None:
         self.vae = vae
         self.assistant = assistant
-        self._config = config
-        self._kl_reduction = vae_config.kl_reduction
+        self._config = config.cotrain
+        self._kl_reduction = config.vae.kl_reduction
         self._noise = noise
         self._vae_parameters = list(vae.parameters())
         self._assistant_parameters = list(assistant.parameters())
-        self._vae_optimizer = torch.optim.Adam(self._vae_parameters, lr=config.learning_rate, fused=True)
-        self._assistant_optimizer = torch.optim.Adam(
-            self._assistant_parameters, lr=config.learning_rate, fused=True
-        )
+        rate = self._config.learning_rate
+        self._vae_optimizer = torch.optim.Adam(self._vae_parameters, lr=rate, fused=True)
+        self._assistant_optimizer = torch.optim.Adam(self._assistant_parameters, lr=rate, fused=True)
 
     def update_vae(self, batch: Batch) -> Tensor:
-        """Line 10: one step of the VAE, and of nothing else, down eq. 6; returns the loss, ()."""
+        """Line 10: take one step on eq. 6 that moves the VAE alone; return the loss, float ()."""
         mean, log_variance = self.vae.encode(batch.features)  # (2n + u, Z) each
         z = sample(mean, log_variance, self._noise)  # (2n + u, Z)
+        reconstruction = self.vae.decode(z)  # (2n + u, D)
         loss = negative_elbo(
-            batch.features, self.vae.decode(z), mean, log_variance, kl_reduction=self._kl_reduction
-        )
+            batch.features, reconstruction, mean, log_variance, kl_reduction=self._kl_reduction
+        )  # (), eq. 1
         if self._config.adversary:
             latent = mean if self._config.latent_for_assistant == "mean" else z  # (2n + u, Z)
             labelled, unlabelled = batch.split(self.assistant(latent, batch.probabilities))  # (2n), (u)
-            loss = vae_loss(loss, vae_adversarial_loss(labelled, unlabelled), self._config.beta)
+            adversarial = vae_adversarial_loss(labelled, unlabelled)  # (), eq. 5
+            loss = vae_loss(loss, adversarial, self._config.beta)  # (), eq. 6
         self._vae_optimizer.zero_grad()
-        # The gradient passes through the assistant and stops at the VAE's own weights.
+        # The gradient passes through the assistant, but is accumulated for the weights of the VAE only.
         loss.backward(inputs=self._vae_parameters)  # type: ignore[no-untyped-call]
         self._vae_optimizer.step()
         return loss.detach()
 
     def update_assistant(self, batch: Batch) -> Tensor:
-        """Line 11: one step of the assistant, and of nothing else, down eq. 9; returns the loss, ()."""
+        """Line 11: take one step on eq. 9 that moves the assistant alone; return the loss, float ()."""
         with torch.no_grad():
             if self._config.latent_for_assistant == "mean":
                 latent = self.vae.encode_mean(batch.features)  # (2n + u, Z)
             else:
                 latent = sample(*self.vae.encode(batch.features), self._noise)  # (2n + u, Z)
         labelled, unlabelled = batch.split(self.assistant(latent, batch.probabilities))  # (2n), (u)
-        loss = torch.zeros((), device=labelled.device)
+        loss = torch.zeros((), device=labelled.device)  # ()
         if self._config.adversary:
-            loss = assistant_adversarial_loss(labelled, unlabelled)
+            loss = assistant_adversarial_loss(labelled, unlabelled)  # (), eq. 7
         if self._config.ranking:
-            ranking = ranking_loss(labelled.sigmoid(), batch.task_losses, self._config.margin)
-            loss = assistant_loss(loss, ranking, self._config.ranking_weight)
+            ranking = ranking_loss(labelled.sigmoid(), batch.task_losses, self._config.margin)  # (), eq. 8
+            loss = assistant_loss(loss, ranking, self._config.ranking_weight)  # (), eq. 9
         self._assistant_optimizer.zero_grad()
         loss.backward(inputs=self._assistant_parameters)  # type: ignore[no-untyped-call]
         self._assistant_optimizer.step()
@@ -123,77 +118,53 @@ class CoTraining:
 
 
 def cotrain(
-    labelled: TaskOutputs,
-    task_losses: Tensor,
-    unlabelled: TaskOutputs,
-    config: CotrainConfig,
-    *,
-    vae: VaeConfig,
-    assistant: AssistantConfig,
-    seed: int,
-    progress: bool = False,
+    labelled: TaskOutputs, task_losses: Tensor, unlabelled: TaskOutputs, context: RoundContext
 ) -> Selector:
-    """Trains VAE and assistant from new weights on the device where T's outputs lie.
+    """Train VAE and assistant from new weights, on the device of T's outputs.
 
     Args:
-        labelled: T's outputs for the N labelled images, N ≥ 2.
-        task_losses: float32 (N), T's cross-entropy for them.
-        unlabelled: T's outputs for the M images of the pool, M ≥ 1.
-        config: epochs, weights of the losses, ablations.
-        vae: sizes of the VAE.
-        assistant: sizes of the assistant.
-        seed: of weights, shuffles and noise.
-        progress: whether to show a bar on a terminal.
+        labelled: outputs of T for the N labelled images, N ≥ 2.
+        task_losses: float32 (N), cross-entropy of T for them.
+        unlabelled: outputs of T for the M images of the pool, M ≥ 1.
+        context: the round.
 
     Raises:
         TrainingDivergedError: a loss is no longer finite.
     """
+    config, seed = context.config, context.seed("cotrain")
     device = labelled.features.device
     feature_size, class_count = labelled.features.shape[1], labelled.logits.shape[1]
-    with reproducible(seed, device, threads=config.threads):
+    with reproducible(seed, device, threads=config.cotrain.threads):
         raw = torch.cat([labelled.features, unlabelled.features])  # (N + M, D)
-        scaling = FeatureScaling(raw) if config.standardise_features else nn.Identity()
-        selector = Selector(
-            scaling,
-            Vae(feature_size, vae.latent_size, vae.hidden).to(device),
-            Assistant(vae.latent_size, class_count, assistant.hidden, prediction=config.prediction).to(
-                device
-            ),
-        )
-        training = CoTraining(
-            selector.vae, selector.assistant, config, vae, generator(derived_seed(seed, "noise"), device)
-        )
+        scaling = FeatureScaling(raw) if config.cotrain.standardise_features else nn.Identity()
+        vae = Vae(feature_size, config.vae.latent_size, config.vae.hidden).to(device)
+        assistant = Assistant(
+            config.vae.latent_size,
+            class_count,
+            config.assistant.hidden,
+            prediction=config.cotrain.prediction,
+        ).to(device)
+        training = CoTraining(vae, assistant, config, generator(derived_seed(seed, "noise"), device))
         features = scaling(raw).contiguous()  # (N + M, D)
         probabilities = torch.cat([labelled.logits, unlabelled.logits]).softmax(1)  # (N + M, C)
-        _run(training, features, probabilities, task_losses, config, seed, progress)
-    return selector
 
-
-def _run(
-    training: CoTraining,
-    features: Tensor,
-    probabilities: Tensor,
-    task_losses: Tensor,
-    config: CotrainConfig,
-    seed: int,
-    progress: bool,
-) -> None:
-    device = features.device
-    labelled, unlabelled = len(task_losses), len(features) - len(task_losses)
-    random = generator(derived_seed(seed, "order"))
-    batches = epoch_batches(labelled, unlabelled, config.batch_size, random, device)
-    epochs = bar(range(config.epochs), "assistant", "epoch", show=progress)
-    for epoch in epochs:
-        totals, steps = torch.zeros(2, device=device), 0
-        for l_index, u_index in next(batches):
-            index = torch.cat([l_index, u_index])  # (2n + u)
-            batch = Batch(features[index], probabilities[index], task_losses[l_index])
-            totals += torch.stack([training.update_vae(batch), training.update_assistant(batch)])
-            steps += 1
-        vae_mean, assistant_mean = (totals / steps).tolist()
-        if not torch.isfinite(totals).all():
-            raise TrainingDivergedError("VAE and assistant", epoch + 1)
-        epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}")
+        random = generator(derived_seed(seed, "order"))
+        epoch_of_batches = epoch_batches(
+            len(task_losses), len(unlabelled.features), config.cotrain.batch_size, random, device
+        )
+        epochs = bar(range(config.cotrain.epochs), "assistant", "epoch", show=context.progress)
+        for epoch in epochs:
+            totals, steps = torch.zeros(2, device=device), 0  # (2): losses of VAE and assistant
+            for labelled_index, unlabelled_index in next(epoch_of_batches):  # (2n), (u)
+                index = torch.cat([labelled_index, unlabelled_index])  # (2n + u)
+                batch = Batch(features[index], probabilities[index], task_losses[labelled_index])
+                totals += torch.stack([training.update_vae(batch), training.update_assistant(batch)])  # (2)
+                steps += 1
+            if not torch.isfinite(totals).all():
+                raise TrainingDivergedError("VAE and assistant", epoch + 1)
+            vae_mean, assistant_mean = (totals / steps).tolist()
+            epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}")
+    return Selector(scaling, vae, assistant)
 
 
 def epoch_batches(
@@ -203,38 +174,45 @@ def epoch_batches(
     random: torch.Generator,
     device: torch.device | None = None,
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Yields epochs without end: mini-batches of indices (2n) of labelled and (u) of unlabelled samples.
+    """Yield epochs without end; each is an iterator over mini-batches of indices.
 
-    An epoch is one pass over the unlabelled, which follow the labelled ones in the index, in a new order;
-    the labelled are cycled beside it, `size` at a time, or all where they are fewer, always an even number.
+    An epoch is one pass over the unlabelled samples in a new order. The labelled samples are cycled alongside
+    it, each time through in a new order.
+
+    Args:
+        labelled: number N of labelled samples, with the indices 0 to N − 1.
+        unlabelled: number M of unlabelled samples, with the indices N to N + M − 1.
+        size: number of unlabelled samples in a mini-batch, and of labelled ones. If there are fewer labelled
+            samples, all take part, or all but one to make their number even.
+        random: generator of the orders.
+        device: the device of the indices; defaults to the CPU.
+
+    Yields:
+        An iterator over pairs of int64 (2n), indices of labelled samples, and int64 (u), of unlabelled ones.
     """
-    labelled_batch = min(size, labelled - labelled % 2)  # 2n
-    steps = -(-unlabelled // size)
+    labelled_size = min(size, labelled - labelled % 2)  # 2n
+    steps = -(-unlabelled // size)  # S
     cycle = _Cycle(labelled, random)
     while True:
-        of_labelled = cycle.take(steps * labelled_batch).view(steps, labelled_batch).to(device)  # (S, 2n)
-        of_unlabelled = (labelled + torch.randperm(unlabelled, generator=random)).to(device)  # (M)
-        yield zip(of_labelled, torch.split(of_unlabelled, size), strict=True)
+        labelled_index = cycle.take(steps * labelled_size).view(steps, labelled_size).to(device)  # (S, 2n)
+        order = (labelled + torch.randperm(unlabelled, generator=random)).to(device)  # (M)
+        yield zip(labelled_index, torch.split(order, size), strict=True)
 
 
 class _Cycle:
-    """Indices 0…n−1 in a new random order again and again."""
+    """The indices 0 to n − 1, again and again, each time in a new random order."""
 
     def __init__(self, n: int, random: torch.Generator) -> None:
-        self._orders = self._shuffled(n, random)
+        self._n = n
+        self._random = random
         self._rest = torch.empty(0, dtype=torch.int64)
 
     def take(self, count: int) -> Tensor:
-        """Returns the next `count` indices, (count)."""
-        pieces, have = [self._rest], len(self._rest)
+        """Return the next `count` indices, int64 (count)."""
+        orders, have = [self._rest], len(self._rest)
         while have < count:
-            pieces.append(next(self._orders))
-            have += len(pieces[-1])
-        taken = torch.cat(pieces)
-        self._rest = taken[count:]
-        return taken[:count]
-
-    @staticmethod
-    def _shuffled(n: int, random: torch.Generator) -> Iterator[Tensor]:
-        while True:
-            yield torch.randperm(n, generator=random)
+            orders.append(torch.randperm(self._n, generator=self._random))  # (n)
+            have += self._n
+        indices = torch.cat(orders)
+        taken, self._rest = indices[:count], indices[count:]
+        return taken

@@ -18,8 +18,7 @@ from sklearn.datasets import load_digits
 
 from topb.image_input import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
-from topb_trainer.data.sets import LabelledSet, UnlabelledSet
-from topb_trainer.rounds import RoundData
+from topb_trainer.data.sets import LabelledSet, RoundData, UnlabelledSet
 
 DIGITS = tuple(str(digit) for digit in range(10))
 

@@ -92,10 +92,10 @@ def test_a_preset_that_is_not_there_is_refused_with_those_that_are() -> None:
         (lambda: CotrainConfig(margin=-0.1), r"at least 0; not 1.0, 10.0, -0.1"),
         (
             lambda: CotrainConfig(adversary=False, ranking=False),
-            r"nothing is left to train the assistant with",
+            r"no loss is left to train the assistant",
         ),
-        (lambda: VaeConfig(hidden=()), r"vae.hidden is sizes ≥ 1"),
-        (lambda: ImageConfig(height=32), r"come together"),
+        (lambda: VaeConfig(hidden=()), r"vae.hidden is a list of sizes"),
+        (lambda: ImageConfig(height=32), r"image.width together"),
         (lambda: ImageConfig(height=0, width=3), r"at least 1; not 0"),
         (lambda: TrainConfig(seed=-1), r"unsigned 64-bit"),
     ],

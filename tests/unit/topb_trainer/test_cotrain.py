@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from topb_trainer.config import AssistantConfig, CotrainConfig, VaeConfig
+from topb_trainer.config import AssistantConfig, CotrainConfig, TrainConfig, VaeConfig
 from topb_trainer.cotrain import Batch, CoTraining, Selector, cotrain
 from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.losses import assistant_adversarial_loss, ranking_loss, vae_adversarial_loss
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.vae import Vae
+from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.seeding import generator
 from topb_trainer.task import TaskOutputs
 
@@ -25,7 +26,8 @@ ASSISTANT = AssistantConfig(hidden=(64, 64))
 def trained(
     labelled: TaskOutputs, losses: Tensor, unlabelled: TaskOutputs, config: CotrainConfig, seed: int = 0
 ) -> Selector:
-    return cotrain(labelled, losses, unlabelled, config, vae=VAE, assistant=ASSISTANT, seed=seed)
+    settings = TrainConfig(seed=seed, vae=VAE, assistant=ASSISTANT, cotrain=config)
+    return cotrain(labelled, losses, unlabelled, RoundContext(settings))
 
 
 # Whom each loss moves
@@ -49,7 +51,7 @@ def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
 def test_updating_the_vae_moves_all_of_it_and_nothing_of_the_assistant(latent: str) -> None:
     vae, assistant, batch = pair()
     config = CotrainConfig(latent_for_assistant=latent)
-    training = CoTraining(vae, assistant, config, VaeConfig(), generator(0))
+    training = CoTraining(vae, assistant, TrainConfig(cotrain=config), generator(0))
     vae_before, assistant_before = weights(vae), weights(assistant)
     training.update_vae(batch)
     assert all(moved(vae, vae_before))
@@ -62,7 +64,8 @@ def test_updating_the_vae_moves_all_of_it_and_nothing_of_the_assistant(latent: s
 )
 def test_updating_the_assistant_moves_all_of_it_and_nothing_of_the_vae(switches: dict) -> None:
     vae, assistant, batch = pair()
-    training = CoTraining(vae, assistant, CotrainConfig(**switches), VaeConfig(), generator(0))
+    config = TrainConfig(cotrain=CotrainConfig(**switches))
+    training = CoTraining(vae, assistant, config, generator(0))
     vae_before, assistant_before = weights(vae), weights(assistant)
     training.update_assistant(batch)
     # The ranking loss knows only differences of scores: it says nothing of the last bias.
@@ -82,7 +85,7 @@ def test_equation_5_reaches_the_encoder_through_the_assistant() -> None:
 def test_one_vae_step_down_equation_5_makes_unlabelled_look_more_labelled() -> None:
     vae, assistant, batch = pair()
     config = CotrainConfig(beta=1e4, learning_rate=1e-3)  # so that the adversary outweighs the rest
-    training = CoTraining(vae, assistant, config, VaeConfig(), generator(0))
+    training = CoTraining(vae, assistant, TrainConfig(cotrain=config), generator(0))
 
     def answer() -> tuple[float, float]:
         logits = assistant(vae.encode_mean(batch.features), batch.probabilities)
@@ -105,8 +108,7 @@ def test_the_assistant_step_is_adam_on_equation_9_over_the_encoder_mean() -> Non
     vae, assistant, batch = pair()
     reference = Assistant(2, 3, (8, 8))
     reference.load_state_dict(assistant.state_dict())
-    config = CotrainConfig()
-    CoTraining(vae, assistant, config, VaeConfig(), generator(0)).update_assistant(batch)
+    CoTraining(vae, assistant, TrainConfig(), generator(0)).update_assistant(batch)
     mean = vae.encode(batch.features)[0].detach()
     answers = reference(mean, batch.probabilities).sigmoid()
     l_answers, u_answers = answers[:4], answers[4:]

@@ -12,9 +12,9 @@ import torch
 
 from topb_scorer.scoring.session import ScoringSession
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
-from topb_trainer.errors import DeviceError
-from topb_trainer.rounds import RoundData, TrainedRound, train_round
-from topb_trainer.runtime.device import torch_device
+from topb_trainer.data.sets import RoundData
+from topb_trainer.rounds import TrainedRound, train_round
+from topb_trainer.runtime.context import RoundContext
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def trained(
     digit_round: RoundData, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainedRound:
-    return train_round(digit_round, tiny, parent=tmp_path_factory.mktemp("bundles"))
+    return train_round(digit_round, RoundContext(tiny), tmp_path_factory.mktemp("bundles"))
 
 
 def measured(trained: TrainedRound) -> list[tuple[str, float]]:
@@ -34,7 +34,7 @@ def test_a_seed_gives_the_same_model_id_and_gates(
     trained: TrainedRound, digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
     torch.rand(3)
-    again = train_round(digit_round, tiny, parent=tmp_path)
+    again = train_round(digit_round, RoundContext(tiny), tmp_path)
     assert again.bundle.model_id == trained.bundle.model_id
     assert measured(again) == measured(trained)
     assert (again.train_accuracy, again.test_accuracy) == (trained.train_accuracy, trained.test_accuracy)
@@ -45,7 +45,7 @@ def test_another_round_starts_from_other_weights(
     trained: TrainedRound, digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
     few = replace(tiny, export=ExportConfig(gate_images=5))
-    next_round = train_round(replace(digit_round, test=None), few, parent=tmp_path, round_index=1)
+    next_round = train_round(replace(digit_round, test=None), RoundContext(few, index=1), tmp_path)
     manifest = next_round.bundle.manifest
     assert manifest.model_id != trained.bundle.model_id
     assert manifest.round == 1
@@ -69,13 +69,8 @@ def test_an_ablation_exports_like_the_full_method(
     cotrain = CotrainConfig(
         epochs=1, prediction=False, ranking=False, standardise_features=True, latent_for_assistant="sample"
     )
-    manifest = train_round(digit_round, replace(tiny, cotrain=cotrain), parent=tmp_path).bundle.manifest
+    manifest = train_round(
+        digit_round, RoundContext(replace(tiny, cotrain=cotrain)), tmp_path
+    ).bundle.manifest
     assert manifest.method == "adv_vae"
     assert all(gate.measured <= gate.limit for gate in manifest.gates)
-
-
-def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu() -> None:
-    for name in ("gpu", "mps", f"cuda:{torch.cuda.device_count()}"):
-        with pytest.raises(DeviceError, match=name):
-            torch_device(name)
-    assert torch_device("cpu") == torch.device("cpu")

@@ -11,25 +11,26 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from topb_trainer.config import ImageConfig, TaskConfig
-from topb_trainer.data.sets import LabelledSet
+from topb_trainer.config import ImageConfig, TaskConfig, TrainConfig
+from topb_trainer.data.sets import LabelledSet, RoundData
 from topb_trainer.models.resnet import ResNet18
-from topb_trainer.rounds import RoundData
-from topb_trainer.task import accuracy, ask, mirrored, task_losses, train_task
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.task import accuracy, accuracy_on, mirrored, task_losses, task_outputs, train_task
 
-CPU = torch.device("cpu")
+CONTEXT = RoundContext(TrainConfig())
 
 
 def train(labelled: LabelledSet, seed: int = 0, image: ImageConfig | None = None, **task) -> ResNet18:
     settings = {"width": 4, "epochs": 1, "batch_size": 32, "horizontal_flip": False, **task}
-    return train_task(labelled, TaskConfig(**settings), image or ImageConfig(), seed=seed, device=CPU)
+    config = TrainConfig(seed=seed, task=TaskConfig(**settings), image=image or ImageConfig())
+    return train_task(labelled, RoundContext(config))
 
 
 def test_it_learns_real_digits(digit_round: RoundData) -> None:
     model = train(digit_round.labelled, width=8, epochs=30, batch_size=16)
-    outputs = ask(model, digit_round.labelled.images, device=CPU)
+    outputs = task_outputs(model, digit_round.labelled.images, CONTEXT)
     assert accuracy(outputs, digit_round.labelled.labels) > 0.95
-    assert accuracy(ask(model, digit_round.test.images, device=CPU), digit_round.test.labels) > 0.5
+    assert accuracy_on(model, digit_round.test, CONTEXT) > 0.5
 
 
 def test_it_is_frozen_and_in_evaluation_mode(digit_round: RoundData) -> None:
@@ -38,7 +39,7 @@ def test_it_is_frozen_and_in_evaluation_mode(digit_round: RoundData) -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
     # An image's outputs do not depend on its neighbours.
     images = digit_round.pool.images
-    together, first = ask(model, images[:9], device=CPU), ask(model, images[:3], device=CPU)
+    together, first = task_outputs(model, images[:9], CONTEXT), task_outputs(model, images[:3], CONTEXT)
     torch.testing.assert_close(together.features[:3], first.features)
 
 
@@ -84,10 +85,9 @@ def test_a_mirrored_image_is_mirrored_left_to_right() -> None:
 @pytest.mark.parametrize("count", [2, 3, 33])
 def test_no_batch_holds_a_single_image(count: int, digit_round: RoundData) -> None:
     """Batch norm over one feature of one image is an error; 33 images in batches of 32 would leave one."""
-    all_ = digit_round.labelled
-    few = replace(all_, ids=all_.ids[:count], images=all_.images[:count], labels=all_.labels[:count])
+    few = digit_round.labelled.subset(np.arange(count))
     model = train(few)
-    assert torch.isfinite(ask(model, few.images, device=CPU).logits).all()
+    assert torch.isfinite(task_outputs(model, few.images, CONTEXT).logits).all()
 
 
 def test_labelled_images_are_normalised_to_mean_0_and_deviation_1(digit_round: RoundData) -> None:
@@ -99,7 +99,7 @@ def test_labelled_images_are_normalised_to_mean_0_and_deviation_1(digit_round: R
 
 def test_images_of_one_colour_can_be_trained_on(digit_round: RoundData) -> None:
     plain = replace(digit_round.labelled, images=np.full_like(digit_round.labelled.images, 7))
-    assert torch.isfinite(ask(train(plain), plain.images, device=CPU).logits).all()
+    assert torch.isfinite(task_outputs(train(plain), plain.images, CONTEXT).logits).all()
 
 
 def test_imagenet_normalisation_is_that_of_imagenet(digit_round: RoundData) -> None:
@@ -109,7 +109,7 @@ def test_imagenet_normalisation_is_that_of_imagenet(digit_round: RoundData) -> N
 
 
 def test_task_losses_are_the_cross_entropy_of_each_image(digit_round: RoundData) -> None:
-    outputs = ask(train(digit_round.labelled), digit_round.labelled.images, device=CPU)
+    outputs = task_outputs(train(digit_round.labelled), digit_round.labelled.images, CONTEXT)
     logits = outputs.logits.double().numpy()
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -log_p[np.arange(len(logits)), digit_round.labelled.labels]
@@ -118,7 +118,7 @@ def test_task_losses_are_the_cross_entropy_of_each_image(digit_round: RoundData)
 
 def test_an_unknown_class_counts_as_wrong(digit_round: RoundData) -> None:
     model = train(digit_round.labelled)
-    outputs = ask(model, digit_round.test.images, device=CPU)
+    outputs = task_outputs(model, digit_round.test.images, CONTEXT)
     right = outputs.logits.argmax(1).numpy()
     assert accuracy(outputs, right) == 1
     right[:25] = -1

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from topb_scorer.errors import InvalidRequestError
 from topb_trainer.config import TrainConfig, VaalConfig
+from topb_trainer.data.sets import RoundData
 from topb_trainer.errors import ConfigurationError, TrainingDivergedError
 from topb_trainer.experiment.run import select_in_memory
 from topb_trainer.models.vaal import Discriminator, ImageVae, VaalScoringModel
-from topb_trainer.rounds import RoundData, finish_round, train_round_task
-from topb_trainer.runtime.seeding import derived_seed, generator
+from topb_trainer.rounds import finish_round
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.runtime.seeding import generator
+from topb_trainer.task import train_task
 from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
 
 TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_each_update_moves_its_own_weights_and_no_others(digits) -> None:
 def trained(
     labelled: NDArray[np.uint8], pool: NDArray[np.uint8], config: VaalConfig = TINY, seed: int = 0
 ) -> VaalSelector:
-    return train_vaal(labelled, pool, config, horizontal_flip=True, seed=seed, device=CPU)
+    return train_vaal(labelled, pool, RoundContext(TrainConfig(seed=seed, vaal=config)))
 
 
 @torch.no_grad()
@@ -171,11 +173,9 @@ def test_sizes_that_cannot_be_are_refused(wrong: dict) -> None:
 def test_its_bundle_is_served_by_vaal_and_not_by_aalu(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
-    config = replace(tiny, vaal=TINY)
-    task_model = train_round_task(digit_round.labelled, config, round_index=0)
-    trained_round = finish_round(
-        task_model, digit_round, config, "vaal", test_accuracy=0.5, parent=tmp_path, round_index=0
-    )
+    context = RoundContext(replace(tiny, vaal=TINY))
+    task_model = train_task(digit_round.labelled, context)
+    trained_round = finish_round(task_model, digit_round, "vaal", context, test_accuracy=0.5, parent=tmp_path)
     bundle = trained_round.bundle
     assert bundle.manifest.method == "vaal"
     assert bundle.strategies == {"vaal", "entropy", "least_confidence", "margin", "random"}
@@ -184,14 +184,7 @@ def test_its_bundle_is_served_by_vaal_and_not_by_aalu(
     assert trained_round.seconds.keys() == {"labelled_features", "selector", "export"}
     pool = digit_round.pool
     picked = select_in_memory(bundle, pool, 20, "vaal", seed=0, device="cpu")
-    selector = train_vaal(
-        digit_round.labelled.images,
-        pool.images,
-        TINY,
-        horizontal_flip=False,
-        seed=derived_seed(derived_seed(config.seed, "round", 0), "vaal"),
-        device=CPU,
-    )
+    selector = train_vaal(digit_round.labelled.images, pool.images, context)
     model = VaalScoringModel(task_model, selector.vae, selector.discriminator).eval()
     with torch.no_grad():
         score = model(torch.from_numpy(pool.images))[0]

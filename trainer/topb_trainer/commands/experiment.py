@@ -79,7 +79,7 @@ def run(
     """
     # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
     from topb_trainer.data.opening import open_dataset
-    from topb_trainer.experiment.records import writing
+    from topb_trainer.experiment.records import writing_records
     from topb_trainer.experiment.run import run_experiment, settings_of
     from topb_trainer.runtime.device import torch_device
 
@@ -99,7 +99,7 @@ def run(
     data = open_dataset(config.data, test, data_root, config.train.image, progress=not quiet).limited(
         config.protocol.train_images, config.protocol.test_images, seed=0
     )
-    with writing(out, settings_of(config, data)) as store:
+    with writing_records(out, settings_of(config, data)) as store:
         run_experiment(
             data,
             config,

@@ -20,8 +20,8 @@ from topb_trainer.config import TrainConfig
 from topb_trainer.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
-    from topb_trainer.data.sets import LabelledSet
-    from topb_trainer.rounds import RoundData, TrainedRound
+    from topb_trainer.data.sets import LabelledSet, RoundData
+    from topb_trainer.rounds import TrainedRound
 
 _PATH = click.Path(path_type=Path)
 
@@ -74,12 +74,13 @@ def run(
     """
     # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
     from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
-    from topb_trainer.rounds import RoundData, train_round
-    from topb_trainer.runtime.device import torch_device
+    from topb_trainer.data.sets import RoundData
+    from topb_trainer.rounds import train_round
+    from topb_trainer.runtime.context import RoundContext
 
     config = from_options(TrainConfig, settings)
     # Fail before minutes of decoding and training.
-    torch_device(config.device)
+    context = RoundContext(config, round_index, progress=not as_json)
     for path in (labelled, pool, test):
         if path is not None:
             open_images(path)
@@ -93,7 +94,7 @@ def run(
     )
     for remark in _remarks(data):
         print(remark, file=sys.stderr)
-    trained = train_round(data, config, parent=out, round_index=round_index, progress=not as_json)
+    trained = train_round(data, context, out)
     if as_json:
         print(json.dumps(_as_dict(trained, data)))
     else:

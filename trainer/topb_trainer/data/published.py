@@ -17,7 +17,7 @@ from topb_scorer import imaging
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.idx import idx_file, read_idx
 from topb_trainer.data.reading import LARGE_IMAGE_INPUT
-from topb_trainer.data.sets import Dataset, LabelledSet, labelled_set
+from topb_trainer.data.sets import Dataset, LabelledSet, with_row_ids
 from topb_trainer.errors import InvalidDataError
 
 CALTECH256_TEST_PER_CLASS = 10
@@ -57,7 +57,7 @@ def svhn(root: Path, image: ImageConfig) -> Dataset:
     def part(split: str) -> LabelledSet:
         read = _opened("svhn", root, lambda **options: tv.SVHN(root, split=split, **options))
         pixels = np.ascontiguousarray(read.data.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
-        return labelled_set(f"svhn-{split}", _fitted(pixels, target), _labels(read.labels), classes)
+        return with_row_ids(f"svhn-{split}", _fitted(pixels, target), _labels(read.labels), classes)
 
     return Dataset("svhn", part("train"), part("test"), target)
 
@@ -83,7 +83,7 @@ def fashion_mnist(root: Path, image: ImageConfig) -> Dataset:
             raise InvalidDataError(
                 f"{root}: {len(rgb)} {split} images and {len(labels)} labels", reason="IDX_UNREADABLE"
             )
-        return labelled_set(f"fashion_mnist-{split}", _fitted(rgb, target), labels, _FASHION_CLASSES)
+        return with_row_ids(f"fashion_mnist-{split}", _fitted(rgb, target), labels, _FASHION_CLASSES)
 
     return Dataset("fashion_mnist", part("train", "train"), part("test", "t10k"), target)
 
@@ -120,7 +120,7 @@ def caltech256(root: Path, image: ImageConfig) -> Dataset:
         for row, (file, _) in enumerate(files):
             pixels[row] = imaging.load(file.read_bytes(), target)
         labels = np.array([label for _, label in files], np.int64)
-        return labelled_set(f"caltech256-{split}", pixels, labels, classes)
+        return with_row_ids(f"caltech256-{split}", pixels, labels, classes)
 
     return Dataset("caltech256", part("train", train), part("test", test), target)
 
@@ -140,7 +140,7 @@ def _cifar(name: str, kind: Any, root: Path, image: ImageConfig) -> Dataset:
 
     def part(split: str) -> LabelledSet:
         read = _opened(name, root, lambda **options: kind(root, train=split == "train", **options))
-        return labelled_set(
+        return with_row_ids(
             f"{name}-{split}", _fitted(read.data, target), _labels(read.targets), tuple(read.classes)
         )
 

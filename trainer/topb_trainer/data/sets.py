@@ -1,4 +1,4 @@
-"""A data set in memory: a training set, whose labels an experiment reveals as it goes, and a test set."""
+"""Sets of images in memory, decoded to one size."""
 
 from __future__ import annotations
 
@@ -15,51 +15,73 @@ from topb_trainer.errors import InvalidDataError
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Images with labels: what T is trained on, or tested on."""
+    """Labelled images, for training T or for testing it."""
 
     ids: tuple[str, ...]
-    """Distinct."""
+    """N distinct ids."""
     images: NDArray[np.uint8]
     """(N, H, W, 3), RGB."""
     labels: NDArray[np.int64]
-    """(N), indices into `classes`; −1, in a test set only: a class that T does not know."""
+    """(N), indices into `classes`. In a test set, −1 stands for a class that T does not know."""
     classes: tuple[str, ...]
-    """Names; C of them."""
+    """The names of the C classes."""
+
+    def subset(self, rows: NDArray[np.int64]) -> LabelledSet:
+        """Return the images in these rows (M), in this order."""
+        ids = tuple(self.ids[row] for row in rows.tolist())
+        return LabelledSet(ids, self.images[rows], self.labels[rows], self.classes)
 
 
 @dataclass(frozen=True)
 class UnlabelledSet:
-    """The pool without what is labelled already, and what of its rows became nothing."""
+    """The images of a pool that are not labelled yet, and how many of its rows were left out."""
 
     ids: tuple[str, ...]
-    """Distinct."""
+    """M distinct ids."""
     images: NDArray[np.uint8]
-    """(N, H, W, 3), RGB."""
+    """(M, H, W, 3), RGB."""
     labelled: int = 0
-    """Rows left out because their ids are labelled."""
+    """Number of rows left out because their ids are labelled."""
     duplicates: int = 0
-    """Rows left out because their ids came before."""
+    """Number of rows left out because an earlier row has the same id."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Rows that could not be decoded, by reason."""
+    """Number of rows that could not be decoded, by reason."""
+
+
+@dataclass(frozen=True)
+class RoundData:
+    """The images of one round."""
+
+    labelled: LabelledSet
+    pool: UnlabelledSet
+    test: LabelledSet | None
+    target: ImageInput
+    """The size to which all images were brought, and how."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images, decoded to one size."""
+    """A training set whose labels an experiment reveals round by round, and a test set."""
 
     name: str
     train: LabelledSet
-    """All that can be labelled; every label is known, and stands for the oracle."""
+    """All images that can be labelled. Their labels are known and stand for the oracle."""
     test: LabelledSet
     target: ImageInput
-    """What all of them were brought to."""
+    """The size to which all images were brought, and how."""
 
     def limited(self, train: int | None, test: int | None, seed: int) -> Dataset:
-        """Returns it with so many training and test images, drawn without replacement; None: all."""
-        return replace(self, train=_drawn(self.train, train, seed), test=_drawn(self.test, test, seed))
+        """Return the data set with so many training and test images, drawn without replacement.
+
+        None keeps all images of a set.
+
+        Raises:
+            InvalidDataError: a set has fewer images.
+        """
+        return replace(self, train=_sample(self.train, train, seed), test=_sample(self.test, test, seed))
 
     def sha256(self) -> str:
-        """Digest of ids, labels, classes and pixels, in their order."""
+        """Return a digest of ids, labels, classes and pixels, in their order."""
         digest = hashlib.sha256("\0".join(self.train.classes).encode())
         for part in (self.train, self.test):
             digest.update("\0".join(part.ids).encode())
@@ -68,26 +90,22 @@ class Dataset:
         return digest.hexdigest()
 
 
-def labelled_set(
+def with_row_ids(
     prefix: str, images: NDArray[np.uint8], labels: NDArray[np.int64], classes: tuple[str, ...]
 ) -> LabelledSet:
-    """Returns images (N, H, W, 3) with ids `<prefix>-<row>` that tell nothing of their labels (N)."""
+    """Return a labelled set of images (N, H, W, 3) and labels (N) with the ids `<prefix>-<row>`."""
     ids = tuple(f"{prefix}-{row:06d}" for row in range(len(images)))
     return LabelledSet(ids, images, labels, classes)
 
 
-def subset(whole: LabelledSet, rows: NDArray[np.int64]) -> LabelledSet:
-    """Returns the images of these rows, in their order."""
-    ids = tuple(whole.ids[row] for row in rows.tolist())
-    return LabelledSet(ids, whole.images[rows], whole.labels[rows], whole.classes)
-
-
-def _drawn(whole: LabelledSet, count: int | None, seed: int) -> LabelledSet:
+def _sample(whole: LabelledSet, count: int | None, seed: int) -> LabelledSet:
     if count is None:
         return whole
     if count > len(whole.ids):
         raise InvalidDataError(
-            f"{count} images are to be drawn of {len(whole.ids)}", reason="TOO_FEW_IMAGES", count=count
+            f"cannot draw {count} images from {len(whole.ids)}; lower protocol.train_images or test_images",
+            reason="TOO_FEW_IMAGES",
+            count=count,
         )
     rows = np.random.default_rng(seed).choice(len(whole.ids), count, replace=False)
-    return subset(whole, np.sort(rows).astype(np.int64))
+    return whole.subset(np.sort(rows).astype(np.int64))

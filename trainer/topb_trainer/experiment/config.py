@@ -1,4 +1,4 @@
-"""What an experiment can be told: the paper's protocol by default, and each round's training."""
+"""The settings of an experiment: the paper's protocol by default, and the training of each round."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from topb_trainer.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """How many images are labelled when. Shares are of the training set."""
+    """How many images are labelled in which round. Shares are of the training set."""
 
     initial: float = 0.10
-    """Labelled at random before the first round."""
+    """Share that is labelled at random before the first round. The paper starts with 10 %."""
     step: float = 0.05
-    """Labelled after each round but the last."""
+    """Share that is labelled after each round but the last. The paper adds 5 %."""
     final: float = 0.40
-    """Labelled in the last round."""
+    """Share that is labelled in the last round. The curves of the paper end at 40 %."""
     train_images: int | None = None
-    """Draw so many training images, the same for all seeds, and call them the training set; left out: all."""
+    """Draw this many training images, the same for all seeds, to make experiments smaller; default: all."""
     test_images: int | None = None
-    """Draw so many test images, the same for all seeds; left out: all."""
+    """Draw this many test images, the same for all seeds; default: all."""
 
     def __post_init__(self) -> None:
         if not (0 < self.initial <= self.final <= 1 and self.step > 0):
             raise ConfigurationError(
-                "protocol: shares are 0 < initial ≤ final ≤ 1 and step > 0; "
+                "protocol: expected shares with 0 < initial ≤ final ≤ 1 and step > 0; "
                 f"not {self.initial}, {self.final}, {self.step}",
                 reason="INVALID_CONFIGURATION",
             )
-        rounds = (self.final - self.initial) / self.step
-        if abs(rounds - round(rounds)) > 1e-6:
+        steps = (self.final - self.initial) / self.step
+        if abs(steps - round(steps)) > 1e-6:
             raise ConfigurationError(
                 f"protocol: steps of {self.step} do not lead from {self.initial} to {self.final}",
                 reason="INVALID_CONFIGURATION",
@@ -40,21 +40,21 @@ class ProtocolConfig:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Labelled share in each round."""
-        rounds = round((self.final - self.initial) / self.step)
-        return tuple(round(self.initial + k * self.step, 9) for k in range(rounds + 1))
+        """The labelled share of each round."""
+        steps = round((self.final - self.initial) / self.step)
+        return tuple(round(self.initial + k * self.step, 9) for k in range(steps + 1))
 
     def labelled_counts(self, train_images: int) -> tuple[int, ...]:
-        """Returns how many images of the training set are labelled in each round.
+        """Return the number of labelled images of each round, for a training set of `train_images`.
 
         Raises:
-            ConfigurationError: a round would label nothing new, or fewer than two images.
+            ConfigurationError: a round would label no image, or the first round has fewer than two.
         """
         counts = tuple(round(share * train_images) for share in self.shares)
         if counts[0] < 2 or len(set(counts)) < len(counts):
             raise ConfigurationError(
-                f"protocol: of {train_images} training images the rounds label "
-                f"{', '.join(map(str, counts))}; expected at least 2, and more each round",
+                f"protocol: with {train_images} training images, the rounds have "
+                f"{', '.join(map(str, counts))} labelled images; expected at least 2, and more each round",
                 reason="INVALID_CONFIGURATION",
             )
         return counts
@@ -62,17 +62,21 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """An experiment: on what, in what rounds, with what training."""
+    """The data set, the protocol and the training of an experiment."""
 
     data: str | None = None
-    """Name of a published data set, or path of training images: Parquet of id, label, and image or path, or a
-    folder of class/file.jpg."""
+    """Name of a published data set, or path of labelled training images: Parquet with id, label, and image or
+    path; or a folder of class/file.jpg."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    """Of each round. Its seed is the experiment's; the ablation switches and VAAL's KL are the methods'."""
+    """The training of each round. The experiment sets the seed; the methods set the ablation switches and the
+    KL reduction of VAAL."""
 
     def as_settings(self) -> dict[str, Any]:
-        """Returns what decides results, as plain values: not which data path, nor which of several GPUs."""
+        """Return the settings that decide results, as JSON values.
+
+        The path of the data and the index of the GPU are left out, so that either may change between runs.
+        """
         train = self.train.as_dict()
         del train["seed"]
         train["device"] = self.train.device.partition(":")[0]

@@ -1,8 +1,8 @@
-"""What an experiment leaves behind: one durable JSON file for each finished method, seed and round.
+"""The records of an experiment: one durable JSON file for each finished round of a method and seed.
 
-experiment.json                            the settings, their digest, the data set
+experiment.json                            the settings and their digest
 records/<method>/seed-<seed>/round-<r>.json
-initial/seed-<seed>.pt                     the first round's T, shared by all methods
+initial/seed-<seed>.pt                     T of the first round, shared by all methods
 """
 
 from __future__ import annotations
@@ -29,73 +29,73 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Record:
-    """One round of one method from one seed."""
+    """One round of one method and seed."""
 
     method: str
     seed: int
     round: int
     """0 for the round trained on the initial labelled set."""
     labelled: int
-    """Images that T was trained on."""
+    """Number of images that T was trained on."""
     share: float
-    """Of the training set that was labelled."""
+    """Labelled share of the training set."""
     accuracy: float
-    """T's on the test set."""
+    """Accuracy of T on the test set."""
     labelled_sha256: str
     """Digest of the labelled ids, sorted."""
     picked: Sequence[int]
-    """Rows of the training set that were picked for the next round, in rank order; none in the last round."""
+    """Rows of the training set picked for the next round, in rank order; empty in the last round."""
     picked_sha256: str
-    """Digest of their ids, in rank order."""
+    """Digest of the picked ids, in rank order."""
     model_id: str | None
-    """Of the bundle that picked them; None in the last round."""
+    """Model id of the bundle that they were picked with; None in the last round."""
     settings_sha256: str
     """Digest of the experiment's settings."""
     seconds: Mapping[str, float]
-    """By part: task, test, labelled_features, selector, export, select."""
+    """Seconds by part: task, test, labelled_features, selector, export, select."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides an experiment's results."""
+    """The settings that decide the results of an experiment."""
 
     values: Mapping[str, Any]
-    """Plain and nested: of the data set, the protocol and the training."""
+    """Nested JSON values: data set, protocol and training."""
 
     @property
     def sha256(self) -> str:
-        """Digest of the values."""
+        """The digest of the values."""
         return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
 
 
 class RecordStore:
-    """The records in one directory."""
+    """The directory of an experiment's records."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
 
     def initial(self, seed: int) -> Path:
-        """Returns where the first round's T of a seed is kept."""
+        """Return the file of the first round's T for a seed."""
         return self.path / _INITIAL / f"seed-{seed}.pt"
 
     def read(self, method: str, seed: int, round_index: int) -> Record | None:
-        """Returns the record, None where that round is not finished.
+        """Return the record of a round, or None if the round is not finished.
 
         Raises:
-            InvalidDataError: it is no record, or of other settings.
+            InvalidDataError: the file is not a record, or it is a record of other settings.
         """
         file = self._file(method, seed, round_index)
         return _read_record(file, self.settings.sha256) if file.exists() else None
 
     def publish(self, record: Record) -> None:
-        """Makes a record durable: whole or absent after a crash at any moment."""
+        """Write a record durably: after a crash at any moment, the file is complete or absent."""
         file = self._file(record.method, record.seed, record.round)
         file.parent.mkdir(parents=True, exist_ok=True)
         publish_file(file, lambda path: path.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8"))
 
     def records(self) -> list[Record]:
-        """Returns all records, ordered by method, seed and round."""
+        """Return all records, ordered by method, seed and round."""
         files = (self.path / _RECORDS).glob("*/seed-*/round-*.json")
         found = [_read_record(file, self.settings.sha256) for file in files if not is_unpublished(file)]
         return sorted(found, key=lambda record: (record.method, record.seed, record.round))
@@ -105,11 +105,12 @@ class RecordStore:
 
 
 @contextmanager
-def writing(path: Path, settings: Settings) -> Iterator[RecordStore]:
-    """Opens a directory of records for an experiment alone; new, or one of the same settings to carry on.
+def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
+    """Open a directory for writing records, exclusively. It may be new, or hold records of the same settings.
 
     Raises:
-        ConfigurationError: another experiment runs there, or it holds one of other settings.
+        ConfigurationError: another process writes there, or the directory holds an experiment with other
+            settings.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / _LOCK).open("w") as lock:
@@ -121,7 +122,7 @@ def writing(path: Path, settings: Settings) -> Iterator[RecordStore]:
             ) from error
         _remove_unpublished(path)
         if (path / _EXPERIMENT).exists():
-            _require_same(path, opened(path).settings, settings)
+            _require_same(path, open_records(path).settings, settings)
         else:
             content = {
                 "schema_version": SCHEMA_VERSION,
@@ -133,11 +134,11 @@ def writing(path: Path, settings: Settings) -> Iterator[RecordStore]:
         yield RecordStore(path, settings)
 
 
-def opened(path: Path) -> RecordStore:
-    """Opens a directory of records to read.
+def open_records(path: Path) -> RecordStore:
+    """Open a directory of records for reading.
 
     Raises:
-        InvalidDataError: it holds no experiment, or one of another layout.
+        InvalidDataError: the directory holds no experiment, or one of another layout.
     """
     file = path / _EXPERIMENT
     try:
@@ -150,15 +151,15 @@ def opened(path: Path) -> RecordStore:
         ) from error
     if version != SCHEMA_VERSION or content.get("sha256") != settings.sha256:
         raise InvalidDataError(
-            f"{file} is of layout {version}, or was altered; expected layout {SCHEMA_VERSION} and settings "
-            "of the digest that stands there",
+            f"{file} has layout {version} or was altered; expected layout {SCHEMA_VERSION} and settings that "
+            "match the digest in the file",
             reason="EXPERIMENT_UNREADABLE",
         )
     return RecordStore(path, settings)
 
 
 def ids_sha256(ids: Sequence[str]) -> str:
-    """Returns the digest of ids in their order."""
+    """Return the digest of ids in their order."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
@@ -166,22 +167,22 @@ def _read_record(file: Path, settings_sha256: str) -> Record:
     try:
         record = Record(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidDataError(f"{file} is no record: {error}", reason="RECORD_UNREADABLE") from error
+        raise InvalidDataError(f"{file} is not a record: {error}", reason="RECORD_UNREADABLE") from error
     if record.settings_sha256 != settings_sha256:
         raise InvalidDataError(
-            f"{file} is a record of other settings than its experiment's", reason="RECORD_SETTINGS"
+            f"{file} is a record of other settings than those of its experiment", reason="RECORD_SETTINGS"
         )
     return record
 
 
-def _require_same(path: Path, stands: Settings, asked: Settings) -> None:
-    before, now = _flat(stands.values), _flat(json.loads(json.dumps(asked.values)))
+def _require_same(path: Path, recorded: Settings, requested: Settings) -> None:
+    before, now = _flat(recorded.values), _flat(requested.values)
     differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differing:
         shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in differing[:5])
         raise ConfigurationError(
-            f"{path} holds an experiment of other settings: {shown}{'; …' if len(differing) > 5 else ''}. "
-            "Carry on with its settings, or name another --out",
+            f"{path} holds an experiment with other settings: {shown}{'; …' if len(differing) > 5 else ''}. "
+            "Use its settings to resume it, or name another --out",
             reason="EXPERIMENT_SETTINGS",
         )
 
@@ -197,6 +198,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _remove_unpublished(path: Path) -> None:
-    """What a killed run left half written."""
+    """Remove the files that a killed run was writing."""
     for file in [found for found in path.rglob("*") if is_unpublished(found) and found.is_file()]:
         file.unlink()

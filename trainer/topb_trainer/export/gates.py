@@ -1,4 +1,4 @@
-"""The gates of an export: what the written graph computes against what the trained model computes."""
+"""The gates of an export: comparisons of the written graph with the trained model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from topb_trainer.errors import ExportGateError
 from topb_trainer.models.scoring import AnyScoringModel
 
 DIFFERENCE_LIMIT = 1e-4
-"""Largest absolute difference between torch and ONNX, both float32."""
+"""Largest allowed absolute difference between torch and ONNX, both in float32."""
 
 _BATCH = 64
 
@@ -24,24 +24,31 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Gate:
-    """One measurement that the export was held to."""
+    """One measurement and its limit."""
 
     name: str
     measured: float
     limit: float
-    """Passed where `measured` is at most this."""
+    """The gate is passed if `measured` is at most this."""
     meaning: str
 
     @property
     def passed(self) -> bool:
-        """False as well where nothing could be measured (NaN)."""
+        """Whether the limit is kept. NaN, which means that nothing could be measured, does not pass."""
         return self.measured <= self.limit
 
 
 def measure(
     model: AnyScoringModel, graph: Path, real: NDArray[np.uint8], random: NDArray[np.uint8]
 ) -> list[Gate]:
-    """Runs model and graph file, both on the CPU, over real and random images, uint8 (N or M, H, W, 3)."""
+    """Run the model and its graph on the CPU, and measure how they differ.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        graph: the ONNX file.
+        real: uint8 (N, H, W, 3), images of the pool.
+        random: uint8 (M, H, W, 3), random pixels.
+    """
     images = np.concatenate([real, random])  # (N + M, H, W, 3)
     expected = _torch_outputs(model, images)
     exported = ScoringSession(graph, device="cpu", batch_size=_BATCH).score(images)
@@ -62,38 +69,45 @@ def measure(
             "top_b_difference",
             top_b_difference(expected["score"], exported["score"]),
             DIFFERENCE_LIMIT,
-            "how far below torch's b-th best score an image lies that ONNX puts among the best b; the most "
-            f"over every b, {on}",
+            "largest amount, over all b, by which an image that ONNX ranks among the best b falls short of "
+            f"torch's b-th best score, {on}",
         )
     )
     return gates
 
 
 def require(gates: list[Gate]) -> None:
-    """Raises ExportGateError, naming what was measured, unless every gate was passed."""
+    """Raise ExportGateError with the measurements, unless every gate was passed."""
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         found = "; ".join(f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}" for gate in failed)
         raise ExportGateError(
-            f"the exported graph differs from the trained model, and no bundle was published: {found}",
+            f"the exported graph differs from the trained model, so no bundle was published: {found}",
             reason="EXPORT_GATE",
             **{gate.name: gate.measured for gate in failed},
         )
 
 
 def top_b_difference(expected: Float32Array, exported: Float32Array) -> float:
-    """Returns by how much, in `expected` scores (N), the best b of `exported` (N) fall short, at most.
+    """Return the largest amount, over all b, by which a pick by `exported` is worse than one by `expected`.
 
-    0 where both rank alike; no more than e where they part only among scores within e of each other.
+    It is 0 if both scores give the same order, and at most e if they order differently only images whose
+    expected scores lie within e of each other.
+
+    Args:
+        expected: float32 (N), the scores of torch.
+        exported: float32 (N), the scores of ONNX for the same images.
     """
     by_exported = expected[np.argsort(-exported, kind="stable")].astype(np.float64)  # (N)
-    worst_picked = np.minimum.accumulate(by_exported)  # (N): at b − 1, of the best b
+    worst_picked = np.minimum.accumulate(by_exported)  # (N): at index b − 1, the worst of b picks
     return float((np.sort(expected)[::-1] - worst_picked).max())
 
 
 def _not_finite(exported: Mapping[str, Float32Array], on: str) -> Gate:
     count = sum(int((~np.isfinite(values)).sum()) for values in exported.values())
-    return Gate("not_finite", float(count), 0.0, f"values of the ONNX outputs that are not finite, {on}")
+    return Gate(
+        "not_finite", float(count), 0.0, f"number of values of the ONNX outputs that are not finite, {on}"
+    )
 
 
 @torch.no_grad()

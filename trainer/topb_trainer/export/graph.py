@@ -1,4 +1,4 @@
-"""From a scoring model to the bytes of an ONNX file: the same for the same weights, wherever it is done."""
+"""Converts a scoring model to an ONNX file, whose bytes depend on the model alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from topb_trainer.models.scoring import AnyScoringModel
 INPUT = "images"
 
 _EXAMPLES = 2
-"""Images in the exporter's example: of one it would take the batch for a constant."""
+"""Images in the exporter's example. With one image, the exporter would treat the batch size as a constant."""
 
 
 def onnx_graph(model: AnyScoringModel, height: int, width: int) -> bytes:
-    """Returns an ONNX file: `images` uint8 (N, height, width, 3) to score, probabilities, features; any N."""
+    """Return the bytes of an ONNX file.
+
+    It maps `images`, uint8 (N, height, width, 3) for any N, to score (N), probabilities (N, C) and features
+    (N, D), all float32.
+    """
     on_cpu = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with _quiet():
         program = torch.onnx.export(
@@ -43,19 +47,19 @@ def onnx_graph(model: AnyScoringModel, height: int, width: int) -> bytes:
 
 
 def _strip(graph: onnx.ModelProto) -> None:
-    """Takes out what the exporter notes for debugging: stack traces with paths of this machine among it."""
+    """Remove the exporter's debugging notes, among them stack traces with paths of this machine."""
     nodes = [*graph.graph.node, *(node for function in graph.functions for node in function.node)]
     values = [*graph.graph.input, *graph.graph.output, *graph.graph.value_info, *graph.graph.initializer]
     for noted in (graph, graph.graph, *graph.functions, *nodes, *values):
         noted.ClearField("doc_string")
         noted.ClearField("metadata_props")
-    # Known from the nodes; the scorer's runtime infers them anew.
+    # The shapes of inner values follow from the nodes; ONNX Runtime infers them.
     graph.graph.ClearField("value_info")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks, which are not about this model, off the terminal."""
+    """Silence the exporter's remarks, which do not concern this model."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""The networks: task model, VAE, active assistant, and the three joined for scoring."""
+"""The networks: task model, VAE, active assistant, those of VAAL, and the graphs that score images."""

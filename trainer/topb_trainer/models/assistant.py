@@ -1,4 +1,4 @@
-"""The active assistant A: how unlike the labelled, and how hard for the task model, an image is."""
+"""The active assistant A: scores how much an image is worth labelling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from topb_trainer.models.mlp import mlp
 
 
 class Assistant(nn.Module):
-    """An MLP, of three layers if `hidden` has two sizes, on m = [z, p]; on z alone if `prediction` is off."""
+    """An MLP on m = [z, p], or on z alone if `prediction` is false.
+
+    With two hidden sizes, the default, it has three layers, as in the paper.
+    """
 
     def __init__(
         self, latent_size: int, class_count: int, hidden: Sequence[int], *, prediction: bool = True
@@ -21,11 +24,11 @@ class Assistant(nn.Module):
         self.layers = mlp([latent_size + (class_count if prediction else 0), *hidden, 1])
 
     def forward(self, latent: Tensor, probabilities: Tensor) -> Tensor:
-        """Returns logits, float (N); their sigmoid is A's output: 0 labelled, 1 unlabelled.
+        """Return logits, float (N). Their sigmoid is the output of A: 0 for labelled, 1 for unlabelled.
 
         Args:
             latent: float (N, Z), z.
-            probabilities: float (N, C), the task model's prediction p.
+            probabilities: float (N, C), p, the prediction of the task model.
         """
         m = torch.cat([latent, probabilities], dim=1) if self.prediction else latent  # (N, Z + C) or (N, Z)
         logits: Tensor = self.layers(m).squeeze(1)  # (N)

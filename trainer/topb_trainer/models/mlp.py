@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: what the paper builds encoder, decoder and assistant from."""
+"""Multilayer perceptrons, from which the paper builds encoder, decoder and assistant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from torch import nn
 
 
 def mlp(sizes: Sequence[int], *, activate_last: bool = False) -> nn.Sequential:
-    """Returns linear layers from sizes[0] to sizes[-1], a ReLU between each two, after the last if asked."""
+    """Return linear layers from sizes[0] to sizes[-1], with a ReLU after each but the last.
+
+    Args:
+        sizes: number of inputs, sizes of the hidden layers, number of outputs.
+        activate_last: whether a ReLU follows the last layer too.
+    """
     layers: list[nn.Module] = []
-    for wide, narrow in pairwise(sizes):
-        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*(layers if activate_last else layers[:-1]))

@@ -1,4 +1,4 @@
-"""The task model T: ResNet18 (He et al. 2016) of torchvision's blocks, from uint8 images to logits."""
+"""The task model T: a ResNet18 (He et al. 2016) of torchvision's blocks, from uint8 images to logits."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from torchvision.models.resnet import BasicBlock
 from topb_trainer.config import Stem
 
 SMALL_IMAGE = 64
-"""Pixels: up to this height and width the "auto" stem keeps the full resolution."""
+"""Largest height and width, in pixels, at which the stem "auto" keeps the full resolution."""
 
 
 class Normalisation(nn.Module):
-    """Takes the given mean and deviation per channel, both of values in [0, 1], to 0 and 1."""
+    """Scales images to mean 0 and deviation 1, given mean and deviation per channel of values in [0, 1]."""
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
-        # One multiplication and one addition: (x / 255 − mean) / deviation.
+        # (x / 255 − mean) / deviation, as one multiplication and one addition.
         self.register_buffer("scale", tensor([1 / (255 * d) for d in deviation]))  # (3)
         self.register_buffer("shift", tensor([-m / d for m, d in zip(mean, deviation, strict=True)]))  # (3)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns float32 (N, 3, H, W), channels last in memory, from uint8 (N, H, W, 3)."""
-        return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+        """Return float32 (N, 3, H, W), with channels last in memory, for uint8 images (N, H, W, 3)."""
+        return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)  # (N, 3, H, W)
 
 
 class ResNet18(nn.Module):
-    """Four stages of two basic blocks, `width` to 8 × `width` channels; 64 is the paper's width.
+    """Four stages of two basic blocks each, from `width` to 8 × `width` channels; the usual width is 64.
 
-    Stems: "cifar" is a 3×3 convolution of stride 1, no pooling; "imagenet" a 7×7 convolution of stride 2 and
-    max-pooling, which shrinks images by 4 before the first block: for large images, or cheap studies.
+    The stem "cifar" is a 3×3 convolution with stride 1. The stem "imagenet" is a 7×7 convolution with stride
+    2 and max-pooling; it shrinks images by a factor of 4 before the first block, which suits large images and
+    cheap studies.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns features f (N, 8 × width) and logits (N, C), float32, of uint8 images (N, H, W, 3)."""
+        """Return features f (N, D) and logits (N, C), float32, for uint8 images (N, H, W, 3)."""
         x = self.normalisation(images)  # (N, 3, H, W)
-        x = self.stages(self.stem(x))  # (N, 8 × width, h, w)
-        features = x.mean((2, 3))  # (N, 8 × width)
-        return features, self.classifier(features)
+        x = self.stages(self.stem(x))  # (N, D, h, w)
+        features = x.mean((2, 3))  # (N, D)
+        return features, self.classifier(features)  # (N, D), (N, C)
 
 
 def stem_for(stem: Stem, height: int, width: int) -> Literal["cifar", "imagenet"]:
-    """Returns what "auto" stands for at an image size: "cifar" up to 64 × 64 pixels, "imagenet" above."""
+    """Resolve the stem "auto" for an image size: "cifar" up to 64 × 64 pixels, "imagenet" above."""
     if stem == "auto":
         return "cifar" if max(height, width) <= SMALL_IMAGE else "imagenet"
     return stem

@@ -1,7 +1,6 @@
-"""VAAL's networks (Sinha et al. 2019): a convolutional VAE on images, a discriminator on its latent space.
+"""The networks of VAAL (Sinha et al. 2019): a convolutional VAE on images, a discriminator on its latents.
 
-Sizes and layers are those of its public code. The scoring path is a graph like any other: images to score,
-beside the task model's probabilities and features.
+Sizes and layers are those of its public code.
 """
 
 from __future__ import annotations
@@ -16,17 +15,18 @@ from topb_trainer.models.mlp import mlp
 from topb_trainer.models.resnet import SMALL_IMAGE, Normalisation, ResNet18
 
 _STRIDES = 16
-"""Pixels of an image that become one of the encoder's last map: four convolutions of stride 2."""
+"""Factor by which the encoder shrinks an image: four convolutions with stride 2."""
 
 _HALF = (0.5, 0.5, 0.5)
-"""Mean and deviation that take pixels to [−1, 1]."""
+"""Mean and deviation that bring pixels to [−1, 1]."""
 
 
 class ImageVae(nn.Module):
-    """Encoder 3–128–256–512–1024 of stride-2 convolutions and mirrored decoder, at the published `channels`.
+    """An encoder of four convolutions with stride 2 and a mirrored decoder.
 
-    Images over 64 pixels are averaged down to at most 64, as the published code shrinks ImageNet's; then
-    padded with grey to a multiple of 16, as four halvings need. That is what the VAE sees and reconstructs.
+    The published channels are 128, 256, 512 and 1024. Images larger than 64 pixels are averaged down to at
+    most 64, as the published code shrinks those of ImageNet. They are then padded with grey to a multiple of
+    16, which four halvings need. The result is the view that the VAE encodes and reconstructs.
     """
 
     def __init__(self, height: int, width: int, channels: Sequence[int], latent_size: int) -> None:
@@ -35,7 +35,7 @@ class ImageVae(nn.Module):
         self.shrink = -(-max(height, width) // SMALL_IMAGE)
         seen = (height // self.shrink, width // self.shrink)
         self.size = tuple(-(-side // _STRIDES) * _STRIDES for side in seen)
-        """Height and width that the VAE sees."""
+        """Height and width of a view."""
         self._padding = (0, self.size[1] - seen[1], 0, self.size[0] - seen[0])
         self._top = (channels[-1], self.size[0] // 8, self.size[1] // 8)
         encoder: list[nn.Module] = []
@@ -45,7 +45,8 @@ class ImageVae(nn.Module):
         flat = channels[-1] * (self.size[0] // _STRIDES) * (self.size[1] // _STRIDES)
         self.mean = nn.Linear(flat, latent_size)
         self.log_variance = nn.Linear(flat, latent_size)
-        # Three doublings from an eighth of the size, and a 1×1 convolution to colours.
+        # The decoder starts at an eighth of the size, doubles it three times, and ends with a 1×1
+        # convolution.
         self.decoder_input = nn.Linear(latent_size, self._top[0] * self._top[1] * self._top[2])
         decoder: list[nn.Module] = []
         for inputs, outputs in pairwise(reversed(channels)):
@@ -62,46 +63,47 @@ class ImageVae(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def view(self, images: Tensor) -> Tensor:
-        """Returns what the VAE sees, float32 (N, 3, h, w) in [−1, 1], of uint8 images (N, H, W, 3)."""
+        """Return the views, float32 (N, 3, h, w) in [−1, 1], of uint8 images (N, H, W, 3)."""
         x: Tensor = self.normalisation(images)  # (N, 3, H, W)
         if self.shrink > 1:
-            x = F.avg_pool2d(x, self.shrink)
-        return F.pad(x, self._padding)
+            x = F.avg_pool2d(x, self.shrink)  # (N, 3, H / shrink, W / shrink)
+        return F.pad(x, self._padding)  # (N, 3, h, w)
 
     def encode(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and log-variance of z, float (N, Z) each, from views (N, 3, h, w)."""
+        """Return mean and log-variance of z, float (N, Z) each, for views (N, 3, h, w)."""
         hidden = self.encoder(view)  # (N, F)
-        return self.mean(hidden), self.log_variance(hidden)
+        return self.mean(hidden), self.log_variance(hidden)  # (N, Z) each
 
     def encode_mean(self, view: Tensor) -> Tensor:
-        """Returns the mean of z, float (N, Z), from views (N, 3, h, w)."""
-        mean: Tensor = self.mean(self.encoder(view))
+        """Return the mean of z, float (N, Z), for views (N, 3, h, w)."""
+        mean: Tensor = self.mean(self.encoder(view))  # (N, Z)
         return mean
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Returns the reconstructed view, float (N, 3, h, w), from z (N, Z)."""
-        reconstruction: Tensor = self.decoder(self.decoder_input(latent).unflatten(1, self._top))
+        """Return the reconstructed views, float (N, 3, h, w), for z (N, Z)."""
+        top = self.decoder_input(latent).unflatten(1, self._top)  # (N, channels, h / 8, w / 8)
+        reconstruction: Tensor = self.decoder(top)  # (N, 3, h, w)
         return reconstruction
 
 
 class Discriminator(nn.Module):
-    """An MLP on z, of three layers if `hidden` has two sizes: is an image of the pool, or labelled?"""
+    """An MLP on z that tells labelled images from unlabelled ones."""
 
     def __init__(self, latent_size: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.layers = mlp([latent_size, *hidden, 1])
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Returns logits, float (N), of z (N, Z); their sigmoid is 0 for labelled and 1 for unlabelled."""
-        logits: Tensor = self.layers(latent).squeeze(1)
+        """Return logits, float (N), for z (N, Z). Their sigmoid is 0 for labelled and 1 for unlabelled."""
+        logits: Tensor = self.layers(latent).squeeze(1)  # (N)
         return logits
 
 
 class VaalScoringModel(nn.Module):
-    """Images to the discriminator's score, and the task model's probabilities and features beside it."""
+    """The discriminator's score of an image, with probabilities and features of the task model."""
 
     strategy = "vaal"
-    score_meaning = "the discriminator's: 0 is like the labelled, 1 is like the unlabelled"
+    score_meaning = "output of the discriminator: 0 resembles the labelled images, 1 the unlabelled ones"
 
     def __init__(self, task_model: ResNet18, vae: ImageVae, discriminator: Discriminator) -> None:
         super().__init__()
@@ -110,7 +112,8 @@ class VaalScoringModel(nn.Module):
         self.discriminator = discriminator
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns score (N), probabilities (N, C), features (N, D), float32, of uint8 images (N, H, W, 3)."""
+        """Return score (N), probabilities (N, C) and features (N, D), float32, for uint8 (N, H, W, 3)."""
         features, logits = self.task_model(images)  # (N, D), (N, C)
-        score = self.discriminator(self.vae.encode_mean(self.vae.view(images))).sigmoid()  # (N)
-        return score, logits.softmax(1), features
+        latent = self.vae.encode_mean(self.vae.view(images))  # (N, Z)
+        score = self.discriminator(latent).sigmoid()  # (N)
+        return score, logits.softmax(1), features  # (N), (N, C), (N, D)

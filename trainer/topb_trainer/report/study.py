@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topb_trainer.errors import InvalidDataError
-from topb_trainer.experiment.records import Record, opened
+from topb_trainer.experiment.records import Record, open_records
 from topb_trainer.methods import METHODS, Method
 from topb_trainer.report.statistics import Summary, crossing, summarised
 
@@ -104,7 +104,7 @@ def read_study(paths: Sequence[Path]) -> Study:
         InvalidDataError: a directory holds no experiment or one of other settings, there is no record, or a
             method and seed has records in two of them.
     """
-    stores = [opened(path) for path in paths]
+    stores = [open_records(path) for path in paths]
     for store in stores[1:]:
         if store.settings.sha256 != stores[0].settings.sha256:
             raise InvalidDataError(

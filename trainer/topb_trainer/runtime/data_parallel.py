@@ -1,4 +1,7 @@
-"""One model trained by several processes, each on a share of every mini-batch, by DistributedDataParallel."""
+"""Trains one model with several processes, each on its share of every mini-batch.
+
+Gradients are averaged by torch's DistributedDataParallel: over NCCL on GPUs, over gloo on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,26 @@ _IMAGES, _OUTCOME, _FAILURE, _DIVERGED = "images.npy", "outcome", "failure-", "d
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that train one model, as one of them sees it."""
+class ProcessGroup:
+    """The processes that train one model, from the point of view of one of them."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, index: Tensor) -> Tensor:
-        """Returns this process's share of indices (B)."""
+        """Return this process's part of the indices (B) of a mini-batch."""
         return index[self.rank :: self.size]
 
-    def weight(self, own: int, together: int) -> float:
-        """Returns what to scale the mean loss of one's own samples with, so that averaged gradients are those
-        of the mean over all samples."""
-        return own * self.size / together
+    def loss_weight(self, own: int, total: int) -> float:
+        """Return the factor for the mean loss over this process's `own` samples of `total` in the mini-batch.
 
-    def joined(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Returns what to call in place of `model`, so that all processes apply the same gradients."""
+        With it, the average of the gradients over processes is the gradient of the mean over all samples,
+        although the shares may differ in size.
+        """
+        return own * self.size / total
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return the module to call in place of `model`, so that all processes apply the same gradients."""
         if self.size == 1:
             return model
         if device.type == "cuda":
@@ -49,65 +55,66 @@ class Team:
             return DistributedDataParallel(model, device_ids=[device])
         return DistributedDataParallel(model)
 
-    def summed(self, totals: Tensor) -> Tensor:
-        """Returns the sum over all processes."""
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all processes."""
         if self.size > 1:
-            dist.all_reduce(totals)
-        return totals
+            dist.all_reduce(values)
+        return values
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
-Train = Callable[[nn.Module, Tensor, torch.device, Team], None]
-"""Trains a model, in place, on what the Tensor holds."""
+Train = Callable[[nn.Module, Tensor, torch.device, ProcessGroup], None]
+"""A function that trains a model in place on uint8 images (N, H, W, 3)."""
 
 
 @dataclass(frozen=True)
 class _Job:
     work: bytes
-    """The model and what trains it, pickled: passed as they are, torch would have the processes share the
-    model's memory."""
+    """The training function and the model, pickled. Otherwise torch would place the model's weights in memory
+    that all processes share."""
     devices: list[torch.device]
     threads: int
     folder: Path
-    """Holds the images, and then the outcome."""
+    """Directory that holds the images, and later the outcome."""
 
 
 def devices_from(device: torch.device, count: int) -> list[torch.device]:
-    """Returns the devices of so many processes: CUDA devices from the given one on, or the CPU for all.
+    """Return one device for each of `count` processes: consecutive CUDA devices, or always the CPU.
 
     Raises:
-        DeviceError: there are not so many.
+        DeviceError: there are too few CUDA devices.
     """
     if device.type != "cuda":
         return [device] * count
     first = device.index or 0
     if first + count > torch.cuda.device_count():
         raise DeviceError(
-            f"task.processes is {count} from {device} on, but torch sees {torch.cuda.device_count()} CUDA "
-            "devices; ask for fewer processes, or start at a lower index",
+            f"task.processes is {count}, starting at {device}, but torch sees {torch.cuda.device_count()} "
+            "CUDA devices; use fewer processes, or start at a lower index",
             reason="DEVICE_UNAVAILABLE",
             device=str(device),
         )
     return [torch.device("cuda", first + i) for i in range(count)]
 
 
-def train_together(
+def train_in_parallel(
     train: Train, model: nn.Module, images: NDArray[np.uint8], device: torch.device, processes: int
 ) -> None:
-    """Trains `model` in place, by so many processes that end with this call, one way or another.
+    """Train `model` in place with several processes, all of which end before this function returns.
 
     Args:
-        train: can be pickled; every process calls it with a model of its own, the images and its device.
-        model: on any device.
-        images: uint8 (N, H, W, 3); the processes map one copy on disk.
-        device: of the first process.
-        processes: at least 2.
+        train: a picklable function. Every process calls it with a copy of the model, the images and its
+            device.
+        model: the model, on any device.
+        images: uint8 (N, H, W, 3). All processes map the same copy on disk.
+        device: the device of the first process.
+        processes: number of processes, at least 2.
 
     Raises:
-        DeviceError: there are not so many devices.
-        TrainingDivergedError: as `train` raises it.
-        RuntimeError: a process failed in another way, the first with this traceback.
+        DeviceError: there are too few devices.
+        TrainingDivergedError: `train` raised it.
+        RuntimeError: a process failed in another way; the message holds the traceback of the first failure.
     """
     devices = devices_from(device, processes)
     threads = max(1, torch.get_num_threads() // processes)
@@ -117,9 +124,9 @@ def train_together(
         np.save(folder / _IMAGES, images)
         job = _Job(work, devices, threads, folder)
         try:
-            spawn(_work, args=(job,), nprocs=processes)  # type: ignore[no-untyped-call]
+            spawn(_run_process, args=(job,), nprocs=processes)  # type: ignore[no-untyped-call]
         except ProcessException as error:
-            # The others fail as well, for having lost it, and may be noticed before it.
+            # Losing one process makes the others fail as well, and torch may report any of them first.
             failures = sorted(folder.glob(f"{_FAILURE}*"), key=lambda path: path.stat().st_mtime_ns)
             if not failures:
                 raise
@@ -130,23 +137,23 @@ def train_together(
     model.load_state_dict(outcome)
 
 
-def _work(rank: int, job: _Job) -> None:
-    device, team = job.devices[rank], Team(rank, len(job.devices))
+def _run_process(rank: int, job: _Job) -> None:
+    device, group = job.devices[rank], ProcessGroup(rank, len(job.devices))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.set_num_threads(job.threads)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{job.folder / 'rendezvous'}",
-        rank=team.rank,
-        world_size=team.size,
+        rank=group.rank,
+        world_size=group.size,
     )
     try:
         train, model = pickle.loads(job.work)
         model.to(device, memory_format=torch.channels_last)
         images = np.load(job.folder / _IMAGES, mmap_mode="c")
         try:
-            train(model, resident(images, device), device, team)
+            train(model, resident(images, device), device, group)
             outcome = model.state_dict()
         except TrainingDivergedError as error:
             outcome = {_DIVERGED: (error.metadata["model"], int(error.metadata["epoch"]))}
@@ -154,8 +161,8 @@ def _work(rank: int, job: _Job) -> None:
             torch.save(outcome, job.folder / _OUTCOME)
         dist.barrier()
     except Exception:
-        told = f"process {rank} of {team.size} that train together failed:\n{traceback.format_exc()}"
-        (job.folder / f"{_FAILURE}{rank}").write_text(told, encoding="utf-8")
+        failure = f"process {rank} of {group.size} that train together failed:\n{traceback.format_exc()}"
+        (job.folder / f"{_FAILURE}{rank}").write_text(failure, encoding="utf-8")
         raise
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Progress bars of long work: on standard error, and only where a person looks at it."""
+"""Progress bars for long loops."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def bar(items: Iterable[Item], what: str, unit: str, *, show: bool, total: int | None = None) -> tqdm[Item]:
-    """Returns `items` with a bar that moves as they are taken; none off a terminal, or unless `show`."""
-    return tqdm(items, desc=what, unit=unit, total=total, disable=None if show else True, dynamic_ncols=True)
+def bar(
+    items: Iterable[Item], description: str, unit: str, *, show: bool, total: int | None = None
+) -> tqdm[Item]:
+    """Return `items` with a progress bar on standard error.
+
+    The bar is hidden unless `show` is true and standard error is a terminal.
+    """
+    return tqdm(
+        items,
+        desc=description,
+        unit=unit,
+        total=total,
+        disable=None if show else True,  # None: tqdm disables itself off a terminal
+        dynamic_ncols=True,
+    )

@@ -1,4 +1,4 @@
-"""Seeds: one for a run, one derived from it for each purpose, and no global state left changed."""
+"""Random numbers: one seed for a run, and a derived seed for each purpose."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ import torch
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:
-    """Returns a seed in [0, 2^63) for one purpose, such as `derived_seed(seed, "task", round)`.
+    """Return a seed in [0, 2^63) for one purpose, such as `derived_seed(seed, "round", 3)`.
 
-    What one purpose draws never shifts what another does.
+    Purposes are independent: drawing more numbers for one never changes the numbers of another.
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, device: torch.device | None = None) -> torch.Generator:
-    """Returns a fresh random generator for tensors on `device` (the CPU by default)."""
+    """Return a new random generator for tensors on `device`, which defaults to the CPU."""
     return torch.Generator(device or torch.device("cpu")).manual_seed(seed)
 
 
 @contextmanager
 def reproducible(seed: int, device: torch.device, *, threads: int | None = None) -> Iterator[None]:
-    """Seeds torch's global generators, as weight initialisation draws from them; restores all on leaving.
+    """Seed torch's global generators, which weight initialisation draws from; restore them at the end.
 
-    `threads` limits torch's on the CPU meanwhile; None leaves them as they are.
-    On the CPU only deterministic kernels run inside, so a seed gives the same weights bit for bit on the same
-    machine, torch version and thread count. On CUDA kernels are left free: a seed gives like results there.
+    On the CPU, only deterministic kernels run in this context. There, a seed gives the same weights bit for
+    bit on the same machine with the same torch version and number of threads. On CUDA, kernels are not
+    restricted, and a seed gives similar results.
+
+    Args:
+        seed: seed of the global generators.
+        device: the device whose generator is seeded beside the CPU's.
+        threads: number of torch's CPU threads in this context; None leaves it unchanged.
     """
     was_deterministic = torch.are_deterministic_algorithms_enabled()
-    had_threads = torch.get_num_threads()
     was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    previous_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         if threads is not None:
@@ -44,5 +49,5 @@ def reproducible(seed: int, device: torch.device, *, threads: int | None = None)
             yield
         finally:
             if threads is not None:
-                torch.set_num_threads(had_threads)
+                torch.set_num_threads(previous_threads)
             torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)

@@ -1,4 +1,4 @@
-"""Times the parts of a round, a GPU's work included."""
+"""Measures how long the parts of a round take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class Stopwatch:
-    """Seconds by part; before each reading the device finishes what it was given."""
+    """Seconds by part. The clock is read only after the device has finished its queued work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -18,7 +18,7 @@ class Stopwatch:
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
-        """Adds what the block takes to `part`."""
+        """Add the duration of the block to `part`."""
         started = self._now()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + self._now() - started

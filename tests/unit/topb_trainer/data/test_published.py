@@ -208,5 +208,5 @@ def test_a_limit_draws_the_same_images_each_time_and_the_digest_tells(
     row = data.train.ids.index(few.train.ids[7])
     assert np.array_equal(few.train.images[7], data.train.images[row])
     assert few.sha256() == data.limited(20, 10, seed=0).sha256() != data.limited(20, 10, seed=1).sha256()
-    with pytest.raises(InvalidDataError, match="61 images are to be drawn of 60"):
+    with pytest.raises(InvalidDataError, match="cannot draw 61 images from 60"):
         data.limited(61, None, seed=0)

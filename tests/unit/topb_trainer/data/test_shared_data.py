@@ -11,7 +11,9 @@ import pytest
 
 from topb_trainer.config import ImageConfig, TrainConfig
 from topb_trainer.data.reading import image_input, read_labelled, read_pool
-from topb_trainer.rounds import RoundData, train_round
+from topb_trainer.data.sets import RoundData
+from topb_trainer.rounds import train_round
+from topb_trainer.runtime.context import RoundContext
 
 FOLDER = os.environ.get("TOPB_TEST_DATA", "")
 
@@ -35,7 +37,9 @@ def test_torch_and_onnx_agree_on_real_photos(
     labelled = read_labelled(tmp_path / "labelled.parquet", target)
     pool = read_pool(tmp_path / "pool.parquet", target, frozenset(labelled.ids))
     config = replace(tiny, image=image, task=replace(tiny.task, width=16))
-    bundle = train_round(RoundData(labelled, pool, None, target), config, parent=tmp_path / "bundles").bundle
+    bundle = train_round(
+        RoundData(labelled, pool, None, target), RoundContext(config), tmp_path / "bundles"
+    ).bundle
     assert (len(labelled.ids), len(pool.ids)) == (120, 280)
     assert all(gate.measured <= gate.limit for gate in bundle.manifest.gates)
     assert "over 256 real and 64 random images" in bundle.manifest.gates[0].meaning

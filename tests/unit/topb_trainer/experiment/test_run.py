@@ -20,11 +20,11 @@ import torch
 from support.command_line import topb
 from topb.image_input import ImageInput
 from topb_trainer.config import TaskConfig, TrainConfig, VaalConfig
-from topb_trainer.data.sets import Dataset, labelled_set
+from topb_trainer.data.sets import Dataset, with_row_ids
 from topb_trainer.errors import ConfigurationError, InvalidDataError
 from topb_trainer.experiment import run as experiment
 from topb_trainer.experiment.config import ExperimentConfig, ProtocolConfig
-from topb_trainer.experiment.records import Record, opened, writing
+from topb_trainer.experiment.records import Record, open_records, writing_records
 from topb_trainer.experiment.run import initial_rows, run_experiment, settings_of
 from topb_trainer.methods import methods_named
 from topb_trainer.models.resnet import Normalisation, ResNet18
@@ -40,8 +40,8 @@ def data(digits) -> Dataset:
     images, labels = digits
     return Dataset(
         "digits",
-        labelled_set("train", images[:200], labels[:200], DIGITS),
-        labelled_set("test", images[200:300], labels[200:300], DIGITS),
+        with_row_ids("train", images[:200], labels[:200], DIGITS),
+        with_row_ids("test", images[200:300], labels[200:300], DIGITS),
         ImageInput(8, 8),
     )
 
@@ -55,7 +55,7 @@ def config(tiny: TrainConfig) -> ExperimentConfig:
 def ran(
     data: Dataset, config: ExperimentConfig, out: Path, methods: Sequence[str], seeds: Sequence[int] = (0,)
 ) -> list[Record]:
-    with writing(out, settings_of(config, data)) as store:
+    with writing_records(out, settings_of(config, data)) as store:
         run_experiment(data, config, methods_named(methods), seeds, store)
         return store.records()
 
@@ -143,7 +143,7 @@ def test_what_is_finished_is_not_run_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, records = compared
-    monkeypatch.setattr(experiment, "train_round_task", pytest.fail)
+    monkeypatch.setattr(experiment, "train_task", pytest.fail)
     monkeypatch.setattr(experiment, "finish_round", pytest.fail)
     assert ran(data, config, out, COMPARED) == records
 
@@ -175,9 +175,9 @@ def test_two_experiments_do_not_run_in_one_directory(
 ) -> None:
     settings = settings_of(config, data)
     with (
-        writing(tmp_path, settings),
+        writing_records(tmp_path, settings),
         pytest.raises(ConfigurationError, match="another experiment is running"),
-        writing(tmp_path, settings),
+        writing_records(tmp_path, settings),
     ):
         pass
 
@@ -185,7 +185,7 @@ def test_two_experiments_do_not_run_in_one_directory(
 def test_a_torn_or_foreign_record_is_an_error(
     data: Dataset, config: ExperimentConfig, tmp_path: Path
 ) -> None:
-    with writing(tmp_path, settings_of(config, data)) as store:
+    with writing_records(tmp_path, settings_of(config, data)) as store:
         record = Record("random", 0, 0, 2, 0.1, 0.5, "", [], "", None, store.settings.sha256, {})
         store.publish(record)
         assert store.read("random", 0, 0) == record
@@ -195,10 +195,10 @@ def test_a_torn_or_foreign_record_is_an_error(
         with pytest.raises(InvalidDataError, match="a record of other settings"):
             store.read("random", 0, 0)
         file.write_text("{")
-        with pytest.raises(InvalidDataError, match="is no record"):
+        with pytest.raises(InvalidDataError, match="is not a record"):
             store.records()
     with pytest.raises(InvalidDataError, match="holds no experiment"):
-        opened(tmp_path / "nowhere")
+        open_records(tmp_path / "nowhere")
 
 
 def test_the_protocol_is_the_papers_by_default() -> None:
@@ -301,7 +301,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_records(
             break
     assert process.returncode == 0
     assert kills > 0
-    alone, killed = (opened(tmp_path / name).records() for name in ("alone", "killed"))
+    alone, killed = (open_records(tmp_path / name).records() for name in ("alone", "killed"))
     assert without_times(killed) == without_times(alone)
     assert len(killed) == 4
     left = [path for path in (tmp_path / "killed").rglob("*") if path.name.startswith(".unpublished")]

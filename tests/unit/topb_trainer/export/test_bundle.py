@@ -20,16 +20,18 @@ from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, sha256_of
 from topb_scorer.errors import BundleError
 from topb_trainer.config import TrainConfig
+from topb_trainer.data.sets import LabelledSet, RoundData, UnlabelledSet
 from topb_trainer.errors import ExportGateError
 from topb_trainer.export import bundle as export
 from topb_trainer.export import gates
-from topb_trainer.export.bundle import Provenance, export_bundle
+from topb_trainer.export.bundle import export_bundle
 from topb_trainer.export.gates import Gate, top_b_difference
 from topb_trainer.export.graph import onnx_graph
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import Normalisation, ResNet18
 from topb_trainer.models.scoring import FeatureScaling, ScoringModel
 from topb_trainer.models.vae import Vae
+from topb_trainer.runtime.context import RoundContext
 
 pytestmark = pytest.mark.slow
 
@@ -57,16 +59,23 @@ def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 12, 16, 3), np.uint8)
 
 
-def exported(model: ScoringModel, parent: Path, *, gate_images: np.ndarray | None = None) -> Bundle:
+def exported(
+    model: ScoringModel, parent: Path, *, pool_images: int = 40, test_accuracy: float | None = 0.625
+) -> Bundle:
+    data = RoundData(
+        LabelledSet(("a", "b"), images(2), np.array([0, 1]), CLASSES),
+        UnlabelledSet(tuple(map(str, range(pool_images))), images(pool_images)),
+        None,
+        TARGET,
+    )
     return export_bundle(
         model,
+        data,
+        np.arange(64, dtype=np.float32).reshape(2, 32),
+        RoundContext(TrainConfig(seed=2**63 + 1), index=3),
+        method="aalu",
+        test_accuracy=test_accuracy,
         parent=parent,
-        target=TARGET,
-        labelled_ids=["a", "b"],
-        labelled_features=np.arange(64, dtype=np.float32).reshape(2, 32),
-        gate_images=images(40) if gate_images is None else gate_images,
-        provenance=Provenance(3, CLASSES, 0.625),
-        config=TrainConfig(seed=2**63 + 1),
     )
 
 
@@ -179,16 +188,7 @@ def test_the_labelled_set_is_ids_and_float32_features(bundle: Bundle) -> None:
 
 @pytest.mark.usefixtures("same_graph")
 def test_without_a_test_set_there_is_no_accuracy(model: ScoringModel, tmp_path: Path) -> None:
-    bundle = export_bundle(
-        model,
-        parent=tmp_path / "made" / "on the way",
-        target=TARGET,
-        labelled_ids=["a"],
-        labelled_features=np.zeros((1, 32), np.float32),
-        gate_images=images(2),
-        provenance=Provenance(0, CLASSES, None),
-        config=TrainConfig(),
-    )
+    bundle = exported(model, tmp_path / "made" / "on the way", pool_images=2, test_accuracy=None)
     assert not bundle.manifest.HasField("test_accuracy")
     assert "testAccuracy" not in json.loads((bundle.path / "manifest.json").read_text())
 

@@ -14,7 +14,8 @@ from topb_trainer.data.published import PUBLISHED
 from topb_trainer.data.sets import LabelledSet
 from topb_trainer.experiment.config import ProtocolConfig
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
-from topb_trainer.task import ask, task_losses, train_task
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.task import task_losses, task_outputs, train_task
 from topb_trainer.vaal import train_vaal
 
 SIZES = {"cifar10": 32, "cifar100": 32, "svhn": 32, "caltech256": 224, "fashion_mnist": 28}
@@ -52,19 +53,15 @@ def test_its_first_steps_run(name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, size, size, 3), np.uint8)
     classes = tuple(str(i) for i in range(CLASSES[preset.data]))
     labelled = LabelledSet(tuple("abcd"), images[:4], np.arange(4), classes)
-    device = torch.device("cpu")
-    model = train_task(labelled, replace(train.task, epochs=1), train.image, seed=0, device=device)
-    known, pool = ask(model, images[:4], device=device), ask(model, images[4:], device=device)
-    selector = cotrain(
-        known,
-        task_losses(known, labelled.labels),
-        pool,
-        replace(train.cotrain, epochs=1),
-        vae=train.vae,
-        assistant=train.assistant,
-        seed=0,
+    train = replace(
+        train,
+        task=replace(train.task, epochs=1),
+        cotrain=replace(train.cotrain, epochs=1),
+        vaal=replace(train.vaal, epochs=1),
     )
+    context = RoundContext(train)
+    model = train_task(labelled, context)
+    known, pool = task_outputs(model, images[:4], context), task_outputs(model, images[4:], context)
+    selector = cotrain(known, task_losses(known, labelled.labels), pool, context)
     assert torch.isfinite(selector.score(pool)).all()
-    vaal = replace(train.vaal, epochs=1)
-    trained = train_vaal(images[:4], images[4:], vaal, horizontal_flip=True, seed=0, device=device)
-    assert not trained.vae.training
+    assert not train_vaal(images[:4], images[4:], context).vae.training

@@ -11,7 +11,7 @@ import pytest
 
 from support.command_line import topb
 from topb_trainer.errors import InvalidDataError
-from topb_trainer.experiment.records import Record, Settings, writing
+from topb_trainer.experiment.records import Record, Settings, writing_records
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, Heading, Paragraph, Table, as_html, as_markdown
 from topb_trainer.report.statistics import crossing, summarised, t_quantile
@@ -191,7 +191,7 @@ def test_markdown_and_html_hold_the_same_and_html_escapes() -> None:
 
 
 def written(out: Path, settings: Settings, kept: Sequence[Record]) -> Path:
-    with writing(out, settings) as store:
+    with writing_records(out, settings) as store:
         for one in kept:
             store.publish(one)
     return out

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from support.training import descend, diverge, fail_in_one
-from topb_trainer.config import ImageConfig, TaskConfig
+from topb_trainer.config import TaskConfig, TrainConfig
+from topb_trainer.data.sets import RoundData
 from topb_trainer.errors import (
     ConfigurationError,
     DeviceError,
     InvalidDataError,
     TrainingDivergedError,
 )
-from topb_trainer.rounds import RoundData
-from topb_trainer.runtime.data_parallel import ALONE, devices_from, train_together
-from topb_trainer.task import accuracy, ask, train_task
+from topb_trainer.runtime.context import RoundContext
+from topb_trainer.runtime.data_parallel import SINGLE_PROCESS, devices_from, train_in_parallel
+from topb_trainer.task import accuracy, task_outputs, train_task
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +34,8 @@ def linear() -> nn.Module:
 @pytest.mark.parametrize("processes", [2, 3])
 def test_they_take_the_steps_that_one_would(processes: int) -> None:
     alone, together = linear(), linear()
-    descend(alone, torch.from_numpy(IMAGES), CPU, ALONE)
-    train_together(descend, together, IMAGES, CPU, processes)
+    descend(alone, torch.from_numpy(IMAGES), CPU, SINGLE_PROCESS)
+    train_in_parallel(descend, together, IMAGES, CPU, processes)
     assert not torch.equal(together.weight, linear().weight)
     torch.testing.assert_close(together.weight, alone.weight, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(together.bias, alone.bias, rtol=1e-5, atol=1e-6)
@@ -44,21 +43,22 @@ def test_they_take_the_steps_that_one_would(processes: int) -> None:
 
 def test_a_loss_that_is_not_finite_arrives_as_it_was_raised() -> None:
     with pytest.raises(TrainingDivergedError) as caught:
-        train_together(diverge, linear(), IMAGES, CPU, 2)
+        train_in_parallel(diverge, linear(), IMAGES, CPU, 2)
     assert caught.value.metadata == {"model": "the task model", "epoch": "7"}
 
 
 def test_what_goes_wrong_in_one_ends_them_all() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)process 1 of 2 .* only here"):
-        train_together(fail_in_one, linear(), IMAGES, CPU, 2)
+        train_in_parallel(fail_in_one, linear(), IMAGES, CPU, 2)
 
 
 def test_t_learns_real_digits_and_a_seed_decides_it(digit_round: RoundData) -> None:
     task = TaskConfig(width=8, epochs=15, batch_size=16, horizontal_flip=False, processes=2)
-    one, same = (train_task(digit_round.labelled, task, ImageConfig(), seed=1, device=CPU) for _ in range(2))
+    context = RoundContext(TrainConfig(seed=1, task=task))
+    one, same = (train_task(digit_round.labelled, context) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not one.training
-    outputs = ask(one, digit_round.labelled.images, device=CPU)
+    outputs = task_outputs(one, digit_round.labelled.images, context)
     assert accuracy(outputs, digit_round.labelled.labels) > 0.9
 
 
@@ -71,13 +71,8 @@ def test_more_processes_than_devices_is_an_error() -> None:
 
 def test_too_few_images_or_too_small_batches_for_them_are_refused(digit_round: RoundData) -> None:
     task = TaskConfig(width=4, epochs=1, processes=4)
-    few = replace(
-        digit_round.labelled,
-        ids=digit_round.labelled.ids[:7],
-        images=digit_round.labelled.images[:7],
-        labels=digit_round.labelled.labels[:7],
-    )
+    few = digit_round.labelled.subset(np.arange(7))
     with pytest.raises(InvalidDataError, match="7 labelled images are too few for 4 processes"):
-        train_task(few, task, ImageConfig(), seed=0, device=CPU)
+        train_task(few, RoundContext(TrainConfig(task=task)))
     with pytest.raises(ConfigurationError, match=r"task\.batch_size is at least 8"):
         TaskConfig(batch_size=7, processes=4)
