@@ -128,9 +128,10 @@ def scores(selector: VaalSelector, images: NDArray[np.uint8]) -> Tensor:
 def test_what_labelled_images_are_unlike_is_ranked_first(digits) -> None:
     images, _ = digits
     familiar, strange = images[100:300], 255 - images[300:400]
-    config = replace(TINY, epochs=30, kl_reduction="mean", learning_rate=2e-3)
+    config = replace(TINY, epochs=30, kl_reduction="mean", learning_rate=5e-3)
     selector = trained(images[:100], np.concatenate([familiar, strange]), config)
-    assert scores(selector, strange).mean() > scores(selector, familiar).mean() + 0.1
+    higher = scores(selector, strange)[:, None] > scores(selector, familiar)[None, :]
+    assert higher.float().mean() > 0.95  # of all pairs; at least 0.998 with each of the seeds 0 to 3
 
 
 def test_a_seed_gives_the_same_weights_whatever_was_drawn_before(digits) -> None:

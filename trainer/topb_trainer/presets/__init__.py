@@ -1,18 +1,20 @@
-"""Settings by name: the TOML files in this folder, or one of the caller's.
+"""Presets: settings by name, from the TOML files in this folder, or from a file of the user's.
 
-Those of a round lie here, those of an experiment in `experiments/`.
+The presets of a round lie in this folder, those of an experiment in `experiments/`.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ConfigurationError
@@ -24,45 +26,67 @@ _EXPERIMENTS = "experiments"
 
 
 def preset_names() -> list[str]:
-    """Returns the names of the presets that come with the package, sorted."""
+    """Return the names of the presets for a round, sorted."""
     return _names()
 
 
 def experiment_preset_names() -> list[str]:
-    """Returns the names of the presets for experiments, sorted."""
+    """Return the names of the presets for an experiment, sorted."""
     return _names(_EXPERIMENTS)
 
 
 def load_preset(name: str) -> TrainConfig:
-    """Returns the settings of a preset by its name, or of a TOML file by its path; the rest by default.
+    """Return the settings of a round from a preset, or from a TOML file; others keep their defaults.
+
+    Args:
+        name: the name of a preset, or the path of a file.
 
     Raises:
-        ConfigurationError: there is no such preset, it is not TOML, or it sets what there is not.
+        ConfigurationError: there is no such preset, or it is not valid.
     """
     return from_mapping(TrainConfig, _settings(name), f"preset {name}")
 
 
 def load_experiment_preset(name: str) -> ExperimentConfig:
-    """Returns the settings of an experiment, as `load_preset` does those of a round; errors likewise."""
+    """Return the settings of an experiment from a preset, or from a TOML file; see `load_preset`."""
     return from_mapping(ExperimentConfig, _settings(name, _EXPERIMENTS), f"preset {name}")
 
 
-def from_mapping(config: type[Config], settings: Mapping[str, Any], where: str) -> Config:
-    """Builds a configuration from nested settings, as TOML holds them; `where` is named in errors.
+def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str) -> Config:
+    """Build a configuration from nested settings, such as those of a TOML file.
+
+    Args:
+        config: a dataclass, whose fields may be dataclasses.
+        settings: a value for each field that does not keep its default.
+        source: where the settings are from, for errors.
 
     Raises:
-        ConfigurationError: a key that the configuration does not have, or a value of another type.
+        ConfigurationError: a setting is unknown, or its value has the wrong type or is out of range.
     """
-    types_of = typing.get_type_hints(config)
-    known = [field.name for field in fields(config)]  # type: ignore[arg-type]
-    values = {}
-    for key, value in settings.items():
-        if key not in known:
-            raise ConfigurationError(
-                f"{where}: unknown setting {key!r}; there are {', '.join(known)}", reason="UNKNOWN_SETTING"
-            )
-        values[key] = _value(types_of[key], value, f"{where}: {key}")
-    return config(**values)
+    # As JSON: there, the strict mode of pydantic takes a list for a tuple, but still no string for a number.
+    text = json.dumps(settings, default=str)
+    try:
+        return TypeAdapter(config).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        # An unknown setting first: it explains best what went wrong.
+        found = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
+    path = [str(part) for part in found["loc"]]
+    where = f"{source}: {'.'.join(path)}"
+    if found["type"] == "unexpected_keyword_argument":
+        known = _known_settings(config(), path[:-1])
+        near = get_close_matches(path[-1], known, n=1)
+        raise ConfigurationError(
+            f"{where} is not a setting; {f'did you mean {near[0]}? ' if near else ''}"
+            f"There are {', '.join(known)}",
+            reason="UNKNOWN_SETTING",
+        )
+    raise ConfigurationError(f"{where} is {found['input']!r}. {found['msg']}", reason="INVALID_SETTING")
+
+
+def _known_settings(config: Any, path: list[str]) -> list[str]:
+    for name in path:
+        config = getattr(config, name)
+    return [field.name for field in fields(config)]
 
 
 def _names(*folder: str) -> list[str]:
@@ -84,38 +108,6 @@ def _read(name: str, *folder: str) -> str:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"no preset {name!r}: neither one of {', '.join(_names(*folder))} nor a file that can be read",
+            f"no preset {name!r}: expected one of {', '.join(_names(*folder))}, or a file that can be read",
             reason="PRESET_NOT_FOUND",
         ) from error
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """Returns `value` as `kind`, one of the kinds that config.py uses."""
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        return from_mapping(typing.cast("type[Any]", kind), value, where)
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        (item, _) = typing.get_args(kind)
-        return tuple(_value(item, one, where) for one in value)
-    if typing.get_origin(kind) is types.UnionType:
-        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
-    if kind is float and type(value) is int:
-        return float(value)
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise ConfigurationError(
-            f"{where} is one of {', '.join(map(str, typing.get_args(kind)))}; not {value!r}",
-            reason="INVALID_SETTING",
-        )
-    # type(), not isinstance(): to Python true is an int.
-    if type(value) is kind:
-        return value
-    raise ConfigurationError(f"{where} is {value!r}; expected {_spoken(kind)}", reason="INVALID_SETTING")
-
-
-def _spoken(kind: Any) -> str:
-    if is_dataclass(kind):
-        return "a table of settings"
-    if typing.get_origin(kind) is tuple:
-        return "a list"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]

@@ -11,7 +11,7 @@ from typing import Any
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.experiment.records import Record, open_records
 from topb_trainer.methods import METHODS, Method
-from topb_trainer.report.statistics import Summary, crossing, summarised
+from topb_trainer.report.statistics import Summary, crossing, summary_of
 
 BASELINE = "random"
 
@@ -51,7 +51,7 @@ class Study:
     def accuracy(self, method: str, round_index: int) -> Summary | None:
         """Returns test accuracy over seeds; None without a record."""
         found = self._by_round.get((method, round_index))
-        return summarised([record.accuracy for record in found.values()]) if found else None
+        return summary_of([record.accuracy for record in found.values()]) if found else None
 
     def difference(self, method: str, round_index: int) -> Summary | None:
         """Returns accuracy minus Random's, seed by seed; None where no seed has both."""
@@ -60,7 +60,7 @@ class Study:
         shared = sorted(theirs.keys() & baseline.keys())
         if not shared:
             return None
-        return summarised([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
+        return summary_of([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
 
     def labels_needed(self, method: str) -> LabelsNeeded | None:
         """Returns the labels needed for Random's final accuracy; None where no seed has both curves whole."""
@@ -80,7 +80,7 @@ class Study:
             for record in self.records
             if record.method == method and record.picked
         ]
-        return summarised(per_hundred) if per_hundred else None
+        return summary_of(per_hundred) if per_hundred else None
 
     def seeds(self, method: str) -> list[int]:
         """Returns the seeds that a method has a record of."""
@@ -92,7 +92,7 @@ class Study:
 
     def _mean_curve(self, method: str, seeds: Sequence[int]) -> list[float]:
         return [
-            summarised([self._by_round[method, index][seed].accuracy for seed in seeds]).mean
+            summary_of([self._by_round[method, index][seed].accuracy for seed in seeds]).mean
             for index in self.rounds
         ]
 

@@ -14,7 +14,7 @@ from topb_trainer.errors import InvalidDataError
 from topb_trainer.experiment.records import Record, Settings, writing_records
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, Heading, Paragraph, Table, as_html, as_markdown
-from topb_trainer.report.statistics import crossing, summarised, t_quantile
+from topb_trainer.report.statistics import crossing, summary_of
 from topb_trainer.report.study import Study, read_study
 
 SETTINGS = {
@@ -77,17 +77,11 @@ def study() -> Study:
     return Study(records(settings), settings.values)
 
 
-def test_t_quantiles_are_those_of_the_tables() -> None:
-    for degrees, expected in ((1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042), (1000, 1.962)):
-        assert t_quantile(degrees) == pytest.approx(expected, abs=5e-4)
-    assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
-
-
 def test_a_summary_is_of_the_sample_and_a_single_value_has_no_spread() -> None:
-    five = summarised([1.0, 2.0, 3.0, 4.0, 5.0])
+    five = summary_of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (five.mean, five.deviation, five.n) == (3.0, pytest.approx(math.sqrt(2.5)), 5)
     assert five.half_width == pytest.approx(2.7764 * math.sqrt(2.5 / 5), abs=1e-4)
-    one = summarised([7.0])
+    one = summary_of([7.0])
     assert (one.mean, one.deviation, one.half_width, one.n) == (7.0, None, None, 1)
 
 
