@@ -121,7 +121,7 @@ def key_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_what_is_expected_is_all_of_the_images(expected: topb.SelectionResult) -> None:
+def test_the_expected_result_has_all_images(expected: topb.SelectionResult) -> None:
     assert set(expected.ids) == set(IMAGES)
     assert expected.accounts.scored == 60
     assert dict(expected.accounts.skipped) == {"IMAGE_FORMAT_UNKNOWN": 1}
@@ -169,7 +169,7 @@ def test_a_list_of_urls_gives_the_same_scores(
     assert "/secret.png" not in site.asked
 
 
-def test_ids_to_leave_out_may_stand_on_s3(here: Path, bucket: Bucket, client: topb.Client) -> None:
+def test_ids_to_exclude_may_be_on_s3(here: Path, bucket: Bucket, client: topb.Client) -> None:
     uri = bucket.put("data/labelled.parquet", parquet_bytes({"id": list(IMAGES)[:50]}, row_group_size=16))
     result = client.select_batch(here / "bytes.parquet", 100, exclude=topb.ExcludeFile(uri))
 
@@ -178,7 +178,7 @@ def test_ids_to_leave_out_may_stand_on_s3(here: Path, bucket: Bucket, client: to
 
 
 @pytest.mark.parametrize("key", ["secret", "data/../secret", "", "data-beside", "*/a.png"])
-def test_what_the_bucket_holds_beside_the_root_is_refused(key: str, client: topb.Client) -> None:
+def test_objects_outside_the_root_are_refused(key: str, client: topb.Client) -> None:
     with pytest.raises(topb.TopbError) as caught:
         client.select_batch(f"s3://{BUCKET}/{key}", 1)
     assert caught.value.reason == "POOL_NOT_ALLOWED"

@@ -35,7 +35,7 @@ def reason_of_refusal(path: Path) -> str:
     return caught.value.reason
 
 
-def test_a_whole_bundle_tells_what_it_is(path: Path) -> None:
+def test_a_bundle_describes_itself(path: Path) -> None:
     bundle = open_bundle(path)
     assert bundle.model_id == hashlib.sha256(convolutional_graph()).hexdigest()[:16] == path.name
     assert bundle.graph.read_bytes() == convolutional_graph()
@@ -47,7 +47,7 @@ def test_a_whole_bundle_tells_what_it_is(path: Path) -> None:
     assert bundle.output_shape("features") == (8,)
 
 
-def test_the_other_resize_rule_is_read_too(tmp_path: Path) -> None:
+def test_either_resize_rule_is_read(tmp_path: Path) -> None:
     path = write_bundle(tmp_path, resize=ResizeRule.COVER_AND_CENTER_CROP)
     assert open_bundle(path).input.resize is ResizeRule.COVER_AND_CENTER_CROP
 
@@ -57,13 +57,13 @@ def test_a_bundle_may_be_moved(path: Path, tmp_path: Path) -> None:
     assert open_bundle(Path(moved)).model_id == path.name
 
 
-def test_an_output_that_is_not_there_is_named_with_those_that_are(path: Path) -> None:
+def test_a_missing_output_is_an_error_that_names_the_others(path: Path) -> None:
     with pytest.raises(BundleError, match=r"'depth'.*score, probabilities, features") as caught:
         open_bundle(path).output_shape("depth")
     assert caught.value.reason == "BUNDLE_OUTPUT_MISSING"
 
 
-def test_what_is_no_bundle_is_not_found(path: Path, tmp_path: Path) -> None:
+def test_a_path_without_a_bundle_is_not_found(path: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (path / "manifest.json").unlink()
     for missing in (tmp_path / "nowhere", tmp_path / "empty", path, path / "scorer.onnx"):
@@ -76,7 +76,7 @@ def test_what_is_no_bundle_is_not_found(path: Path, tmp_path: Path) -> None:
     "content",
     [b"", b"{", b"3", b"null", b"[" * 100_000, b'{"schemaVersion": "one"}', b'{"input": 3}', b"\xff\xfe{}"],
 )
-def test_a_manifest_that_is_no_manifest_is_refused(path: Path, content: bytes) -> None:
+def test_an_invalid_manifest_is_refused(path: Path, content: bytes) -> None:
     (path / "manifest.json").write_bytes(content)
     assert reason_of_refusal(path) == "BUNDLE_MANIFEST"
 

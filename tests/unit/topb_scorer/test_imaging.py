@@ -164,7 +164,7 @@ def test_the_first_frame_of_an_animation_counts(format_: str) -> None:
         (np.zeros((4, 4, 3), np.float32), {"IMAGE_SHAPE"}),
     ],
 )
-def test_what_is_no_image_is_skipped(image: bytes | NDArray[Any], reasons: set[str]) -> None:
+def test_an_input_that_is_not_an_image_is_skipped(image: bytes | NDArray[Any], reasons: set[str]) -> None:
     assert skip_of(image).reason in reasons
 
 

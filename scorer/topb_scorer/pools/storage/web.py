@@ -23,7 +23,8 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
 _TEMPORARY = Retry(status_forcelist={408, 425, 429, 500, 502, 503, 504}, respect_retry_after_header=True)
-_CONNECTIONS_PER_HOST = 16
+# For each host; more than are read at once, as shards may be read side by side.
+_KEPT_CONNECTIONS = 64
 _PIECE_BYTES = 1 << 16
 _HEADERS = {"User-Agent": "topb", "Accept": "image/*,*/*;q=0.5"}
 
@@ -133,7 +134,7 @@ class WebStore:
     @cached_property
     def _managers(self) -> dict[str, urllib3.PoolManager]:
         """A pool of connections for each proxy that the environment names, by scheme; "" is without proxy."""
-        managers: dict[str, urllib3.PoolManager] = {"": urllib3.PoolManager(maxsize=_CONNECTIONS_PER_HOST)}
+        managers: dict[str, urllib3.PoolManager] = {"": urllib3.PoolManager(maxsize=_KEPT_CONNECTIONS)}
         for scheme, proxy in urllib.request.getproxies().items():
             if scheme in {"http", "https"}:
                 managers[scheme] = _proxy_manager(proxy)
@@ -186,6 +187,4 @@ def _proxy_manager(proxy: str) -> urllib3.ProxyManager:
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     credentials, _, host = parts.netloc.rpartition("@")
     headers = make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
-    return urllib3.ProxyManager(
-        f"{parts.scheme}://{host}", maxsize=_CONNECTIONS_PER_HOST, proxy_headers=headers
-    )
+    return urllib3.ProxyManager(f"{parts.scheme}://{host}", maxsize=_KEPT_CONNECTIONS, proxy_headers=headers)

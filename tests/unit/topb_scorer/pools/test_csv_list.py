@@ -42,7 +42,7 @@ def test_a_list_is_rfc_4180_with_a_header(folder: Path, end: str, mark: str) -> 
     assert opened(path).rows == 5
 
 
-def test_columns_may_bear_other_names_and_the_last_line_no_end(folder: Path) -> None:
+def test_columns_may_have_other_names_and_the_last_line_no_newline(folder: Path) -> None:
     path = write(folder / "list.csv", "id,file,key\nno,shots/a.png,yes")
     assert items(path, id_column="key", path_column="file") == [PoolItem("yes", IMAGE)]
 
@@ -86,7 +86,7 @@ def test_a_header_without_the_columns_is_refused(tmp_path: Path, text: str, reas
         IMAGE,
     ],
 )
-def test_what_breaks_the_format_is_unreadable(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_violates_the_format_is_unreadable(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadablePoolError, match=r"list\.csv") as caught:
         opened(write(tmp_path / "list.csv", content))
     assert caught.value.reason == "POOL_UNREADABLE"
@@ -108,7 +108,7 @@ def test_a_slice_is_found_again_by_its_offset(tmp_path: Path) -> None:
     assert len(set(after) - before) <= 2
 
 
-def test_rows_that_come_again_are_shards_of_their_own(tmp_path: Path) -> None:
+def test_repeated_rows_are_shards_of_their_own(tmp_path: Path) -> None:
     ids = [f"img-{i:05d}" for i in range(3000)]
     pool = opened(write(tmp_path / "list.csv", listing(ids + ids + ids)))
     assert len({shard.identity for shard in pool.shards}) == len(pool.shards)

@@ -37,7 +37,7 @@ def test_ids_are_read_from_any_column_without_its_nulls(column: str, expected: l
         ("not-utf8.parquet", "id", UnreadablePoolError, "EXCLUSION_UNREADABLE"),
     ],
 )
-def test_what_holds_no_ids_is_refused(
+def test_a_file_without_ids_is_refused(
     name: str, column: str, error: type[ScorerError], reason: str, path: Path, not_utf8: pa.Array
 ) -> None:
     (path.parent / "ids.txt").write_text("a\nb\n")

@@ -72,7 +72,7 @@ def test_a_named_format_takes_a_file_of_any_name(tmp_path: Path) -> None:
         opened(path, format="webdataset")
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(IMAGE)
     assert refusal(tmp_path / "a.png", "image-folder") == refusal(tmp_path / "a.png") == "POOL_FORMAT"
 

@@ -77,7 +77,7 @@ def test_images_are_binary_or_structs_with_bytes(tmp_path: Path, images: pa.Arra
     assert items(path) == [PoolItem("a", IMAGE)]
 
 
-def test_columns_may_stand_in_any_order_among_others_and_bear_other_names(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_and_have_other_names(tmp_path: Path) -> None:
     path = write(
         tmp_path / "pool.parquet",
         {
@@ -92,7 +92,7 @@ def test_columns_may_stand_in_any_order_among_others_and_bear_other_names(tmp_pa
     assert items(path, id_column="key", image_column="img") == [PoolItem("a", IMAGE)]
 
 
-def test_a_row_without_an_id_or_an_image_is_a_row_all_the_same(tmp_path: Path) -> None:
+def test_a_row_without_an_id_or_an_image_is_still_a_row(tmp_path: Path) -> None:
     path = write_parquet(
         tmp_path / "pool.parquet",
         [(None, IMAGE), ("b", None), ("", IMAGE), ("d", b""), ("e", IMAGE)],
@@ -224,7 +224,7 @@ def test_no_rows_are_an_empty_pool(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"id,image\n", IMAGE])
-def test_what_is_no_parquet_is_unreadable(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_unreadable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pool.parquet").write_bytes(content)
     with pytest.raises(UnreadablePoolError, match=r"pool\.parquet") as caught:
         opened(tmp_path / "pool.parquet")

@@ -27,7 +27,7 @@ def early(row: int) -> bool:
 
 
 @pytest.mark.parametrize("is_remote", [every, none, second, early])
-def test_results_come_in_the_order_of_the_rows(is_remote: Callable[[int], bool]) -> None:
+def test_results_are_in_the_order_of_the_rows(is_remote: Callable[[int], bool]) -> None:
     assert list(map_ahead(lambda row: row * row, range(100), is_remote=is_remote)) == [
         row * row for row in range(100)
     ]
@@ -43,7 +43,7 @@ def test_sixteen_remote_rows_are_read_at_once() -> None:
     assert list(map_ahead(read, range(32), is_remote=every)) == list(range(32))
 
 
-def test_rows_that_are_not_remote_are_read_by_the_caller_when_they_are_due() -> None:
+def test_local_rows_are_read_when_their_turn_comes() -> None:
     read: list[int] = []
     results = map_ahead(lambda row: read.append(row), range(100), is_remote=none)
     for count in range(1, 10):
@@ -51,7 +51,7 @@ def test_rows_that_are_not_remote_are_read_by_the_caller_when_they_are_due() -> 
         assert read == list(range(count))
 
 
-def test_an_error_comes_in_its_turn() -> None:
+def test_an_error_is_raised_in_the_order_of_the_rows() -> None:
     results = map_ahead(lambda row: 1 // (5 - row), range(10), is_remote=second)
     assert [next(results) for _ in range(5)] == [0, 0, 0, 0, 1]
     with pytest.raises(ZeroDivisionError):

@@ -38,7 +38,7 @@ def test_an_image_without_an_id_is_an_unreadable_row() -> None:
     assert items[1].image.reason == "ID_MISSING"
 
 
-def test_ids_and_images_must_be_as_many() -> None:
+def test_ids_and_images_must_be_equally_many() -> None:
     with pytest.raises(ValueError, match="shorter"):
         list(ChunkShard(0, ["a", "b"], [b"one"]).items())
 
@@ -99,7 +99,7 @@ def test_cancelling_frees_a_thread_that_waits(wait: Callable[[ChunkQueue], objec
         wait(queue)
 
 
-def test_what_is_queued_when_it_is_cancelled_is_not_handed_out() -> None:
+def test_queued_chunks_are_dropped_on_cancellation() -> None:
     cancelled = threading.Event()
     queue = ChunkQueue(2, cancelled)
     queue.put(chunk(0))

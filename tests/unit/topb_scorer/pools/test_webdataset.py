@@ -34,7 +34,7 @@ def samples(count: int, *, first: int = 0) -> Members:
     ]
 
 
-def test_a_key_is_the_name_up_to_the_first_dot_of_its_last_segment(tmp_path: Path) -> None:
+def test_a_key_is_the_name_up_to_the_first_dot_of_the_last_segment(tmp_path: Path) -> None:
     names = ["a.png", "v1.2/b.left.png", "./c.jpg", "/etc/d.JPEG", "../../e.webp", "d ü/é.png", "x/y.z/f.png"]
     path = write(tmp_path / "pool.tar", [(name, IMAGE) for name in names])
     keys = ["a", "v1.2/b", "./c", "/etc/d", "../../e", "d ü/é", "x/y.z/f"]
@@ -59,7 +59,7 @@ def test_a_sample_is_the_run_of_members_with_one_key(tmp_path: Path) -> None:
         (["a.png.txt", "a.left.png"], 1),
     ],
 )
-def test_of_several_images_the_plainest_and_then_the_first_counts(
+def test_the_image_with_the_plainest_extension_counts_and_among_equals_the_first(
     names: list[str], chosen: int, tmp_path: Path
 ) -> None:
     images = [IMAGE, OTHER]
@@ -78,7 +78,7 @@ def test_a_sample_without_an_image_is_a_row_with_a_reason(tmp_path: Path) -> Non
     }
 
 
-def test_what_has_no_key_is_no_part_of_a_sample(tmp_path: Path) -> None:
+def test_members_without_a_key_are_ignored(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, type_ in (("dir.png", tarfile.DIRTYPE), ("link.png", tarfile.SYMTYPE)):
@@ -104,7 +104,7 @@ def test_a_key_that_is_not_utf8_is_a_row_with_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_a_tar_is_cut_into_slices_that_lose_no_sample(format_: int, tmp_path: Path) -> None:
+def test_a_tar_is_cut_into_slices_without_losing_a_sample(format_: int, tmp_path: Path) -> None:
     deep = "deep" if format_ == tarfile.USTAR_FORMAT else "deep" * 60
     members = [(f"{deep}/{name}", content) for name, content in samples(2500)]
     path = write(tmp_path / "pool.tar", members, format=format_)
@@ -143,7 +143,7 @@ def test_a_damaged_header_is_noticed(at: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [IMAGE, b"id,path\n" * 200, tar_bytes(samples(1)) + tar_bytes(samples(1))]
 )
-def test_what_is_no_one_tar_is_unreadable(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_one_tar_is_unreadable(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "pool.tar").write_bytes(content)
     with pytest.raises(UnreadablePoolError):
         opened(tmp_path / "pool.tar")

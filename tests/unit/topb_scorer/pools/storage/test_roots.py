@@ -103,7 +103,7 @@ def test_links_in_a_circle_lead_nowhere(root: Path) -> None:
         "file:///tmp/pool?.parquet",
     ],
 )
-def test_what_is_no_path_or_uri_is_refused(roots: AllowedRoots, uri: str) -> None:
+def test_text_that_is_neither_path_nor_uri_is_refused(roots: AllowedRoots, uri: str) -> None:
     assert allowed(roots, uri) == "POOL_URI"
 
 
