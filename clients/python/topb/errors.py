@@ -1,4 +1,4 @@
-"""The exceptions of the SDK. Each has a reason for programs.
+"""The exceptions of the SDK, as a tree. Each has a reason for programs.
 
 TopbError
 ├── InvalidRequestError       the request is invalid
@@ -23,7 +23,7 @@ from typing import Any
 
 
 class TopbError(Exception):
-    """The base class of all errors.
+    """The base class of every error of topb, also of the scorer and the trainer.
 
     Attributes:
         reason: What went wrong, in UPPER_SNAKE_CASE, stable between versions. It is the reason that the

@@ -23,7 +23,8 @@ class Pick:
     rank: int
     """1 for the image that is most worth labelling."""
     score: float
-    """The acquisition score of the strategy. Images with larger scores are picked first."""
+    """Acquisition score. Pointwise strategies pick images with larger scores first. For a set-based strategy,
+    it is what the strategy measured when it picked the image, such as the distance to earlier picks."""
     predicted_class: int
     """Index of the most probable class in `Model.classes`."""
     probability: float
@@ -31,8 +32,8 @@ class Pick:
     entropy: float
     """Entropy of the predicted distribution, in nats."""
     radius: float | None = None
-    """Euclidean distance in feature space to the nearest image that is labelled or has a smaller rank; only
-    core_set and diversified strategies set it. Once it flattens out, further picks add little coverage."""
+    """Euclidean distance in feature space to the nearest image that was labelled or picked before this one.
+    Only core_set and diversified strategies set it. When it flattens out, more picks add little coverage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Accounts:
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of rows that could not be scored, by reason."""
     duplicate: int = 0
-    """Rows that share their id with another row. Of these, the one with the best score is ranked."""
+    """Surplus rows: of several rows with the same id, only the one with the best score counts as scored."""
     excluded: int = 0
     """Rows whose id was excluded."""
     skipped_examples: tuple[SkippedRow, ...] = ()
@@ -86,7 +87,7 @@ class SelectionResult:
     """The picks of one selection in rank order, and how they were made."""
 
     picks: tuple[Pick, ...]
-    """At most `budget` picks, ordered by descending score, then ascending id."""
+    """At most `budget` picks in rank order. Pointwise strategies rank by descending score, then by id."""
     accounts: Accounts
     """What became of each row of the pool."""
     model: str

@@ -199,7 +199,7 @@ def test_selections_are_listed_page_by_page_as_needed(server, new_client):
     assert requests[2].model == "m"
 
 
-def test_a_handle_shows_what_it_is(server):
+def test_a_handle_has_a_repr_and_is_read_only(server):
     Catalog(server, "RUNNING")
     with topb.Client(server.address) as client:
         handle = client.selection("s-1")

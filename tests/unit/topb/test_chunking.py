@@ -32,7 +32,7 @@ def test_small_images_share_a_chunk_of_about_two_mebibytes():
     assert [row_id for chunk in chunks for row_id in chunk.ids] == [f"{row:05}" for row in range(2000)]
 
 
-def test_another_shape_or_kind_begins_another_chunk():
+def test_another_shape_or_kind_starts_another_chunk():
     rows = [
         ("a", image(4, 4, 1)),
         ("b", image(4, 4, 2)),
@@ -49,13 +49,13 @@ def test_another_shape_or_kind_begins_another_chunk():
     assert chunks[2].crc32 == zlib.crc32(b"jpeglonger jpeg")
 
 
-def test_an_array_goes_in_c_order_whatever_its_own():
+def test_an_array_is_sent_in_c_order():
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     (chunk,) = chunks_of([("a", np.asfortranarray(pixels))])
     assert chunk.packed.data == pixels.tobytes()
 
 
-def test_a_buffer_that_is_used_again_for_the_next_image_is_not_mixed_up():
+def test_the_caller_may_reuse_its_buffer():
     def rows():
         array, encoded = image(2, 2, 0), bytearray(b"..")
         for fill in (1, 2):
@@ -70,7 +70,7 @@ def test_a_buffer_that_is_used_again_for_the_next_image_is_not_mixed_up():
     assert list(encoded.encoded.data) == [b"\x03\x03", b"\x04\x04"]
 
 
-def test_an_image_over_the_target_and_within_the_limit_goes_alone():
+def test_an_image_over_the_target_size_has_a_chunk_of_its_own():
     chunks = chunks_of([("a", b"x"), ("b", b"y" * (3 * 2**20)), ("c", b"z")])
     assert [list(chunk.ids) for chunk in chunks] == [["a"], ["b"], ["c"]]
 
@@ -81,7 +81,7 @@ def test_an_image_over_the_limit_is_refused_by_name_and_row():
     assert caught.value.reason == "IMAGE_TOO_LARGE"
 
 
-def test_whole_numbers_become_strings():
+def test_integer_ids_become_strings():
     (chunk,) = chunks_of([(7, b"a"), (np.int64(-8), b"b"), (2**70, b"c")])
     assert list(chunk.ids) == ["7", "-8", str(2**70)]
 
@@ -108,7 +108,7 @@ def test_other_ids_are_refused_by_row(bad_id):
         (("a", np.zeros((2, 4, 4, 3), np.uint8)), r"uint8 \(2, 4, 4, 3\)"),
     ],
 )
-def test_a_row_that_is_none_is_refused_with_what_it_is(bad_row, said):
+def test_an_invalid_row_is_refused_and_described(bad_row, said):
     with pytest.raises(topb.InvalidRequestError, match=rf"row 1 of the pool.*{said}.*expected") as caught:
         chunks_of([("a", b"x"), bad_row])
     assert caught.value.reason == "POOL_ROW_INVALID"

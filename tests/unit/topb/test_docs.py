@@ -14,18 +14,18 @@ pytestmark = pytest.mark.sdk
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_guide_draws_the_exception_tree_as_it_is():
+def test_the_documented_exception_tree_is_the_actual_one():
     tree = errors.__doc__.partition("\n\n")[2].strip()
     assert tree in (DOCS / "errors.md").read_text(encoding="utf-8")
 
 
-def test_the_guide_maps_every_code_as_the_client_does():
+def test_the_documented_status_codes_are_those_of_the_client():
     text = (DOCS / "errors.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z_, ]+) \| `(\w+)` \|$", text, re.MULTILINE)
     documented = {code: name for codes, name in rows for code in codes.split(", ")}
     assert documented == {code.name: kind.__name__ for code, kind in _rpc_errors.EXCEPTIONS.items()}
 
 
-def test_the_guide_lists_every_reason_of_the_client():
+def test_every_reason_of_the_client_is_documented():
     listed = re.findall(r"^\| ([A-Z_]+) \| `\w+` \| \S", (DOCS / "errors.md").read_text(), re.MULTILINE)
     assert set(listed) == reasons_in(topb)

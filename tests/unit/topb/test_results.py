@@ -21,13 +21,13 @@ def test_results_are_frozen():
         RESULT.accounts.skipped["A"] = 2
 
 
-def test_ids_come_in_rank_order_and_a_short_result_says_so():
+def test_ids_are_in_rank_order_and_a_short_result_says_so():
     assert RESULT.ids == ("b", "a")
     assert RESULT.fell_short
     assert not dataclasses.replace(RESULT, budget=2).fell_short
 
 
-def test_accounts_that_do_not_add_up_cannot_be_made():
+def test_accounts_must_add_up():
     with pytest.raises(ValueError, match="do not add up"):
         topb.Accounts(read=4, scored=3)
 
