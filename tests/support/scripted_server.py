@@ -89,10 +89,16 @@ def abort(
 
 def stall(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     """Answer nothing until the call has ended."""
-    ended = threading.Event()
-    if context.add_callback(ended.set):
-        ended.wait()
+    when_ended(context).wait()
     yield from ()
+
+
+def when_ended(context: grpc.ServicerContext) -> threading.Event:
+    """Return an event that is set when the call has ended."""
+    ended = threading.Event()
+    if not context.add_callback(ended.set):
+        ended.set()
+    return ended
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:

@@ -46,7 +46,7 @@ def test_what_an_asynchronous_pool_raises_propagates_and_cancels(server):
 
     class Watched(StreamServer):
         def __call__(self, requests, context):
-            context.add_callback(cancelled.set)
+            context.add_callback(cancelled.set) or cancelled.set()
             yield from super().__call__(requests, context)
 
     server.select_batch_from_stream = Watched(max_chunk_bytes=CHUNK)
@@ -109,7 +109,7 @@ def test_a_cancelled_task_cancels_the_call(server, pool):
     ended = threading.Event()
 
     def serve(request, context):
-        context.add_callback(ended.set)
+        context.add_callback(ended.set) or ended.set()
         yield from stall(request, context)
 
     server.select_batch = server.select_batch_from_stream = serve

@@ -100,7 +100,7 @@ def test_what_the_progress_callback_raises_propagates_and_cancels(server, new_cl
     cancelled = threading.Event()
 
     def serve(request, context):
-        context.add_callback(cancelled.set)
+        context.add_callback(cancelled.set) or cancelled.set()
         yield Response(progress=selection_pb2.SelectionProgress(read=5))
         yield from stall(request, context)
 
@@ -121,13 +121,13 @@ def test_a_keyboard_interrupt_propagates_and_cancels(server, where):
     cancelled = threading.Event()
 
     def serve(request, context):
-        context.add_callback(cancelled.set)
+        context.add_callback(cancelled.set) or cancelled.set()
         yield Response(progress=selection_pb2.SelectionProgress(read=5))
         yield from stall(request, context)
 
     class Watched(StreamServer):
         def __call__(self, requests, context):
-            context.add_callback(cancelled.set)
+            context.add_callback(cancelled.set) or cancelled.set()
             yield from super().__call__(requests, context)
 
     def interrupt():

@@ -76,7 +76,7 @@ def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server,
     failed = threading.Event()
 
     def serve(requests, context):
-        context.add_callback(failed.set)
+        context.add_callback(failed.set) or failed.set()
         next(requests)
         yield accepted(max_chunk_bytes=2**20)
         abort(context, grpc.StatusCode.DATA_LOSS, "failed", error_details("FAILED"))
@@ -128,7 +128,7 @@ def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client,
 
     class Watched(StreamServer):
         def __call__(self, requests, context):
-            context.add_callback(cancelled.set)
+            context.add_callback(cancelled.set) or cancelled.set()
             yield from super().__call__(requests, context)
             yield from stall(requests, context)
 

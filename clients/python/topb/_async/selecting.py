@@ -99,7 +99,7 @@ async def _converse(
                 await _add_row(stream, rows)
             else:
                 stream.receive(await _next_event(call))
-            while call.has_event:
+            while call.has_event and not stream.all_sent:
                 stream.receive(await _next_event(call))
         await call.send_no_more()
         while (event := await call.next_event()) is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -13,7 +13,7 @@ from topb._channel import TlsOptions, channel_arguments
 from topb._deadline import Deadline
 from topb._pool_stream import Request, Response
 from topb._rpc_errors import NOT_SENT, ConnectionLostError, client_closed, mapped_errors
-from topb.errors import ServerUnavailableError, TopbError
+from topb.errors import ServerUnavailableError
 from topb.v1 import model_pb2_grpc, selection_pb2_grpc
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ class AsyncTransport:
                     async for event in call:
                         yield event
                 except grpc.aio.AioRpcError as error:
-                    raise await final_status.error_for(error) from None
+                    actual = await final_status.error_instead_of(error)
+                    if actual is not None:
+                        raise actual from None
         except ServerUnavailableError as error:
             raise ConnectionLostError(error) from error
         finally:
@@ -127,11 +129,14 @@ class AsyncStreamCall:
     """A bidirectional call: requests are sent and events taken when it suits the caller."""
 
     def __init__(self, transport: AsyncTransport, deadline: Deadline) -> None:
-        self._transport = transport
-        self._deadline = deadline
+        # Holds at most one window of chunks: no more are ever unacknowledged.
+        self._requests: asyncio.Queue[Request | None] = asyncio.Queue()
         self._events: asyncio.Queue[Response | BaseException | None] = asyncio.Queue(_MAX_HELD_EVENTS)
-        self._call = transport.selections.SelectBatchFromStream(timeout=deadline.left)
-        self._reader = asyncio.create_task(self._read())
+        # Not call.write(), which never returns if the call is cancelled before its metadata is sent.
+        self._call = transport.selections.SelectBatchFromStream(
+            _until_none(self._requests), timeout=deadline.left
+        )
+        self._reader = asyncio.create_task(self._read(transport.events(self._call, deadline)))
 
     @property
     def has_event(self) -> bool:
@@ -140,13 +145,12 @@ class AsyncStreamCall:
 
     async def send(self, request: Request) -> None:
         """Send a request. If the call has ended, `next_event` says why."""
-        with suppress(TopbError, asyncio.InvalidStateError), self._transport.mapped_errors(self._deadline):
-            await self._call.write(request)
+        self._requests.put_nowait(request)
+        await asyncio.sleep(0)
 
     async def send_no_more(self) -> None:
         """Tell the server that there are no more requests."""
-        with suppress(TopbError, asyncio.InvalidStateError), self._transport.mapped_errors(self._deadline):
-            await self._call.done_writing()
+        self._requests.put_nowait(None)
 
     async def next_event(self) -> Response | None:
         """Return the next event, or None if the server ended the call without an error.
@@ -161,15 +165,16 @@ class AsyncStreamCall:
         return event
 
     async def abandon(self) -> None:
-        """Cancel the call if it is still running, and wait for the reader task to finish."""
+        """Cancel the call if it is still running, and wait for its tasks to finish."""
         self._call.cancel()
+        await self.send_no_more()
         self._reader.cancel()
         await asyncio.wait([self._reader])
 
-    async def _read(self) -> None:
+    async def _read(self, events: AsyncGenerator[Response, None]) -> None:
         end: BaseException | None = None
         try:
-            async with aclosing(self._transport.events(self._call, self._deadline)) as events:
+            async with aclosing(events):
                 async for event in events:
                     await self._events.put(event)
         except Exception as error:
@@ -177,11 +182,16 @@ class AsyncStreamCall:
         await self._events.put(end)
 
 
+async def _until_none(requests: asyncio.Queue[Request | None]) -> AsyncIterator[Request]:
+    while (request := await requests.get()) is not None:
+        yield request
+
+
 class _FinalStatus:
     """The status that the server ended a call with.
 
     If a request cannot be sent because the call has ended, grpc.aio reports a status of its own instead,
-    before or after the real one arrives.
+    before or after the actual one arrives.
     """
 
     def __init__(self, call: Any) -> None:
@@ -189,21 +199,28 @@ class _FinalStatus:
         self._known = asyncio.Event()
         call.add_done_callback(self._note)
 
-    async def error_for(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """Return the error with the server's status if there is one, else the error that was seen."""
+    async def error_instead_of(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError | None:
+        """Return the error with the server's status, or None if the server ended the call without an error.
+
+        If the status does not arrive, return the error that was seen.
+        """
         if (seen.code(), seen.details()) != NOT_SENT:
             return seen
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._known.wait(), _SETTLING_SECONDS)
-        return self._error or seen
+        except TimeoutError:
+            return seen
+        return self._error
 
     def _note(self, call: Any) -> None:
         code, details = _at_once(call.code()), _at_once(call.details())
-        if (code, details) != NOT_SENT:
+        if (code, details) == NOT_SENT:
+            return
+        if code is not grpc.StatusCode.OK:
             self._error = grpc.aio.AioRpcError(
                 code, _at_once(call.initial_metadata()), _at_once(call.trailing_metadata()), details
             )
-            self._known.set()
+        self._known.set()
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:

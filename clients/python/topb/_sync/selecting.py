@@ -101,7 +101,7 @@ def _converse(
                 _add_row(stream, rows)
             else:
                 stream.receive(_next_event(call))
-            while call.has_event:
+            while call.has_event and not stream.all_sent:
                 stream.receive(_next_event(call))
         call.send_no_more()
         while (event := call.next_event()) is not None:
