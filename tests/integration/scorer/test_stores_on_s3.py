@@ -12,7 +12,7 @@ import pytest
 from support.again import repeated_with
 from support.pools import ANYWHERE, IMAGE, S3Prefix, items, opened, reasons
 from support.s3 import Bucket, s3_bucket
-from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.errors import NotFoundError, UnreadablePoolError
 from topb_scorer.pools import AllowedRoots, PoolItem
 from topb_scorer.pools.storage import Stores
 from unit.topb_scorer.pools.storage import test_stores
@@ -41,6 +41,13 @@ def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(bucket: Bucket, tmp_
     assert reasons(tmp_path / "list.csv", roots=here) == {"1": "FILE_NOT_ALLOWED"}
     both = AllowedRoots.below([tmp_path, image.rpartition("/")[0]])
     assert items(tmp_path / "list.csv", roots=both) == [PoolItem("1", IMAGE)]
+
+
+@pytest.mark.parametrize("key", ["none", "none/*.parquet"])
+def test_a_bucket_that_does_not_exist_is_not_found(key: str, bucket: Bucket) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        opened(f"s3://no-such-bucket/{key}")
+    assert caught.value.reason == "POOL_NOT_FOUND"
 
 
 def test_an_object_is_known_by_its_etag(bucket: Bucket) -> None:

@@ -123,10 +123,9 @@ def test_a_glob_of_images_is_an_image_folder_of_those_that_match(store: Store) -
 
 @pytest.mark.parametrize("key", ["none", "none.parquet", "none/*.parquet", "none*"])
 def test_what_does_not_exist_is_not_found(key: str, store: Store) -> None:
-    for uri in (store.uri(key), store.uri(f"../no-such-folder/{key}"), f"s3://no-such-bucket/{key}"):
-        with pytest.raises(NotFoundError) as caught:
-            opened(uri)
-        assert caught.value.reason == "POOL_NOT_FOUND"
+    with pytest.raises(NotFoundError) as caught:
+        opened(store.uri(key))
+    assert caught.value.reason == "POOL_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
