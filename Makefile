@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # One worker a core where the memory allows it; tests of one file share its fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test-fast test test-kill test-gpu check format protos sync lock bench clean
+.PHONY: demo test-fast test test-kill test-gpu check format protos sync-client lock bench clean
 
 demo: $(INSTALLED)  ## train one round, export it, serve it and select over gRPC; DATA=images.parquet LIMIT=3000 for your own images
 	$(BIN)/topb demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT)) $(DEMO_OPTIONS)
@@ -46,7 +46,7 @@ format: $(INSTALLED)  ## format, and apply the fixes that ruff knows
 protos: $(INSTALLED)  ## generate clients/python/topb/v1 from protos/
 	$(BIN)/python protos/generate.py
 
-sync: $(INSTALLED)  ## generate the blocking client from the asynchronous one
+sync-client: $(INSTALLED)  ## generate the blocking client from the asynchronous one
 	$(BIN)/python clients/python/generate_sync.py
 
 # Developers get the versions of requirements-dev.lock, for every platform and Python; images get those of

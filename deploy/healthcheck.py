@@ -1,4 +1,4 @@
-"""Asks a server how it is: exit code 0 if it is serving, 1 if it is not. For a container's HEALTHCHECK."""
+"""Check the health of a server, for HEALTHCHECK in a container: exit with 0 if it is serving, else with 1."""
 
 import argparse
 import sys
@@ -7,11 +7,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 DEADLINE_SECONDS = 4
-"""Below the timeouts of the HEALTHCHECK lines, so that what went wrong is told."""
+"""Shorter than the timeout of HEALTHCHECK, so that the error is still printed."""
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Return the exit code."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("address", help="host:port")
     arguments.add_argument("--service", default="topb.v1.SelectionService")

@@ -1,10 +1,10 @@
-# The scorer on CPUs. From the root of the repository:
+# The scorer on CPUs. Build it from the root of the repository:
 #   docker build -f deploy/scorer-cpu.Dockerfile -t topb-scorer-cpu:0.1.0 .
 
 FROM python:3.12.13-slim-bookworm AS build
 WORKDIR /src
 COPY deploy/constraints.txt /constraints.txt
-# Holds for what builds the wheel, too.
+# Also constrains the build of the wheel.
 ENV PIP_CONSTRAINT=/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
@@ -18,8 +18,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb scorer (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The home is /tmp, which is to be writable where the root file system is not. So is /state: a volume that Docker
-# makes there belongs to whom the directory belongs to.
+# The home is /tmp, which must be writable even if the root file system is read-only. So must /state: a volume
+# that Docker creates there gets the owner of the directory.
 RUN groupadd --gid 10001 topb \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb \
     && install --directory --owner=10001 --group=10001 /state

@@ -1,15 +1,14 @@
-# The scorer on an NVIDIA GPU. From the root of the repository:
+# The scorer on an NVIDIA GPU. Build it from the root of the repository:
 #   docker build -f deploy/scorer-gpu.Dockerfile -t topb-scorer-gpu:0.1.0 .
 #   docker run --gpus 1 …
 #
-# CUDA and cuDNN come from onnxruntime-gpu's own extras, in the versions that it was built for, so the base
-# image holds no CUDA. The driver is the host's, brought in by the NVIDIA container toolkit: CUDA 13 needs
-# driver 580 or newer.
+# CUDA and cuDNN come from the extras of onnxruntime-gpu, in the versions that it was built for, so the base image
+# needs no CUDA. The NVIDIA container toolkit mounts the driver of the host; CUDA 13 needs driver 580 or newer.
 
 FROM python:3.12.13-slim-bookworm AS build
 WORKDIR /src
 COPY deploy/constraints.txt /constraints.txt
-# Holds for what builds the wheel, too.
+# Also constrains the build of the wheel.
 ENV PIP_CONSTRAINT=/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
@@ -26,8 +25,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb scorer (NVIDIA GPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The home is /tmp, which is to be writable where the root file system is not. So is /state: a volume that Docker
-# makes there belongs to whom the directory belongs to.
+# The home is /tmp, which must be writable even if the root file system is read-only. So must /state: a volume
+# that Docker creates there gets the owner of the directory.
 RUN groupadd --gid 10001 topb \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb \
     && install --directory --owner=10001 --group=10001 /state

@@ -66,7 +66,7 @@ def main() -> int:
     stale = [path for path, text in modules.items() if not path.exists() or path.read_text("utf-8") != text]
     if options.check and (stale or orphans):
         names = ", ".join(sorted(path.name for path in {*stale, *orphans}))
-        sys.stderr.write(f"topb/_sync is stale ({names}); run `make sync`\n")
+        sys.stderr.write(f"topb/_sync is stale ({names}); run `make sync-client`\n")
         return 1
     for path in stale:
         path.write_text(modules[path], encoding="utf-8")
