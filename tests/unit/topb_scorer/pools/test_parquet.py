@@ -178,14 +178,6 @@ def test_the_image_column_is_read_where_there_are_paths_too(tmp_path: Path) -> N
     assert items(path) == [PoolItem("a", IMAGE)]
 
 
-def test_paths_are_relative_to_the_file_or_absolute_or_uris(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "one 1.png").write_bytes(IMAGE)
-    paths = ["images/one 1.png", f"{tmp_path}/images/one 1.png", f"file://{tmp_path}/images/one%201.png"]
-    path = write(tmp_path / "pool.parquet", {"id": ["a", "b", "c"], "path": paths})
-    assert items(path) == [PoolItem(id_, IMAGE) for id_ in "abc"]
-
-
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
