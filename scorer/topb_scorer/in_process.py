@@ -1,4 +1,4 @@
-"""A selection in this process, without a server: the same code, the same result."""
+"""Select in this process, without a server, by the same code and with the same result."""
 
 from __future__ import annotations
 
@@ -34,25 +34,28 @@ def select_batch(
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> SelectionResult:
-    """Selects from a pool that this process can read, with the bundle in a directory.
+    """Select the b best images of a pool that this process can read.
 
     Args:
-        pool: A path, a glob, or a file:// or s3:// URI of any of the formats; or a `topb.Pool` that also
-            describes its layout.
+        pool: a path, a glob, or a file:// or s3:// URI in any format, or a `topb.Pool` that also describes
+            its layout.
         budget: b, at least 1.
-        bundle: the bundle's directory.
-        strategy: name of a query strategy.
-        seed: for strategies that draw at random.
+        bundle: the directory of the model's bundle.
+        strategy: the name of a query strategy.
+        seed: seeds strategies that draw at random.
         exclude: ids to leave out.
-        exclude_uri: a Parquet file of further ids to leave out.
+        exclude_uri: a Parquet file with further ids to leave out.
         exclude_column: the column of that file.
-        strategy_options: by name.
+        strategy_options: options of the strategy by name, as text.
         device: "cpu" or "cuda:<index>".
-        batch_size: images a run; None: the device's default.
-        progress: called as images are scored.
+        batch_size: images in a run; None: the device's default.
+        progress: called while images are scored.
+
+    Returns:
+        ranked picks, and the accounts of every row of the pool.
 
     Raises:
-        ScorerError: as each of the parts says.
+        ScorerError: the request, the pool, the bundle or the device is at fault; `reason` tells why.
     """
     started = time.monotonic()
     roots = AllowedRoots.anywhere()

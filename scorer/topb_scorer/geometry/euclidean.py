@@ -1,10 +1,11 @@
-"""Squared Euclidean distances: float32 products to rule pairs out, float64 differences for what is left.
+"""Squared Euclidean distances: float32 products rule pairs out, float64 differences decide the rest.
 
-‖x − y‖² expanded as ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, and cancels: far from zero,
-float32 keeps nothing of a small distance. So the expansion only ever serves as a *lower bound*, with a
-rigorous rounding error taken off (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section
-3.5: a sum of n products is off by at most γ_n Σ|xᵢyᵢ|, γ_n = nu / (1 − nu), in whatever order it is summed).
-A pair that the bound cannot rule out is computed from the differences themselves, in float64.
+The expansion ‖x − y‖² = ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, but it suffers from
+cancellation: far from zero, float32 retains nothing of a small distance. So the expansion only serves as a
+*lower bound*, from which a rigorous bound of the rounding error is subtracted (Higham, Accuracy and Stability
+of Numerical Algorithms, 2nd ed., section 3.5: a sum of n products is off by at most γ_n Σ|xᵢyᵢ| with
+γ_n = nu / (1 − nu), in any order of summation). Pairs that the bound cannot rule out are computed from their
+differences in float64.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 ROWS_AT_ONCE = 2048
-"""Rows that are gathered and multiplied at once: 4 MiB at 512 dimensions, which stays in the cache."""
+"""Rows that are gathered and multiplied at once: 4 MiB at 512 dimensions, which fits into the cache."""
 _SAMPLE = 1024
 _LARGEST_SCALE = 126
-"""2 to this power and to minus this power are normal float32 numbers."""
+"""2^126 and 2^−126 are normal float32 numbers."""
 _HITS_WORTH_FLOAT64 = 8
-"""Pairs a row that float32 may leave open; beyond, a float64 product closes them sooner than differences."""
+"""Open pairs per row up to which differences are faster than a float64 product."""
 
 
 def check_features(features: Features, name: str) -> None:
-    """Returns if `features` is a finite float32 (N, D) array, D ≥ 1.
+    """Raise unless `features` is a finite float32 array of shape (N, D) with D ≥ 1.
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE or FEATURES_NOT_FINITE.
@@ -51,7 +52,7 @@ def check_features(features: Features, name: str) -> None:
         if not np.isfinite(block.max()) or not np.isfinite(block.min()):
             row = first + int(np.argmin(np.isfinite(block).all(axis=1)))
             raise InvalidRequestError(
-                f"row {row} of {name} holds NaN or an infinity; leave such rows out before selecting",
+                f"row {row} of {name} is not finite; leave such rows out before selecting",
                 reason="FEATURES_NOT_FINITE",
                 features=name,
                 row=row,
@@ -59,15 +60,15 @@ def check_features(features: Features, name: str) -> None:
 
 
 def check_same_width(pool: Features, labelled: Features) -> None:
-    """Returns if both have the same number of columns.
+    """Raise unless both arrays have the same number of columns.
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE.
     """
     if pool.shape[1] != labelled.shape[1]:
         raise InvalidRequestError(
-            f"the pool has {pool.shape[1]} features a row and the labelled set {labelled.shape[1]}; "
-            "both must come from one model",
+            f"rows of the pool have {pool.shape[1]} features, labelled rows {labelled.shape[1]}; "
+            "both must come from the same model",
             reason="FEATURES_SHAPE",
             pool=pool.shape,
             labelled=labelled.shape,
@@ -75,7 +76,12 @@ def check_same_width(pool: Features, labelled: Features) -> None:
 
 
 def squared_distances(x: Features, y: Features) -> Doubles:
-    """Returns float64 (n,): ‖xᵢ − yᵢ‖² of float32 (n, D) rows, each within `relative_error(D)`."""
+    """Return ‖xᵢ − yᵢ‖², float64 (n,), with a relative error of at most `relative_error(D)`.
+
+    Args:
+        x: float32 (n, D).
+        y: float32 (n, D), or (D,) for the same row each time.
+    """
     differences = x.astype(np.float64)
     differences -= y
     summed: Doubles = np.einsum("ij,ij->i", differences, differences)
@@ -83,47 +89,47 @@ def squared_distances(x: Features, y: Features) -> Doubles:
 
 
 def relative_error(width: int) -> float:
-    """Returns the largest relative error of `squared_distances` over `width` dimensions."""
+    """Return the largest relative error of `squared_distances` in `width` dimensions."""
     return (width + 4) * 2.0**-53
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Rows, and where they lie in a `Frame`."""
+    """Rows with their coordinates in a `Frame`."""
 
     rows: Features
-    """float32 (n, D): as they were given."""
+    """float32 (n, D): the rows as given."""
     near: NDArray[np.floating]
     """float32 or float64 (n, D): (rows − origin) · scale."""
     norms: Doubles
-    """float64 (n,): ‖near‖², each rounded by no more than a product is."""
+    """float64 (n,): ‖near‖², with the rounding error of a product at most."""
 
     def take(self, positions: Indices) -> Placed:
-        """Returns these of the rows."""
+        """Return the rows at `positions`, int64 (m,)."""
         return Placed(self.rows[positions], self.near[positions], self.norms[positions])
 
     def since(self, first: int) -> Placed:
-        """Returns the rows from `first` on, not copied."""
+        """Return the rows from `first` on, as views."""
         return Placed(self.rows[first:], self.near[first:], self.norms[first:])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The coordinates in which products are taken.
+    """The coordinates in which products are computed.
 
-    They are near zero, so that little cancels, and at most 4 in size, so that no square overflows.
+    They are near zero, so that little cancels, and at most 4 in magnitude, so that no square overflows.
     """
 
     origin: Features
-    """float32 (D,): the median of a sample, column by column, which no outlier moves."""
+    """float32 (D,): the median of a sample in each column, which is insensitive to outliers."""
     scale: float
-    """A power of two: multiplying by it is exact."""
+    """A power of two, so that multiplying by it is exact."""
     exact: frozenset[type] = frozenset()
-    """The precisions in which products of these features round nothing at all."""
+    """The precisions in which products of these features have no rounding error at all."""
 
     @classmethod
     def around(cls, *arrays: Features) -> Frame:
-        """Returns a frame for finite `arrays`, each float32 (n, D), not all of them empty."""
+        """Return a frame for finite `arrays`, each float32 (n, D), of which at least one has a row."""
         middle = max(arrays, key=len)
         sample = np.sort(middle[:: max(1, len(middle) // _SAMPLE)], axis=0)
         largest = max(_largest(array) for array in arrays)
@@ -133,14 +139,14 @@ class Frame:
         )
 
     def place(self, rows: Features, precision: type = np.float32) -> Placed:
-        """Returns `rows`, float32 (n, D), with their coordinates in this frame, in `precision`."""
+        """Return `rows`, float32 (n, D), with their coordinates in this frame, computed in `precision`."""
         scale = precision(self.scale)
         near = rows * scale if self.scale != 1.0 else rows.astype(precision)
         near -= self.origin * scale
         return Placed(rows, near, np.einsum("ij,ij->i", near, near).astype(np.float64))
 
     def slack(self, precision: type) -> float:
-        """Returns ε: of ‖a‖² + ‖b‖² − 2a·b in `precision`, at most ε(‖a‖² + ‖b‖²) is rounding.
+        """Return ε such that ‖a‖² + ‖b‖² − 2a·b in `precision` is off by at most ε(‖a‖² + ‖b‖²).
 
         4u for placing both rows, γ_D for the norms, 2γ_(D+1) for the product with a norm as one more term.
         """
@@ -149,11 +155,18 @@ class Frame:
         return 1.01 * (3 * len(self.origin) + 16) * float(np.finfo(precision).eps) / 2
 
     def lower_bounds(self, candidates: Placed, centres: Placed) -> tuple[NDArray[np.floating], Doubles]:
-        """Returns `(products, offsets)`: products[i, k] + offsets[i] ≤ ‖candidateᵢ − centreₖ‖² · scale².
+        """Return lower bounds: products[i, k] + offsets[i] ≤ ‖candidateᵢ − centreₖ‖² · scale².
 
-        products is (n, m) in the precision of both; offsets is float64 (n,). Their sum is not taken:
-        comparing rows of products with a threshold that has the offset taken off saves two passes over the
-        (n, m) array.
+        They are not added up: comparing each row of products with a threshold minus its offset saves two
+        passes over the (n, m) array.
+
+        Args:
+            candidates: n rows.
+            centres: m rows, placed in the same precision.
+
+        Returns:
+            products: (n, m) in the precision of both.
+            offsets: float64 (n,).
         """
         precision = candidates.near.dtype.type
         kept = 1.0 - self.slack(precision)
@@ -170,20 +183,19 @@ class Frame:
         return products, candidates.norms * kept - self._underflow(precision)
 
     def uncertainty(self, candidates: Placed, centres: Placed) -> Doubles:
-        """Returns float64 (n,): how far above its lower bound a squared distance is, at most."""
+        """Return float64 (n,): how far a candidate's squared distances exceed their lower bounds at most."""
         precision = candidates.near.dtype.type
         norms = candidates.norms + centres.norms.max(initial=0.0)
         uncertain: Doubles = 2 * self.slack(precision) * norms + 2 * self._underflow(precision)
         return uncertain
 
     def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles) -> None:
-        """Lowers `nearest` where a centre is nearer.
+        """Lower `nearest` in place to the distance of the nearest centre where that is smaller.
 
         Args:
-            candidates: (n, D).
-            centres: (m, D).
-            nearest: float64 (n,), in and out: squared distances, unscaled, as `squared_distances` computes
-                them.
+            candidates: n rows.
+            centres: m rows.
+            nearest: float64 (n,), squared distances as `squared_distances` computes them, without scale.
         """
         rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
@@ -196,7 +208,7 @@ class Frame:
     def _open_pairs(
         self, candidates: Placed, centres: Placed, nearest: Doubles, precision: type
     ) -> tuple[Indices, Indices]:
-        """Returns the pairs (i, k) of which one may be the nearest centre of i, nearer than nearest[i]."""
+        """Return all pairs (i, k) where centre k may be the nearest one of i, and nearer than nearest[i]."""
         products, offsets = self.lower_bounds(candidates, centres)
         least = products.argmin(axis=1)
         lowest = products[np.arange(len(products)), least].astype(np.float64)
@@ -217,9 +229,10 @@ def _largest(array: Features) -> float:
 
 
 def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset[type]:
-    """Returns the precisions whose significand holds every product and sum over `arrays`, as an integer.
+    """Return the precisions whose significand holds every product and sum over `arrays`, taken as integers.
 
-    True of small integers, bits and quantised features, where ties are many: there nothing needs settling.
+    This holds for small integers, bits and quantised features, which have many ties. There, products are
+    exact and no tie needs to be resolved.
     """
     width = arrays[0].shape[1]
     exact: frozenset[type] = frozenset({np.float32, np.float64})
@@ -235,7 +248,7 @@ def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset
 
 
 def _grain(rows: Features) -> float:
-    """Returns the largest power of two that divides every element; infinity where all are 0."""
+    """Return the largest power of two that divides every element; infinity if all elements are 0."""
     significand, exponent = np.frexp(rows[rows != 0])
     if not len(significand):
         return np.inf

@@ -1,4 +1,7 @@
-"""What float64 cannot tell apart: squared distances between float32 rows as integers, which round nothing."""
+"""Ties that float64 cannot resolve: squared distances between float32 rows as integers, without rounding.
+
+Every float32 number is an integer multiple of 2^−149, so a squared distance is an integer multiple of 2^−298.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,24 @@ import numpy as np
 from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, relative_error
 
 _UNIT = 2.0**149
-"""Times this, every float32 number is an integer, and float64 holds it exactly."""
+"""Every float32 number times this is an integer, which float64 holds exactly."""
 
 
 def near_ties(width: int) -> float:
-    """Returns how far apart, relatively, two computed squared distances may lie that are equal."""
+    """Return the largest relative difference between two computed squared distances that may be equal."""
     return 4 * relative_error(width)
 
 
 def exact_squared_distance(x: Features, y: Features) -> int:
-    """Returns ‖x − y‖² · 2^298 of two float32 (D,) rows, exactly."""
+    """Return ‖x − y‖² · 2^298 of two float32 (D,) rows as an exact integer."""
     pairs = zip((x.astype(np.float64) * _UNIT).tolist(), (y.astype(np.float64) * _UNIT).tolist(), strict=True)
     return sum((int(a) - int(b)) ** 2 for a, b in pairs)
 
 
 class ExactDistances:
-    """Exact squared distances to the nearest centre, for the few candidates that need one.
+    """Exact squared distances to the nearest centre, for the few candidates that are tied.
 
-    What was found is kept, so that a candidate which stays tied from pick to pick is only held against new
-    centres.
+    Results are kept, so that a candidate that stays tied from pick to pick is only compared with new centres.
     """
 
     def __init__(self, frame: Frame, centre_rows: Callable[[int, int], Features]) -> None:
@@ -36,15 +38,13 @@ class ExactDistances:
         self._found: dict[int, tuple[int, int]] = {}
 
     def farthest(self, candidates: Indices, rows: Features, nearest: Doubles, centres: int) -> int:
-        """Returns the position in `candidates` of the one farthest from its nearest centre; of equals the
-        first.
+        """Return the position of the candidate farthest from its nearest centre; of equals, the first.
 
         Args:
-            candidates: (n,) which rows of the pool these are, ascending.
-            rows: float32 (n, D).
-            nearest: float64 (n,) their squared distances to the nearest centre, as `squared_distances`
-                computes them.
-            centres: how many centres there are, at least one.
+            candidates: int64 (n,), indices into the pool, ascending.
+            rows: float32 (n, D), their features.
+            nearest: float64 (n,), their squared distances to the nearest centre by `squared_distances`.
+            centres: the number of centres, at least 1.
         """
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])
         if len(distinct) == 1:

@@ -1,4 +1,7 @@
-"""Which rows of a small set may be nearer to the one just picked than to what was picked before."""
+"""Find the rows of a small set that may be nearer to a new pick than to anything picked before.
+
+No such row is missed, because lower bounds of distances are compared (`euclidean`).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ import numpy as np
 from topb_scorer.geometry.euclidean import Doubles, Frame, Indices, Placed
 
 _ROWS_AT_ONCE = 128
-"""Enough for a matrix product."""
+"""Enough for a fast matrix product."""
 _PRODUCTS_AT_ONCE = 2**24
-"""64 MiB of them."""
+"""64 MiB of float32."""
 
 
 class FrontProducts:
-    """Products between the rows of a front, some rows at a time: those that are likely to be picked next."""
+    """Products between the rows of a front, computed ahead for rows that are likely to be picked next."""
 
     def __init__(self, frame: Frame, front: Placed) -> None:
         self._frame = frame
@@ -23,12 +26,15 @@ class FrontProducts:
         self._held: dict[int, int] = {}
 
     def maybe_nearer(self, row: int, nearest: Doubles, *, likely: Doubles) -> Indices:
-        """Returns the rows of the front that may be nearer to `row` than `nearest` says; no other row is.
+        """Return the rows of the front that may be nearer to `row` than `nearest`; all other rows are not.
 
         Args:
             row: a row of the front.
-            nearest: float64 (n,) squared distances; rows at 0 or less are left out.
-            likely: float64 (n,), larger for rows that are likelier to be asked for next.
+            nearest: float64 (n,), squared distances. Rows at 0 or less are left out.
+            likely: float64 (n,), larger for rows that are more likely to be asked for next.
+
+        Returns:
+            int64 (m,), ascending.
         """
         if row not in self._held:
             self._hold(row, likely)

@@ -1,19 +1,20 @@
-"""Exact k-center greedy: again and again the point farthest from all that was chosen before.
+"""Exact k-center greedy: pick the point farthest from all labelled rows and earlier picks, again and again.
 
-The method is Gonzalez, Clustering to minimize the maximum intercluster distance (1985); choosing what to
-label with it is Core-set: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018),
-algorithm 1. A batch that it picks leaves no point farther away than twice what the best possible batch would.
+Gonzalez, Clustering to minimize the maximum intercluster distance (1985). Core-set chooses with it what to
+label: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018), algorithm 1. The
+radius of the batch is at most twice that of the best possible batch.
 
-The usual loop computes b·N distances. This one computes few of them, and picks the same points:
+The textbook loop computes b·N distances. This one computes few of them, and picks the same points:
 
-* Distances to the nearest centre only ever fall, so a stale one is an upper bound. A point is held against
-  the centres it has not seen only once it is among the farthest by its bound.
-* Points are brought up to date in blocks, as matrix products, which run ten times faster than passing over
-  the pool for each pick. Those of them that are still farther away than the bound of any other point form the
-  *front*: as long as the farthest of the front lies beyond that bound, it is the farthest of all, and nothing
-  else is looked at.
-* float32 products only rule pairs out (`euclidean`). What is compared is float64; what float64 cannot tell
-  apart is compared in integers (`exact_ties`).
+* Distances to the nearest centre never increase, so an outdated one is an upper bound. A point is compared
+  with the centres that it has not seen only once it is among the farthest by its bound.
+* Points are updated in blocks, as matrix products, which is ten times faster than a pass over the pool for
+each
+  pick. The updated points that are farther than the bound of any other point form the *front*. As long as the
+  farthest point of the front is beyond that bound, it is the farthest of all, and no other point is examined.
+* float32 products only rule pairs out (`euclidean`). Distances are compared in float64, and those that
+float64
+  cannot tell apart as integers (`exact_ties`).
 """
 
 from __future__ import annotations
@@ -36,58 +37,67 @@ from topb_scorer.geometry.euclidean import (
 )
 from topb_scorer.geometry.exact_ties import ExactDistances, near_ties
 from topb_scorer.geometry.front_products import FrontProducts
-from topb_scorer.geometry.nearest_labelled import check_search_device, upper_bounds
+from topb_scorer.geometry.nearest_labelled import MakeSearch, check_search_device, faiss_search, upper_bounds
 
 # On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any of
 # these cost 0 to 20 % more.
 _FEW_CENTRES = 128
-"""Centres that are too few for a matrix product of their own."""
+"""Too few centres for a matrix product of their own."""
 _NARROWEST = 512
-"""Rows that are brought up to date at once, at least; twice as many after fewer picks than `_FEW_PICKS`."""
+"""The smallest number of rows that are updated at once."""
 _FEW_PICKS = 64
+"""After fewer picks than this, twice as many rows are updated at once."""
 _MANY_PICKS = 256
-"""Half as many rows at once after more picks than this."""
+"""After more picks than this, half as many rows are updated at once."""
 _WIDEST_FRONT = 8192
-"""Rows that are held together to be picked from: 32 MiB at 512 dimensions."""
+"""The most rows that a front has: 32 MiB at 512 dimensions."""
 
 
 @dataclass(frozen=True)
 class KCenterResult:
-    """What k-center greedy picked."""
+    """The picks of k-center greedy."""
 
     indices: Indices
     """int64 (b,): rows of the pool, in pick order."""
     radii: Doubles
-    """float64 (b,): how far each pick was from its nearest centre when it was picked, Euclidean, in units of
-    the features; infinite for the first pick where nothing is labelled. Never rises: where it flattens out,
+    """float64 (b,): Euclidean distance of each pick to its nearest centre when it was picked, in units of the
+    features; infinite for the first pick if nothing is labelled. It never increases: where it flattens out,
     more picks cover little more."""
     approximate: bool = False
-    """Whether this is `k_center_greedy_in_parts`, not the greedy sequence itself."""
+    """Whether the picks are those of `k_center_greedy_in_parts` instead of the greedy sequence."""
 
 
 def k_center_greedy(
-    pool: Features, labelled: Features, budget: int, *, seed: int = 0, device: str = "cpu"
+    pool: Features,
+    labelled: Features,
+    budget: int,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    make_search: MakeSearch = faiss_search,
 ) -> KCenterResult:
-    """Returns the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
+    """Return the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
-    Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones the lowest
-    index. Duplicates are points like any others: once one of them is picked the rest are at distance 0, and
-    are only picked, lowest index first, when all that is left is at distance 0. Where nothing is labelled the
-    first pick is a row drawn with `seed`; otherwise `seed` has no effect.
+    Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones, the
+    lowest index. Duplicates are points like any others: once one of them is picked, the rest are at distance
+    0. They are picked only when every remaining point is at distance 0, lowest index first. If nothing is
+    labelled, the first pick is drawn with `seed`; otherwise `seed` has no effect.
 
-    Memory: some 60 bytes a row of the pool and some blocks of rows, besides the features, which are read and
-    never copied; they may be memory-mapped. Only where more than a few thousand points that are no small
-    integers tie for the farthest are those held together.
+    The features are read but never copied, so they may be memory-mapped. In addition, about 60 bytes for each
+    row of the pool and a few blocks of rows are held in memory. More is held only if more than a few thousand
+    points tie for the farthest and are not small integers.
 
     Args:
         pool: float32 (N, D), finite.
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to N.
-        seed: draws the first pick where L is 0.
-        device: where FAISS searches for the start, `cpu` or `cuda:<index>`; it changes no pick.
+        seed: draws the first pick if L is 0.
+        device: where to search for a near labelled row of each row, `cpu` or `cuda:<index>`. It changes no
+            pick.
+        make_search: makes that search. It changes no pick.
 
     Raises:
-        DeviceError: FAISS cannot use the device.
+        DeviceError: with reason DEVICE_UNKNOWN or DEVICE_UNAVAILABLE.
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE
             or BUDGET_TOO_LARGE.
     """
@@ -100,7 +110,7 @@ def k_center_greedy(
         return KCenterResult(np.empty(0, np.int64), np.empty(0))
     cover = _Cover(pool, labelled, Frame.around(pool, labelled))
     if len(labelled):
-        cover.nearest[:] = upper_bounds(pool, labelled, cover.frame, device=device)
+        cover.nearest[:] = upper_bounds(pool, labelled, cover.frame, device=device, make_search=make_search)
     else:
         cover.pick(int(np.random.default_rng(seed).integers(len(pool))), np.inf)
     if np.isinf(cover.nearest.max()):
@@ -118,18 +128,18 @@ def k_center_greedy(
 
 
 def check_budget(budget: int, size: int) -> None:
-    """Returns if `budget` rows can be picked from `size`.
+    """Raise unless `budget` rows can be picked from `size`.
 
     Raises:
         InvalidRequestError: with reason BUDGET_NEGATIVE or BUDGET_TOO_LARGE.
     """
     if budget < 0:
         raise InvalidRequestError(
-            f"the budget is {budget}; it must be 0 or more", reason="BUDGET_NEGATIVE", budget=budget
+            f"the budget is {budget}; expected 0 or more", reason="BUDGET_NEGATIVE", budget=budget
         )
     if budget > size:
         raise InvalidRequestError(
-            f"the budget is {budget} and the pool has {size} rows; ask for at most {size}",
+            f"the budget is {budget} but the pool has {size} rows; ask for at most {size}",
             reason="BUDGET_TOO_LARGE",
             budget=budget,
             pool=size,
@@ -138,7 +148,7 @@ def check_budget(budget: int, size: int) -> None:
 
 @dataclass
 class _Cover:
-    """How far each row of the pool is from its nearest centre: a labelled row or a pick, in that order."""
+    """Distances of the rows of the pool to their nearest centres. Centres are labelled rows, then picks."""
 
     pool: Features
     labelled: Features
@@ -148,9 +158,9 @@ class _Cover:
 
     def __post_init__(self) -> None:
         self.nearest: Doubles = np.full(len(self.pool), np.inf)
-        """Squared distance to the nearest centre seen, and so an upper bound; −1 once picked."""
+        """(N,) squared distance to the nearest centre seen so far, an upper bound; −1 once picked."""
         self.seen = np.zeros(len(self.pool), np.int32)
-        """How many centres a row has been held against, from the first."""
+        """(N,) how many centres a row has been compared with, starting from the first."""
         self.exact = ExactDistances(self.frame, self.centre_rows)
         self.ties = 0.0 if np.float64 in self.frame.exact else near_ties(self.pool.shape[1])
 
@@ -159,7 +169,7 @@ class _Cover:
         return len(self.labelled) + len(self.picks)
 
     def centre_rows(self, first: int, last: int) -> Features:
-        """Returns float32 (last − first, D)."""
+        """Return the features of centres, float32 (last − first, D)."""
         known = len(self.labelled)
         if last <= known:
             return self.labelled[first:last]
@@ -172,17 +182,16 @@ class _Cover:
         self.nearest[row] = -1.0
 
     def bring_up_to_date(self, rows: Indices) -> None:
-        """Holds `rows` against the centres that they have not seen."""
+        """Compare `rows` with all centres that they have not seen yet."""
         rows = rows[self.seen[rows] < self.centres]
         rows = rows[np.lexsort((rows, self.seen[rows]))]
         for first in range(0, len(rows), ROWS_AT_ONCE):
             self._hold_against(rows[first : first + ROWS_AT_ONCE])
 
     def _hold_against(self, rows: Indices) -> None:
-        """Holds `rows`, in the order of what they have seen, against the centres that they have not."""
+        """Compare `rows`, sorted by how many centres they have seen, with the centres that they have not."""
         groups = [(part, self.frame.place(self.pool[rows[part]])) for part in self._groups(self.seen[rows])]
-        # A bound that no centre has been seen at, as the start's are, is not a distance: it could not be told
-        # from one.
+        # The bounds at the start are no distances to a centre that was seen: they must not stand for one.
         nearest = np.where(self.seen[rows] > 0, self.nearest[rows], np.inf)
         for start in range(int(self.seen[rows[0]]), self.centres, ROWS_AT_ONCE):
             end = min(start + ROWS_AT_ONCE, self.centres)
@@ -195,10 +204,10 @@ class _Cover:
         self.seen[rows] = self.centres
 
     def _groups(self, seen: NDArray[np.int32]) -> list[slice]:
-        """Cuts rows, by how many centres they have seen, ascending, into groups that are held together.
+        """Split rows, sorted by how many centres they have seen, into groups that are compared together.
 
-        In a group all have missed about as many: each is held against at most twice as many as it needs, and
-        against enough for a matrix product.
+        All rows of a group have missed about as many centres: each is compared with at most twice as many as
+        necessary, and with enough for a fast matrix product.
         """
         groups, first = [], 0
         while first < len(seen):
@@ -210,7 +219,7 @@ class _Cover:
 
 
 def _advance(cover: _Cover, width: int, budget: int) -> None:
-    """Brings the `width` rows of largest bound up to date; picks from them while that is sure to be right."""
+    """Update the `width` rows of largest bound, then pick from them while no other row can be farther."""
     candidates, bound, rival = _farthest(cover.nearest, width)
     if cover.nearest[candidates].max() <= 0:
         for row in np.flatnonzero(cover.nearest == 0)[: budget - len(cover.picks)]:
@@ -227,9 +236,9 @@ def _advance(cover: _Cover, width: int, budget: int) -> None:
 def _narrowed(
     front: Indices, nearest: Doubles, bound: float, rival: int, tolerance: float
 ) -> tuple[Indices, float, int]:
-    """Returns the farthest `_WIDEST_FRONT` rows of a front, with the bound and the rival that they then have.
+    """Return the farthest `_WIDEST_FRONT` rows of a front, with their new bound and rival.
 
-    All of it, as it was, where so many may be tied that none of these were sure to be picked.
+    If so many rows may be tied that none of these would be sure to be the farthest, return the whole front.
     """
     kept, next_bound, left_out = _farthest(nearest, _WIDEST_FRONT)
     if tolerance and nearest.max() <= next_bound * (1 + tolerance):
@@ -239,9 +248,9 @@ def _narrowed(
 
 
 def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
-    """Returns the `width` rows of largest bound, ascending; the next bound; the first row that has it.
+    """Return the `width` rows of largest bound, ascending, the next bound, and the first row that has it.
 
-    Of rows with equal bounds the first are taken.
+    Of rows with equal bounds, the first are taken.
     """
     if width == len(nearest):
         return np.flatnonzero(nearest >= 0), 0.0, len(nearest)
@@ -258,14 +267,14 @@ def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
 
 
 def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: int) -> None:
-    """Picks from `front`, all of it up to date, while its farthest row is farther than any other row can be.
+    """Pick from `front`, whose rows are up to date, while its farthest row is farther than any other can be.
 
     Args:
-        cover: takes the picks.
+        cover: receives the picks.
         front: rows, ascending.
-        bound: no other row is farther, squared.
+        bound: no row outside the front has a larger squared distance.
         rival: the first row outside the front that may be as far as `bound`.
-        budget: picks in all.
+        budget: how many picks there are to be in total.
     """
     frame, tolerance = cover.frame, cover.ties
     placed = frame.place(cover.pool[front])

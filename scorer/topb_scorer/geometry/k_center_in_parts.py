@@ -1,4 +1,8 @@
-"""K-center greedy over more features than memory holds: within each part, then over the picks."""
+"""K-center greedy over more features than fit into memory: in each part of the pool, then over all picks.
+
+For callers of the Python function. No query strategy uses it: `core_set` refuses a pool over the memory
+limit.
+"""
 
 from __future__ import annotations
 
@@ -23,32 +27,30 @@ def k_center_greedy_in_parts(
     device: str = "cpu",
     max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES,
 ) -> KCenterResult:
-    """Returns `budget` rows of the pool that `parts` make up, picked on two levels, marked as approximate.
+    """Return `budget` rows of a pool that is given in parts, picked on two levels and marked as approximate.
 
-    Each part picks as many rows as the budget asks for, k-center greedily from `labelled`; k-center greedy
-    over the picks of all parts, again from `labelled`, then picks the result. No row of the pool is then
-    farther from the nearest pick or labelled row than 4 times what the best possible batch would leave
-    (k-center greedy over all of the pool: 2 times): each level adds at most twice that. This is the algorithm
-    of Malkomes, Kusner, Chen, Weinberger and Moseley, Fast distributed k-center clustering with outliers on
-    massive data (NIPS 2015), section 3; picks of parts as composable core-sets are due to Indyk, Mahabadi,
-    Mahdian and Mirrokni, Composable core-sets for diversity and coverage maximization (PODS 2014).
+    K-center greedy picks `budget` rows of each part, starting from `labelled`; k-center greedy over the picks
+    of all parts, again starting from `labelled`, then picks the result. The radius of the batch is at most 4
+    times that of the best possible batch, because each level adds at most twice that; over the whole pool,
+    k-center greedy guarantees 2 times. This is the algorithm of Malkomes, Kusner, Chen, Weinberger and
+    Moseley, Fast distributed k-center clustering with outliers on massive data (NIPS 2015), section 3. Picks
+    of parts as composable core-sets are due to Indyk, Mahabadi, Mahdian and Mirrokni, Composable core-sets
+    for diversity and coverage maximization (PODS 2014).
 
-    The result depends on how the pool is parted. Of a part no more than its picks is kept, b rows; so a part
-    may be a slice of a memory-mapped array, or be read when it is asked for.
+    The result depends on how the pool is split. Only the picks of a part are kept, so a part may be a slice
+    of a memory-mapped array, or be read when it is requested.
 
     Args:
-        parts: float32 (Nᵢ, D) arrays, finite; together the pool, in the order in which `indices` counts its
-            rows.
+        parts: float32 (Nᵢ, D) arrays, finite. `indices` counts their rows in this order.
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to ΣNᵢ.
-        seed: draws the first pick of each level where L is 0.
-        device: as of `k_center_greedy`.
-        max_kept_bytes: how much memory the picks of all parts together may take.
+        seed: draws the first pick of each level if L is 0.
+        device: as for `k_center_greedy`.
+        max_kept_bytes: limit of the memory that the picks of all parts take.
 
     Raises:
-        InvalidRequestError: as `k_center_greedy`; of a part that is at fault the message tells which.
-        LimitExceededError: with reason FEATURES_OVER_LIMIT. Fewer parts, or a smaller budget, keep fewer
-        rows.
+        InvalidRequestError: as `k_center_greedy`; the message names the part.
+        LimitExceededError: with reason FEATURES_OVER_LIMIT.
     """
     check_features(labelled, "labelled")
     check_budget(budget, budget)
@@ -59,13 +61,13 @@ def k_center_greedy_in_parts(
         kept_bytes += min(budget, len(part)) * part.itemsize * part.shape[1]
         if kept_bytes > max_kept_bytes:
             raise LimitExceededError(
-                f"the picks of the first {number + 1} parts take {kept_bytes} bytes, over {max_kept_bytes}; "
-                "make fewer, larger parts, ask for fewer rows or raise the limit",
+                f"the picks of the first {number + 1} parts take {kept_bytes} bytes, the limit is "
+                f"{max_kept_bytes}; make fewer, larger parts, ask for fewer rows or raise the limit",
                 reason="FEATURES_OVER_LIMIT",
                 bytes=kept_bytes,
                 limit=max_kept_bytes,
             )
-        # In memory once, instead of being read from a file in every round.
+        # Copied into memory, so that a memory-mapped part is not read from its file again and again.
         rows = np.array(part)
         picks = k_center_greedy(rows, labelled, min(budget, len(rows)), seed=seed, device=device).indices
         kept_rows.append(rows[picks])

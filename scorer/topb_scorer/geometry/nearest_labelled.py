@@ -1,13 +1,14 @@
-"""How far each row of the pool is, at most, from the nearest labelled row: where k-center greedy starts.
+"""Upper bounds of the distances to the nearest labelled row, from which k-center greedy starts.
 
-Greedy needs the farthest points' distances exactly, and of everyone else only that they are not the farthest.
-So any near labelled row will do, and FAISS finds one. On the CPU the labelled rows are put into an inverted
-file, √L lists of √L rows, and each row of the pool is held against the nearest two lists: some 3√L distances
-instead of L. On features of CIFAR-10, a tenth of it labelled, one row in eight has to be held against all of
-the labelled rows after that, to pick a twentieth of the pool. A GPU holds each row against all of them.
+Greedy needs exact distances of the farthest points only. Of all others it needs to know that they are not the
+farthest, so a labelled row that is near is enough, and FAISS finds one. On the CPU, the labelled rows are put
+into an inverted file, √L lists of about √L rows, and each row of the pool is compared with the two nearest
+lists: about 3√L distances instead of L. On features of CIFAR-10 with a tenth of them labelled, one row in
+    eight then has to be compared with all labelled rows in order to pick a twentieth of the pool. A GPU
+    compares each row with all labelled rows.
 
-Whatever is found, and with whatever rounding: what counts is the distance to it, computed anew in float64. So
-the device changes how long it takes, and no pick.
+Whichever row is found, the distance to it is computed again in float64. So the device changes the running
+time but no pick.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ from topb_scorer.errors import DeviceError
 from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, squared_distances
 
 _FEWEST = 256
-"""Labelled rows under which one matrix product is as fast."""
+"""With fewer labelled rows, one matrix product is as fast."""
 _LISTS_PROBED = 2
 _ITERATIONS = 4
 _SEARCHED_TOGETHER = 16 * ROWS_AT_ONCE
 
 Search = Callable[[Features], Indices]
-"""Finds for each of float32 (n, D) rows a labelled row that is near, int64 (n,), or −1."""
+"""Finds a near labelled row, or −1, for each of float32 (n, D) rows; returns int64 (n,)."""
+MakeSearch = Callable[[Features, str], Search]
+"""Makes a search among labelled rows, float32 (L, D), on a device."""
 
 
 def check_search_device(device: str) -> None:
-    """Returns if FAISS can search on the device.
+    """Raise DeviceError if FAISS cannot search on this device.
+
+    Args:
+        device: `cpu` or `cuda:<index>`.
 
     Raises:
         DeviceError: with reason DEVICE_UNKNOWN or DEVICE_UNAVAILABLE.
@@ -41,35 +47,37 @@ def check_search_device(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind != "cuda" or not (index.isdecimal() or not index):
         raise DeviceError(
-            f"{device!r} is no device; expected cpu, cuda or cuda:<index>",
+            f"{device!r} is not a device; expected cpu, cuda or cuda:<index>",
             reason="DEVICE_UNKNOWN",
             device=device,
         )
     if _gpu(device) >= faiss.get_num_gpus():
         raise DeviceError(
-            f"{device} was asked for, but FAISS sees {faiss.get_num_gpus()} GPUs; install faiss-gpu-cu12 in "
-            "place of faiss-cpu, check the driver, or search on the cpu",
+            f"FAISS cannot search on {device}: it finds {faiss.get_num_gpus()} GPUs; install faiss-gpu-cu12 "
+            "instead of faiss-cpu, check the driver, or search on the CPU",
             reason="DEVICE_UNAVAILABLE",
             device=device,
         )
 
 
-def upper_bounds(pool: Features, labelled: Features, frame: Frame, *, device: str = "cpu") -> Doubles:
-    """Returns float64 (N,): no row of `pool` is farther from its nearest labelled row, squared Euclidean
-    distance.
+def upper_bounds(
+    pool: Features, labelled: Features, frame: Frame, *, device: str, make_search: MakeSearch
+) -> Doubles:
+    """Return upper bounds of the squared distances of rows to their nearest labelled rows, float64 (N,).
 
-    A bound may be infinite; all are where there is little to gain, or where float32 would overflow.
+    A bound may be infinite. All are infinite if there is little to gain, or if float32 would overflow.
 
     Args:
         pool: float32 (N, D).
         labelled: float32 (L, D).
-        frame: tells how large the features are.
+        frame: a frame around both.
         device: where to search, `cpu` or `cuda:<index>`.
+        make_search: makes the search.
     """
     bounds = np.full(len(pool), np.inf)
     if len(labelled) < _FEWEST or not 2.0**-40 < frame.scale < 2.0**40:
         return bounds
-    search = searcher(np.ascontiguousarray(labelled), device)
+    search = make_search(np.ascontiguousarray(labelled), device)
     for first in range(0, len(pool), _SEARCHED_TOGETHER):
         found = search(np.ascontiguousarray(pool[first : first + _SEARCHED_TOGETHER]))
         for start in range(0, len(found), ROWS_AT_ONCE):
@@ -79,8 +87,8 @@ def upper_bounds(pool: Features, labelled: Features, frame: Frame, *, device: st
     return bounds
 
 
-def searcher(labelled: Features, device: str) -> Search:
-    """Returns what finds labelled rows, float32 (L, D), on the device."""
+def faiss_search(labelled: Features, device: str) -> Search:
+    """Return a FAISS search among labelled rows, float32 (L, D): approximate on the CPU, exact on a GPU."""
     index = _inverted_file(labelled) if device == "cpu" else _on_gpu(labelled, _gpu(device))
 
     def search(rows: Features) -> Indices:

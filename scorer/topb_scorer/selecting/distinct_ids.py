@@ -1,4 +1,4 @@
-"""Counts distinct ids in memory that does not grow with their number."""
+"""Count distinct ids in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _DIGESTS_A_PARTITION = 1 << 17
 
 
 class DistinctIds:
-    """Spills digests of ids to files, one a partition of the digests, and counts each file by itself."""
+    """Writes digests of ids to files, partitioned by digest, and counts the distinct ones file by file."""
 
     def __init__(self, scratch: Path, expected: int) -> None:
-        """Opens the partitions in `scratch`, a directory that the caller removes.
+        """Open the files.
 
         Args:
-            scratch: where the digests are spilled, 16 bytes an id.
-            expected: how many ids there will be at most, duplicates included.
+            scratch: a directory for 16 bytes per id, which the caller removes.
+            expected: about how many ids there will be, duplicates included.
         """
         partitions = min(max(1, expected // _DIGESTS_A_PARTITION), 512)
         self._files: list[BinaryIO] = [(scratch / f"{i}.digests").open("w+b") for i in range(partitions)]
-        # Drawn anew each time, so that nobody can prepare ids that share a digest.
+        # Random, so that nobody can prepare ids that share a digest.
         self._seeds = [np.uint64(secrets.randbits(64)) for _ in range(2)]
 
     def __enter__(self) -> DistinctIds:
@@ -42,14 +42,14 @@ class DistinctIds:
             file.close()
 
     def add(self, ids: Sequence[str]) -> None:
-        """Takes ids, in any order, any number of times."""
+        """Add ids in any order, any number of times."""
         digests = self._digests(ids)
         partition = digests[:, 0] % np.uint64(len(self._files))
         for i, file in enumerate(self._files):
             file.write(digests[partition == i].tobytes())
 
     def count(self) -> int:
-        """How many ids were taken, each counted once."""
+        """Return how many distinct ids were added."""
         distinct = 0
         for file in self._files:
             file.flush()
@@ -59,7 +59,7 @@ class DistinctIds:
         return distinct
 
     def _digests(self, ids: Sequence[str]) -> NDArray[np.uint64]:
-        """uint64 (n, 2): two chains over the words of each id's UTF-8, all ids of one length at a time."""
+        """Return uint64 (n, 2): two hash chains over each id in UTF-8, all ids of one length at a time."""
         array = pa.array(ids, pa.large_string())
         _, offsets_buffer, bytes_buffer = array.buffers()
         digests = np.empty((len(ids), 2), np.uint64)
@@ -74,7 +74,7 @@ class DistinctIds:
             padded[:, :length] = utf8[starts[rows, None] + np.arange(length)]
             words = padded.view(np.uint64)
             for column, seed in enumerate(self._seeds):
-                # A length mixed in at the start, so that no padding passes for a letter.
+                # The length is part of the hash, so that padding cannot be mistaken for a character.
                 digest = _mixed(np.full(len(rows), seed ^ np.uint64(length)))
                 for i in range(words.shape[1]):
                     digest = _mixed(digest ^ words[:, i])
@@ -83,12 +83,12 @@ class DistinctIds:
 
 
 def distinct_rows(halves: NDArray[np.uint64]) -> int:
-    """How many different rows uint64 (n, 2) has."""
+    """Return the number of distinct rows of uint64 (n, 2)."""
     first = np.sort(halves[:, 0])
     again = first[1:][first[1:] == first[:-1]]
     if not len(again):
         return len(first)
-    # Only rows that share a first half can be equal: the others need no sorting by both.
+    # Only rows that share their first half can be equal. No others have to be sorted by both halves.
     among = np.searchsorted(again, halves[:, 0])
     doubtful = halves[again[np.minimum(among, len(again) - 1)] == halves[:, 0]]
     doubtful = doubtful[np.lexsort((doubtful[:, 1], doubtful[:, 0]))]
@@ -96,7 +96,7 @@ def distinct_rows(halves: NDArray[np.uint64]) -> int:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser, a bijection (Steele, Lea, Flood 2014)."""
+    """Apply the finaliser of SplitMix64, a bijection (Steele, Lea and Flood 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: NDArray[np.uint64] = values ^ (values >> np.uint64(31))

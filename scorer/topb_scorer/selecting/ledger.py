@@ -1,4 +1,4 @@
-"""What became of each row of a pool: exactly one of scored, skipped, duplicate and excluded."""
+"""The accounts of a selection: every row is exactly one of scored, skipped, duplicate or excluded."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.selecting.distinct_ids import DistinctIds
 
 SKIPPED_EXAMPLES = 20
+"""How many skipped rows are listed one by one: the first by id."""
 
 
 class Ledger:
-    """Counts the rows of a score log, part by part, in any order."""
+    """Counts the rows of a score log, part by part. The order of the parts has no effect."""
 
     def __init__(self, exclude: Set[str], scratch: Path, rows: int) -> None:
-        """Opens the ledger.
+        """Open the ledger.
 
         Args:
             exclude: ids to leave out.
-            scratch: a directory for what is spilled meanwhile.
+            scratch: a directory for temporary files, which the caller removes.
             rows: about how many rows there are.
         """
         self._exclude = exclude
@@ -45,7 +46,11 @@ class Ledger:
         self._distinct.__exit__(kind, error, trace)
 
     def take(self, part: ScoredRows) -> NDArray[np.intp]:
-        """Counts the rows of a part; returns those that can be ranked, duplicates among them."""
+        """Count the rows of a part, and return those that can be ranked, duplicates included.
+
+        Returns:
+            indices of rows, ascending.
+        """
         kept = np.ones(len(part.ids), bool)
         if self._exclude:
             kept[:] = [id_ not in self._exclude for id_ in part.ids]
@@ -65,7 +70,7 @@ class Ledger:
         return rankable
 
     def accounts(self) -> Accounts:
-        """The accounts of all that was taken."""
+        """Return the accounts of all rows so far."""
         scored = self._distinct.count()
         return Accounts(
             read=self._read,

@@ -226,7 +226,7 @@ def test_whatever_a_device_finds_the_picks_are_the_same(found):
     pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
     expected = k_center_greedy(pool, labelled, 150)
 
-    def searcher(rows_searched, device):
+    def make_search(rows_searched, device):
         assert device == "cpu"
         assert rows_searched.shape == labelled.shape
 
@@ -243,8 +243,7 @@ def test_whatever_a_device_finds_the_picks_are_the_same(found):
 
         return search
 
-    with mock.patch.object(nearest_labelled, "searcher", searcher):
-        result = k_center_greedy(pool, labelled, 150)
+    result = k_center_greedy(pool, labelled, 150, make_search=make_search)
     assert result.indices.tolist() == expected.indices.tolist()
     assert result.radii.tolist() == expected.radii.tolist()
 
