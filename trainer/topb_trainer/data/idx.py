@@ -1,7 +1,8 @@
-"""Fashion-MNIST in its original form: idx files, as they are or gzipped.
+"""Reads IDX files, plain or gzipped: the format of Fashion-MNIST.
 
-The format (LeCun's MNIST page): two zero bytes, a type (8 is unsigned byte), the number of dimensions, the
-sizes as big-endian 32-bit numbers, then the values.
+The format (LeCun's MNIST page): two zero bytes, the type (8 is unsigned byte), the number of dimensions,
+their sizes as big-endian 32-bit integers, then the values. torchvision's reader takes no gzipped file, and
+reports a damaged one by an assertion without a message.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _UNSIGNED_BYTE = 8
 
 
 def idx_file(root: Path, name: str) -> Path | None:
-    """Returns the file of that name, or name.gz, in `root` or where torchvision puts it; None without."""
+    """Return the file `name` or `name`.gz in `root` or in torchvision's folder there, or None."""
     for folder in (root, root / "FashionMNIST" / "raw"):
         for file in (folder / name, folder / f"{name}.gz"):
             if file.is_file():
@@ -29,17 +30,17 @@ def idx_file(root: Path, name: str) -> Path | None:
 
 
 def read_idx(file: Path) -> NDArray[np.uint8]:
-    """Returns the values of an idx file of unsigned bytes, in its shape.
+    """Return the values of an IDX file of unsigned bytes, in the shape that it declares.
 
     Raises:
-        InvalidDataError: it is no such file, or it is torn.
+        InvalidDataError: the file is not such an IDX file, or it is incomplete.
     """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(file, str(error)) from error
     if len(content) < 4 or content[:3] != bytes([0, 0, _UNSIGNED_BYTE]):
-        raise _unreadable(file, "it does not begin as an idx file of unsigned bytes does")
+        raise _unreadable(file, "it does not start like an IDX file of unsigned bytes")
     dimensions = content[3]
     header = 4 + 4 * dimensions
     if len(content) < header:
@@ -47,7 +48,7 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     values = np.frombuffer(content, np.uint8, offset=header)
     if len(values) != int(np.prod(shape)):
-        raise _unreadable(file, f"it holds {len(values)} values, not the {shape} that it speaks of")
+        raise _unreadable(file, f"it holds {len(values)} values, but declares the shape {shape}")
     return values.reshape(shape)
 
 

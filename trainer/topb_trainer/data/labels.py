@@ -1,4 +1,4 @@
-"""Labels and class names of a labelled set: from a Parquet column, or from the folders that images lie in."""
+"""Labels and class names of a labelled set: from a Parquet column, or from the folders of the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL_COLUMN = "label"
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """Returns the Parquet files that `path` is or holds; none where it is an image folder."""
+    """Return the Parquet files at or below `path`; none if it is an image folder."""
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
@@ -25,15 +25,15 @@ def parquet_files(path: Path) -> list[Path]:
 def read_class_names(
     files: Sequence[Path], known: Sequence[str] | None
 ) -> tuple[dict[str, str], list[str] | None]:
-    """Returns the class name of each id in Parquet files, and the list of classes if the files declare one.
+    """Return the class name of each id in Parquet files, and the list of classes if the files declare one.
 
-    A label is a class's name, or its index in the JSON list under the schema's metadata key `classes`. An
-    index where there is no such list points into the `known` classes, unless those are numbers themselves;
-    with neither, the number is the name.
+    A label is the name of a class, or its index in the JSON list under the schema's metadata key `classes`.
+    If the file has no such list, an index refers to the `known` classes, unless their names are numbers
+    themselves. Otherwise the number is the name of the class.
 
     Raises:
-        InvalidDataError: a column is missing or of another type, a label is null or of no class, or an id
-            stands twice.
+        InvalidDataError: a column is missing or has another type, a label is null or unknown, or an id occurs
+            twice.
     """
     names: dict[str, str] = {}
     declared: list[str] | None = None
@@ -43,23 +43,21 @@ def read_class_names(
         declared = declared or classes
         for id_, label in zip(table[ID_COLUMN].to_pylist(), table[LABEL_COLUMN].to_pylist(), strict=True):
             if id_ in names:
-                raise InvalidDataError(
-                    f"{file}: the id {id_!r} stands there twice", reason="DUPLICATE_ID", id=id_
-                )
+                raise InvalidDataError(f"{file}: the id {id_!r} occurs twice", reason="DUPLICATE_ID", id=id_)
             names[id_] = _class_name(label, classes, known, f"{file}: {id_}")
     return names, declared
 
 
 def folder_class_name(id_: str) -> str:
-    """Returns the class of an image by its path in the folder, `class/file.jpg`.
+    """Return the class of an image from its path in the folder, `class/file.jpg`.
 
     Raises:
-        InvalidDataError: the image lies in no folder of a class.
+        InvalidDataError: the image does not lie in the folder of a class.
     """
     parts = id_.split("/")
     if len(parts) < 2:
         raise InvalidDataError(
-            f"{id_} lies in no class's folder; a labelled image folder holds class/file.jpg",
+            f"{id_} does not lie in the folder of a class; a labelled image folder holds class/file.jpg",
             reason="LABEL_MISSING",
             id=id_,
         )
@@ -87,7 +85,7 @@ def _read_columns(file: Path) -> pa.Table:
         raise InvalidDataError(
             f"{file}: column {LABEL_COLUMN!r} holds {kind}; expected integers or strings", reason="LABEL_TYPE"
         )
-    # Column by column: read_table would discover a data set, and partitions, where there is one file.
+    # ParquetFile reads this file only; read_table would look for a partitioned data set.
     table = pq.ParquetFile(file).read([ID_COLUMN, LABEL_COLUMN])
     ids = table[ID_COLUMN].cast(pa.string())
     return table.set_column(table.schema.get_field_index(ID_COLUMN), ID_COLUMN, ids)
@@ -107,7 +105,8 @@ def _declared_classes(file: Path, schema: pa.Schema) -> list[str] | None:
         or len(set(classes)) < len(classes)
     ):
         raise InvalidDataError(
-            f"{file}: the metadata key `classes` is no JSON list of distinct names", reason="CLASSES_INVALID"
+            f"{file}: the metadata key `classes` is not a JSON list of distinct names",
+            reason="CLASSES_INVALID",
         )
     return classes
 
@@ -120,7 +119,7 @@ def _class_name(
     if isinstance(label, str):
         if declared is not None and label not in declared:
             raise InvalidDataError(
-                f"{where}: {label!r} is none of the file's classes", reason="LABEL_UNKNOWN"
+                f"{where}: {label!r} is not one of the classes that the file declares", reason="LABEL_UNKNOWN"
             )
         return label
     if declared is None and known is not None and not any(name.isdecimal() for name in known):

@@ -1,4 +1,4 @@
-"""Opens a data set: a published one by its name, or Parquet and image folders by their paths."""
+"""Opens a data set: a published one by its name, any other by the paths of its images."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from topb_trainer.errors import InvalidDataError
 def open_dataset(
     data: str, test: Path | None, root: Path, image: ImageConfig, *, progress: bool = False
 ) -> Dataset:
-    """Reads a data set into memory.
+    """Read a data set into memory.
 
     Args:
-        data: a name in `PUBLISHED`, or the path of training images: Parquet of id, label, and image or path,
-            or a folder of class/file.jpg.
-        test: test images laid out like the training images; with a path only.
-        root: where published data sets lie, or are downloaded to.
-        image: to what size, and how, images are brought.
-        progress: whether to show bars on a terminal.
+        data: a name in `PUBLISHED`, or the path of labelled training images: Parquet with id, label, and
+            image or path; or a folder of class/file.jpg.
+        test: test images, laid out like the training images. Published data sets have their own.
+        root: directory in which published data sets lie, or to which they are downloaded.
+        image: the size to which images are brought, and how.
+        progress: whether to show progress bars.
 
     Raises:
-        InvalidDataError: the data is not there or cannot be used.
+        InvalidDataError: the data is missing or cannot be used.
         ScorerError: a path cannot be read as a pool.
     """
     if data in PUBLISHED:
         if test is not None:
             raise InvalidDataError(
-                f"{data} has a test set of its own; --test goes with the path of a data set",
+                f"{data} has its own test set; give --test only if --data is a path",
                 reason="TEST_NOT_WANTED",
             )
         return PUBLISHED[data](root, image)
@@ -43,9 +43,7 @@ def open_dataset(
             dataset=data,
         )
     if test is None:
-        raise InvalidDataError(
-            f"{data} needs a test set beside it: name one with --test", reason="TEST_MISSING"
-        )
+        raise InvalidDataError(f"{data} has no test set; give one with --test", reason="TEST_MISSING")
     target = image_input(image, path)
     train = read_labelled(path, target, progress=progress)
     return Dataset(path.stem, train, read_test(test, target, train.classes, progress=progress), target)

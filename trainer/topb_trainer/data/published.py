@@ -1,4 +1,4 @@
-"""The published data sets by name, through torchvision's classes, which download them where they can."""
+"""Published data sets by name. torchvision reads them, and downloads them if they are missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from topb_trainer.data.sets import Dataset, LabelledSet, with_row_ids
 from topb_trainer.errors import InvalidDataError
 
 CALTECH256_TEST_PER_CLASS = 10
-"""The paper's: 2,560 test images of 256 classes."""
+"""As in the paper: 2,560 test images of 256 classes."""
 
 _CALTECH256_SPLIT_SEED = 0
 _CLUTTER = "257.clutter"
@@ -40,17 +40,17 @@ _FASHION_CLASSES = (
 
 
 def cifar10(root: Path, image: ImageConfig) -> Dataset:
-    """CIFAR-10: 50,000 training and 10,000 test images, 32 × 32."""
+    """Read CIFAR-10: 50,000 training and 10,000 test images, 32 × 32."""
     return _cifar("cifar10", tv.CIFAR10, root, image)
 
 
 def cifar100(root: Path, image: ImageConfig) -> Dataset:
-    """CIFAR-100, its 100 fine classes: 50,000 training and 10,000 test images, 32 × 32."""
+    """Read CIFAR-100 with its 100 fine classes: 50,000 training and 10,000 test images, 32 × 32."""
     return _cifar("cifar100", tv.CIFAR100, root, image)
 
 
 def svhn(root: Path, image: ImageConfig) -> Dataset:
-    """SVHN: 73,257 training and 26,032 test images of digits, 32 × 32; the extra set is left out."""
+    """Read SVHN without its extra set: 73,257 training and 26,032 test images of digits, 32 × 32."""
     target = _target(image, 32)
     classes = tuple(str(digit) for digit in range(10))
 
@@ -63,7 +63,7 @@ def svhn(root: Path, image: ImageConfig) -> Dataset:
 
 
 def fashion_mnist(root: Path, image: ImageConfig) -> Dataset:
-    """Fashion-MNIST: 60,000 training and 10,000 test images, 28 × 28, grey as RGB; from idx files."""
+    """Read Fashion-MNIST: 60,000 training and 10,000 test images, 28 × 28, grey, as RGB."""
     target = _target(image, 28)
 
     def read(stem: str) -> NDArray[np.uint8]:
@@ -89,10 +89,10 @@ def fashion_mnist(root: Path, image: ImageConfig) -> Dataset:
 
 
 def caltech256(root: Path, image: ImageConfig) -> Dataset:
-    """Caltech-256: ten images a class to test, drawn at random with a fixed seed, the others to train.
+    """Read Caltech-256. Ten images of each class, drawn with a fixed seed, are the test set.
 
-    Its 256 object classes; the 827 images of `257.clutter` belong to none, though the paper's count of 30,607
-    holds them.
+    The 827 images of `257.clutter` are left out, as they belong to no class. The paper's count of 30,607
+    images includes them.
     """
     target = _target(image, LARGE_IMAGE_INPUT)
     read = _opened("caltech256", root, lambda **options: tv.Caltech256(root, **options))
@@ -106,13 +106,13 @@ def caltech256(root: Path, image: ImageConfig) -> Dataset:
         if len(files) <= CALTECH256_TEST_PER_CLASS:
             raise InvalidDataError(
                 f"{folders / category} holds {len(files)} images; more than {CALTECH256_TEST_PER_CLASS} are "
-                "needed to test on ten and train on the rest",
+                "needed, as that many are the test images of a class",
                 reason="TOO_FEW_IMAGES",
             )
         held_out = set(draw.choice(len(files), CALTECH256_TEST_PER_CLASS, replace=False).tolist())
         for index, file in enumerate(files):
             (test if index in held_out else train).append((file, label))
-    # "001.ak47" is what the folder is called; the class is "ak47".
+    # The folder of the class "ak47" is called "001.ak47".
     classes = tuple(category.partition(".")[2] or category for category in categories)
 
     def part(split: str, files: list[tuple[Path, int]]) -> LabelledSet:
@@ -132,7 +132,7 @@ PUBLISHED: dict[str, Callable[[Path, ImageConfig], Dataset]] = {
     "caltech256": caltech256,
     "fashion_mnist": fashion_mnist,
 }
-"""By name."""
+"""The readers of the published data sets by name."""
 
 
 def _cifar(name: str, kind: Any, root: Path, image: ImageConfig) -> Dataset:
@@ -148,15 +148,15 @@ def _cifar(name: str, kind: Any, root: Path, image: ImageConfig) -> Dataset:
 
 
 def _opened(name: str, root: Path, construct: Callable[..., Any]) -> Any:
-    """What torchvision reads from `root`; downloaded first if it is not there or not whole.
+    """Return torchvision's data set from `root`; download it first if it is missing or incomplete.
 
     Raises:
-        InvalidDataError: it is not there and cannot be downloaded.
+        InvalidDataError: it cannot be downloaded either.
     """
     try:
         return construct(download=False)
     except RuntimeError:
-        pass  # torchvision's way to say that files are missing, or of another checksum
+        pass  # torchvision reports missing files and wrong checksums in this way
     try:
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -167,8 +167,8 @@ def _opened(name: str, root: Path, construct: Callable[..., Any]) -> Any:
 
 def _missing(name: str, root: Path, why: str) -> InvalidDataError:
     return InvalidDataError(
-        f"{name} is not in {root}, or not whole, and could not be downloaded ({why}); put the files of its "
-        "original release there, as torchvision lays them out, or name another --data-root",
+        f"{name} is missing from {root} or incomplete, and could not be downloaded ({why}); put the files of "
+        "its original release there, laid out as for torchvision, or give another --data-root",
         reason="DATASET_UNAVAILABLE",
         dataset=name,
         root=root,

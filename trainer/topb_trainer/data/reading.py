@@ -1,4 +1,4 @@
-"""Labelled images, unlabelled pool and test images in memory, decoded by the scorer's own code."""
+"""Reads labelled images, pools and test images into memory, with the decoder of the scorer."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from topb_trainer.models.resnet import SMALL_IMAGE
 from topb_trainer.runtime.progress import bar
 
 LARGE_IMAGE_INPUT = 224
-"""Pixels: the size that larger images are brought to, as is usual for the ImageNet stem."""
+"""Height and width, in pixels, to which larger images are brought: the usual size for the ImageNet stem."""
 
-_DECODED_TOGETHER = 256
+_DECODE_BATCH = 256
 
 
 def open_images(path: Path) -> OpenPool:
-    """Opens Parquet or an image folder without reading an image.
+    """Open Parquet or an image folder, without reading images.
 
     Raises:
         ScorerError: nothing is there, or it cannot be read as a pool.
     """
-    # A training run reads with its caller's own rights.
+    # Training reads with the rights of its caller, so that no root is forbidden.
     return open_pool(str(path), roots=AllowedRoots.anywhere())
 
 
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
-    """Returns what the model will take for one image: as configured, else by the labelled images' sizes."""
+    """Return the input of the model: as configured, otherwise by the sizes of the labelled images."""
     resize = ResizeRule(config.resize)
     if config.height is not None and config.width is not None:
         return ImageInput(config.height, config.width, resize)
@@ -51,18 +51,17 @@ def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
 
 
 def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:
-    """Reads Parquet (id, label, and image or path) or an image folder (class/file.jpg) to train on.
+    """Read labelled training images: Parquet with id, label, and image or path; or a folder of
+    class/file.jpg.
 
     Raises:
         InvalidDataError: a label or an image cannot be used, or there are fewer than two images or classes.
         ScorerError: nothing is there, or it cannot be read as a pool.
     """
-    ids, images, names, declared = _read_with_labels(path, target, None, "labelled", progress)
-    classes = declared or sorted(set(names.values()), key=_numbers_by_value)
-    labelled = _labelled_set(ids, images, names, classes)
-    if len(labelled.ids) < 2 or len(classes) < 2:
+    labelled = _read_labelled(path, target, None, "labelled", progress)
+    if len(labelled.ids) < 2 or len(labelled.classes) < 2:
         raise InvalidDataError(
-            f"{path} holds {len(labelled.ids)} labelled images of {len(classes)} classes; "
+            f"{path} holds {len(labelled.ids)} labelled images of {len(labelled.classes)} classes; "
             "at least two of each are needed",
             reason="TOO_FEW_LABELLED",
         )
@@ -72,14 +71,15 @@ def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> 
 def read_test(
     path: Path, target: ImageInput, classes: Sequence[str], *, progress: bool = False
 ) -> LabelledSet:
-    """Reads a test set, laid out like a labelled one, of a model of `classes`; other classes are labelled −1.
+    """Read test images, laid out like labelled ones, for a model of `classes`; other classes get the label
+    −1.
 
     Raises:
-        InvalidDataError: a label or an image cannot be used, there are none, or none is of these classes.
+        InvalidDataError: a label or an image cannot be used, there are no images, or none is of these
+            classes.
         ScorerError: nothing is there, or it cannot be read as a pool.
     """
-    ids, images, names, _ = _read_with_labels(path, target, classes, "test", progress)
-    test = _labelled_set(ids, images, names, classes)
+    test = _read_labelled(path, target, classes, "test", progress)
     if not (test.labels >= 0).any():
         raise InvalidDataError(
             f"{path} holds {len(test.ids)} test images, none of them of the labelled classes "
@@ -90,10 +90,16 @@ def read_test(
 
 
 def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: bool = False) -> UnlabelledSet:
-    """Reads a pool as the scorer does, without the `labelled` ids; what cannot be decoded is counted.
+    """Read a pool as the scorer does. Rows that are left out or cannot be decoded are counted.
+
+    Args:
+        path: Parquet with id, and image or path; or an image folder.
+        target: the input of the model.
+        labelled: ids that are left out because they are labelled already.
+        progress: whether to show a progress bar.
 
     Raises:
-        InvalidDataError: nothing unlabelled is left.
+        InvalidDataError: no unlabelled image is left.
         ScorerError: nothing is there, or it cannot be read as a pool.
     """
     pool = open_images(path)
@@ -118,7 +124,7 @@ def _items(pool: OpenPool) -> Iterator[PoolItem]:
 
 
 def _images(pool: OpenPool) -> Iterator[PoolItem]:
-    """The items of a labelled set: in a folder, what is not named as an image is no part of it."""
+    """Return the items of a labelled set; a folder may hold files that are not named as images."""
     for item in _items(pool):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
             yield item
@@ -136,50 +142,45 @@ def _unlabelled(items: Iterable[PoolItem], labelled: Set[str], left_out: Counter
             yield item
 
 
-def _read_with_labels(
-    path: Path, target: ImageInput, known: Sequence[str] | None, what: str, progress: bool
-) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, str], list[str] | None]:
-    """Returns ids, images, class name by id, and the classes that the files declare, if they do."""
+def _read_labelled(
+    path: Path, target: ImageInput, known: Sequence[str] | None, name: str, progress: bool
+) -> LabelledSet:
+    """Read images and labels. The classes are the `known` ones, else those that the files declare or use."""
     pool = open_images(path)
     files = parquet_files(path)
-    # Before the images, so that a missing column shows at once.
-    names, declared = read_class_names(files, known) if files else ({}, None)
-    ids, images, skipped = _decode(_images(pool), pool.rows, target, what, progress)
+    # Labels are read before images, so that a missing column is reported at once.
+    class_of, declared = read_class_names(files, known) if files else ({}, None)
+    ids, images, skipped = _decode(_images(pool), pool.rows, target, name, progress)
     if skipped:
         id_, error = next(iter(skipped.items()))
         others = f" ({len(skipped) - 1} others as well)" if len(skipped) > 1 else ""
         raise InvalidDataError(
-            f"{path}: the {what} image {id_} cannot be used: {error}{others}; mend it or leave it out",
+            f"{path}: the {name} image {id_} cannot be used: {error}{others}; repair it or leave it out",
             reason="IMAGE_UNUSABLE",
             id=id_,
             image_reason=error.reason,
         )
     if not ids:
-        raise InvalidDataError(f"{path} holds no {what} image", reason="NO_IMAGES")
-    return ids, images, names or {id_: folder_class_name(id_) for id_ in ids}, declared
-
-
-def _labelled_set(
-    ids: tuple[str, ...], images: NDArray[np.uint8], names: dict[str, str], classes: Sequence[str]
-) -> LabelledSet:
-    index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index.get(names[id_], -1) for id_ in ids], np.int64)
+        raise InvalidDataError(f"{path} holds no {name} image", reason="NO_IMAGES")
+    class_of = class_of or {id_: folder_class_name(id_) for id_ in ids}
+    classes = known or declared or sorted(set(class_of.values()), key=_numbers_by_value)
+    index = {class_name: i for i, class_name in enumerate(classes)}
+    labels = np.array([index.get(class_of[id_], -1) for id_ in ids], np.int64)  # (N)
     return LabelledSet(ids, images, labels, tuple(classes))
 
 
 def _decode(
-    items: Iterable[PoolItem], rows: int, target: ImageInput, what: str, progress: bool
+    items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
 ) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
-    """Returns ids and images (N, H, W, 3) in the order of `items`, and by id what could not be decoded."""
+    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of the others by id."""
     images = np.empty((rows, target.height, target.width, 3), np.uint8)
     ids: list[str] = []
     skipped: dict[str, SkippedImageError] = {}
-    shown = iter(bar(items, f"decoding {what}", "image", show=progress, total=rows))
+    remaining = iter(bar(items, f"decoding {name}", "image", show=progress, total=rows))
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders:
-        while together := list(islice(shown, _DECODED_TOGETHER)):
-            for item, image in zip(
-                together, decoders.map(lambda item: _load(item, target), together), strict=True
-            ):
+        while batch := list(islice(remaining, _DECODE_BATCH)):
+            decoded = decoders.map(lambda item: _load(item, target), batch)
+            for item, image in zip(batch, decoded, strict=True):
                 if isinstance(image, SkippedImageError):
                     skipped[item.id] = image
                 else:
@@ -198,21 +199,21 @@ def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImag
 
 
 def _common_small_size(pool: OpenPool) -> tuple[int, int] | None:
-    """Height and width if every image has the same and both are small; what is no image says nothing."""
+    """Return height and width if all images have the same size and are small."""
     sizes = set()
     for item in _items(pool):
         if not isinstance(item.image, bytes):
             continue
         try:
-            with Image.open(io.BytesIO(item.image)) as opened:
-                sizes.add((opened.height, opened.width))
+            with Image.open(io.BytesIO(item.image)) as image:
+                sizes.add((image.height, image.width))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # reading the images will name it
+            continue  # decoding will report it
         if len(sizes) > 1 or max(max(sizes)) > SMALL_IMAGE:
             return None
     return sizes.pop() if sizes else None
 
 
 def _numbers_by_value(name: str) -> tuple[bool, int, str]:
-    number = name.removeprefix("-")
-    return (not number.isdecimal(), int(name) if number.isdecimal() else 0, name)
+    digits = name.removeprefix("-")
+    return (not digits.isdecimal(), int(name) if digits.isdecimal() else 0, name)

@@ -1,1 +1,1 @@
-"""Turns an experiment's records into tables and figures, never a mean without its n."""
+"""Turns the records of an experiment into tables and figures, in which every mean is given with its n."""

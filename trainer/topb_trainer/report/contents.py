@@ -1,4 +1,4 @@
-"""What a report says of a study, block by block."""
+"""The contents of a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MISSING = "–"
 
 
 def contents(study: Study) -> list[Block]:
-    """Returns the whole report."""
+    """Return the blocks of the report."""
     data = study.settings["data"]
     blocks: list[Block] = [Heading(f"Experiment on {data['name']}", 1), Paragraph(_about(study))]
     blocks += [
@@ -45,7 +45,7 @@ def contents(study: Study) -> list[Block]:
 
 
 _NOTE_ON_CELLS = (
-    "Test accuracy in percent: mean ± standard deviation over seeds, and in brackets n, the number of seeds."
+    "Test accuracy in percent: mean ± standard deviation over seeds, with the number n of seeds in brackets."
 )
 
 
@@ -53,10 +53,10 @@ def _about(study: Study) -> str:
     data, train = study.settings["data"], study.settings["train"]
     seeds = {method.title: len(study.seeds(method.name)) for method in study.methods}
     least, most = min(seeds.values()), max(seeds.values())
-    spoken = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
+    count = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
     return (
         f"{data['train_images']} training and {data['test_images']} test images of {data['classes']} "
-        f"classes. {len(study.methods)} methods, {spoken}; T is a ResNet18 of width "
+        f"classes. {len(study.methods)} methods, {count}; T is a ResNet18 of width "
         f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; "
         f"the selectors for {train['cotrain']['epochs']} (VAAL {train['vaal']['epochs']}). "
         f"Device: {train['device']}."
@@ -75,7 +75,7 @@ def _accuracies(study: Study, methods: Sequence[Method], rounds: Sequence[int] |
 
 def _against_random(study: Study) -> list[Block]:
     others = [method for method in study.methods if method.name != BASELINE]
-    # In the first round all methods share one T: no difference to speak of.
+    # In the first round all methods share one T, and do not differ.
     rounds = [index for index in study.rounds if index > 0]
     head = ["method", *(f"{study.shares[index]:.0%}" for index in rounds)]
     rows = [
@@ -96,14 +96,14 @@ def _against_random(study: Study) -> list[Block]:
         Heading("Difference from Random"),
         Paragraph(
             "Accuracy minus Random's in percentage points, paired by seed: mean, "
-            f"{CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that holds 0 "
-            "shows no difference; with many methods and rounds some exclude 0 by chance."
+            f"{CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that contains 0 "
+            "shows no difference. Among many methods and rounds, some intervals exclude 0 by chance."
         ),
         Table(head, rows),
         Heading("Labels needed to reach Random's final accuracy"),
         Paragraph(
-            "By the mean curves over the n seeds that both have whole, linear between rounds. Share: of what "
-            "Random needs."
+            "From the mean curves over the n seeds for which both are complete, linear between rounds. The "
+            "share is of the labels of Random."
         ),
         Table(["method", "labels", "share", "n"], needed),
     ]
@@ -126,7 +126,7 @@ def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
             if method.name in paper.TABLE_1
         ]
         blocks += [
-            Paragraph("The paper's own, by its settings, which need not be those above; n = 5:"),
+            Paragraph("The results of the paper, whose settings may differ from those above; n = 5:"),
             Table(head, rows),
         ]
     return blocks
@@ -150,12 +150,12 @@ def _table_2(study: Study) -> list[Block]:
     return [
         Heading("Query time, as in the paper's Table 2"),
         Paragraph(
-            "Seconds a 100 picks, over rounds and seeds: features of the labelled images, training of the "
-            "selector, and selection from the exported bundle (scoring the pool included, the export itself "
-            "not). Mean ± standard deviation, and in brackets n, the number of rounds timed. What else the "
-            "machine did meanwhile is in them. The paper's ratios are of its own setting on one TITAN V."
+            "Seconds per 100 picks, over rounds and seeds: features of the labelled images, training of the "
+            "selector, and selection from the exported bundle, which includes scoring the pool but not the "
+            "export. Mean ± standard deviation, with the number n of timed rounds in brackets. Other "
+            "programs on the machine slow them down. The ratios of the paper were measured on one TITAN V."
         ),
-        Table(["method", "seconds a 100 picks", "× AALU", "× AALU in the paper"], rows),
+        Table(["method", "seconds per 100 picks", "× AALU", "× AALU in the paper"], rows),
     ]
 
 

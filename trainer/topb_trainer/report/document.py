@@ -1,4 +1,4 @@
-"""A document of headings, paragraphs, tables and figures, written as Markdown and as one HTML file."""
+"""Documents of headings, paragraphs, tables and figures, written as Markdown and as one HTML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ svg { max-width: 100%; height: auto; }
 
 @dataclass(frozen=True)
 class Heading:
-    """A title of a section."""
+    """The title of a section."""
 
     text: str
     level: int = 2
@@ -32,7 +32,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head; every row as long as the head."""
+    """Rows of cells below a head. Every row is as long as the head."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -40,10 +40,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing."""
+    """A drawing with a caption."""
 
     name: str
-    """Of its file beside the Markdown, without suffix."""
+    """Name of the file beside the Markdown, without its suffix."""
     caption: str
     svg: str
     """An <svg> element."""
@@ -53,12 +53,12 @@ Block = Heading | Paragraph | Table | Figure
 
 
 def as_markdown(blocks: Sequence[Block]) -> str:
-    """Returns Markdown; figures are linked as `<name>.svg`."""
+    """Return Markdown that links figures as `<name>.svg`."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
 def as_html(title: str, blocks: Sequence[Block]) -> str:
-    """Returns one HTML page that needs no other file."""
+    """Return an HTML page that needs no other file."""
     body = "\n".join(_html(block) for block in blocks)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""The curves of the paper's Fig. 2: accuracy over the labelled share, one line a method."""
+"""Curves as in the paper's Fig. 2: accuracy over the labelled share, one line for each method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topb_trainer.methods import Method
 from topb_trainer.report.study import Study
 
 _MARKERS = "osD^vP*X<>"
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, with two more.
 _COLOURS = (
     "#000000",
     "#E69F00",
@@ -29,7 +29,7 @@ _COLOURS = (
 
 
 def curves(study: Study, methods: Sequence[Method], title: str) -> str:
-    """Returns an <svg> element: mean accuracy in percent, with the deviation over seeds as bars."""
+    """Return an <svg> element: mean accuracy in percent, with the standard deviation over seeds as bars."""
     with rc_context({"svg.hashsalt": "topb", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(7.5, 4.8), layout="constrained")
         axes = figure.subplots()
@@ -58,7 +58,7 @@ def curves(study: Study, methods: Sequence[Method], title: str) -> str:
         axes.legend(fontsize=8)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    # Without the XML prologue, which has no place within HTML.
+    # The XML prologue is not allowed inside HTML.
     found = re.search(r"<svg.*</svg>", drawn.getvalue(), re.DOTALL)
     assert found is not None
     return found.group()

@@ -1,4 +1,4 @@
-"""The paper's own numbers, to stand beside ours: its Tables 1 and 2, both on CIFAR-10."""
+"""The numbers of the paper's Tables 1 and 2, both on CIFAR-10, for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE_1: Mapping[str, tuple[float, ...]] = {
     "adv_vae_loss_learn": (81.32, 84.23, 86.91, 88.65, 88.94, 90.18),
     "aalu": (81.65, 85.51, 86.89, 88.19, 90.08, 90.73),
 }
-"""Accuracy in percent by share; the mean of five runs each."""
+"""Accuracy in percent at each share: the mean of five runs."""
 
 TABLE_2: Mapping[str, float] = {"core_set": 29.01, "vaal": 75.70, "aalu": 14.07}
-"""Query seconds a 100 samples, on one TITAN V."""
+"""Query time in seconds per 100 samples, on one TITAN V."""

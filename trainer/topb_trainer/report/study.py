@@ -1,4 +1,4 @@
-"""What the records of one experiment come to: curves, differences from Random, labels saved, query times."""
+"""Evaluates the records of an experiment: accuracies, differences from Random, labels saved, query times."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from topb_trainer.report.statistics import Summary, crossing, summary_of
 BASELINE = "random"
 
 _QUERY_PARTS = ("labelled_features", "selector", "select")
-"""Of the seconds of a round: what the paper calls query time, training of the selector and selection."""
+"""The parts of a round that make up the paper's query time: training of the selector, and selection."""
 
 
 @dataclass(frozen=True)
 class LabelsNeeded:
-    """How many labels a method needs for Random's final accuracy, both by their mean curves."""
+    """Number of labels with which a method reaches Random's final accuracy, by the mean curves of both."""
 
     labels: float | None
-    """None where the method does not reach it."""
+    """None if the method does not reach it."""
     goal: float
     """Random's mean accuracy in the last round."""
     final_labels: int
-    """What Random needs."""
+    """Number of labels of Random in the last round."""
     n: int
-    """Seeds that both curves are means of."""
+    """Number of seeds over which both curves are averaged."""
 
 
 class Study:
-    """The records of one experiment, or of several of the same settings on other seeds."""
+    """The records of an experiment, or of several with the same settings and different seeds."""
 
     def __init__(self, records: Sequence[Record], settings: Mapping[str, Any]) -> None:
         self.records = records
@@ -49,12 +49,12 @@ class Study:
         self.labelled = {record.round: record.labelled for record in records}
 
     def accuracy(self, method: str, round_index: int) -> Summary | None:
-        """Returns test accuracy over seeds; None without a record."""
+        """Return the test accuracy over seeds; None without a record."""
         found = self._by_round.get((method, round_index))
         return summary_of([record.accuracy for record in found.values()]) if found else None
 
     def difference(self, method: str, round_index: int) -> Summary | None:
-        """Returns accuracy minus Random's, seed by seed; None where no seed has both."""
+        """Return the accuracy minus that of Random, paired by seed; None if no seed has both."""
         theirs = self._by_round.get((method, round_index), {})
         baseline = self._by_round.get((BASELINE, round_index), {})
         shared = sorted(theirs.keys() & baseline.keys())
@@ -63,8 +63,8 @@ class Study:
         return summary_of([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
 
     def labels_needed(self, method: str) -> LabelsNeeded | None:
-        """Returns the labels needed for Random's final accuracy; None where no seed has both curves whole."""
-        seeds = sorted(self._whole_seeds(method) & self._whole_seeds(BASELINE))
+        """Return the labels needed for Random's final accuracy; None if no seed has both complete curves."""
+        seeds = sorted(self._complete_seeds(method) & self._complete_seeds(BASELINE))
         if not seeds:
             return None
         goal = self._mean_curve(BASELINE, seeds)[-1]
@@ -74,7 +74,7 @@ class Study:
         )
 
     def query_seconds(self, method: str) -> Summary | None:
-        """Returns seconds a 100 picks, over rounds and seeds: training of the selector plus selection."""
+        """Return the query time in seconds per 100 picks, over rounds and seeds."""
         per_hundred = [
             100 * sum(record.seconds.get(part, 0.0) for part in _QUERY_PARTS) / len(record.picked)
             for record in self.records
@@ -83,10 +83,10 @@ class Study:
         return summary_of(per_hundred) if per_hundred else None
 
     def seeds(self, method: str) -> list[int]:
-        """Returns the seeds that a method has a record of."""
+        """Return the seeds with a record of a method."""
         return sorted({record.seed for record in self.records if record.method == method})
 
-    def _whole_seeds(self, method: str) -> set[int]:
+    def _complete_seeds(self, method: str) -> set[int]:
         found = [self._by_round.get((method, round_index), {}).keys() for round_index in self.rounds]
         return set.intersection(*(set(seeds) for seeds in found))
 
@@ -98,17 +98,17 @@ class Study:
 
 
 def read_study(paths: Sequence[Path]) -> Study:
-    """Reads the experiments in these directories, all of the same settings, as one.
+    """Read the experiments in these directories as one.
 
     Raises:
-        InvalidDataError: a directory holds no experiment or one of other settings, there is no record, or a
-            method and seed has records in two of them.
+        InvalidDataError: a directory holds no experiment or one with other settings, there is no record, or
+            two directories have records of the same method and seed.
     """
     stores = [open_records(path) for path in paths]
     for store in stores[1:]:
         if store.settings.sha256 != stores[0].settings.sha256:
             raise InvalidDataError(
-                f"{store.path} is an experiment of other settings than {stores[0].path}; report it by itself",
+                f"{store.path} has other settings than {stores[0].path}; report it separately",
                 reason="EXPERIMENT_SETTINGS",
             )
     records: dict[tuple[str, int, int], Record] = {}
@@ -117,12 +117,13 @@ def read_study(paths: Sequence[Path]) -> Study:
             key = (record.method, record.seed, record.round)
             if key in records:
                 raise InvalidDataError(
-                    f"{store.path}: {record.method} from seed {record.seed} stands in another directory too",
+                    f"{store.path}: records of {record.method} with seed {record.seed} are in another "
+                    "directory too; report one of the two",
                     reason="RECORD_TWICE",
                 )
             if record.method not in METHODS:
                 raise InvalidDataError(
-                    f"{store.path}: a record of the method {record.method!r}, which is not known",
+                    f"{store.path}: a record has the unknown method {record.method!r}",
                     reason="METHOD_UNKNOWN",
                 )
             records[key] = record

@@ -154,8 +154,8 @@ def test_fashion_mnist_from_idx_files(tmp_path: Path, layout: str, zipped: bool)
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "does not begin as an idx file"),
-        (idx(np.zeros((3, 2), np.uint8))[:-1], "holds 5 values, not the"),
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "does not start like an IDX file"),
+        (idx(np.zeros((3, 2), np.uint8))[:-1], "holds 5 values, but declares"),
         (b"\x00\x00\x08\x03\x00\x00", "ends within its header"),
     ],
 )
@@ -178,7 +178,9 @@ def test_without_files_and_internet_the_error_says_what_to_do(
     for kind in (tv.CIFAR10, tv.CIFAR100, tv.Caltech256, tv.FashionMNIST):
         monkeypatch.setattr(kind, "download", unreachable)
     monkeypatch.setattr(tv.SVHN, "download", unreachable)
-    with pytest.raises(InvalidDataError, match=rf"{name} is not in .*data.*no route.*--data-root") as caught:
+    with pytest.raises(
+        InvalidDataError, match=rf"{name} is missing from .*data.*no route.*--data-root"
+    ) as caught:
         read(name, tmp_path / "data")
     assert caught.value.reason == "DATASET_UNAVAILABLE"
 
@@ -187,9 +189,9 @@ def test_parquet_and_folders_come_with_a_test_set(digit_files: Path, tmp_path: P
     train, test = digit_files / "labelled.parquet", digit_files / "test.parquet"
     data = open_dataset(str(train), test, tmp_path, ImageConfig())
     assert (data.name, len(data.train.ids), len(data.test.ids)) == ("labelled", 60, 100)
-    with pytest.raises(InvalidDataError, match="name one with --test"):
+    with pytest.raises(InvalidDataError, match="give one with --test"):
         open_dataset(str(train), None, tmp_path, ImageConfig())
-    with pytest.raises(InvalidDataError, match="has a test set of its own"):
+    with pytest.raises(InvalidDataError, match="has its own test set"):
         open_dataset("svhn", test, tmp_path, ImageConfig())
     with pytest.raises(InvalidDataError, match="'cifar11' is neither a file or folder nor one of cifar10, "):
         open_dataset("cifar11", None, tmp_path, ImageConfig())

@@ -146,19 +146,19 @@ def test_an_index_beyond_the_declared_classes_is_named(label: int, tmp_path: Pat
 
 def test_a_name_beyond_the_declared_classes_is_named(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, ["cat", "cow", "cat", "dog"], ["cat", "dog"])
-    refused(path, "LABEL_UNKNOWN", "b: 'cow' is none of the file's classes")
+    refused(path, "LABEL_UNKNOWN", "b: 'cow' is not one of the classes")
 
 
 @pytest.mark.parametrize("classes", ['"cat"', "[1, 2]", '["cat", "cat"]', "cat,dog"])
 def test_declared_classes_are_a_json_list_of_distinct_names(classes: str, tmp_path: Path) -> None:
     table = pa.table({"id": IDS, "image": FOUR, "label": [0, 1, 0, 1]})
     pq.write_table(table.replace_schema_metadata({"classes": classes}), tmp_path / "l.parquet")
-    refused(tmp_path / "l.parquet", "CLASSES_INVALID", "no JSON list of distinct names")
+    refused(tmp_path / "l.parquet", "CLASSES_INVALID", "not a JSON list of distinct names")
 
 
 def test_an_id_that_stands_twice_among_the_labelled_is_named(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "l.parquet", ["a", "b", "c", "b"], FOUR, [0, 1, 0, 1])
-    refused(path, "DUPLICATE_ID", "the id 'b' stands there twice")
+    refused(path, "DUPLICATE_ID", "the id 'b' occurs twice")
 
 
 def test_a_labelled_image_that_cannot_be_decoded_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_no_labelled_image_at_all(tmp_path: Path) -> None:
 
 def test_a_labelled_image_in_no_class_s_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(FOUR[0])
-    refused(tmp_path, "LABEL_MISSING", "x.png lies in no class's folder")
+    refused(tmp_path, "LABEL_MISSING", "x.png does not lie in the folder of a class")
 
 
 def test_what_is_not_there_and_what_is_not_parquet(tmp_path: Path) -> None:

@@ -215,10 +215,10 @@ def test_several_directories_of_the_same_settings_are_one_study(tmp_path: Path) 
     accuracy = read_study(paths).accuracy("random", 2)
     assert accuracy is not None
     assert accuracy.n == 2
-    with pytest.raises(InvalidDataError, match="from seed 0 stands in another directory too"):
+    with pytest.raises(InvalidDataError, match="records of aalu with seed 0 are in another directory too"):
         read_study([paths[0], written(tmp_path / "again", settings, parts[0])])
     other = Settings({**SETTINGS, "train": {}})
-    with pytest.raises(InvalidDataError, match="of other settings"):
+    with pytest.raises(InvalidDataError, match="has other settings"):
         read_study([paths[0], written(tmp_path / "other", other, [])])
     with pytest.raises(InvalidDataError, match="no finished round yet"):
         read_study([tmp_path / "other"])
