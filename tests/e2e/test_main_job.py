@@ -1,9 +1,10 @@
-"""The main job with the commands that a user types: train, export, serve, select, look."""
+"""The main job, with the commands that a user types: train, export, serve, select, inspect."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch", reason="the main job trains, and torch is not installed")
-pytest.importorskip("sklearn", reason="the demo's digits come with scikit-learn")
+pytest.importorskip("torch", reason="the main job trains, but torch is not installed")
+pytest.importorskip("sklearn", reason="the digits of the demo come with scikit-learn, which is not installed")
 
 
 def topb(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def topb(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished demo's folder, and what it printed."""
+    """Run the demo and return its output directory and what it printed."""
     out = tmp_path_factory.mktemp("e2e") / "out"
     ended = topb("demo", "--limit", "300", "--out", str(out), "--budget", "15")
     assert ended.returncode == 0, ended.stderr
@@ -43,7 +44,7 @@ def test_the_demo_trains_exports_serves_and_selects(demo: tuple[Path, str]) -> N
         assert sheet.width > 900
 
 
-def test_selecting_in_process_gives_what_the_service_gave(demo: tuple[Path, str]) -> None:
+def test_selecting_in_process_gives_the_picks_of_the_service(demo: tuple[Path, str]) -> None:
     out, told = demo
     (bundle,) = (out / "bundles").iterdir()
     ended = topb(
@@ -56,7 +57,7 @@ def test_selecting_in_process_gives_what_the_service_gave(demo: tuple[Path, str]
     assert [(pick["id"], f"{pick['score']:.4f}") for pick in picks[:10]] == served
 
 
-def test_a_bundle_is_shown_for_a_person_and_for_a_program(demo: tuple[Path, str]) -> None:
+def test_a_bundle_is_shown_as_text_and_as_json(demo: tuple[Path, str]) -> None:
     (bundle,) = (demo[0] / "bundles").iterdir()
     shown, as_json = topb("model", "show", str(bundle)), topb("model", "show", str(bundle), "--json")
 
@@ -67,8 +68,6 @@ def test_a_bundle_is_shown_for_a_person_and_for_a_program(demo: tuple[Path, str]
 
 
 def test_an_altered_bundle_is_refused(demo: tuple[Path, str], tmp_path: Path) -> None:
-    import shutil
-
     (bundle,) = (demo[0] / "bundles").iterdir()
     copy = shutil.copytree(bundle, tmp_path / bundle.name)
     graph = bytearray((copy / "scorer.onnx").read_bytes())
@@ -80,7 +79,7 @@ def test_an_altered_bundle_is_refused(demo: tuple[Path, str], tmp_path: Path) ->
     assert "BUNDLE_ALTERED" in ended.stderr
 
 
-def test_the_demo_empties_no_folder_that_is_not_its_own(tmp_path: Path) -> None:
+def test_the_demo_refuses_a_directory_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     ended = topb("demo", "--out", str(tmp_path))
 

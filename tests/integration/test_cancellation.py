@@ -199,7 +199,7 @@ def test_work_stops_within_a_batch_and_leaves_nothing(
 
 
 @RPCS
-def test_what_was_left_can_be_gone_on_with(rpc: str, server: Server, tmp_path: Path) -> None:
+def test_a_cancelled_selection_can_be_continued(rpc: str, server: Server, tmp_path: Path) -> None:
     rows = random_pool(8 * SHARD_ROWS)
     pool = write_parquet(server.pool, rows, row_group=SHARD_ROWS)
     server = replace(server, rows=rows, pool=pool)
@@ -220,7 +220,7 @@ def test_what_was_left_can_be_gone_on_with(rpc: str, server: Server, tmp_path: P
     assert len(set(server.running.scored)) == len(rows) // SHARD_ROWS
 
 
-def test_another_caller_who_waits_keeps_it_going(server: Server) -> None:
+def test_a_selection_continues_while_another_caller_waits(server: Server) -> None:
     first = server.begin("SelectBatch", "one")
     second = Call(server.stub.SelectBatch(pool_request(server.pool, "one", spec=SPEC)))
     once(lambda: second.responses > 0)
@@ -233,7 +233,7 @@ def test_another_caller_who_waits_keeps_it_going(server: Server) -> None:
     assert_it_stopped(server, "one", batches=batches, state=pb.SELECTION_STATE_PENDING)
 
 
-def test_what_is_detached_goes_on_when_its_caller_goes(server: Server) -> None:
+def test_a_detached_selection_continues_without_its_caller(server: Server) -> None:
     request = pool_request(server.pool, "one", spec=SPEC, detached=True)
     call = server.stub.SelectBatch(request)
     next(call)
@@ -246,7 +246,9 @@ def test_what_is_detached_goes_on_when_its_caller_goes(server: Server) -> None:
 
 
 @RPCS
-def test_a_shutdown_stops_what_runs_once_its_grace_is_over(rpc: str, server: Server, tmp_path: Path) -> None:
+def test_a_shutdown_stops_running_selections_after_the_grace_period(
+    rpc: str, server: Server, tmp_path: Path
+) -> None:
     call = server.begin(rpc, "one")
     started = time.monotonic()
     server.running.signal(signal.SIGTERM)
@@ -270,7 +272,7 @@ UNARY: dict[str, Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future
 
 @pytest.mark.parametrize("rpc", UNARY)
 @pytest.mark.parametrize("end", ["cancel", "disconnect"])
-def test_a_short_call_that_is_lost_leaves_nothing(rpc: str, end: str, server: Server, tmp_path: Path) -> None:
+def test_a_lost_short_call_leaves_nothing(rpc: str, end: str, server: Server, tmp_path: Path) -> None:
     for _ in range(20):
         with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
             future = UNARY[rpc](selection_pb2_grpc.SelectionServiceStub(other))

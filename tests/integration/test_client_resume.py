@@ -1,4 +1,4 @@
-"""A client whose server is killed and started again on one port and state: nothing is lost or repeated."""
+"""A client whose server is killed and restarted on the same port and state: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from topb import _pool_stream
 
 pytestmark = pytest.mark.scorer
 
-# Arrays of 48 KiB: some forty to a chunk.
+# Arrays of 48 KiB, about forty per chunk.
 ROWS = 600
 SIDE = 128
 PATIENT = topb.RetryPolicy(attempts=200, initial_delay=0.1, maximum_delay=0.5)
@@ -29,7 +29,7 @@ def rows() -> Iterator[tuple[str, object]]:
 
 
 class Restarting:
-    """A server on one port and one state, which can be killed and started again."""
+    """A server that can be killed and restarted on the same port and state."""
 
     def __init__(self, data: Path, state: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
@@ -66,7 +66,7 @@ def restarting(data: Path, tmp_path: Path) -> Iterator[Restarting]:
 
 
 class Wire:
-    """What went over the wire, as the client's own bookkeeping saw it."""
+    """Records the chunks that the client sent and the acknowledgements that it received."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.acknowledged: set[int] = set()
@@ -140,11 +140,11 @@ def test_a_stream_outlives_its_server(
     assert wire.sent_again_though_acknowledged == []
 
 
-def test_a_client_killed_in_the_middle_goes_on_under_its_request_id(
+def test_a_killed_client_continues_under_its_request_id(
     restarting: Restarting, wire: Wire, undisturbed: topb.SelectionResult
 ) -> None:
     class GoneError(Exception):
-        """Stands for the end of the first process."""
+        """Stands for the end of the first client process."""
 
     def some_rows() -> Iterator[tuple[str, object]]:
         for i, row in enumerate(rows()):

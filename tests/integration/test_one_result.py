@@ -1,4 +1,4 @@
-"""One pool, one result: whoever reads it, in whatever order, in whatever batches, on however many threads."""
+"""A pool has one result, whoever reads it, in whatever order and batches, on however many threads."""
 
 from __future__ import annotations
 

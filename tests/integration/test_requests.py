@@ -1,4 +1,4 @@
-"""What the service answers to requests good and bad, whatever the pool."""
+"""Answers of the service to valid and invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server's life: what it serves, what it does when it is busy, and how it goes."""
+"""The life of a server: what it serves, what it answers when it is busy, and how it shuts down."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_health_and_reflection_answer(server: RunningServer, channel: grpc.Chann
     assert {"topb.v1.SelectionService", "topb.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
 
 
-def test_a_deadline_ends_a_selection_and_frees_its_place(data: Path) -> None:
+def test_a_deadline_ends_a_selection_and_frees_its_slot(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
@@ -70,16 +70,16 @@ def test_a_deadline_ends_a_selection_and_frees_its_place(data: Path) -> None:
 
 
 def once_free(select: Callable[[], topb.SelectionResult]) -> topb.SelectionResult:
-    """What `select` gives once the server has room, which it must have within seconds."""
+    """Repeat `select` until the server has room, which it must have within seconds."""
     for _ in range(200):
         try:
             return select()
         except topb.ServerUnavailableError:
             time.sleep(0.05)
-    raise AssertionError("the place was not freed")
+    raise AssertionError("the slot was not freed")
 
 
-def test_a_stream_that_finds_the_server_busy_is_told_when_to_try_again(data: Path) -> None:
+def test_a_stream_to_a_busy_server_is_told_when_to_retry(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
@@ -105,7 +105,7 @@ def test_a_stream_that_finds_the_server_busy_is_told_when_to_try_again(data: Pat
     assert len(waited_for_its_turn.ids) == 3
 
 
-def test_a_server_that_drains_finishes_what_runs(data: Path) -> None:
+def test_a_draining_server_finishes_running_selections(data: Path) -> None:
     results = []
     with running_server(data / "models", data) as server, topb.Client(server.address) as client:
         started = threading.Event()
@@ -123,7 +123,7 @@ def test_a_server_that_drains_finishes_what_runs(data: Path) -> None:
     assert len(results[0].ids) == 3
 
 
-def test_a_server_whose_grace_ends_says_unavailable_and_when_to_try_again(data: Path) -> None:
+def test_a_selection_outlasting_the_grace_period_is_told_when_to_retry(data: Path) -> None:
     with (
         running_server(data / "models", data, options=("--grace-seconds=0.2",)) as server,
         grpc.insecure_channel(server.address) as channel,
@@ -145,7 +145,7 @@ def test_a_server_whose_grace_ends_says_unavailable_and_when_to_try_again(data: 
     assert retry_seconds(caught.value) == 5
 
 
-def test_a_taken_address_is_an_error_at_the_start(server: RunningServer, data: Path) -> None:
+def test_a_taken_address_is_an_error_at_startup(server: RunningServer, data: Path) -> None:
     command = [sys.executable, "-m", "topb", "serve", "--models", str(data / "models")]
     ended = subprocess.run([*command, "--listen", server.address], capture_output=True, text=True, timeout=60)
 

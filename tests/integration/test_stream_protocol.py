@@ -67,7 +67,7 @@ def test_each_chunk_is_acknowledged_in_order_before_the_summary(channel: grpc.Ch
     assert kinds[-2:] == ["summary", "picks"]
 
 
-def test_a_chunk_that_comes_again_is_acknowledged_and_not_scored_again(channel: grpc.Channel) -> None:
+def test_a_repeated_chunk_is_acknowledged_but_not_scored_again(channel: grpc.Channel) -> None:
     stub = selection_pb2_grpc.SelectionServiceStub(channel)
     durable = threading.Event()
 
@@ -94,7 +94,7 @@ def test_a_chunk_that_comes_again_is_acknowledged_and_not_scored_again(channel: 
     assert (accounts.read, accounts.scored, accounts.duplicate) == (3, 3, 0)
 
 
-def test_a_chunk_is_acknowledged_though_the_caller_waits_with_the_next(channel: grpc.Channel) -> None:
+def test_a_chunk_is_acknowledged_while_the_caller_holds_back_the_next(channel: grpc.Channel) -> None:
     stub = selection_pb2_grpc.SelectionServiceStub(channel)
     acknowledged = threading.Event()
 
