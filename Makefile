@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One worker a core where the memory allows it; tests of one file share its fixtures.
+# A worker for each core, as far as the memory allows. All tests of a file run on one worker and share fixtures.
 PARALLEL := -n auto --dist loadfile
 
 .PHONY: demo test-fast test test-kill test-gpu check format protos sync-client lock bench clean

@@ -1,4 +1,4 @@
-"""One seed for everything random, the number of parallel workers, and what several directories share."""
+"""One seed for all random numbers, the number of parallel workers, and fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support import postgresql
 from support.postgresql import PostgresCluster
 
 SEED_VARIABLE = "TOPB_TEST_SEED"
-# A worker that trains holds up to 1.5 GiB, and the servers that it starts come on top.
+# A worker that trains takes up to 1.5 GiB, and the servers that it starts need memory too.
 WORKER_BYTES = 2 * 2**30
 
 
@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = seed
     if hasattr(config, "workerinput"):
-        # One worker a core: more threads than that would only contend.
+        # There is a worker for each core, so further threads would only contend.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -32,8 +32,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"random seeds: {SEED_VARIABLE}={os.environ[SEED_VARIABLE]} --hypothesis-seed={hypothesis_seed}"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # The header may be far above, and -q leaves it out.
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(pytest_report_header(config))
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker a core, and fewer where they would not fit in memory."""
+    """Return the number of cores, or fewer if that many workers would not fit in memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(cores, memory // WORKER_BYTES))
@@ -41,12 +48,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
-    """Random numbers that depend on the seed and on the test's name, not on the order of the tests."""
+    """Return a generator seeded with the seed and the test's name, whatever the order of the tests."""
     return random.Random(f"{os.environ[SEED_VARIABLE]} {request.node.nodeid}")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[PostgresCluster]:
+    """Start a PostgreSQL cluster; skip if PostgreSQL is not installed."""
     if reason := postgresql.missing():
         pytest.skip(reason)
     with postgresql.running_cluster() as running:
