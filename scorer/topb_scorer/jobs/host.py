@@ -161,8 +161,10 @@ class SelectionHost:
 
     def drain(self, seconds: float) -> None:
         """Stop accepting selections and wait, at most `seconds`, for those that run."""
-        self._draining = True
-        wait([run.ended for run in list(self._runs.values())], seconds)
+        with self._lock:
+            self._draining = True
+            running = [run.ended for run in self._runs.values()]
+        wait(running, seconds)
 
     def interrupt(self) -> None:
         """Stop every selection within one batch. Its scores are kept, and another server can continue it."""
@@ -188,9 +190,11 @@ class SelectionHost:
         finally:
             with self._lock:
                 del self._runs[run.record.id]
-            self._observer.on_ended(run, outcome, reason, result)
-            run.ended.set_result(None)
-            keeper.join()
+            try:
+                self._observer.on_ended(run, outcome, reason, result)
+            finally:
+                run.ended.set_result(None)
+                keeper.join()
 
     def _select(self, run: Run, job: Job, observer: SelectionObserver) -> SelectionResult | None:
         """Return the result, or None if the selection belongs to another server by now."""
