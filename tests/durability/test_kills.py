@@ -143,5 +143,8 @@ def check_continued(lives: Lives, state: Path, path: str, data: Data) -> None:
     assert again is not None
     data.check(again)
     shards = committed(state)
-    assert list(shards.values()) == [1] * (SHARDS if path == "read" else 0)
+    assert set(shards.values()) <= {1}
+    # A server that dies after a stream has succeeded may leave its log, which `topb scores prune` removes.
+    assert path == "streamed" or len(shards) == SHARDS
+    assert path == "read" or not (state / "scores").exists()
     assert len([file for file in (state / "results").iterdir() if not is_unpublished(file)]) == 1
