@@ -89,16 +89,10 @@ def abort(
 
 def stall(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     """Answer nothing until the call has ended."""
-    when_ended(context).wait()
-    yield from ()
-
-
-def when_ended(context: grpc.ServicerContext) -> threading.Event:
-    """Return an event that is set when the call has ended."""
     ended = threading.Event()
-    if not context.add_callback(ended.set):
-        ended.set()
-    return ended
+    if context.add_callback(ended.set):
+        ended.wait()
+    yield from ()
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
@@ -199,6 +193,7 @@ class ScriptedServer:
         script = self
         self.timeouts: list[float | None] = []
         self.called = threading.Event()
+        self.ended = threading.Event()
 
         def scripted(method: Any) -> Script:
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
@@ -206,6 +201,8 @@ class ScriptedServer:
             def call(_servicer: object, request: Any, context: grpc.ServicerContext) -> Any:
                 script.timeouts.append(context.time_remaining())
                 script.called.set()
+                if not context.add_callback(script.ended.set):
+                    script.ended.set()
                 if not hasattr(script, name):
                     return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
                 return getattr(script, name)(request, context)

@@ -49,7 +49,7 @@ class ModelOutput:
     """One output of the graph."""
 
     name: str
-    """In the graph: "score", "probabilities" or "features"."""
+    """Its name in the graph: "score", "probabilities" or "features"."""
     meaning: str
     """What it is, in words."""
     shape: tuple[int, ...]

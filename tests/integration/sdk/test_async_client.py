@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
@@ -42,14 +41,7 @@ def test_a_pool_may_be_asynchronous_too(server):
 
 
 def test_what_an_asynchronous_pool_raises_propagates_and_cancels(server):
-    cancelled = threading.Event()
-
-    class Watched(StreamServer):
-        def __call__(self, requests, context):
-            context.add_callback(cancelled.set) or cancelled.set()
-            yield from super().__call__(requests, context)
-
-    server.select_batch_from_stream = Watched(max_chunk_bytes=CHUNK)
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     own = ZeroDivisionError()
 
     async def select():
@@ -59,7 +51,7 @@ def test_what_an_asynchronous_pool_raises_propagates_and_cancels(server):
     with pytest.raises(ZeroDivisionError) as caught:
         asyncio.run(select())
     assert caught.value is own
-    assert cancelled.wait(5)
+    assert server.ended.wait(5)
 
 
 def test_selections_run_side_by_side_on_one_loop(server):
@@ -106,13 +98,7 @@ async def started(server, client, pool):
 
 @pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])
 def test_a_cancelled_task_cancels_the_call(server, pool):
-    ended = threading.Event()
-
-    def serve(request, context):
-        context.add_callback(ended.set) or ended.set()
-        yield from stall(request, context)
-
-    server.select_batch = server.select_batch_from_stream = serve
+    server.select_batch = server.select_batch_from_stream = stall
 
     async def select():
         async with topb.AsyncClient(server.address) as client:
@@ -122,7 +108,7 @@ def test_a_cancelled_task_cancels_the_call(server, pool):
                 await selecting
 
     asyncio.run(select())
-    assert ended.wait(5)
+    assert server.ended.wait(5)
 
 
 @pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])

@@ -88,6 +88,16 @@ def test_progress_is_reported(server, new_client):
     assert seen == [topb.Progress(read=5, total=9, elapsed_seconds=1.25)]
 
 
+def report_and_stall(request, context):
+    yield Response(progress=selection_pb2.SelectionProgress(read=5))
+    yield from stall(request, context)
+
+
+def raising(error):
+    raise error
+    yield
+
+
 OWN_ERRORS = [
     ZeroDivisionError(),
     grpc.RpcError("of another service"),
@@ -97,49 +107,22 @@ OWN_ERRORS = [
 
 @pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
 def test_what_the_progress_callback_raises_propagates_and_cancels(server, new_client, error):
-    cancelled = threading.Event()
-
-    def serve(request, context):
-        context.add_callback(cancelled.set) or cancelled.set()
-        yield Response(progress=selection_pb2.SelectionProgress(read=5))
-        yield from stall(request, context)
-
-    def callback(_progress):
-        raise error
-
-    server.select_batch = serve
+    server.select_batch = report_and_stall
     with new_client(server.address) as client:
         with pytest.raises(type(error)) as caught:
-            client.select_batch("/p", 3, progress=callback)
+            client.select_batch("/p", 3, progress=lambda _progress: next(raising(error)))
         assert caught.value is error
-        assert cancelled.wait(5)
+        assert server.ended.wait(5)
     assert len(server.timeouts) == 1
 
 
-@pytest.mark.parametrize("where", ["progress", "pool"])
-def test_a_keyboard_interrupt_propagates_and_cancels(server, where):
-    cancelled = threading.Event()
-
-    def serve(request, context):
-        context.add_callback(cancelled.set) or cancelled.set()
-        yield Response(progress=selection_pb2.SelectionProgress(read=5))
-        yield from stall(request, context)
-
-    class Watched(StreamServer):
-        def __call__(self, requests, context):
-            context.add_callback(cancelled.set) or cancelled.set()
-            yield from super().__call__(requests, context)
-
-    def interrupt():
-        raise KeyboardInterrupt
-        yield
-
-    server.select_batch, server.select_batch_from_stream = serve, Watched()
-    pool = interrupt() if where == "pool" else "/p"
+@pytest.mark.parametrize("pool", ["/p", raising(KeyboardInterrupt())], ids=["served", "streamed"])
+def test_a_keyboard_interrupt_propagates_and_cancels(server, pool):
+    server.select_batch, server.select_batch_from_stream = report_and_stall, StreamServer()
     with topb.Client(server.address) as client:
         with pytest.raises(KeyboardInterrupt):
-            client.select_batch(pool, 3, progress=lambda _progress: next(interrupt()))
-        assert cancelled.wait(5)
+            client.select_batch(pool, 3, progress=lambda _progress: next(raising(KeyboardInterrupt())))
+        assert server.ended.wait(5)
 
 
 def test_a_server_that_dies_during_the_answer_is_unavailable(server, new_client):

@@ -16,7 +16,6 @@ from support.scripted_server import (
     abort,
     error_details,
     eventually,
-    stall,
 )
 from topb.v1 import selection_pb2
 
@@ -73,10 +72,7 @@ def test_no_row_is_taken_before_the_server_accepts(server, new_client):
 
 
 def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server, new_client):
-    failed = threading.Event()
-
     def serve(requests, context):
-        context.add_callback(failed.set) or failed.set()
         next(requests)
         yield accepted(max_chunk_bytes=2**20)
         abort(context, grpc.StatusCode.DATA_LOSS, "failed", error_details("FAILED"))
@@ -87,7 +83,7 @@ def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server,
         nonlocal taken
         for taken in itertools.count():
             yield taken, b""
-            failed.wait(5)
+            server.ended.wait(5)
 
     server.select_batch_from_stream = serve
     with new_client(server.address) as client, pytest.raises(topb.ServerError) as caught:
@@ -124,14 +120,6 @@ OWN_ERRORS = [
 @pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("where", ["pool", "progress"])
 def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
-    cancelled = threading.Event()
-
-    class Watched(StreamServer):
-        def __call__(self, requests, context):
-            context.add_callback(cancelled.set) or cancelled.set()
-            yield from super().__call__(requests, context)
-            yield from stall(requests, context)
-
     def pool():
         yield from encoded(50)
         if where == "pool":
@@ -142,12 +130,12 @@ def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client,
         if where == "progress":
             raise error
 
-    server.select_batch_from_stream = Watched(max_chunk_bytes=CHUNK)
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     with new_client(server.address) as client:
         with pytest.raises(type(error)) as caught:
             client.select_batch(pool(), 1, progress=progress)
         assert caught.value is error
-        assert cancelled.wait(5)
+        assert server.ended.wait(5)
     assert len(server.timeouts) == 1
 
 
