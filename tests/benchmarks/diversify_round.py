@@ -1,9 +1,9 @@
-"""What diversity does in one round: `aalu`, `aalu` diversified, and `random`, at one budget.
+"""Measure what diversity does in one round: `aalu`, `aalu` diversified, and `random`, at one budget.
 
-For each seed T, VAE and assistant are trained once on the initial labelled set; each strategy picks b images
-from the same pool through the exported bundle; T is trained anew, from the same initial weights, on the
-labelled set and the picks. Redundancy of a batch is the mean distance of a pick to the nearest other pick, in
-T's features: small is redundant. Usage:
+For each seed, T, VAE and assistant are trained once on the initial labelled set. Each strategy picks b images
+from the same pool through the exported bundle, and T is trained again, from the same initial weights, on the
+labelled set and the picks. The redundancy of a batch is measured by the mean distance of a pick to its
+nearest other pick in T's features: the smaller it is, the more redundant the batch. Usage:
 
   python tests/benchmarks/diversify_round.py --root /path/of/fashion-mnist --out diversify_round.json
 """
@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def nearest_other(features: np.ndarray) -> float:
-    """Mean distance of rows of float32 (n, D) to the nearest other row."""
+    """Return the mean distance of float32 (n, D) rows to their nearest other rows."""
     exact = features.astype(np.float64)
     squared = (exact**2).sum(axis=1)
     distances = squared[:, None] + squared[None] - 2 * exact @ exact.T
@@ -94,7 +94,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--preset", default="small-fashion-mnist", help="of an experiment")
+    parser.add_argument("--preset", default="small-fashion-mnist", help="preset of an experiment")
     parser.add_argument("--labelled", type=int, default=1000)
     parser.add_argument("--pool", type=int, default=9000)
     parser.add_argument("--budget", type=int, default=1000)

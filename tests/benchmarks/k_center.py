@@ -1,11 +1,11 @@
-"""K-center greedy against what else there is: how long it takes, whether it picks the same, how it scales.
+"""Compare k-center greedy with other implementations: running time, picks and scaling.
 
     python tests/benchmarks/k_center.py --features features.npy --labelled labelled.npy --json k_center.json
 
-features.npy holds float32 (N, D), labelled.npy the rows of it that are labelled; without them there is only
-synthetic data. Each measurement is a process of its own, and a repeat runs every contender once. Contenders
-that are not installed are left out: pip install torch-quickfps scikit-activeml lightly-mundig. `--only` names
-the parts to run: real, scaling, memory; what the JSON file holds of the others stays.
+features.npy holds float32 (N, D), labelled.npy the indices of its labelled rows. Without them, only synthetic
+data is used. Each measurement runs in its own process, and each repeat runs every contender once. Contenders
+that are not installed are left out: pip install torch-quickfps scikit-activeml lightly-mundig. `--only`
+selects the parts to run: real, scaling, memory. Results of the other parts stay in the JSON file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--labelled", type=Path)
     parser.add_argument("--budget", type=int, default=2500)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--slow-repeats", type=int, default=1, help="of contenders that take minutes")
+    parser.add_argument("--slow-repeats", type=int, default=1, help="repeats of contenders that take minutes")
     parser.add_argument("--limit", type=float, default=400, help="seconds after which a contender is stopped")
     parser.add_argument("--only", nargs="+", default=["real", "scaling", "memory"])
     parser.add_argument("--json", type=Path, default=Path("k_center.json"))
@@ -57,7 +57,7 @@ def parsed_arguments() -> argparse.Namespace:
 
 
 def real(arguments: argparse.Namespace) -> dict[str, object]:
-    """From the labelled rows, and from one row, everyone on the same features."""
+    """Measure all contenders on the same features, starting from the labelled rows and from one row."""
     features = {"features": str(arguments.features), "budget": arguments.budget}
     from_labelled = features | {"labelled": str(arguments.labelled)}
     quick, slow = ["topb", "numpy_gemv"], ["skactiveml", "mundig"]
@@ -100,7 +100,7 @@ def compare(
 
 
 def paired_ratios(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, float]:
-    """Medians over the repeats in which both ran, one right after the other."""
+    """Return medians over the repeats in which both ran, one right after the other."""
 
     def greedy(run: dict[str, float]) -> float:
         return run["seconds"] - run["start"]
@@ -113,7 +113,7 @@ def paired_ratios(runs: list[dict[str, float]], ours: list[dict[str, float]]) ->
 
 
 def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """One size changed at a time, on data that suits bounding more and less."""
+    """Change one size at a time, on data for which bounds work better and worse."""
     base = {"kind": "clustered", "size": 50_000, "width": 128, "known": 5000, "budget": 2500}
     tasks = [base | {"kind": kind} for kind in ("clustered", "gaussian", "uniform", "sphere")]
     tasks += [base | {"kind": kind, "known": 0} for kind in ("clustered", "gaussian", "sphere")]
@@ -130,7 +130,7 @@ def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
         row["topb"] = statistics.median(run["seconds"] for run in ours)
         row["share_of_distances"] = ours[0]["distances"] / (task["size"] * (task["known"] + task["budget"]))
         if task["size"] >= 300_000:
-            # The loop takes as long for each pick: timed over a hundred.
+            # Each pick of the loop takes equally long, so a hundred are timed.
             loop = in_a_process(arguments, task | {"name": "numpy_gemv", "known": 0, "budget": 100})
             row["numpy_gemv_picks_alone_extrapolated"] = loop["seconds"] / 100 * task["budget"]
         else:
@@ -162,7 +162,7 @@ def memory(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def in_a_process(arguments: argparse.Namespace, task: dict[str, object]) -> dict[str, object]:
-    """Returns what `measure` returns, or `failed`."""
+    """Return the result of `measure` in a new process, or `failed`."""
     package = {"quickfps": "torch_quickfps", "skactiveml": "skactiveml", "mundig": "lightly_mundig"}.get(
         task["name"]
     )
@@ -185,7 +185,7 @@ def in_a_process(arguments: argparse.Namespace, task: dict[str, object]) -> dict
 def measure(task: dict[str, object]) -> dict[str, object]:
     before = peak_memory()
     pool, labelled = load(task)
-    # Threads that spin up, and pages of libraries, are nobody's doing.
+    # Starting threads and loading libraries must not count for any contender.
     contenders[task["name"]](pool[:600], labelled[:300], 5)
     held = time.perf_counter()
     result = contenders[task["name"]](pool, labelled, task["budget"])
@@ -207,7 +207,7 @@ def load(task: dict[str, object]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def made(kind: str, size: int, width: int) -> np.ndarray:
-    """float32 (size, width), filled block by block: making it takes no more memory than holding it."""
+    """Return float32 (size, width), filled block by block so that the peak of memory is the array itself."""
     random = np.random.default_rng(0)
     middles = random.standard_normal((100, width)).astype(np.float32)
     rows = np.empty((size, width), np.float32)
@@ -221,7 +221,7 @@ def made(kind: str, size: int, width: int) -> np.ndarray:
             block *= 0.3
             block += middles[random.integers(0, 100, len(block))]
         if kind == "sphere":
-            # All on one sphere: nearly equal distances, in high dimensions, are the hardest to bound.
+            # All on one sphere: nearly equal distances in high dimensions are the hardest to bound.
             block /= np.linalg.norm(block, axis=1, keepdims=True)
     return rows
 
@@ -257,12 +257,12 @@ def topb(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, objec
 
 
 def first_pick(pool: np.ndarray) -> int:
-    """The row that k_center_greedy starts from where nothing is labelled."""
+    """Return the row from which k_center_greedy starts if nothing is labelled."""
     return int(np.random.default_rng(0).integers(len(pool)))
 
 
 def numpy_gemv(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
-    """The loop that users write: the start in blocks, then one matrix-vector product a pick."""
+    """Run the loop that users write: the start in blocks, then one matrix-vector product for each pick."""
     begun = time.perf_counter()
     norms = np.einsum("ij,ij->i", pool, pool)
     nearest = np.full(len(pool), np.inf, pool.dtype)
@@ -287,7 +287,7 @@ def numpy_gemv(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str,
 
 
 def float64(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
-    """The same in float64, on features around zero: what is right."""
+    """Run the same loop in float64 on centred features, as the reference."""
     middle = pool.mean(axis=0, dtype=np.float64)
     return numpy_gemv(pool - middle, labelled - middle, budget)
 
@@ -327,7 +327,7 @@ contenders = {f.__name__: f for f in (topb, numpy_gemv, float64, quickfps, skact
 
 
 def peak_memory() -> int:
-    """Bytes of this process that were ever in memory at once."""
+    """Return the peak resident memory of this process in bytes."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The machine on which a benchmark ran."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pyarrow", "pi
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, memory, date, and the versions of what did the work."""
+    """Return the processor, cores, memory, date, and the versions of the libraries that did the work."""
     cpu = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     memory = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
     return {

@@ -1,4 +1,4 @@
-"""T's features of a pool, as a file: what the k-center benchmark measures on.
+"""Write T's features of a pool to a file, for the k-center benchmark.
 
     topb train --labelled labelled.parquet --pool pool.parquet --out bundles --task.stem imagenet
     python tests/benchmarks/pool_features.py --bundle bundles/<model id> --pool pool.parquet \
@@ -23,7 +23,7 @@ _DECODED_TOGETHER = 1024
 
 
 def main() -> None:
-    """Runs what the arguments ask for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True, help="a Parquet file of id and image")

@@ -1,11 +1,11 @@
-"""Ten times the pool, the same memory; and what a scored pool costs the second time.
+"""Check that ten times the pool takes the same memory, and measure what a scored pool costs the second time.
 
     python tests/benchmarks/pool_memory.py --out docs/results/pool_memory.json
 
-Scores 100,000 and 1,000,000 images through a small model, each in a fresh process that has selected one
-image before, as a server that is up has, and compares their peak resident memory; the same check must catch a
-deliberate leak. On the scored pool it selects again by another strategy, and again once the pool has grown by
-1 %. The images are scikit-learn's digits, 8×8 PNGs, each repeated under new ids.
+Scores 100,000 and 1,000,000 images with a small model and compares the peak resident memory. Each pool is
+scored in a new process that has selected one image before, like a running server. The same check must catch a
+deliberate leak. The scored pool is selected from again by another strategy, and again after the pool has
+grown by 1 %. The images are scikit-learn's digits, 8×8 PNGs, repeated with new ids.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ MOST = 1.05
 
 
 def main() -> None:
-    """Runs what the arguments ask for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--against", type=int, default=100_000, help="images of the smaller pool")
     parser.add_argument("--leaking", type=int, default=300_000, help="images of the pool scored with a leak")
-    parser.add_argument("--bundle", type=Path, help="of the model; default: one convolution, next to nothing")
+    parser.add_argument("--bundle", type=Path, help="a model's bundle; default: a single convolution")
     parser.add_argument("--out", type=Path, help="where to write the JSON; default: standard output")
     parser.add_argument(
         "--child", nargs=4, metavar=("POOL", "BUNDLE", "LOG", "STRATEGY"), help=argparse.SUPPRESS
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def benchmark(images: int, against: int, leaking: int, model: Path | None) -> dict[str, object]:
-    """What was measured, and how it compares with what it should be."""
+    """Return the measurements, and how they compare with the requirements."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         graph = convolutional_graph(height=SIDE, width=SIDE, classes=10, features=16)
@@ -123,7 +123,7 @@ def benchmark(images: int, against: int, leaking: int, model: Path | None) -> di
 def compared(
     value: float, other: float, *, at_most: float | None = None, at_least: float | None = None
 ) -> dict[str, object]:
-    """The ratio of two measurements, and whether it is as it should be."""
+    """Return the ratio of two measurements, and whether it is within its limits."""
     ratio = value / other
     compared: dict[str, object] = {"ratio": round(ratio, 4)}
     if at_most is not None:
@@ -134,7 +134,7 @@ def compared(
 
 
 def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> dict[str, object]:
-    """Selects in this process, warmed up: seconds, rows newly scored, and the peak of resident memory."""
+    """Select in this process after a warm-up; return seconds, newly scored rows and peak resident memory."""
     import numpy as np
 
     from topb_scorer.bundle import open_bundle
@@ -169,7 +169,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
         def on_commit(self, shard: Any) -> None:
             self.count += shard.rows
 
-    # What a process imports and opens with its first selection is no part of a later one.
+    # The imports and files of the first selection must not count.
     one = ChunkShard(0, ("warm-up",), np.zeros((1, SIDE, SIDE, 3), np.uint8))
     select_from_pool(SelectionSpec(1, strategy), engine, [one], cancelled=threading.Event())
     started = time.perf_counter()
@@ -195,14 +195,14 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
 
 
 def peak_mib() -> float:
-    """VmHWM of this process: its peak of resident memory."""
+    """Return the peak resident memory of this process (VmHWM) in MiB."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return round(int(line.split()[1]) / 1024, 1)
 
 
 def digits() -> list[bytes]:
-    """Scikit-learn's 1797 digits as PNGs."""
+    """Return scikit-learn's 1797 digits as PNGs."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -216,7 +216,7 @@ def digits() -> list[bytes]:
 
 
 def write_pool(folder: Path, pngs: list[bytes], images: int) -> Path:
-    """A folder of Parquet files with so many images."""
+    """Write a folder of Parquet files with so many images."""
     folder.mkdir()
     for start in range(0, images, FILE_ROWS):
         write_file(folder / f"{start:09d}.parquet", pngs, start, min(FILE_ROWS, images - start))
@@ -224,7 +224,7 @@ def write_pool(folder: Path, pngs: list[bytes], images: int) -> Path:
 
 
 def write_file(path: Path, pngs: list[bytes], start: int, rows: int) -> None:
-    """Images with the ids from `start` on."""
+    """Write a Parquet file of images whose ids count from `start`."""
     ids = [f"digit-{row:09d}" for row in range(start, start + rows)]
     images = [pngs[row % len(pngs)] for row in range(start, start + rows)]
     pq.write_table(pa.table({"id": ids, "image": images}), path, row_group_size=ROW_GROUP)

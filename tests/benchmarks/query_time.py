@@ -1,11 +1,13 @@
-"""Query time of Core-set, VAAL and AALU, as in the paper's Table 2: one T, one data set, one machine.
+"""Measure the query time of Core-set, VAAL and AALU as in the paper's Table 2: one T, data set and machine.
 
-Query time is the training of what selects, and the selection: features of the labelled images; for AALU T's
-outputs for the pool and co-training, for VAAL its training on the images; then scoring the pool with the
-exported bundle and picking b, through the scorer's own code. T's training and the export are not in it.
+Query time consists of training the selector and of selecting. It includes T's features of the labelled
+images; for AALU, T's outputs for the pool and co-training; for VAAL, its training on the images; then scoring
+the pool with the exported bundle and picking b images through the scorer's own code. It excludes T's training
+and the export.
 
-Selection is run in full. Training is run for --cotrain-epochs and --vaal-steps, and its time extrapolated to
-the epochs that the paper gives it: steps take equally long, as tensors of one size go through them. Usage:
+Selection runs in full. Training runs for --cotrain-epochs and --vaal-steps, and its time is extrapolated to
+the number of epochs in the paper: all steps process tensors of the same size, so they take equally long.
+Usage:
 
   python tests/benchmarks/query_time.py --data cifar10_train.parquet --test cifar10_test.parquet --out table_2
 """
@@ -88,7 +90,7 @@ def parsed_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="cifar10", help="a published data set, or labelled training images")
-    parser.add_argument("--test", type=Path, help="test images, where --data is a path")
+    parser.add_argument("--test", type=Path, help="test images, if --data is a path")
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--width", type=int, default=64)
@@ -109,7 +111,7 @@ def timed(
     budget: int,
     arguments: argparse.Namespace,
 ) -> dict[str, float]:
-    """Seconds by part, training extrapolated."""
+    """Return the seconds by part, with training extrapolated."""
     print(name, file=sys.stderr, flush=True)
     config = context.config
     watch = Stopwatch(context.device)
@@ -125,7 +127,7 @@ def timed(
             some = replace(config, cotrain=replace(config.cotrain, epochs=epochs))
             cotrain(known, losses, unlabelled, replace(context, config=some))
 
-        train(1)  # what only the first steps pay
+        train(1)  # Excludes the one-time costs of the first step.
         with watch.timing("training of the selector"):
             train(arguments.cotrain_epochs)
         watch.seconds["training of the selector"] *= EPOCHS / arguments.cotrain_epochs
@@ -150,7 +152,7 @@ def timed(
 
 
 def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: TrainConfig, parent: Path):
-    """A bundle of the method's full size, hardly trained: what its weights are does not change its time."""
+    """Return a barely trained bundle of the method's full size; its weights do not affect the time."""
     few = replace(data, pool=UnlabelledSet(data.pool.ids[:2], data.pool.images[:2]))
     quick = replace(config, cotrain=replace(config.cotrain, epochs=1), vaal=replace(config.vaal, epochs=1))
     kind = STRATEGIES[name]

@@ -1,11 +1,11 @@
-"""How close a selection comes to the limit of the machine, in paired runs against the bare loop in it.
+"""Measure how close a selection comes to the limit of the machine, in paired runs with the bare inner loop.
 
-  model  Parquet → ranked ids, against `session.run` over arrays already in memory
-  jpeg   the same with a graph that does next to nothing, against decoding alone on all cores
-  grpc   packed uint8 streamed to a server with such a graph, against echoing the same bytes over gRPC
-  torch  Parquet → ranked ids, against PyTorch's evaluation loop with a DataLoader on the same model
+  model  Parquet → ranked ids, compared with `session.run` over arrays already in memory
+  jpeg   the same with a graph that does next to nothing, compared with decoding alone on all cores
+  grpc   packed uint8 streamed to a server with such a graph, compared with echoing the same bytes over gRPC
+  torch  Parquet → ranked ids, compared with PyTorch's evaluation loop with a DataLoader on the same model
 
-Each pair runs alternately; the figure is the median of the paired ratios. Usage:
+The two of a pair run alternately. The figure is the median of the paired ratios. Usage:
 
   python tests/benchmarks/throughput.py --bundle bundles/<id> --pool pool.parquet --out throughput.json
 """
@@ -57,7 +57,7 @@ Timed = Callable[[], float]
 
 
 def paired(ours: Timed, limit: Timed, repeats: int, images: int) -> dict[str, float]:
-    """Alternates the two, after one unmeasured run of each; the ratio is of throughputs."""
+    """Run the two alternately, after one unmeasured run of each, and return their ratio of throughputs."""
     ours(), limit()
     pairs = [(ours(), limit()) for _ in range(repeats)]
     ratios = [theirs / own for own, theirs in pairs]
@@ -82,7 +82,7 @@ def timed(work: Callable[[], object]) -> Timed:
 
 
 def selection(engine: LocalEngine, pool: Path) -> Timed:
-    """Parquet → ranked ids, the model being loaded."""
+    """Time a selection, Parquet → ranked ids, with the model already loaded."""
     spec = SelectionSpec(BUDGET, strategy="aalu")
 
     def select() -> None:
@@ -99,7 +99,7 @@ def decoded(pool: Path, target: ImageInput) -> np.ndarray:
 
 
 def bare_loop(bundle: Bundle, images: np.ndarray) -> Timed:
-    """`session.run` with ONNX Runtime's defaults over whole batches in memory."""
+    """Time `session.run` with ONNX Runtime's defaults over full batches in memory."""
     session = ort.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
     batches = [
         np.ascontiguousarray(images[i : i + BATCH_SIZE])
@@ -116,7 +116,7 @@ def bare_loop(bundle: Bundle, images: np.ndarray) -> Timed:
 
 
 def decoding(pool: Path, target: ImageInput) -> Timed:
-    """Decoding alone, by the same code, on all cores, from bytes in memory."""
+    """Time decoding alone, by the same code, on all cores, from bytes in memory."""
     encoded = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()]
     parts = [encoded[i : i + BATCH_SIZE] for i in range(0, len(encoded), BATCH_SIZE)]
 
@@ -132,7 +132,7 @@ def decoding(pool: Path, target: ImageInput) -> Timed:
 
 
 def as_photos(pool: Path, path: Path, count: int, size: int) -> Path:
-    """The pool's images as JPEGs of size × size, quality 90, repeated under new ids up to `count`."""
+    """Write the pool's images as JPEGs of size × size, quality 90, repeated with new ids up to `count`."""
     images = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()][
         :count
     ]
@@ -162,7 +162,7 @@ def torch_loop(bundle: Bundle, pool: Path) -> Timed:
     from topb_trainer.models.vae import Vae
     from topb_trainer.presets import from_mapping
 
-    # protobuf's Struct knows no integers, and a setting that is not there is the default
+    # protobuf's Struct has no integers, and a missing setting has its default value.
     settings = json.loads(
         json_format.MessageToJson(bundle.manifest.configuration),
         parse_float=lambda text: int(float(text)) if float(text).is_integer() else float(text),
@@ -226,7 +226,7 @@ asyncio.run(main())
 
 @contextmanager
 def echo_server() -> Iterator[int]:
-    """A server on a free loopback port that sends back whatever it is sent; it ends by itself."""
+    """Start a server on a free loopback port that echoes whatever it receives, and stop it afterwards."""
     with subprocess.Popen([sys.executable, "-c", ECHO_SERVER], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

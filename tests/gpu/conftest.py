@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _needs_cuda() -> None:
-    """Skips where ONNX Runtime has no CUDA, or finds no device."""
+    """Skip the tests if ONNX Runtime has no CUDA or finds no device."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDA: install topb[scorer-gpu] in place of topb[scorer]")
     onnxruntime.preload_dlls()

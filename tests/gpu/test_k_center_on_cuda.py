@@ -1,4 +1,4 @@
-"""Core-set's start on a GPU: another way to find it, the same picks."""
+"""Searching labelled rows on a GPU changes no pick of k-center greedy."""
 
 from __future__ import annotations
 
