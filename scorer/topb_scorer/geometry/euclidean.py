@@ -126,17 +126,18 @@ class Frame:
     """A power of two, so that multiplying by it is exact."""
     exact: frozenset[type] = frozenset()
     """The precisions in which products of these features have no rounding error at all."""
+    rows_at_once: int = ROWS_AT_ONCE
+    """How many rows are gathered and multiplied at once. It has no effect on any distance."""
 
     @classmethod
-    def around(cls, *arrays: Features) -> Frame:
+    def around(cls, *arrays: Features, rows_at_once: int = ROWS_AT_ONCE) -> Frame:
         """Return a frame for finite `arrays`, each float32 (n, D), of which at least one has a row."""
         middle = max(arrays, key=len)
         sample = np.sort(middle[:: max(1, len(middle) // _SAMPLE)], axis=0)
         largest = max(_largest(array) for array in arrays)
         scale = 2.0 ** -int(np.clip(np.frexp(largest)[1], -_LARGEST_SCALE, _LARGEST_SCALE))
-        return cls(
-            origin=sample[len(sample) // 2].copy(), scale=scale, exact=_exact_precisions(arrays, largest)
-        )
+        exact = _exact_precisions(arrays, largest, rows_at_once)
+        return cls(sample[len(sample) // 2].copy(), scale, exact, rows_at_once)
 
     def place(self, rows: Features, precision: type = np.float32) -> Placed:
         """Return `rows`, float32 (n, D), with their coordinates in this frame, computed in `precision`."""
@@ -201,8 +202,8 @@ class Frame:
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
             finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
             rows, columns = self._open_pairs(finer[0], finer[1], nearest, np.float64)
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            i, k = rows[first : first + ROWS_AT_ONCE], columns[first : first + ROWS_AT_ONCE]
+        for first in range(0, len(rows), self.rows_at_once):
+            i, k = rows[first : first + self.rows_at_once], columns[first : first + self.rows_at_once]
             np.minimum.at(nearest, i, squared_distances(candidates.rows[i], centres.rows[k]))
 
     def _open_pairs(
@@ -228,7 +229,7 @@ def _largest(array: Features) -> float:
     return max(float(array.max()), -float(array.min())) if len(array) else 0.0
 
 
-def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset[type]:
+def _exact_precisions(arrays: tuple[Features, ...], largest: float, rows_at_once: int) -> frozenset[type]:
     """Return the precisions whose significand holds every product and sum over `arrays`, taken as integers.
 
     This holds for small integers, bits and quantised features, which have many ties. There, products are
@@ -238,8 +239,8 @@ def _exact_precisions(arrays: tuple[Features, ...], largest: float) -> frozenset
     exact: frozenset[type] = frozenset({np.float32, np.float64})
     grain = np.inf
     for array in arrays:
-        for first in range(0, len(array), ROWS_AT_ONCE):
-            grain = min(grain, _grain(array[first : first + ROWS_AT_ONCE]))
+        for first in range(0, len(array), rows_at_once):
+            grain = min(grain, _grain(array[first : first + rows_at_once]))
             steps = 2 * largest / grain
             exact = frozenset(p for p in exact if 4 * width * steps**2 <= 2.0 ** (np.finfo(p).nmant + 1))
             if not exact:

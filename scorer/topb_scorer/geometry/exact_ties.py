@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, relative_error
+from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, relative_error
 
 _UNIT = 2.0**149
 """Every float32 number times this is an integer, which float64 holds exactly."""
@@ -61,8 +61,9 @@ class ExactDistances:
         found = {int(i): self._found.get(int(i), (0, -1))[1] for i in candidates}
         reach = nearest * (1 + near_ties(rows.shape[1])) * self._frame.scale**2
         placed = self._frame.place(rows, np.float64)
-        for start in range(first, last, ROWS_AT_ONCE):
-            centres = self._frame.place(self._centre_rows(start, min(start + ROWS_AT_ONCE, last)), np.float64)
+        for start in range(first, last, self._frame.rows_at_once):
+            rows_of_centres = self._centre_rows(start, min(start + self._frame.rows_at_once, last))
+            centres = self._frame.place(rows_of_centres, np.float64)
             products, offsets = self._frame.lower_bounds(placed, centres)
             for i, k in zip(*np.nonzero(products <= (reach - offsets)[:, None]), strict=True):
                 distance = exact_squared_distance(rows[i], centres.rows[k])

@@ -9,7 +9,7 @@ import numpy as np
 
 from topb_scorer.geometry.euclidean import Doubles, Frame, Indices, Placed
 
-_ROWS_AT_ONCE = 128
+FRONT_ROWS_AT_ONCE = 128
 """Enough for a fast matrix product."""
 _PRODUCTS_AT_ONCE = 2**24
 """64 MiB of float32."""
@@ -18,11 +18,11 @@ _PRODUCTS_AT_ONCE = 2**24
 class FrontProducts:
     """Products between the rows of a front, computed ahead for rows that are likely to be picked next."""
 
-    def __init__(self, frame: Frame, front: Placed) -> None:
+    def __init__(self, frame: Frame, front: Placed, rows_at_once: int = FRONT_ROWS_AT_ONCE) -> None:
         self._frame = frame
         self._front = front
         size = len(front.rows)
-        self._at_once = max(1, min(_ROWS_AT_ONCE, _PRODUCTS_AT_ONCE // size, size))
+        self._at_once = max(1, min(rows_at_once, _PRODUCTS_AT_ONCE // size, size))
         self._held: dict[int, int] = {}
 
     def maybe_nearer(self, row: int, nearest: Doubles, *, likely: Doubles) -> Indices:

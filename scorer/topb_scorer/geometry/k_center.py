@@ -36,21 +36,40 @@ from topb_scorer.geometry.euclidean import (
     squared_distances,
 )
 from topb_scorer.geometry.exact_ties import ExactDistances, near_ties
-from topb_scorer.geometry.front_products import FrontProducts
-from topb_scorer.geometry.nearest_labelled import MakeSearch, check_search_device, faiss_search, upper_bounds
+from topb_scorer.geometry.front_products import FRONT_ROWS_AT_ONCE, FrontProducts
+from topb_scorer.geometry.nearest_labelled import (
+    FEWEST_SEARCHED,
+    MakeSearch,
+    check_search_device,
+    faiss_search,
+    upper_bounds,
+)
 
-# On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any of
-# these cost 0 to 20 % more.
-_FEW_CENTRES = 128
-"""Too few centres for a matrix product of their own."""
-_NARROWEST = 512
-"""The smallest number of rows that are updated at once."""
-_FEW_PICKS = 64
-"""After fewer picks than this, twice as many rows are updated at once."""
-_MANY_PICKS = 256
-"""After more picks than this, half as many rows are updated at once."""
-_WIDEST_FRONT = 8192
-"""The most rows that a front has: 32 MiB at 512 dimensions."""
+
+@dataclass(frozen=True)
+class BlockSizes:
+    """Sizes of blocks. They change the running time and memory, but no pick.
+
+    On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any
+    of these sizes took 0 to 20 % longer.
+    """
+
+    rows_at_once: int = ROWS_AT_ONCE
+    """Rows that are gathered and multiplied at once."""
+    few_centres: int = 128
+    """Too few centres for a matrix product of their own."""
+    fewest_updated: int = 512
+    """The smallest number of rows that are updated together."""
+    few_picks: int = 64
+    """After fewer picks than this, twice as many rows are updated together."""
+    many_picks: int = 256
+    """After more picks than this, half as many rows are updated together."""
+    largest_front: int = 8192
+    """The most rows that a front has: 32 MiB at 512 dimensions."""
+    front_rows_at_once: int = FRONT_ROWS_AT_ONCE
+    """Rows of a front that are multiplied with the whole front at once."""
+    fewest_searched: int = FEWEST_SEARCHED
+    """With fewer labelled rows, no near labelled row is searched at the start."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ def k_center_greedy(
     seed: int = 0,
     device: str = "cpu",
     make_search: MakeSearch = faiss_search,
+    sizes: BlockSizes = BlockSizes(),
 ) -> KCenterResult:
     """Return the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
@@ -95,6 +115,7 @@ def k_center_greedy(
         device: where to search for a near labelled row of each row, `cpu` or `cuda:<index>`. It changes no
             pick.
         make_search: makes that search. It changes no pick.
+        sizes: sizes of blocks. They change no pick.
 
     Raises:
         DeviceError: with reason DEVICE_UNKNOWN or DEVICE_UNAVAILABLE.
@@ -108,22 +129,30 @@ def k_center_greedy(
     check_search_device(device)
     if budget == 0:
         return KCenterResult(np.empty(0, np.int64), np.empty(0))
-    cover = _Cover(pool, labelled, Frame.around(pool, labelled))
+    frame = Frame.around(pool, labelled, rows_at_once=sizes.rows_at_once)
+    cover = _Cover(pool, labelled, frame, sizes)
     if len(labelled):
-        cover.nearest[:] = upper_bounds(pool, labelled, cover.frame, device=device, make_search=make_search)
+        cover.nearest[:] = upper_bounds(
+            pool,
+            labelled,
+            frame,
+            device=device,
+            make_search=make_search,
+            fewest_searched=sizes.fewest_searched,
+        )
     else:
         cover.pick(int(np.random.default_rng(seed).integers(len(pool))), np.inf)
     if np.isinf(cover.nearest.max()):
-        cover.bring_up_to_date(np.flatnonzero(cover.nearest >= 0))
-    width = _NARROWEST
+        cover.update(np.flatnonzero(cover.nearest >= 0))
+    width = sizes.fewest_updated
     while len(cover.picks) < budget:
         before = len(cover.picks)
         _advance(cover, min(width, len(pool)), budget)
         picked = len(cover.picks) - before
-        if picked < _FEW_PICKS:
+        if picked < sizes.few_picks:
             width = min(2 * width, len(pool))
-        elif picked > _MANY_PICKS:
-            width = max(width // 2, _NARROWEST)
+        elif picked > sizes.many_picks:
+            width = max(width // 2, sizes.fewest_updated)
     return KCenterResult(np.array(cover.picks), np.sqrt(np.minimum.accumulate(cover.squared_radii)))
 
 
@@ -153,6 +182,7 @@ class _Cover:
     pool: Features
     labelled: Features
     frame: Frame
+    sizes: BlockSizes
     picks: list[int] = field(default_factory=list)
     squared_radii: list[float] = field(default_factory=list)
 
@@ -181,20 +211,20 @@ class _Cover:
         self.squared_radii.append(squared_radius)
         self.nearest[row] = -1.0
 
-    def bring_up_to_date(self, rows: Indices) -> None:
+    def update(self, rows: Indices) -> None:
         """Compare `rows` with all centres that they have not seen yet."""
         rows = rows[self.seen[rows] < self.centres]
         rows = rows[np.lexsort((rows, self.seen[rows]))]
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            self._hold_against(rows[first : first + ROWS_AT_ONCE])
+        for first in range(0, len(rows), self.sizes.rows_at_once):
+            self._compare(rows[first : first + self.sizes.rows_at_once])
 
-    def _hold_against(self, rows: Indices) -> None:
+    def _compare(self, rows: Indices) -> None:
         """Compare `rows`, sorted by how many centres they have seen, with the centres that they have not."""
         groups = [(part, self.frame.place(self.pool[rows[part]])) for part in self._groups(self.seen[rows])]
         # The bounds at the start are no distances to a centre that was seen: they must not stand for one.
         nearest = np.where(self.seen[rows] > 0, self.nearest[rows], np.inf)
-        for start in range(int(self.seen[rows[0]]), self.centres, ROWS_AT_ONCE):
-            end = min(start + ROWS_AT_ONCE, self.centres)
+        for start in range(int(self.seen[rows[0]]), self.centres, self.sizes.rows_at_once):
+            end = min(start + self.sizes.rows_at_once, self.centres)
             centres = self.frame.place(self.centre_rows(start, end))
             for part, candidates in groups:
                 first = max(int(self.seen[rows[part.start]]), start)
@@ -212,7 +242,8 @@ class _Cover:
         groups, first = [], 0
         while first < len(seen):
             missed = self.centres - seen[first]
-            last = first + int(np.searchsorted(seen[first:], seen[first] + missed // 2 + _FEW_CENTRES))
+            reach = seen[first] + missed // 2 + self.sizes.few_centres
+            last = first + int(np.searchsorted(seen[first:], reach))
             groups.append(slice(first, last))
             first = last
         return groups
@@ -225,23 +256,22 @@ def _advance(cover: _Cover, width: int, budget: int) -> None:
         for row in np.flatnonzero(cover.nearest == 0)[: budget - len(cover.picks)]:
             cover.pick(int(row), 0.0)
         return
-    cover.bring_up_to_date(candidates)
+    cover.update(candidates)
     front = candidates[cover.nearest[candidates] >= bound]
-    if len(front) > _WIDEST_FRONT:
-        front, bound, rival = _narrowed(front, cover.nearest[front], bound, rival, cover.ties)
+    if len(front) > cover.sizes.largest_front:
+        front, bound, rival = _narrowed(cover, front, bound, rival)
     if len(front):
         _pick_from(cover, front, bound, rival, budget)
 
 
-def _narrowed(
-    front: Indices, nearest: Doubles, bound: float, rival: int, tolerance: float
-) -> tuple[Indices, float, int]:
-    """Return the farthest `_WIDEST_FRONT` rows of a front, with their new bound and rival.
+def _narrowed(cover: _Cover, front: Indices, bound: float, rival: int) -> tuple[Indices, float, int]:
+    """Return the farthest rows of a front that is too large, with their new bound and rival.
 
     If so many rows may be tied that none of these would be sure to be the farthest, return the whole front.
     """
-    kept, next_bound, left_out = _farthest(nearest, _WIDEST_FRONT)
-    if tolerance and nearest.max() <= next_bound * (1 + tolerance):
+    nearest = cover.nearest[front]
+    kept, next_bound, left_out = _farthest(nearest, cover.sizes.largest_front)
+    if cover.ties and nearest.max() <= next_bound * (1 + cover.ties):
         return front, bound, rival
     next_rival = int(front[left_out])
     return front[kept], next_bound, min(rival, next_rival) if next_bound == bound else next_rival
@@ -278,7 +308,7 @@ def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: 
     """
     frame, tolerance = cover.frame, cover.ties
     placed = frame.place(cover.pool[front])
-    products = FrontProducts(frame, placed)
+    products = FrontProducts(frame, placed, cover.sizes.front_rows_at_once)
     nearest = cover.nearest[front]
     while len(cover.picks) < budget:
         winner = int(nearest.argmax())

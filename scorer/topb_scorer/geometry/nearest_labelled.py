@@ -21,8 +21,8 @@ import numpy as np
 from topb_scorer.errors import DeviceError
 from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, squared_distances
 
-_FEWEST = 256
-"""With fewer labelled rows, one matrix product is as fast."""
+FEWEST_SEARCHED = 256
+"""With fewer labelled rows, one matrix product is as fast as a search."""
 _LISTS_PROBED = 2
 _ITERATIONS = 4
 _SEARCHED_TOGETHER = 16 * ROWS_AT_ONCE
@@ -61,7 +61,13 @@ def check_search_device(device: str) -> None:
 
 
 def upper_bounds(
-    pool: Features, labelled: Features, frame: Frame, *, device: str, make_search: MakeSearch
+    pool: Features,
+    labelled: Features,
+    frame: Frame,
+    *,
+    device: str,
+    make_search: MakeSearch,
+    fewest_searched: int = FEWEST_SEARCHED,
 ) -> Doubles:
     """Return upper bounds of the squared distances of rows to their nearest labelled rows, float64 (N,).
 
@@ -73,9 +79,10 @@ def upper_bounds(
         frame: a frame around both.
         device: where to search, `cpu` or `cuda:<index>`.
         make_search: makes the search.
+        fewest_searched: with fewer labelled rows, nothing is searched.
     """
     bounds = np.full(len(pool), np.inf)
-    if len(labelled) < _FEWEST or not 2.0**-40 < frame.scale < 2.0**40:
+    if len(labelled) < fewest_searched or not 2.0**-40 < frame.scale < 2.0**40:
         return bounds
     search = make_search(np.ascontiguousarray(labelled), device)
     for first in range(0, len(pool), _SEARCHED_TOGETHER):

@@ -1,8 +1,5 @@
 """K-center greedy picks what brute force picks, in real arithmetic."""
 
-import contextlib
-from unittest import mock
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,35 +8,28 @@ from hypothesis.extra import numpy as st_numpy
 
 from support.reference_k_center import brute_force, in_real_arithmetic
 from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError, ScorerError
-from topb_scorer.geometry import euclidean, exact_ties, front_products, k_center, nearest_labelled
-from topb_scorer.geometry.k_center import k_center_greedy
+from topb_scorer.geometry import euclidean
+from topb_scorer.geometry.k_center import BlockSizes, k_center_greedy
 from topb_scorer.geometry.k_center_in_parts import k_center_greedy_in_parts
 
 pytestmark = pytest.mark.scorer
 
 
-@contextlib.contextmanager
-def small_blocks():
-    """So that a dozen points take several blocks, rounds and fronts."""
-    with contextlib.ExitStack() as stack:
-        for module, name, value in [
-            (k_center, "_NARROWEST", 3),
-            (k_center, "_FEW_PICKS", 1),
-            (k_center, "_MANY_PICKS", 2),
-            (k_center, "_WIDEST_FRONT", 4),
-            (k_center, "_FEW_CENTRES", 2),
-            (front_products, "_ROWS_AT_ONCE", 2),
-            (k_center, "ROWS_AT_ONCE", 3),
-            (exact_ties, "ROWS_AT_ONCE", 3),
-            (euclidean, "ROWS_AT_ONCE", 3),
-            (nearest_labelled, "_FEWEST", 4),
-        ]:
-            stack.enter_context(mock.patch.object(module, name, value))
-        yield
+# A dozen points take several blocks, rounds and fronts.
+SMALL = BlockSizes(
+    rows_at_once=3,
+    few_centres=2,
+    fewest_updated=3,
+    few_picks=1,
+    many_picks=2,
+    largest_front=4,
+    front_rows_at_once=2,
+    fewest_searched=4,
+)
 
 
-def assert_exact(pool, labelled, budget, seed=0):
-    result = k_center_greedy(pool, labelled, budget, seed=seed)
+def assert_exact(pool, labelled, budget, seed=0, sizes=SMALL):
+    result = k_center_greedy(pool, labelled, budget, seed=seed, sizes=sizes)
     first = int(result.indices[0]) if budget and len(labelled) == 0 else None
     picks, squared_radii = in_real_arithmetic(pool, labelled, budget, first)
     assert result.indices.tolist() == picks
@@ -69,28 +59,25 @@ def selections(draw, elements):
 @settings(max_examples=80, deadline=None)
 @given(selections(any_float32))
 def test_any_features_are_picked_as_in_real_arithmetic(selection):
-    with small_blocks():
-        assert_exact(*selection)
+    assert_exact(*selection)
 
 
 @settings(max_examples=80, deadline=None)
 @given(selections(few_values))
 def test_ties_that_float64_breaks_are_settled_by_the_lowest_index(selection):
-    with small_blocks():
-        assert_exact(*selection)
+    assert_exact(*selection)
 
 
 @settings(max_examples=80, deadline=None)
 @given(selections(grid))
 def test_points_on_a_grid_tie_and_the_lowest_index_wins(selection):
-    with small_blocks():
-        assert_exact(*selection)
+    assert_exact(*selection)
 
 
 @settings(max_examples=40, deadline=None)
 @given(selections(few_values))
 def test_blocks_as_large_as_in_production_pick_the_same(selection):
-    assert_exact(*selection)
+    assert_exact(*selection, sizes=BlockSizes())
 
 
 @settings(max_examples=30, deadline=None)
@@ -99,8 +86,7 @@ def test_collinear_points(seed, offset):
     random = np.random.default_rng(seed)
     direction = random.standard_normal(3)
     pool = (offset + random.integers(-6, 7, 16)[:, None] * direction).astype(np.float32)
-    with small_blocks():
-        assert_exact(pool, pool[:2] + np.float32(0.5), 16)
+    assert_exact(pool, pool[:2] + np.float32(0.5), 16)
 
 
 def test_rows_that_are_equally_far_tie_though_their_float64_sums_differ():
@@ -110,8 +96,7 @@ def test_rows_that_are_equally_far_tie_though_their_float64_sums_differ():
     sums = euclidean.squared_distances(pool, np.repeat(origin, 40, axis=0))
     assert sums.argmax() != 0
     assert_exact(pool, origin, 5)
-    with small_blocks():
-        assert_exact(pool, origin, 5)
+    assert_exact(pool, origin, 5, sizes=BlockSizes())
 
 
 def made(kind, size, width, seed=0):
@@ -160,8 +145,7 @@ def test_thousands_of_points_are_picked_as_brute_force_picks_them(kind, known):
 
 def test_more_ties_than_a_front_holds():
     pool = np.eye(40, dtype=np.float32) * np.float32(0.1)
-    with small_blocks():
-        result = k_center_greedy(pool, np.zeros((1, 40), np.float32), 40)
+    result = k_center_greedy(pool, np.zeros((1, 40), np.float32), 40, sizes=SMALL)
     assert result.indices.tolist() == list(range(40))
     np.testing.assert_allclose(result.radii, [float(np.float32(0.1))] * 1 + [float(np.float32(0.1))] * 39)
 
