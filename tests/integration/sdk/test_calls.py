@@ -17,7 +17,6 @@ from support.scripted_server import (
     ScriptedServer,
     StreamServer,
     abort,
-    duration,
     error_details,
     server_info_message,
     stall,
@@ -74,18 +73,6 @@ def test_a_served_pool_is_selected_from_as_asked(server, new_client):
     )
     assert bare.request_id
     assert result.ids == tuple(f"image-{rank}" for rank in range(1, 6))
-
-
-def test_progress_is_reported(server, new_client):
-    def serve(_request, _context):
-        yield Response(progress=selection_pb2.SelectionProgress(read=5, total=9, elapsed=duration(1.25)))
-        yield from whole_answer(Response)
-
-    server.select_batch = serve
-    seen = []
-    with new_client(server.address) as client:
-        client.select_batch("/p", 3, progress=seen.append)
-    assert seen == [topb.Progress(read=5, total=9, elapsed_seconds=1.25)]
 
 
 def report_and_stall(request, context):
@@ -256,21 +243,6 @@ def test_an_error_of_the_server_has_its_class_reason_metadata_and_delay(server, 
         {"uri": "/p"},
         2.25,
     )
-
-
-def test_a_call_that_the_server_does_not_support_names_the_server(server, new_client):
-    with new_client(server.address) as client, pytest.raises(topb.UnsupportedError, match=server.address):
-        client.server_info()
-
-
-def test_a_handler_that_fails_is_a_server_error(server, new_client):
-    def fail(_request, _context):
-        raise RuntimeError("a bug")
-
-    server.get_model = fail
-    with new_client(server.address) as client, pytest.raises(topb.ServerError) as caught:
-        client.get_model()
-    assert caught.value.reason == "UNKNOWN"
 
 
 def test_an_address_without_a_server_is_named_with_advice(server, new_client):
