@@ -8,13 +8,10 @@ from pathlib import Path
 import click
 from google.protobuf import json_format
 
-from topb.commands.options import Group, json_option
+from topb.commands.options import JSON, PATH, Group
 from topb.commands.output import minute, print_json, table_text
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.scoring.model_catalog import ModelCatalog
-
-_HEADER = ("model", "method", "round", "classes", "labelled", "accuracy", "created")
-_RIGHT_ALIGNED = {"round", "classes", "labelled", "accuracy"}
 
 
 @click.group(cls=Group)
@@ -22,9 +19,7 @@ def run() -> None:
     """Show, verify and list bundles."""
 
 
-@run.command("show")
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
-@json_option()
+@run.command("show", params=[click.Argument(["bundle"], type=PATH), JSON])
 def _show(bundle: Path, as_json: bool) -> None:
     """Verify a bundle, file by file, and show it.
 
@@ -34,9 +29,7 @@ def _show(bundle: Path, as_json: bool) -> None:
     print(json_format.MessageToJson(opened.manifest) if as_json else describe(opened))
 
 
-@run.command("list")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@json_option()
+@run.command("list", params=[click.Argument(["directory"], metavar="DIR", type=PATH), JSON])
 def _list(directory: Path, as_json: bool) -> None:
     """Verify the bundles in a directory and list them, the latest first.
 
@@ -47,7 +40,8 @@ def _list(directory: Path, as_json: bool) -> None:
     if as_json:
         print_json([_as_dict(bundle) for bundle in bundles])
     elif bundles:
-        print(table_text(_HEADER, map(_row, bundles), right_aligned=_RIGHT_ALIGNED))
+        numbers = {"round", "classes", "labelled", "accuracy"}
+        print(table_text([_row(bundle) for bundle in bundles], right_aligned=numbers))
     else:
         print("No bundles.")
 
@@ -78,17 +72,17 @@ def describe(bundle: Bundle) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
-def _row(bundle: Bundle) -> tuple[str, ...]:
+def _row(bundle: Bundle) -> dict[str, str]:
     manifest = bundle.manifest
-    return (
-        bundle.model_id,
-        manifest.method,
-        str(manifest.round),
-        str(len(manifest.classes)),
-        f"{manifest.labelled_count:,}",
-        _accuracy(bundle),
-        minute(manifest.create_time.ToDatetime()),
-    )
+    return {
+        "model": bundle.model_id,
+        "method": manifest.method,
+        "round": str(manifest.round),
+        "classes": str(len(manifest.classes)),
+        "labelled": f"{manifest.labelled_count:,}",
+        "accuracy": _accuracy(bundle),
+        "created": minute(manifest.create_time.ToDatetime()),
+    }
 
 
 def _as_dict(bundle: Bundle) -> dict[str, object]:

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import click
 
-from topb.commands.options import Group, json_option, option
+from topb.commands.options import JSON, Group, Option
 from topb.commands.output import mebibytes, print_json
-from topb_scorer.commands.options import (
-    DAY_SECONDS,
-    NotNegative,
-    catalog_of_state_option,
-    dry_run_option,
-    state_option,
-)
+from topb_scorer.commands.options import CATALOG_OF_STATE, DRY_RUN, STATE, Days
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.results import ResultStore
 from topb_scorer.jobs.state_directory import check_state, existing_catalog, remove_stream, results_of
@@ -32,18 +26,12 @@ def run() -> None:
     """Delete selections that ended long ago, with their results."""
 
 
-@run.command("prune")
-@state_option()
-@option(
-    "--older-than",
-    type=NotNegative(),
-    required=True,
-    metavar="DAYS",
-    help="Delete selections that ended longer ago than this.",
+_OLDER_THAN = Option(
+    "--older-than DAYS", "Delete selections that ended longer ago than this.", type=Days(), required=True
 )
-@dry_run_option()
-@json_option()
-@catalog_of_state_option()
+
+
+@run.command("prune", params=[STATE, _OLDER_THAN, DRY_RUN, JSON, CATALOG_OF_STATE])
 def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog_url: str) -> None:
     """Delete selections that ended long ago, with their results.
 
@@ -51,7 +39,7 @@ def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog
     topb scores prune.
     """
     check_state(state)
-    moment = time.time() - older_than * DAY_SECONDS
+    moment = time.time() - older_than
     forgotten = size = 0
     with closing(existing_catalog(state, catalog_url)) as catalog:
         results = results_of(state)

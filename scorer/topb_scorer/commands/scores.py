@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from topb.commands.options import Decorated, Group, combined, json_option, option
+from topb.commands.options import JSON, Group, Option
 from topb.commands.output import mebibytes, minute, print_json, table_text
 from topb.selections import SelectionState
-from topb_scorer.commands.options import (
-    DAY_SECONDS,
-    NotNegative,
-    catalog_of_state_option,
-    dry_run_option,
-    state_option,
-)
+from topb_scorer.commands.options import CATALOG_OF_STATE, DRY_RUN, STATE, Days
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.record import SelectionRecord
@@ -34,14 +27,11 @@ from topb_scorer.scoring.housekeeping import (
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
-_HEADER = ("model", "shards", "rows", "size", "oldest", "newest")
-
-
-def _common_options() -> Callable[[Decorated], Decorated]:
-    model = option(
-        "--model", default="", show_default=False, metavar="ID", help="Only the scores of this model."
-    )
-    return combined(state_option(), model, json_option())
+_COMMON = [
+    STATE,
+    Option("--model ID", "Only the scores of this model.", default="", show_default=False),
+    JSON,
+]
 
 
 @click.group(cls=Group)
@@ -49,8 +39,7 @@ def run() -> None:
     """List, verify and prune the scores that servers keep."""
 
 
-@run.command("list")
-@_common_options()
+@run.command("list", params=[*_COMMON])
 def _list(state: Path, model: str, as_json: bool) -> None:
     """List the scores by model."""
     check_state(state)
@@ -58,14 +47,15 @@ def _list(state: Path, model: str, as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(summary) for summary in found])
     elif found:
-        print(table_text(_HEADER, map(_row, found)))
+        print(table_text([_row(summary) for summary in found]))
     else:
         print("nothing is scored")
 
 
-@run.command("verify")
-@_common_options()
-@option("--discard", is_flag=True, help="Delete altered shards; they are scored again when needed.")
+_DISCARD = Option("--discard", "Delete altered shards; they are scored again when needed.")
+
+
+@run.command("verify", params=[*_COMMON, _DISCARD])
 @click.pass_context
 def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, discard: bool) -> None:
     """Read all scores and report altered shards. The exit code is 1 if there are any."""
@@ -87,17 +77,20 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
     context.exit(1 if altered else 0)
 
 
-@run.command("prune")
-@_common_options()
-@option("--older-than", type=NotNegative(), metavar="DAYS", help="Delete shards older than this.")
-@option(
-    "--max-bytes",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Delete the oldest shards until at most this many bytes are left.",
+@run.command(
+    "prune",
+    params=[
+        *_COMMON,
+        Option("--older-than DAYS", "Delete shards older than this.", type=Days()),
+        Option(
+            "--max-bytes N",
+            "Delete the oldest shards until at most this many bytes are left.",
+            type=click.IntRange(min=0),
+        ),
+        DRY_RUN,
+        CATALOG_OF_STATE,
+    ],
 )
-@dry_run_option()
-@catalog_of_state_option()
 def _prune(
     state: Path,
     model: str,
@@ -117,7 +110,7 @@ def _prune(
         pruning = plan_pruning(
             state,
             model=model,
-            older_than_seconds=None if older_than is None else older_than * DAY_SECONDS,
+            older_than_seconds=older_than,
             max_bytes=max_bytes,
             open_models={record.model for record in _open_selections(catalog)},
             has_ended=lambda selection: _has_ended(catalog, selection),
@@ -166,16 +159,16 @@ def _as_text(pruning: Pruning, size: int, *, dry_run: bool) -> str:
     return "\n".join(lines)
 
 
-def _row(summary: LogSummary) -> tuple[str, ...]:
+def _row(summary: LogSummary) -> dict[str, str]:
     unreadable = f" ({summary.unreadable} unreadable)" if summary.unreadable else ""
-    return (
-        summary.log,
-        str(summary.shards),
-        f"{summary.rows}{unreadable}",
-        mebibytes(summary.bytes),
-        minute(summary.oldest),
-        minute(summary.newest),
-    )
+    return {
+        "model": summary.log,
+        "shards": str(summary.shards),
+        "rows": f"{summary.rows}{unreadable}",
+        "size": mebibytes(summary.bytes),
+        "oldest": minute(summary.oldest),
+        "newest": minute(summary.newest),
+    }
 
 
 def _as_dict(shard: StoredShard) -> dict[str, object]:

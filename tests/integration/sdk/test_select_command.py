@@ -197,9 +197,9 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
     [
         (["--out", "picks.txt"], "must end in .csv or .parquet"),
         (["--out", "/no/such/folder/picks.csv"], "there is no folder /no/such/folder"),
-        (["--device", "cuda:0"], "--device goes with --bundle"),
+        (["--device", "cuda:0"], "--device requires --bundle"),
         (["--detach", "--out", "picks.csv"], "topb selections result --out"),
-        (["--batch-size", "8"], "--batch-size goes with --bundle"),
+        (["--batch-size", "8"], "--batch-size requires --bundle"),
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
         (["--bundle", "/b"], "--server and --bundle exclude each other"),
@@ -220,7 +220,7 @@ def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, a
 def test_options_of_a_server_are_refused_with_a_bundle(option):
     refused = topb("select", "/p", "-b", 1, "--bundle", "/b", *option)
     assert refused.exit_code == 2
-    assert f"{option[0]} goes with --server" in refused.err
+    assert f"{option[0]} requires --server" in refused.err
 
 
 def test_an_error_of_the_server_is_one_line(server, script):
@@ -288,7 +288,7 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path):
                 "bundle": tmp_path,
                 "strategy": "aalu",
                 "seed": 4,
-                "exclude": [],
+                "exclude": (),
                 "exclude_uri": "/l.parquet",
                 "exclude_column": "id",
                 "strategy_options": {},

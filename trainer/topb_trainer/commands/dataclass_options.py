@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from topb.commands.options import Choice, Command, Decorated, combined, option
+from topb.commands.options import Choice, Command, Option, section
 
 Config = TypeVar("Config")
 
@@ -54,13 +54,13 @@ class SettingsCommand(Command):
         return super().parse_args(ctx, expanded)
 
 
-def dataclass_options(defaults: Any) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds an option for each field of a dataclass.
+def dataclass_options(defaults: Any) -> list[Option]:
+    """Return an option for each field of a dataclass.
 
     Args:
         defaults: an instance of the dataclass, whose values are the defaults.
     """
-    return combined(*_options(defaults))
+    return list(_options(defaults))
 
 
 def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -> Config:
@@ -81,10 +81,8 @@ def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -
     return config(**values)
 
 
-def preset_option(
-    names: Sequence[str], load: Callable[[str], Any], *, default: str | None = None
-) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds `--preset`, whose settings become the defaults of the other options.
+def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: str | None = None) -> Option:
+    """Return the option `--preset`, whose settings become the defaults of the other options.
 
     Args:
         names: the presets that have names.
@@ -100,30 +98,28 @@ def preset_option(
         named = [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return named or [CompletionItem(incomplete, type="file")]
 
-    return option(
-        "--preset",
+    return Option(
+        "--preset NAME|FILE",
+        f"Settings by name ({', '.join(names)}), or the path of a TOML file. "
+        "Command-line options override the preset, which overrides the defaults.",
         default=default,
         # Before the other options, so that the preset decides their defaults.
         is_eager=True,
         expose_value=False,
         callback=use,
         shell_complete=complete,
-        metavar="NAME|FILE",
-        help=f"Settings by name ({', '.join(names)}), or the path of a TOML file. "
-        "Command-line options override the preset, which overrides the defaults.",
     )
 
 
-def _options(
-    defaults: Any, path: tuple[str, ...] = (), section: str = "Options"
-) -> Iterator[Callable[[Decorated], Decorated]]:
+def _options(defaults: Any, *path: str, heading: str = "Options") -> Iterator[Option]:
     docs = _field_docs(type(defaults))
     for name, kind in _kinds(type(defaults)).items():
         here, value = (*path, name), getattr(defaults, name)
         if is_dataclass(value):
-            yield from _options(value, here, f"{'.'.join(here)}\n{docs.get(name) or inspect.getdoc(value)}")
+            about = docs.get(name) or inspect.getdoc(value)
+            yield from _options(value, *here, heading=f"{'.'.join(here)}\n{about}")
         else:
-            yield _option(here, kind, default=value, section=section, help=docs.get(name, ""))
+            yield from section(heading, _option(here, kind, docs.get(name, ""), value))
 
 
 def _flat(config: Any, *path: str) -> dict[str, Any]:
@@ -151,16 +147,23 @@ def _field_docs(config: type) -> dict[str, str]:
     }
 
 
-def _option(path: tuple[str, ...], kind: Any, **how: Any) -> Callable[[Decorated], Decorated]:
-    section = "".join(f"{name}." for name in path[:-1])
-    name = path[-1].replace("_", "-")
-    declaration = f"--{section}{name}"
+def _option(path: tuple[str, ...], kind: Any, help: str, default: Any) -> Option:
+    *sections, name = (word.replace("_", "-") for word in path)
+    usage = f"--{'.'.join([*sections, name])}"
     if kind is bool:
-        declaration += f"/--{section}no-{name}"
-    elif typing.get_origin(kind) is tuple:
+        usage += f"/--{'.'.join([*sections, f'no-{name}'])}"
+    multiple = typing.get_origin(kind) is tuple
+    if multiple:
         kind, _ = typing.get_args(kind)
-        how |= {"multiple": True, "metavar": f"{_parameter_type(kind).name.upper()}..."}
-    return option(declaration, _SEPARATOR.join(path), type=_parameter_type(kind), **how)
+        usage += f" {_parameter_type(kind).name.upper()}..."
+    return Option(
+        usage,
+        help,
+        name=_SEPARATOR.join(path),
+        type=_parameter_type(kind),
+        default=default,
+        multiple=multiple,
+    )
 
 
 def _parameter_type(kind: Any) -> click.ParamType[Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 import topb
-from topb.commands.options import Command, option
+from topb.commands.options import Command, Option
 from topb.commands.output import table_text
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_trainer.demo.contact_sheet import Exhibit, write_contact_sheet
@@ -26,27 +26,25 @@ _BUDGET_SHARE = 0.05
 _PICKS_SHOWN = 10
 _EXHIBITS = 36
 _MARKER = ".topb-demo"
-_HEADER = ("rank", "id", "score", "entropy", "p", "predicted → true")
-_PATH = click.Path(path_type=Path)
 
 
 class DemoError(TrainerError):
     """A step of the demo failed."""
 
 
-@click.command(cls=Command)
-@option(
-    "--data",
-    type=_PATH,
-    metavar="PATH",
-    show_default="handwritten digits",
-    help="Labelled images: Parquet with id, image and label, or a folder of class/file.jpg.",
-)
-@option("--limit", type=int, metavar="N", show_default="all", help="Draw this many of the images.")
-@option("--budget", type=int, metavar="N", show_default="5 % of the pool", help="Number of images to pick.")
-@option("--seed", type=int, default=0, help="Seed of the split and of the training.")
-@option(
-    "--out", type=_PATH, default=Path("demo-out"), metavar="DIR", help="Directory, which is emptied first."
+@click.command(
+    cls=Command,
+    params=[
+        Option(
+            "--data PATH",
+            "Labelled images: Parquet with id, image and label, or a folder of class/file.jpg.",
+            show_default="handwritten digits",
+        ),
+        Option("--limit N", "Draw this many of the images.", show_default="all"),
+        Option("--budget N", "Number of images to pick.", show_default="5 % of the pool"),
+        Option("--seed N", "Seed of the split and of the training.", default=0),
+        Option("--out DIR", "Directory, which is emptied first.", default=Path("demo-out")),
+    ],
 )
 def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out: Path) -> None:
     """Train a round, export it, serve it, select over gRPC, and show what was picked."""
@@ -73,7 +71,7 @@ def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out
     not_picked = [
         _exhibit(images, id_, scores.score, classes[scores.predicted_class]) for id_, scores in others
     ]
-    _table(result, classes, images)
+    _print_table(result, classes, images)
     sheet = out / "contact-sheet.png"
     write_contact_sheet(
         sheet,
@@ -163,19 +161,19 @@ def _share_wrong(exhibits: Sequence[Exhibit]) -> str:
     return f"{wrong / len(exhibits):.0%}" if exhibits else "none"
 
 
-def _table(result: topb.SelectionResult, classes: Sequence[str], images: DemoImages) -> None:
+def _print_table(result: topb.SelectionResult, classes: Sequence[str], images: DemoImages) -> None:
     rows = [
-        (
-            str(pick.rank),
-            pick.id,
-            f"{pick.score:.4f}",
-            f"{pick.entropy:.3f}",
-            f"{pick.probability:.2f}",
-            f"{classes[pick.predicted_class]} → {images.pool_images[pick.id].label}",
-        )
+        {
+            "rank": str(pick.rank),
+            "id": pick.id,
+            "score": f"{pick.score:.4f}",
+            "entropy": f"{pick.entropy:.3f}",
+            "p": f"{pick.probability:.2f}",
+            "predicted → true": f"{classes[pick.predicted_class]} → {images.pool_images[pick.id].label}",
+        }
         for pick in result.picks[:_PICKS_SHOWN]
     ]
-    print(table_text(_HEADER, rows, right_aligned={"rank", "score", "entropy", "p"}))
+    print(table_text(rows, right_aligned={"rank", "score", "entropy", "p"}))
     accounts = result.accounts
     print(
         f"read {accounts.read} = scored {accounts.scored} + skipped {sum(accounts.skipped.values())} "

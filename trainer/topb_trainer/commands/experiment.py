@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topb.commands.options import option
+from topb.commands.options import Option
 from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
@@ -24,43 +24,37 @@ from topb_trainer.presets import experiment_preset_names, load_experiment_preset
 if TYPE_CHECKING:
     from topb_trainer.experiment.records import Record
 
-_PATH = click.Path(path_type=Path)
 
-
-@click.command(cls=SettingsCommand)
-@option(
-    "--out",
-    type=_PATH,
-    required=True,
-    metavar="DIR",
-    help="Directory of records: a new one, or that of the experiment to resume.",
+@click.command(
+    cls=SettingsCommand,
+    params=[
+        Option(
+            "--out DIR",
+            "Directory of records: a new one, or that of the experiment to resume.",
+            required=True,
+        ),
+        Option(
+            "--methods NAME...",
+            f"Methods to compare, in this order within each seed, of {', '.join(METHODS)}.",
+            multiple=True,
+            default=("random", "entropy", "core_set", "vaal", "aalu"),
+            shell_complete=lambda _context, _option, word: [
+                name for name in METHODS if name.startswith(word)
+            ],
+        ),
+        Option("--seeds N", "Number of runs of every method.", default=5),
+        Option("--first-seed N", "First of the consecutive seeds.", default=0),
+        Option("--test PATH", "Test images, if --data is a path; laid out like the training images."),
+        Option(
+            "--data-root DIR",
+            "Directory in which published data sets lie, or to which they are downloaded.",
+            default=Path("data"),
+        ),
+        preset_option(experiment_preset_names(), load_experiment_preset),
+        Option("--quiet", "Show no progress bars; each record still prints one line."),
+        *dataclass_options(ExperimentConfig()),
+    ],
 )
-@option(
-    "--methods",
-    multiple=True,
-    default=("random", "entropy", "core_set", "vaal", "aalu"),
-    metavar="NAME...",
-    shell_complete=lambda _context, _option, word: [name for name in METHODS if name.startswith(word)],
-    help=f"Methods to compare, in this order within each seed, of {', '.join(METHODS)}.",
-)
-@option("--seeds", type=int, default=5, metavar="N", help="Number of runs of every method.")
-@option("--first-seed", type=int, default=0, metavar="N", help="First of the consecutive seeds.")
-@option(
-    "--test",
-    type=_PATH,
-    metavar="PATH",
-    help="Test images, if --data is a path; laid out like the training images.",
-)
-@option(
-    "--data-root",
-    type=_PATH,
-    default=Path("data"),
-    metavar="DIR",
-    help="Directory in which published data sets lie, or to which they are downloaded.",
-)
-@preset_option(experiment_preset_names(), load_experiment_preset)
-@option("--quiet", is_flag=True, help="Show no progress bars; each record still prints one line.")
-@dataclass_options(ExperimentConfig())
 def run(
     out: Path,
     methods: tuple[str, ...],

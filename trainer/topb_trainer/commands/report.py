@@ -6,17 +6,19 @@ from pathlib import Path
 
 import click
 
-from topb.commands.options import Command, option
+from topb.commands.options import PATH, Command, Option
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, as_html, as_markdown
 from topb_trainer.report.study import read_study
 
-_PATH = click.Path(path_type=Path)
 
-
-@click.command(cls=Command)
-@click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=_PATH)
-@option("--out", type=_PATH, default=Path("report"), metavar="DIR", help="Directory of the report.")
+@click.command(
+    cls=Command,
+    params=[
+        click.Argument(["results"], nargs=-1, required=True, type=PATH),
+        Option("--out DIR", "Directory of the report.", default=Path("report")),
+    ],
+)
 def run(results: tuple[Path, ...], out: Path) -> None:
     """Report accuracies by labelled share, differences from Random, ablations and query times.
 

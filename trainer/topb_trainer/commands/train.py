@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from topb.commands.options import json_option, option
+from topb.commands.options import JSON, Option
 from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
@@ -23,48 +23,36 @@ if TYPE_CHECKING:
     from topb_trainer.data.sets import LabelledSet, RoundData
     from topb_trainer.rounds import TrainedRound
 
-_PATH = click.Path(path_type=Path)
 
-
-@click.command(cls=SettingsCommand)
-@option(
-    "--labelled",
-    type=_PATH,
-    required=True,
-    metavar="PATH",
-    help="Labelled images: Parquet with id, label, and image or path; or a folder of class/file.jpg.",
+@click.command(
+    cls=SettingsCommand,
+    params=[
+        Option(
+            "--labelled PATH",
+            "Labelled images: Parquet with id, label, and image or path; or a folder of class/file.jpg.",
+            required=True,
+        ),
+        Option(
+            "--pool PATH",
+            "Unlabelled images: Parquet with id, and image or path; or a folder. Labelled ids are left out.",
+            required=True,
+        ),
+        Option("--out DIR", "Directory of bundles. The new bundle is named by its model id.", required=True),
+        Option(
+            "--test PATH",
+            "Test images, laid out like the labelled ones. They give the accuracy in the manifest.",
+        ),
+        Option(
+            "--round N",
+            "0 trains on the initial labelled set. Weights and shuffles differ from round to round.",
+            name="round_index",
+            default=0,
+        ),
+        preset_option(preset_names(), load_preset, default="paper"),
+        JSON,
+        *dataclass_options(TrainConfig()),
+    ],
 )
-@option(
-    "--pool",
-    type=_PATH,
-    required=True,
-    metavar="PATH",
-    help="Unlabelled images: Parquet with id, and image or path; or a folder. Labelled ids are left out.",
-)
-@option(
-    "--out",
-    type=_PATH,
-    required=True,
-    metavar="DIR",
-    help="Directory of bundles. The new bundle is named by its model id.",
-)
-@option(
-    "--test",
-    type=_PATH,
-    metavar="PATH",
-    help="Test images, laid out like the labelled ones. They give the accuracy in the manifest.",
-)
-@option(
-    "--round",
-    "round_index",
-    type=int,
-    default=0,
-    metavar="N",
-    help="0 trains on the initial labelled set. Weights and shuffles differ from round to round.",
-)
-@preset_option(preset_names(), load_preset, default="paper")
-@json_option()
-@dataclass_options(TrainConfig())
 def run(
     labelled: Path, pool: Path, out: Path, test: Path | None, round_index: int, as_json: bool, **settings: Any
 ) -> None:

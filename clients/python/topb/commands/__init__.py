@@ -18,9 +18,8 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import get_completion_class, shell_complete
@@ -28,38 +27,29 @@ from click.shell_completion import get_completion_class, shell_complete
 from topb.commands._failures import MissingPackageError
 from topb.commands.options import Choice, Group
 
-_GROUP = "topb.commands"
 _COMPLETION_VARIABLE = "_TOPB_COMPLETE"
 _DONE, _FAILED, _MISUSED, _INTERRUPTED = 0, 1, 2, 130
 
 
-@dataclass(frozen=True, slots=True)
-class _Description:
-    """What the help says about a subcommand without loading it."""
+class _Description(NamedTuple):
+    """What the help says about a subcommand without loading it, and the extra that the subcommand needs."""
 
     help: str
-    needs: str | None = None
-    """What the extra provides, in words."""
     extra: str | None = None
-    """The extra that the subcommand needs."""
 
 
 _DESCRIPTIONS: Mapping[str, _Description] = {
     "select": _Description("Select the images of a pool that are most worth labelling."),
     "selections": _Description("List, show and cancel selections of a server, and fetch their results."),
     "info": _Description("Show a server, its limits and its models."),
-    "serve": _Description("Serve models over gRPC.", "the scorer", "scorer"),
-    "model": _Description("Show, verify and list bundles.", "the scorer", "scorer"),
-    "results": _Description("Delete selections that ended long ago.", "the scorer", "scorer"),
-    "scores": _Description("List, verify and prune the scores that servers keep.", "the scorer", "scorer"),
-    "train": _Description("Train one round and export its bundle.", "the trainer", "trainer"),
-    "experiment": _Description(
-        "Compare methods over rounds and seeds, as the paper does.", "the trainer", "trainer"
-    ),
-    "report": _Description(
-        "Turn the records of an experiment into tables and figures.", "the report", "report"
-    ),
-    "demo": _Description("Train, export, serve and select once on real images.", "the demo", "demo"),
+    "serve": _Description("Serve models over gRPC.", "scorer"),
+    "model": _Description("Show, verify and list bundles.", "scorer"),
+    "results": _Description("Delete selections that ended long ago.", "scorer"),
+    "scores": _Description("List, verify and prune the scores that servers keep.", "scorer"),
+    "train": _Description("Train one round and export its bundle.", "trainer"),
+    "experiment": _Description("Compare methods over rounds and seeds, as the paper does.", "trainer"),
+    "report": _Description("Turn the records of an experiment into tables and figures.", "report"),
+    "demo": _Description("Train, export, serve and select once on real images.", "demo"),
 }
 
 
@@ -79,8 +69,10 @@ class _LazyCommand(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
-@click.command(short_help="Print the script that completes topb in your shell.")
-@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
+@click.command(
+    params=[click.Argument(["shell"], type=Choice(["bash", "zsh", "fish"]))],
+    short_help="Print the script that completes topb in your shell.",
+)
 def _completion(shell: str) -> None:
     """Print the script that completes topb's commands, options and choices in a shell.
 
@@ -96,7 +88,7 @@ def _completion(shell: str) -> None:
 
 def _topb() -> Group:
     """Return the root command, with every installed subcommand."""
-    entries = {entry.name: entry for entry in entry_points(group=_GROUP)}
+    entries = {entry.name: entry for entry in entry_points(group="topb.commands")}
     known = [name for name in _DESCRIPTIONS if name in entries]
     topb = Group(
         "topb",
@@ -155,21 +147,14 @@ def _run(arguments: list[str]) -> int:
         return _FAILED
     try:
         with topb.make_context("topb", arguments) as context:
-            _invoke(topb, context)
+            topb.invoke(context)
             return _DONE
     except click.exceptions.Exit as done:
         return done.exit_code
-
-
-def _invoke(topb: Group, context: click.Context) -> None:
-    try:
-        topb.invoke(context)
     except ModuleNotFoundError as error:
         name = str(context.invoked_subcommand)
-        description = _DESCRIPTIONS.get(name, _Description(""))
-        raise MissingPackageError(
-            f"topb {name}", error, needs=description.needs, extra=description.extra
-        ) from error
+        extra = _DESCRIPTIONS[name].extra if name in _DESCRIPTIONS else None
+        raise MissingPackageError(f"topb {name}", error, extra=extra) from error
 
 
 def _with_hint(error: click.ClickException) -> str:

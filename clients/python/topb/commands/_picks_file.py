@@ -7,12 +7,11 @@ import importlib.util
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from topb.results import SelectionResult
-
-_SUFFIXES = (".csv", ".parquet")
 
 
 def check_picks_file(path: Path) -> Path:
@@ -22,8 +21,8 @@ def check_picks_file(path: Path) -> Path:
         UsageError: the name ends in neither .csv nor .parquet, the folder does not exist, or pyarrow is
             missing.
     """
-    if path.suffix not in _SUFFIXES:
-        raise click.UsageError(f"--out {path}: the name must end in {' or '.join(_SUFFIXES)}")
+    if path.suffix not in (".csv", ".parquet"):
+        raise click.UsageError(f"--out {path}: the name must end in .csv or .parquet")
     if not path.parent.is_dir():
         raise click.UsageError(f"--out {path}: there is no folder {path.parent}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
@@ -35,14 +34,12 @@ def check_picks_file(path: Path) -> Path:
 
 
 def write_picks(result: SelectionResult, path: Path) -> None:
-    """Write the picks with the columns of `SelectionResult.to_columns`.
-
-    The file is replaced atomically.
-    """
+    """Write the picks with the columns of `SelectionResult.to_columns`, replacing the file atomically."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
     try:
         with unfinished.open("wb") as file:
-            file.write(_parquet(result) if path.suffix == ".parquet" else _csv(result))
+            write(result, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -50,18 +47,16 @@ def write_picks(result: SelectionResult, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _parquet(result: SelectionResult) -> bytes:
+def _write_parquet(result: SelectionResult, file: BinaryIO) -> None:
     import pyarrow.parquet
 
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(result.to_arrow(), buffer)
-    return buffer.getvalue()
+    pyarrow.parquet.write_table(result.to_arrow(), file)
 
 
-def _csv(result: SelectionResult) -> bytes:
+def _write_csv(result: SelectionResult, file: BinaryIO) -> None:
     columns = result.to_columns()
-    text = io.StringIO(newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue().encode()
+    text.detach()

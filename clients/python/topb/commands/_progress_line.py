@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
+import sys
 import time
-from types import TracebackType
-from typing import Self, TextIO
+from collections.abc import Callable, Iterator
 
 from topb.progress import Progress
 
@@ -13,32 +15,29 @@ _SECONDS_BETWEEN = 0.1
 _ERASE_LINE = "\r\x1b[K"
 
 
-class ProgressLine:
-    """Shows the latest progress in place, and erases it at the end."""
+@contextlib.contextmanager
+def shown_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that shows the latest progress in place, at most ten times a second.
 
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
-        self._shown_at: float | None = None
+    The line is erased at the end. Yield None if standard error is no terminal, or if `quiet`.
+    """
+    terminal, shown_at = sys.stderr, -math.inf
+    if quiet or not terminal.isatty():
+        yield None
+        return
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shown_at is not None:
-            self._terminal.write(_ERASE_LINE)
-            self._terminal.flush()
-
-    def __call__(self, progress: Progress) -> None:
-        """Show the progress, at most ten times a second."""
+    def show(progress: Progress) -> None:
+        nonlocal shown_at
         now = time.monotonic()
-        if self._shown_at is not None and now - self._shown_at < _SECONDS_BETWEEN:
-            return
-        self._shown_at = now
-        width = shutil.get_terminal_size().columns - 1
-        self._terminal.write(_ERASE_LINE + progress_text(progress)[:width])
-        self._terminal.flush()
+        if now - shown_at >= _SECONDS_BETWEEN:
+            shown_at = now
+            line = progress_text(progress)[: shutil.get_terminal_size().columns - 1]
+            print(_ERASE_LINE + line, end="", file=terminal, flush=True)
+
+    try:
+        yield show
+    finally:
+        print(_ERASE_LINE, end="", file=terminal, flush=True)
 
 
 def progress_text(progress: Progress) -> str:

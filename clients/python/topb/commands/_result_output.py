@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import click
 
 from topb import Client
 from topb.commands._picks_file import check_picks_file, write_picks
-from topb.commands._progress_line import ProgressLine
-from topb.commands.options import Decorated, combined, json_option, option
+from topb.commands.options import JSON, Option
 from topb.commands.output import printable, table_text
 from topb.errors import TopbError
-from topb.progress import Progress
 from topb.results import Accounts, Pick, SelectionResult
 
 _ROWS_SHOWN = 20
 _ID_WIDTH = 48
-_HEADER = ("rank", "id", "score", "class", "probability", "entropy")
-_RIGHT_ALIGNED = {"rank", "score", "probability", "entropy"}
 
-
-def result_options(section: str = "Options") -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds `--json`, `--out` and `--quiet`."""
-    return combined(
-        json_option(section),
-        option(
-            "--out",
-            type=click.Path(path_type=Path),
-            callback=lambda _context, _option, path: path and check_picks_file(path),
-            metavar="FILE",
-            section=section,
-            help="Write all picks to this .parquet or .csv file.",
-        ),
-        option("--quiet", "-q", is_flag=True, section=section, help="Show neither progress nor a table."),
-    )
-
-
-@contextlib.contextmanager
-def shown_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that shows progress on the terminal; None if there is no terminal, or if `quiet`."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-    else:
-        with ProgressLine(sys.stderr) as line:
-            yield line
+RESULT_OPTIONS = [
+    JSON,
+    Option(
+        "--out FILE",
+        "Write all picks to this .parquet or .csv file.",
+        callback=lambda _context, _option, path: path and check_picks_file(path),
+    ),
+    Option("--quiet -q", "Show neither progress nor a table."),
+]
 
 
 def show_result(
@@ -104,35 +81,30 @@ def accounts_text(accounts: Accounts) -> str:
 
 
 def _result_text(result: SelectionResult, classes: Sequence[str], out: Path | None) -> str:
-    paragraphs = []
-    if result.picks:
+    lines, count = [], len(result.picks)
+    if count:
         rows = [_row(pick, classes) for pick in result.picks[:_ROWS_SHOWN]]
-        paragraphs.append(table_text(_HEADER, rows, right_aligned=_RIGHT_ALIGNED))
-    if result.picks and out is not None:
-        paragraphs.append(f"All {len(result.picks):,} picks are in {out}.")
-    elif len(result.picks) > _ROWS_SHOWN:
-        left = len(result.picks) - _ROWS_SHOWN
-        paragraphs.append(f"… and {left:,} more: --out FILE or --json gives them all.")
-    picks = f"{len(result.picks):,} picked" if result.picks else "Nothing picked"
-    return "\n".join(
-        [
-            *paragraphs,
-            f"{picks} by {result.strategy} with model {result.model} in {result.elapsed_seconds:.1f} s.",
-            accounts_text(result.accounts),
-        ]
-    )
+        lines.append(table_text(rows, right_aligned={"rank", "score", "probability", "entropy"}))
+    if count and out is not None:
+        lines.append(f"All {count:,} picks are in {out}.")
+    elif count > _ROWS_SHOWN:
+        lines.append(f"… and {count - _ROWS_SHOWN:,} more: --out FILE or --json gives them all.")
+    picks = f"{count:,} picked" if count else "Nothing picked"
+    lines += [
+        f"{picks} by {result.strategy} with model {result.model} in {result.elapsed_seconds:.1f} s.",
+        accounts_text(result.accounts),
+    ]
+    return "\n".join(lines)
 
 
-def _row(pick: Pick, classes: Sequence[str]) -> tuple[str, ...]:
+def _row(pick: Pick, classes: Sequence[str]) -> dict[str, str]:
     shown_id = printable(pick.id)
-    if len(shown_id) > _ID_WIDTH:
-        shown_id = f"{shown_id[: _ID_WIDTH - 1]}…"
     named = pick.predicted_class < len(classes)
-    return (
-        str(pick.rank),
-        shown_id,
-        f"{pick.score:.6f}",
-        printable(classes[pick.predicted_class]) if named else str(pick.predicted_class),
-        f"{pick.probability:.4f}",
-        f"{pick.entropy:.4f}",
-    )
+    return {
+        "rank": str(pick.rank),
+        "id": shown_id if len(shown_id) <= _ID_WIDTH else f"{shown_id[: _ID_WIDTH - 1]}…",
+        "score": f"{pick.score:.6f}",
+        "class": printable(classes[pick.predicted_class]) if named else str(pick.predicted_class),
+        "probability": f"{pick.probability:.4f}",
+        "entropy": f"{pick.entropy:.4f}",
+    }

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import click
 
 from topb.commands._connection import connection_options, open_client
-from topb.commands.options import Command, json_option
+from topb.commands.options import JSON, Command
 from topb.commands.output import minute, print_json, table_text
 from topb.descriptions import Model, ServerInfo
 
-_HEADER = ("model", "method", "round", "image", "classes", "labelled", "accuracy", "created")
-_RIGHT_ALIGNED = {"round", "classes", "labelled", "accuracy"}
 
-
-@click.command(cls=Command)
-@connection_options(timeout=10.0)
-@json_option()
+@click.command(cls=Command, params=[*connection_options(timeout=10.0), JSON])
 def run(as_json: bool, **connection: Any) -> None:
     """Show a server, its limits and its models."""
-    options = SimpleNamespace(**connection)
-    with open_client(options) as client:
+    with open_client(connection) as client:
         info, models = client.server_info(), client.list_models()
     if as_json:
         print_json({"server": dataclasses.asdict(info), "models": [_as_dict(model) for model in models]})
     else:
-        print(_as_text(options.server, info, models))
+        print(_as_text(connection["server"], info, models))
 
 
 def _as_dict(model: Model) -> dict[str, Any]:
@@ -50,22 +43,23 @@ def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
     ]
     if not models:
         return "\n".join([*lines, "No models."])
-    table = table_text(_HEADER, map(_row, models), right_aligned=_RIGHT_ALIGNED)
+    numbers = {"round", "classes", "labelled", "accuracy"}
+    table = table_text([_row(model) for model in models], right_aligned=numbers)
     default = ["", "* the default model"] if any(model.is_default for model in models) else []
     return "\n".join([*lines, table, *default])
 
 
-def _row(model: Model) -> tuple[str, ...]:
-    return (
-        f"{model.id} *" if model.is_default else model.id,
-        model.method,
-        str(model.round),
-        f"{model.input.height}×{model.input.width}",
-        str(len(model.classes)),
-        f"{model.labelled_count:,}",
-        "" if model.test_accuracy is None else f"{model.test_accuracy:.1%}",
-        minute(model.create_time),
-    )
+def _row(model: Model) -> dict[str, str]:
+    return {
+        "model": f"{model.id} *" if model.is_default else model.id,
+        "method": model.method,
+        "round": str(model.round),
+        "image": f"{model.input.height}×{model.input.width}",
+        "classes": str(len(model.classes)),
+        "labelled": f"{model.labelled_count:,}",
+        "accuracy": "" if model.test_accuracy is None else f"{model.test_accuracy:.1%}",
+        "created": minute(model.create_time),
+    }
 
 
 def _mebibytes(size: int) -> str:

@@ -1,32 +1,47 @@
-"""The look that all commands share: sections of options, suggestions, and options that many commands take."""
+"""The look that all commands share: options as the help shows them, sections, and suggestions."""
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import click
 
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
 
 _FIRST_SECTION = "Options"
+# In the help of every command these words stand for values of these types; any other word stands for text.
+_TYPES: dict[str, click.ParamType[Any]] = {
+    **dict.fromkeys(("DIR", "FILE", "PATH", "PEM"), PATH),
+    "N": click.INT,
+    "S": click.FLOAT,
+}
 
 
 class Option(click.Option):
-    """An option with a place in the help."""
+    """An option that is declared as the help shows it: `Option("--budget -b N", "Number of picks.")`."""
 
-    def __init__(self, *arguments: Any, section: str = _FIRST_SECTION, **settings: Any) -> None:
+    def __init__(self, usage: str, help: str, *, name: str | None = None, **settings: Any) -> None:
         """Create the option.
 
         Args:
-            *arguments: what `click.Option` takes.
-            section: heading under which the help lists the option; text after a first line break is shown
-                below the heading.
+            usage: the names of the option, followed by the word that stands for its value. The word gives the
+                type of the value. Without a word and without a type the option is a flag.
+            help: what the help says about the option.
+            name: the name of the parameter, if it differs from that of the option.
             **settings: what `click.Option` takes.
         """
-        super().__init__(*arguments, **settings)
-        self.section = section
+        words = usage.split()
+        names = [word for word in words if word.startswith("-")]
+        metavar = words[-1] if len(words) > len(names) else None
+        if metavar in _TYPES:
+            settings.setdefault("type", _TYPES[metavar])
+        elif metavar is None and "type" not in settings:
+            settings["is_flag"] = True
+        super().__init__([*names, name] if name else names, help=help, metavar=metavar, **settings)
+        self.section = _FIRST_SECTION
 
 
 class Command(click.Command):
@@ -67,24 +82,15 @@ class Choice(click.Choice[str]):
         return f"{message} Did you mean {close[0]!r}?" if close else message
 
 
-def option(
-    *declarations: str, section: str = _FIRST_SECTION, **settings: Any
-) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds an option; see `Option` and `click.option` for the arguments."""
-    return click.option(*declarations, cls=Option, section=section, **settings)
+def section(heading: str, *options: Option) -> list[Option]:
+    """Return copies of the options that the help lists under a heading.
+
+    Text after a line break in `heading` is shown below the heading.
+    """
+    listed = [copy.copy(option) for option in options]
+    for option in listed:
+        option.section = heading
+    return listed
 
 
-def combined(*decorators: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
-    """Return one decorator that adds the options of several, in the given order."""
-
-    def decorate(function: Decorated) -> Decorated:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
-def json_option(section: str = _FIRST_SECTION) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that adds `--json`, as the parameter `as_json`."""
-    return option("--json", "as_json", is_flag=True, section=section, help="Print JSON and nothing else.")
+JSON = Option("--json", "Print JSON and nothing else.", name="as_json")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
-def table_text(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, right_aligned: Collection[str] = ()
-) -> str:
-    """Return a table whose columns are as wide as their widest cell and two spaces apart."""
-    lines = [header, *rows]
+def table_text(rows: Sequence[Mapping[str, str]], *, right_aligned: Collection[str] = ()) -> str:
+    """Return a table whose columns are as wide as their widest cell and two spaces apart.
+
+    Args:
+        rows: at least one; the cells by column.
+        right_aligned: the columns that are aligned to the right.
+    """
+    header = list(rows[0])
+    lines = [header, *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligns = [">" if name in right_aligned else "<" for name in header]
     return "\n".join(

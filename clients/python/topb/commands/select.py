@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,24 +12,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from topb.commands._connection import TLS_PARAMETERS, open_client, server_option, timeout_option, tls_options
+from topb.commands._connection import TLS_OPTIONS, open_client, server_option, timeout_option
 from topb.commands._failures import MissingPackageError
-from topb.commands._result_output import classes_at_server, result_options, show_result, shown_progress
-from topb.commands.options import Choice, Command, option
+from topb.commands._progress_line import shown_progress
+from topb.commands._result_output import RESULT_OPTIONS, classes_at_server, show_result
+from topb.commands.options import Choice, Command, Option, section
 from topb.commands.output import print_json
 from topb.pools import ExcludeFile, Pool
 from topb.progress import Progress
 from topb.results import SelectionResult
-
-_SERVER_ONLY = ("model", "timeout", "request_id", "detach", *TLS_PARAMETERS)
-_BUNDLE_ONLY = ("device", "batch_size")
-_WITH_SERVER = "With --server"
-_what_option = partial(option, section="What to select")
-_layout_option = partial(option, section="Layout of the pool")
-_server_option = partial(option, section=_WITH_SERVER)
-_bundle_option = partial(option, section="With --bundle")
-
-_ProgressCallback = Callable[[Progress], None]
 
 
 def _parsed_strategy_options(
@@ -43,70 +33,69 @@ def _parsed_strategy_options(
     return {name: value for name, _, value in pairs}
 
 
+_MODEL = Option("--model ID", "Model of the server.", show_default="the server's default model")
+_WHAT_TO_SELECT = section(
+    "What to select",
+    Option("--strategy NAME", "Query strategy.", default="aalu"),
+    Option(
+        "--strategy-option NAME=VALUE",
+        "Option of the strategy; repeatable.",
+        name="strategy_options",
+        multiple=True,
+        callback=_parsed_strategy_options,
+    ),
+    _MODEL,
+    Option("--seed N", "Seed of strategies that draw at random.", default=0),
+    Option(
+        "--exclude FILE",
+        "Ids to leave out: a .parquet file that the scorer reads, or a local text file, one id per line.",
+        type=click.Path(),
+    ),
+    Option("--exclude-column NAME", "Column with the ids, if --exclude is a Parquet file.", default="id"),
+)
+_LAYOUT = section(
+    "Layout of the pool",
+    Option(
+        "--format",
+        "Format of the pool.",
+        type=Choice(["parquet", "image-folder", "webdataset", "csv"]),
+        show_default="detected by the scorer",
+    ),
+    Option("--id-column NAME", "Column with the ids.", default="id"),
+    Option("--image-column NAME", "Column with encoded images.", default="image"),
+    Option("--path-column NAME", "Column with the paths of image files.", default="path"),
+)
+_WITH_SERVER = section(
+    "With --server",
+    timeout_option(None),
+    Option(
+        "--request-id ID", "Name of this request. Repeating it resumes the selection, or fetches its result."
+    ),
+    Option("--detach", "Print the selection's id and leave it to the server; see topb selections."),
+)
+_WITH_BUNDLE = section(
+    "With --bundle",
+    Option("--device DEVICE", '"cpu" or "cuda:0".', default="cpu"),
+    Option("--batch-size N", "Images in one run of the model.", show_default="depends on the device"),
+)
+
+
 @click.command(
     cls=Command,
+    params=[
+        click.Argument(["pool"], type=click.Path()),
+        Option("--budget -b N", "Number of images to pick.", required=True),
+        server_option(required=False),
+        Option("--bundle DIR", "Score in this process, with this bundle, instead of at a server."),
+        *_WHAT_TO_SELECT,
+        *_LAYOUT,
+        *section("Output", *RESULT_OPTIONS),
+        *_WITH_SERVER,
+        *_WITH_BUNDLE,
+        *TLS_OPTIONS,
+    ],
     epilog="Example: topb select pool.parquet --budget 2500 --server localhost:50051 --out picks.parquet",
 )
-@click.argument("pool", metavar="POOL", type=click.Path())
-@option("--budget", "-b", type=int, required=True, metavar="N", help="Number of images to pick.")
-@server_option(required=False)
-@option(
-    "--bundle",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Score in this process, with this bundle, instead of at a server.",
-)
-@_what_option("--strategy", default="aalu", metavar="NAME", help="Query strategy.")
-@_what_option(
-    "--strategy-option",
-    "strategy_options",
-    multiple=True,
-    callback=_parsed_strategy_options,
-    metavar="NAME=VALUE",
-    help="Option of the strategy; repeatable.",
-)
-@_what_option("--model", metavar="ID", show_default="the server's default model", help="Model of the server.")
-@_what_option("--seed", type=int, default=0, help="Seed of strategies that draw at random.")
-@_what_option(
-    "--exclude",
-    type=click.Path(),
-    metavar="FILE",
-    help="Ids to leave out: a .parquet file that the scorer reads, or a local text file, one id per line.",
-)
-@_what_option(
-    "--exclude-column",
-    default="id",
-    metavar="NAME",
-    help="Column with the ids, if --exclude is a Parquet file.",
-)
-@_layout_option(
-    "--format",
-    type=Choice(["parquet", "image-folder", "webdataset", "csv"]),
-    show_default="detected by the scorer",
-    help="Format of the pool.",
-)
-@_layout_option("--id-column", default="id", metavar="NAME", help="Column with the ids.")
-@_layout_option("--image-column", default="image", metavar="NAME", help="Column with encoded images.")
-@_layout_option("--path-column", default="path", metavar="NAME", help="Column with the paths of image files.")
-@result_options("Output")
-@timeout_option(None, section=_WITH_SERVER)
-@_server_option(
-    "--request-id",
-    metavar="ID",
-    help="Name of this request. Repeating it resumes the selection, or fetches its result.",
-)
-@_server_option(
-    "--detach", is_flag=True, help="Print the selection's id and leave it to the server; see topb selections."
-)
-@_bundle_option("--device", default="cpu", metavar="DEVICE", help='"cpu" or "cuda:0".')
-@_bundle_option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    show_default="depends on the device",
-    help="Images in one run of the model.",
-)
-@tls_options()
 @click.pass_context
 def run(context: click.Context, /, **parameters: Any) -> None:
     """Select the images of a pool that are most worth labelling next.
@@ -126,9 +115,9 @@ def run(context: click.Context, /, **parameters: Any) -> None:
             result = _select_in_process(options, progress)
             classes = _classes_of_bundle(options.bundle) if wants_classes else ()
         else:
-            with open_client(options) as client:
-                arguments = _arguments_at_server(options)
-                result = client.select_batch(_pool(options), options.budget, **arguments, progress=progress)
+            arguments = _arguments_at_server(options)
+            with open_client(parameters) as client:
+                result = client.select_batch(**arguments, progress=progress)
                 classes = classes_at_server(client, result.model) if wants_classes else ()
     show_result(result, classes=classes, out=options.out, as_json=options.as_json, quiet=options.quiet)
 
@@ -136,16 +125,19 @@ def run(context: click.Context, /, **parameters: Any) -> None:
 def _check(context: click.Context, options: SimpleNamespace) -> None:
     """Raise UsageError for what is known to be wrong before anything is scored."""
 
-    def is_given(name: str) -> bool:
-        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    def is_given(option: str | None) -> bool:
+        return context.get_parameter_source(str(option)) is ParameterSource.COMMANDLINE
 
     if options.bundle is None and options.server is None:
         raise click.UsageError("give --server (or set TOPB_SERVER), or --bundle")
     if options.bundle is not None and is_given("server"):
         raise click.UsageError("--server and --bundle exclude each other")
-    where, misplaced = ("--bundle", _BUNDLE_ONLY) if options.bundle is None else ("--server", _SERVER_ONLY)
-    for name in filter(is_given, misplaced):
-        raise click.UsageError(f"--{name.replace('_', '-')} goes with {where}")
+    needed, misplaced = "--bundle", _WITH_BUNDLE
+    if options.bundle is not None:
+        needed, misplaced = "--server", [_MODEL, *_WITH_SERVER, *TLS_OPTIONS]
+    for option in misplaced:
+        if is_given(option.name):
+            raise click.UsageError(f"{option.opts[0]} requires {needed}")
     if options.detach and options.out is not None:
         raise click.UsageError(
             "--detach does not wait for the picks that --out writes: "
@@ -155,8 +147,8 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
 
 def _submit(options: SimpleNamespace) -> None:
     arguments = _arguments_at_server(options)
-    with open_client(options) as client:
-        handle = client.submit(_pool(options), options.budget, **arguments)
+    with open_client(vars(options)) as client:
+        handle = client.submit(**arguments)
     if options.as_json:
         print_json({"selection": handle.id, "request_id": handle.request_id})
     else:
@@ -164,55 +156,40 @@ def _submit(options: SimpleNamespace) -> None:
 
 
 def _arguments_at_server(options: SimpleNamespace) -> dict[str, Any]:
-    """Return the keyword arguments that `Client.select_batch` and `Client.submit` share."""
-    exclude: ExcludeFile | list[str] | None = None
-    if _is_parquet(options.exclude):
-        exclude = ExcludeFile(options.exclude, options.exclude_column)
-    elif options.exclude is not None:
-        exclude = _ids_in(options.exclude)
+    """Return the arguments that `Client.select_batch` and `Client.submit` share."""
     return {
-        **_same_everywhere(options),
+        **_arguments(options),
+        "exclude": _exclusion(options),
         "model": options.model,
-        "exclude": exclude,
         "request_id": options.request_id,
     }
 
 
-def _same_everywhere(options: SimpleNamespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("strategy", "strategy_options", "seed")}
+def _arguments(options: SimpleNamespace) -> dict[str, Any]:
+    """Return the arguments that selecting at a server and in this process share."""
+    layout = {name: getattr(options, name) for name in ("format", "id_column", "image_column", "path_column")}
+    same = {name: getattr(options, name) for name in ("budget", "strategy", "strategy_options", "seed")}
+    return {"pool": Pool(options.pool, **layout), **same}
 
 
-def _pool(options: SimpleNamespace) -> Pool:
-    return Pool(
-        options.pool,
-        format=options.format,
-        id_column=options.id_column,
-        image_column=options.image_column,
-        path_column=options.path_column,
-    )
-
-
-def _select_in_process(options: SimpleNamespace, progress: _ProgressCallback | None) -> SelectionResult:
-    in_parquet = _is_parquet(options.exclude)
-    listed = [] if options.exclude is None or in_parquet else _ids_in(options.exclude)
+def _select_in_process(
+    options: SimpleNamespace, progress: Callable[[Progress], None] | None
+) -> SelectionResult:
+    exclusion = _exclusion(options)
     try:
         (engine,) = entry_points(group="topb.engines", name="in_process")
         result: SelectionResult = engine.load()(
-            _pool(options),
-            options.budget,
-            **_same_everywhere(options),
+            **_arguments(options),
             bundle=options.bundle,
-            exclude=listed,
-            exclude_uri=options.exclude if in_parquet else None,
+            exclude=exclusion if isinstance(exclusion, list) else (),
+            exclude_uri=exclusion.uri if isinstance(exclusion, ExcludeFile) else None,
             exclude_column=options.exclude_column,
             device=options.device,
             batch_size=options.batch_size,
             progress=progress,
         )
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "topb select --bundle", error, needs="the scorer", extra="scorer"
-        ) from error
+        raise MissingPackageError("topb select --bundle", error, extra="scorer") from error
     return result
 
 
@@ -221,11 +198,13 @@ def _classes_of_bundle(bundle: Path) -> Sequence[str]:
     return [str(name) for name in manifest.get("classes", [])]
 
 
-def _is_parquet(exclude: str | None) -> bool:
-    return exclude is not None and exclude.endswith(".parquet")
-
-
-def _ids_in(file: str) -> list[str]:
+def _exclusion(options: SimpleNamespace) -> ExcludeFile | list[str] | None:
+    """Return the ids to leave out, or the Parquet file that the scorer reads them from."""
+    file = options.exclude
+    if file is None:
+        return None
+    if file.endswith(".parquet"):
+        return ExcludeFile(file, options.exclude_column)
     try:
         lines = Path(file).read_text(encoding="utf-8").split("\n")
     except OSError as error:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 
 from topb.commands._connection import connection_options, open_client
-from topb.commands._result_output import (
-    accounts_text,
-    classes_at_server,
-    result_options,
-    show_result,
-    shown_progress,
-)
-from topb.commands.options import Choice, Decorated, Group, json_option, option
+from topb.commands._progress_line import shown_progress
+from topb.commands._result_output import RESULT_OPTIONS, accounts_text, classes_at_server, show_result
+from topb.commands.options import JSON, Choice, Group, Option
 from topb.commands.output import minute, print_json, printable, table_text
 from topb.selections import Selection, SelectionState
 
-_HEADER = ("selection", "state", "strategy", "model", "budget", "read", "created", "pool")
-_RIGHT_ALIGNED = {"budget", "read"}
 _POOL_WIDTH = 40
-_LOOK_SECONDS = 10.0
-
-
-def _selection_argument() -> Callable[[Decorated], Decorated]:
-    return click.argument("selection", metavar="ID")
+_LOOK_OPTIONS = [JSON, *connection_options(timeout=10.0)]
+_ID = click.Argument(["selection"], metavar="ID")
 
 
 @click.group(cls=Group)
@@ -37,69 +26,63 @@ def run() -> None:
     """List, show and cancel selections of a server, and fetch their results."""
 
 
-@run.command("list")
-@option(
-    "--state",
-    "states",
-    multiple=True,
-    type=Choice([state.value for state in SelectionState]),
-    help="List only selections in this state; repeatable.",
+@run.command(
+    "list",
+    params=[
+        Option(
+            "--state",
+            "List only selections in this state; repeatable.",
+            name="states",
+            multiple=True,
+            type=Choice([state.value for state in SelectionState]),
+        ),
+        Option("--model ID", "List only selections by this model."),
+        Option("--limit N", "List at most this many.", default=50),
+        *_LOOK_OPTIONS,
+    ],
 )
-@option("--model", metavar="ID", help="List only selections by this model.")
-@option("--limit", type=int, default=50, metavar="N", help="List at most this many.")
-@json_option()
-@connection_options(timeout=_LOOK_SECONDS)
 def _list(states: Sequence[str], model: str | None, limit: int, as_json: bool, **connection: Any) -> None:
     """List selections, the latest first."""
-    with open_client(SimpleNamespace(**connection)) as client:
+    with open_client(connection) as client:
         listed = client.list_selections(states=[SelectionState(state) for state in states], model=model)
         selections = list(itertools.islice(listed, limit))
         if as_json:
             print_json([selection.to_dict() for selection in selections])
         elif selections:
-            print(table_text(_HEADER, map(_row, selections), right_aligned=_RIGHT_ALIGNED))
+            print(table_text([_row(selection) for selection in selections], right_aligned={"budget", "read"}))
             if next(listed, None) is not None:
                 print(f"… and more: --limit shows more than {limit}.")
         else:
             print("No selections.")
 
 
-@run.command("show")
-@_selection_argument()
-@json_option()
-@connection_options(timeout=_LOOK_SECONDS)
+@run.command("show", params=[_ID, *_LOOK_OPTIONS])
 def _show(selection: str, as_json: bool, **connection: Any) -> None:
     """Show one selection.
 
     ID is the id of the selection or of its request.
     """
-    with open_client(SimpleNamespace(**connection)) as client:
+    with open_client(connection) as client:
         _print(client.selection(selection).describe(), as_json=as_json)
 
 
-@run.command("cancel")
-@_selection_argument()
-@json_option()
-@connection_options(timeout=_LOOK_SECONDS)
+@run.command("cancel", params=[_ID, *_LOOK_OPTIONS])
 def _cancel(selection: str, as_json: bool, **connection: Any) -> None:
     """Cancel one selection.
 
     ID is the id of the selection or of its request.
     """
-    with open_client(SimpleNamespace(**connection)) as client:
+    with open_client(connection) as client:
         _print(client.selection(selection).cancel(), as_json=as_json)
 
 
-@run.command("result")
-@_selection_argument()
-@result_options()
-@connection_options(timeout=None)
+@run.command("result", params=[_ID, *RESULT_OPTIONS, *connection_options(timeout=None)])
 def _result(selection: str, as_json: bool, out: Path | None, quiet: bool, **connection: Any) -> None:
     """Wait for a selection, and show or write its result.
 
     ID is the id of the selection or of its request.
     """
-    with open_client(SimpleNamespace(**connection)) as client:
+    with open_client(connection) as client:
         with shown_progress(quiet=quiet) as progress:
             result = client.selection(selection).result(progress=progress)
         classes = () if as_json or quiet else classes_at_server(client, result.model)
@@ -132,15 +115,15 @@ def _as_text(selection: Selection) -> str:
     return "\n".join(lines)
 
 
-def _row(selection: Selection) -> tuple[str, ...]:
+def _row(selection: Selection) -> dict[str, str]:
     pool = printable(selection.pool_uri) or "(sent)"
-    return (
-        selection.id,
-        selection.state,
-        selection.strategy,
-        selection.model,
-        f"{selection.budget:,}",
-        f"{selection.progress.read:,}",
-        minute(selection.create_time),
-        pool if len(pool) <= _POOL_WIDTH else f"…{pool[1 - _POOL_WIDTH :]}",
-    )
+    return {
+        "selection": selection.id,
+        "state": selection.state,
+        "strategy": selection.strategy,
+        "model": selection.model,
+        "budget": f"{selection.budget:,}",
+        "read": f"{selection.progress.read:,}",
+        "created": minute(selection.create_time),
+        "pool": pool if len(pool) <= _POOL_WIDTH else f"…{pool[1 - _POOL_WIDTH :]}",
+    }

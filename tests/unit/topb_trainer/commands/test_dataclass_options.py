@@ -42,9 +42,9 @@ def run(*arguments: str) -> tuple[Any, str]:
     """The settings that the arguments make, and what was printed."""
     made = []
 
-    @click.command(cls=SettingsCommand, context_settings={"show_default": True})
-    @preset_option(list(PRESETS), PRESETS.__getitem__)
-    @dataclass_options(Settings())
+    params = [preset_option(list(PRESETS), PRESETS.__getitem__), *dataclass_options(Settings())]
+
+    @click.command(cls=SettingsCommand, params=params, context_settings={"show_default": True})
     def command(**options: Any) -> None:
         made.append(from_options(Settings, options))
 
