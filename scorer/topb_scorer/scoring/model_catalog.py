@@ -48,7 +48,7 @@ class ModelCatalog:
             try:
                 found.append(self._open(path.name))
             except ScorerError as error:
-                _log.error("bundle %s cannot be opened and is left out: %s [%s]", path.name, error, error.reason)
+                _log.error("bundle %s is left out: %s [%s]", path.name, error, error.reason)
         return found
 
     def get(self, model_id: str) -> Bundle:
