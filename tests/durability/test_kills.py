@@ -36,6 +36,7 @@ class Lives:
         self._state = state
         self._caller = caller
         self.killed_at = ""
+        self.scored: list[str] = []
         self.call_seconds = 0.0
 
     def live(self, *, die_at: int = 0, die_after: float | None = None) -> RawResult | None:
@@ -49,6 +50,7 @@ class Lives:
             scored = server.scored
             assert not before & set(scored), "a committed shard was scored again"
             assert len(set(scored)) == len(scored), "a shard was scored twice by one server"
+            self.scored += scored
             self.killed_at = server.last_step
             if not die_at and die_after is None:
                 assert result is not None, server.log
@@ -142,6 +144,7 @@ def check_continued(lives: Lives, state: Path, path: str, data: Data) -> None:
     again = lives.live()
     assert again is not None
     data.check(again)
+    assert len(set(lives.scored)) == SHARDS
     shards = committed(state)
     assert set(shards.values()) <= {1}
     # A server that dies after a stream has succeeded may leave its log, which `topb scores prune` removes.
