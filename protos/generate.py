@@ -1,4 +1,4 @@
-"""Generates topb.v1 for Python from protos/, or with --check tells whether what stands is up to date."""
+"""Generate topb.v1 for Python from protos/. With --check, report whether the generated code is up to date."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SERVICES = {"selection.proto", "model.proto"}
 
 
 def generate(out: Path) -> None:
-    """Writes `topb/v1/*_pb2.py`, their stubs, and the services' `_pb2_grpc` modules below `out`."""
+    """Write `topb/v1/*_pb2.py`, their stubs, and the services' `_pb2_grpc` modules below `out`."""
     sources = sorted((PROTOS / "topb" / "v1").glob("*.proto"))
     services = [source for source in sources if source.name in SERVICES]
-    # The plugins stand beside this interpreter, which need not be on PATH.
+    # The plugins are installed beside this interpreter, whose directory may not be on PATH.
     scripts = Path(sysconfig.get_path("scripts"))
     plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}", *plugins]
@@ -29,24 +29,24 @@ def generate(out: Path) -> None:
     subprocess.run([*protoc, *services_out, *map(str, services)], check=True)
 
 
-def stale_files(fresh: Path, standing: Path) -> list[str]:
-    """Names of generated modules that differ between two trees, or stand in one alone."""
+def stale_files(fresh: Path, checked_in: Path) -> list[str]:
+    """Return the names of generated modules that differ between two trees or exist in only one."""
     names = {
         str(path.relative_to(tree))
-        for tree in (fresh, standing)
+        for tree in (fresh, checked_in)
         for path in (tree / "topb" / "v1").glob("*_pb2*.py*")
         if path.suffix in {".py", ".pyi"}
     }
     return sorted(
         name
         for name in names
-        if not ((fresh / name).is_file() and (standing / name).is_file())
-        or not filecmp.cmp(fresh / name, standing / name, shallow=False)
+        if not ((fresh / name).is_file() and (checked_in / name).is_file())
+        or not filecmp.cmp(fresh / name, checked_in / name, shallow=False)
     )
 
 
 def main() -> int:
-    """Runs the command line; returns 1 where --check finds stale code."""
+    """Run the command line. Return 1 if --check finds stale code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the code is stale")
     if not parser.parse_args().check:

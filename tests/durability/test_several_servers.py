@@ -99,7 +99,7 @@ def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
 
 @CATALOGS
 @PATHS
-def test_a_caller_goes_on_at_another_server(path: str, two_servers: TwoServers, data: Data) -> None:
+def test_a_caller_continues_at_another_server(path: str, two_servers: TwoServers, data: Data) -> None:
     state, (first, address), (second, other_address) = two_servers
     caller = data.caller(path, "one")
     calling = in_background(caller, address)
@@ -181,7 +181,9 @@ def test_a_database_that_restarts_under_way_costs_nothing_but_time(
 
 
 @PATHS
-def test_a_caller_that_is_killed_goes_on_under_its_request_id(path: str, data: Data, tmp_path: Path) -> None:
+def test_a_caller_that_was_killed_continues_under_its_request_id(
+    path: str, data: Data, tmp_path: Path
+) -> None:
     state = tmp_path / "state"
     with server_on(data, state, OPTIONS) as (server, address):
         caller = data.caller(path, "one")
@@ -201,7 +203,7 @@ def test_a_caller_that_is_killed_goes_on_under_its_request_id(path: str, data: D
             assert again.sent_first == [len(kept)]
 
 
-def test_what_is_detached_goes_on_without_its_caller(data: Data, tmp_path: Path) -> None:
+def test_a_detached_selection_continues_without_its_caller(data: Data, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with server_on(data, state, OPTIONS) as (server, address):
         caller = PoolCaller(pool_request(data.pool, "one", spec=data.spec, detached=True))

@@ -80,7 +80,7 @@ def test_on_a_full_disk_a_selection_waits_for_room(
 
 
 @PATHS
-def test_a_state_that_is_read_only_for_a_while_is_gone_on_with(
+def test_a_selection_continues_after_its_state_was_read_only(
     path: str, data: Data, tmp_path: Path, cluster: PostgresCluster
 ) -> None:
     """The catalog is elsewhere: a disk with an open SQLite file cannot be made read-only."""
@@ -123,7 +123,7 @@ def test_altered_and_torn_shards_are_scored_again(data: Data, tmp_path: Path) ->
         assert sorted(server.scored) == sorted(file.name.rpartition("-")[0] for file in files[:3])
 
 
-def test_a_chunk_whose_scores_are_lost_is_asked_for_again_or_missed(data: Data, tmp_path: Path) -> None:
+def test_a_chunk_whose_scores_are_lost_is_requested_again(data: Data, tmp_path: Path) -> None:
     state = tmp_path / "state"
     caller = data.caller("streamed", "one")
     assert isinstance(caller, StreamCaller)

@@ -53,7 +53,7 @@ def at_once(work: Callable[[int], object], *, threads: int = THREADS) -> list[ob
         return list(pool.map(on_thread, range(threads)))
 
 
-def test_a_selection_is_what_was_asked_for(catalog: SelectionCatalog) -> None:
+def test_a_selection_has_the_values_of_its_request(catalog: SelectionCatalog) -> None:
     before = time.time()
     record = catalog.create(new("one", request=b"\x00\xff", budget=2**40, detached=True, pool_uri="/é/日本"))
     assert catalog.get(record.id) == catalog.get("one") == record
@@ -62,7 +62,7 @@ def test_a_selection_is_what_was_asked_for(catalog: SelectionCatalog) -> None:
     assert before <= record.created <= time.time()
 
 
-def test_creating_again_under_a_request_id_gives_the_one_that_stands(catalog: SelectionCatalog) -> None:
+def test_creating_again_under_a_request_id_returns_the_existing_selection(catalog: SelectionCatalog) -> None:
     first = catalog.create(new("one"))
     assert catalog.create(new("one")) == first
     assert catalog.find("one", b"request") == first
@@ -73,13 +73,13 @@ def test_creating_again_under_a_request_id_gives_the_one_that_stands(catalog: Se
         assert caught.value.reason == "REQUEST_ID_REUSED"
 
 
-def test_of_many_who_create_at_once_one_makes_it(catalog: SelectionCatalog) -> None:
+def test_concurrent_creates_make_one_selection(catalog: SelectionCatalog) -> None:
     ids = at_once(lambda _: catalog.create(new("one")).id)
     assert len(set(ids)) == 1
     assert len(catalog.page(10)) == 1
 
 
-def test_without_a_request_id_each_is_its_own(catalog: SelectionCatalog) -> None:
+def test_requests_without_an_id_are_separate_selections(catalog: SelectionCatalog) -> None:
     records = [catalog.create(new()) for _ in range(3)]
     assert len({record.id for record in records}) == 3
     assert all(record.request_id == record.id for record in records)
@@ -92,14 +92,14 @@ def test_a_request_id_that_is_too_long_is_refused(catalog: SelectionCatalog) -> 
     assert caught.value.reason == "REQUEST_ID_TOO_LONG"
 
 
-def test_what_is_not_there_is_not_found(catalog: SelectionCatalog) -> None:
+def test_an_unknown_selection_is_not_found(catalog: SelectionCatalog) -> None:
     for ask in (catalog.get, catalog.cancel):
         with pytest.raises(NotFoundError) as caught:
             ask("none")
         assert caught.value.reason == "SELECTION_NOT_FOUND"
 
 
-def test_of_many_who_claim_at_once_one_gets_it(catalog: SelectionCatalog) -> None:
+def test_one_of_many_concurrent_claims_succeeds(catalog: SelectionCatalog) -> None:
     for _ in range(10):
         record = catalog.create(new())
         claimed = at_once(lambda thread, id_=record.id: catalog.claim(id_, f"server-{thread}", LEASE))  # type: ignore[misc]
@@ -107,7 +107,7 @@ def test_of_many_who_claim_at_once_one_gets_it(catalog: SelectionCatalog) -> Non
         assert catalog.get(record.id).owner == f"server-{claimed.index(True)}"
 
 
-def test_of_many_servers_who_claim_at_once_one_gets_it(url: str) -> None:
+def test_one_of_many_servers_claims_a_selection(url: str) -> None:
     catalogs = list(map(SelectionCatalog, [url] * 4))
     record = catalogs[0].create(new())
     claimed = at_once(lambda i: catalogs[i].claim(record.id, f"server-{i}", LEASE), threads=4)
@@ -145,7 +145,7 @@ def test_an_owner_may_claim_its_own_again(catalog: SelectionCatalog) -> None:
     assert catalog.claim(record.id, "a", LEASE)
 
 
-def test_what_has_ended_stays_as_it_is(catalog: SelectionCatalog) -> None:
+def test_a_selection_that_has_ended_never_changes(catalog: SelectionCatalog) -> None:
     endings: dict[SelectionState, Callable[[str], object]] = {
         SelectionState.SUCCEEDED: lambda id_: catalog.succeed(id_, "a"),
         SelectionState.FAILED: lambda id_: catalog.fail(id_, "a", code="C", reason="R", message="m"),
@@ -183,7 +183,7 @@ def test_only_the_owner_ends_or_releases_it(catalog: SelectionCatalog) -> None:
     assert catalog.claim(record.id, "b", LEASE)
 
 
-def test_of_all_who_end_it_at_once_one_does(catalog: SelectionCatalog) -> None:
+def test_one_of_many_concurrent_endings_takes_effect(catalog: SelectionCatalog) -> None:
     for _ in range(5):
         record = catalog.create(new())
         assert catalog.claim(record.id, "a", LEASE)
@@ -196,7 +196,7 @@ def test_of_all_who_end_it_at_once_one_does(catalog: SelectionCatalog) -> None:
         assert at_once(end).count(True) == 1
 
 
-def test_cancelling_what_nobody_runs_ends_it(catalog: SelectionCatalog) -> None:
+def test_cancelling_a_selection_that_no_server_runs_ends_it(catalog: SelectionCatalog) -> None:
     pending = catalog.create(new())
     assert catalog.cancel(pending.id).state is SelectionState.CANCELLED
     deserted = catalog.create(new())
@@ -204,7 +204,7 @@ def test_cancelling_what_nobody_runs_ends_it(catalog: SelectionCatalog) -> None:
     assert catalog.cancel(deserted.id).state is SelectionState.CANCELLED
 
 
-def test_cancelling_what_runs_tells_its_owner_to_stop(catalog: SelectionCatalog) -> None:
+def test_cancelling_a_running_selection_asks_its_owner_to_stop(catalog: SelectionCatalog) -> None:
     record = catalog.create(new())
     assert catalog.claim(record.id, "a", LEASE)
     asked = catalog.cancel(record.id)
@@ -223,7 +223,7 @@ def test_orphans_are_those_that_wait_for_a_server(catalog: SelectionCatalog) -> 
     assert [orphan.id for orphan in catalog.orphans()] == [detached.id, deserted.id]
 
 
-def test_pages_hold_each_once_the_latest_first(catalog: SelectionCatalog) -> None:
+def test_pages_list_each_selection_once_the_latest_first(catalog: SelectionCatalog) -> None:
     records = [catalog.create(new(model="ab"[i % 2])) for i in range(7)]
     assert catalog.claim(records[2].id, "x", LEASE)
     assert catalog.succeed(records[2].id, "x")
@@ -245,7 +245,7 @@ def test_a_catalog_outlives_its_connections(url: str) -> None:
     second.close()
 
 
-def test_a_database_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_created_is_an_error_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(UnavailableError):
         SelectionCatalog(f"sqlite:///{tmp_path / 'none' / 'selections.sqlite'}")
@@ -253,7 +253,7 @@ def test_a_database_that_cannot_be_made_is_an_error_at_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("url", ["postgres://user:secret@host/db", "no url", "oracle://host/db"])
-def test_a_url_of_no_database_is_refused_without_telling_it(url: str) -> None:
+def test_an_unusable_url_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"cannot be used") as caught:
         SelectionCatalog(url)
     assert caught.value.reason == "CATALOG_URL"

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.scorer
 
 
 @dataclass
-class Told(RunObserver):
+class RecordingObserver(RunObserver):
     rows: int = 0
     committed: int = 0
     ended: list[tuple[str, Outcome, str, int | None]] = field(default_factory=list)
@@ -46,13 +46,13 @@ def state(tmp_path: Path) -> Iterator[StateDirectory]:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def observer() -> RecordingObserver:
+    return RecordingObserver()
 
 
 @pytest.fixture
-def host(state: StateDirectory, told: Told) -> Iterator[SelectionHost]:
-    host = SelectionHost(state, no_job, owner="here", max_concurrent=1, lease_seconds=30, observer=told)
+def host(state: StateDirectory, observer: RecordingObserver) -> Iterator[SelectionHost]:
+    host = SelectionHost(state, no_job, owner="here", max_concurrent=1, lease_seconds=30, observer=observer)
     yield host
     host.interrupt()
 
@@ -89,26 +89,26 @@ def run_to_its_end(host: SelectionHost, record: SelectionRecord, open_job: Calla
 
 
 def test_a_selection_that_succeeds(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
     run_to_its_end(host, record, lambda: job(*shards()))
-    assert (told.rows, told.committed) == (30, 30)
-    assert told.ended == [(record.id, "succeeded", "", 3)]
+    assert (observer.rows, observer.committed) == (30, 30)
+    assert observer.ended == [(record.id, "succeeded", "", 3)]
 
 
 def test_rows_that_were_scored_before_are_rows_and_no_commits(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     record, again = created(state), created(state)
     for each in (record, again):
         run_to_its_end(host, each, lambda: job(*shards()))
-    assert (told.rows, told.committed) == (60, 30)
-    assert [outcome for _, outcome, _, _ in told.ended] == ["succeeded", "succeeded"]
+    assert (observer.rows, observer.committed) == (60, 30)
+    assert [outcome for _, outcome, _, _ in observer.ended] == ["succeeded", "succeeded"]
 
 
 def test_a_selection_that_fails(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     class Torn(ChunkShard):
         def items(self):
@@ -117,17 +117,19 @@ def test_a_selection_that_fails(
 
     record = created(state)
     run_to_its_end(host, record, lambda: job(*shards(), Torn(2, ["a"], [b""])))
-    assert told.ended == [(record.id, "failed", "POOL_TORN", None)]
+    assert observer.ended == [(record.id, "failed", "POOL_TORN", None)]
 
 
-def test_what_nobody_foresaw_is_a_failure(host: SelectionHost, state: StateDirectory, told: Told) -> None:
+def test_an_unexpected_error_is_a_failure(
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver
+) -> None:
     record = created(state)
     run_to_its_end(host, record, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
-    assert told.ended == [(record.id, "failed", "INTERNAL", None)]
+    assert observer.ended == [(record.id, "failed", "INTERNAL", None)]
 
 
 def test_a_selection_that_its_caller_cancels(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
 
@@ -139,12 +141,12 @@ def test_a_selection_that_its_caller_cancels(
 
     first, second = shards()
     run_to_its_end(host, record, lambda: job(Cancelling(0, first.ids, first.images), second))
-    assert told.ended == [(record.id, "cancelled", "", None)]
+    assert observer.ended == [(record.id, "cancelled", "", None)]
     assert state.catalog.get(record.id).state is SelectionState.CANCELLED
 
 
-def test_a_selection_that_a_drain_cuts_off_is_open_still(
-    host: SelectionHost, state: StateDirectory, told: Told, job: Callable[..., PoolJob]
+def test_a_selection_that_a_drain_interrupts_stays_open(
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     record = created(state)
 
@@ -155,18 +157,18 @@ def test_a_selection_that_a_drain_cuts_off_is_open_still(
 
     first, second = shards()
     run_to_its_end(host, record, lambda: job(Draining(0, first.ids, first.images), second))
-    assert told.ended == [(record.id, "interrupted", "", None)]
+    assert observer.ended == [(record.id, "interrupted", "", None)]
     assert not state.catalog.get(record.id).state.ended
 
 
-def test_a_full_disk_leaves_it_open_and_tells_why(
-    host: SelectionHost, state: StateDirectory, told: Told
+def test_a_full_disk_leaves_the_selection_open(
+    host: SelectionHost, state: StateDirectory, observer: RecordingObserver
 ) -> None:
     def full() -> Job:
         raise OSError(28, "No space left on device")
 
     record = created(state)
     run_to_its_end(host, record, full)
-    ((_, outcome, reason, _),) = told.ended
+    ((_, outcome, reason, _),) = observer.ended
     assert (outcome, reason) == ("interrupted", "STORAGE_FULL")
     assert not state.catalog.get(record.id).state.ended

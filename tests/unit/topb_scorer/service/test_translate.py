@@ -167,10 +167,10 @@ def test_a_summary_holds_all_but_the_picks() -> None:
     assert (message.model, message.strategy, message.seed, message.budget) == ("m", "margin", 2**64 - 1, 5)
     assert message.pick_count == 4
     assert message.elapsed.ToTimedelta().total_seconds() == 1.25
-    told = message.accounts
-    assert (told.read, told.scored, told.duplicate, told.excluded) == (9, 4, 1, 1)
-    assert {count.reason: count.count for count in told.skipped} == dict(accounts.skipped)
-    (example,) = told.skipped_examples
+    counts = message.accounts
+    assert (counts.read, counts.scored, counts.duplicate, counts.excluded) == (9, 4, 1, 1)
+    assert {count.reason: count.count for count in counts.skipped} == dict(accounts.skipped)
+    (example,) = counts.skipped_examples
     assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")
 
 
