@@ -1,4 +1,4 @@
-"""Real digits, tiny models, and one thread: what these tests train is too small to share between cores."""
+"""Real digits and tiny models, trained on one thread: they are too small to gain from a second core."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_parquet(
 
 @pytest.fixture(scope="session")
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Real 8 × 8 digits as uint8 (N, 8, 8, 3), and what they show, (N)."""
+    """Real 8 × 8 digits, uint8 (N, 8, 8, 3), and their labels (N)."""
     data = load_digits()
     grey = (data.images * 255 / 16).round().astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=3), data.target.astype(np.int64)
@@ -66,7 +66,7 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def digit_files(
     digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder: labelled.parquet (60), pool.parquet (those and 140 more, unlabelled), test.parquet (100)."""
+    """A folder with labelled.parquet (60), pool.parquet (those and 140 more) and test.parquet (100)."""
     images, labels = digits
     folder = tmp_path_factory.mktemp("digits")
     encoded = [png(image) for image in images[:300]]
@@ -79,7 +79,7 @@ def digit_files(
 
 @pytest.fixture(scope="session")
 def digit_round(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> RoundData:
-    """The same 60, 140 and 100 digits in memory."""
+    """The same 60 labelled, 140 unlabelled and 100 test digits, in memory."""
     images, labels = digits
     ids = tuple(f"digit-{i:03d}" for i in range(300))
     return RoundData(
@@ -92,7 +92,7 @@ def digit_round(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> RoundDat
 
 @pytest.fixture(scope="session")
 def tiny() -> TrainConfig:
-    """Everything small: a round in a second or two."""
+    """Settings with which a round takes a second or two."""
     return TrainConfig(
         task=TaskConfig(width=4, epochs=2, batch_size=32, horizontal_flip=False),
         vae=VaeConfig(latent_size=4, hidden=(16, 8)),

@@ -1,4 +1,4 @@
-"""The second loop: whom each loss moves, what the assistant learns on toys, and that a seed decides all."""
+"""Co-training: which weights each loss moves, what the assistant learns on toy data, and reproducibility."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained(
     return cotrain(labelled, losses, unlabelled, RoundContext(settings))
 
 
-# Whom each loss moves
+# Which weights each loss moves
 
 
 def pair() -> tuple[Vae, Assistant, Batch]:
@@ -68,7 +68,7 @@ def test_updating_the_assistant_moves_all_of_it_and_nothing_of_the_vae(switches:
     training = CoTraining(vae, assistant, config, generator(0))
     vae_before, assistant_before = weights(vae), weights(assistant)
     training.update_assistant(batch)
-    # The ranking loss knows only differences of scores: it says nothing of the last bias.
+    # The ranking loss depends on differences of scores only, so that it has no gradient for the last bias.
     assert all(moved(assistant, assistant_before)) or switches.get("adversary") is False
     assert any(moved(assistant, assistant_before))
     assert not any(moved(vae, vae_before))
@@ -128,7 +128,7 @@ PER_CLUSTER = 100
 
 
 def clusters(seed: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
-    """Labelled samples of three clusters, their task losses, and unlabelled samples of four clusters."""
+    """Return labelled samples of three clusters, their task losses, and unlabelled ones of four clusters."""
     random = torch.Generator().manual_seed(seed)
     centres = 2 * torch.randn(CLUSTERS, 32, generator=random).abs()  # (4, D)
 
@@ -154,9 +154,9 @@ def test_a_cluster_that_labelled_data_misses_is_ranked_first(seed: int) -> None:
 
 
 def two_regions(harder: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
-    """Two labelled clusters, left and right, and beyond each, as far, a region that labelled data misses.
+    """Return two labelled clusters, left and right, and beyond each an equally distant region without labels.
 
-    T is as unsure of all of them; its losses are higher on one side (0 left, 1 right).
+    T is equally unsure of all samples. Its losses are higher on one side: 0 is left, 1 is right.
     """
     random = torch.Generator().manual_seed(7)
     side = torch.arange(2).repeat_interleave(100)  # (200)
@@ -173,7 +173,7 @@ def two_regions(harder: int) -> tuple[TaskOutputs, Tensor, TaskOutputs]:
 
 
 def scores_beyond(harder: int, config: CotrainConfig) -> tuple[Tensor, Tensor]:
-    """Scores of the missed regions left and right, (100) each."""
+    """Return the scores of the regions without labels, left and right, (100) each."""
     labelled, losses, unlabelled = two_regions(harder)
     scores = trained(labelled, losses, unlabelled, config).score(unlabelled)
     return scores[200:300], scores[300:]
@@ -205,7 +205,7 @@ def test_without_the_prediction_the_assistant_sees_none_of_it() -> None:
 
 @pytest.mark.slow
 def test_without_the_adversary_nothing_is_learned_of_the_pool() -> None:
-    """lossLearn: the VAE represents the pool; the assistant ranks labelled samples, and no more."""
+    """In lossLearn, the VAE only represents the pool, and the assistant only ranks labelled samples."""
     labelled, losses, unlabelled = clusters(0)
     selector = trained(labelled, losses, unlabelled, CotrainConfig(adversary=False))
     assert selector.score(unlabelled)[3 * PER_CLUSTER :].mean() < 0.7
@@ -213,7 +213,7 @@ def test_without_the_adversary_nothing_is_learned_of_the_pool() -> None:
     assert full.score(unlabelled)[3 * PER_CLUSTER :].mean() > 0.7
 
 
-# That a seed decides it all
+# Reproducibility
 
 
 def state(selector: Selector) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Each equation against the paper, written out in numpy and float64."""
+"""Each equation compared with the paper, written out in NumPy and float64."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_adversarial_losses_stay_finite_where_the_assistant_is_sure(loss) -> Non
 @given(seeds, st.integers(1, 8), st.floats(0, 1))
 def test_equation_8_pairs_sample_i_with_n_plus_i(seed: int, n: int, margin: float) -> None:
     raw, losses = drawn(seed, (2 * n,), (2 * n,))
-    losses[0] = losses[n] if seed % 2 else losses[0]  # now and then a tie, whose sign is 0
+    losses[0] = losses[n] if seed % 2 else losses[0]  # sometimes a tie, whose sign is 0
     scores = sigmoid(raw)
     total = 0.0
     for i in range(n):

@@ -1,4 +1,4 @@
-"""Shapes, widths, stems, and what the networks are made of."""
+"""The networks: shapes, widths, stems and layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images(count: int, height: int, width: int) -> torch.Tensor:
 
 def test_with_the_imagenet_stem_and_width_64_it_is_torchvision_s_resnet18() -> None:
     ours, theirs = ResNet18(HALF, 10, 64, "imagenet").eval(), resnet18(num_classes=10).eval()
-    # The same modules in the same order under other names.
+    # The modules are the same, in the same order, with other names.
     values = list(theirs.state_dict().values())
     names = [name for name in ours.state_dict() if not name.startswith("normalisation")]
     assert len(names) == len(values)
@@ -59,7 +59,7 @@ def test_normalisation_takes_pixels_to_mean_0_and_deviation_1() -> None:
 
 def test_encoder_decoder_and_assistant_have_three_layers() -> None:
     vae, assistant = Vae(20, 4, (16, 8)), Assistant(4, 10, (16, 16))
-    assert sum(p.ndim == 2 for p in vae.trunk.parameters()) + 1 == 3  # and one head of two
+    assert sum(p.ndim == 2 for p in vae.trunk.parameters()) + 1 == 3  # and one of the two heads
     assert sum(p.ndim == 2 for p in vae.decoder.parameters()) == 3
     assert sum(p.ndim == 2 for p in assistant.parameters()) == 3
     mean, log_variance = vae.encode(torch.rand(5, 20))

@@ -1,4 +1,4 @@
-"""A round end to end: the same seed gives the same bundle, another seed or round another."""
+"""A round from images to its bundle, and its reproducibility."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training T: it learns, it is frozen, a seed decides it, and odd batches do no harm."""
+"""Training of T: it learns, it is frozen, it is reproducible, and small last batches do no harm."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_is_frozen_and_in_evaluation_mode(digit_round: RoundData) -> None:
     model = train(digit_round.labelled)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    # An image's outputs do not depend on its neighbours.
+    # The outputs for an image do not depend on the rest of the batch.
     images = digit_round.pool.images
     together, first = task_outputs(model, images[:9], CONTEXT), task_outputs(model, images[:3], CONTEXT)
     torch.testing.assert_close(together.features[:3], first.features)
@@ -84,7 +84,7 @@ def test_a_mirrored_image_is_mirrored_left_to_right() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 33])
 def test_no_batch_holds_a_single_image(count: int, digit_round: RoundData) -> None:
-    """Batch norm over one feature of one image is an error; 33 images in batches of 32 would leave one."""
+    """Batch norm over a single image is an error, and batches of 32 would leave one of 33 images over."""
     few = digit_round.labelled.subset(np.arange(count))
     model = train(few)
     assert torch.isfinite(task_outputs(model, few.images, CONTEXT).logits).all()
@@ -95,6 +95,13 @@ def test_labelled_images_are_normalised_to_mean_0_and_deviation_1(digit_round: R
     out = train(digit_round.labelled).normalisation(torch.from_numpy(images))
     torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(out.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_it_trains_in_bfloat16_too(digit_round: RoundData) -> None:
+    model = train(digit_round.labelled, mixed_precision="on")
+    outputs = task_outputs(model, digit_round.test.images, CONTEXT)
+    assert torch.isfinite(outputs.logits).all()
+    assert outputs.features.dtype == model.classifier.weight.dtype == torch.float32
 
 
 def test_images_of_one_colour_can_be_trained_on(digit_round: RoundData) -> None:

@@ -1,4 +1,4 @@
-"""VAAL: its sizes, whom each loss moves, what it learns on toys, and that it is served like any other."""
+"""VAAL: its sizes, which weights each loss moves, what it learns on toy data, and how it is served."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_kl_is_summed_as_published_or_weighs_what_an_elbo_gives_it() -> None
         for how in ("sum", "mean")
     }
     torch.testing.assert_close(of["sum"], error + kl.sum())
-    # An image's negative ELBO, squared error and KL, per value of the image.
+    # The negative ELBO of an image, divided by the number of its values.
     torch.testing.assert_close(of["mean"] * 48, ((view - reconstruction) ** 2).sum() / 5 + kl.mean())
 
 

@@ -1,4 +1,4 @@
-"""Data sets, each from a few files in its original on-disk format."""
+"""Data sets, each read from a few files in the format of its release."""
 
 from __future__ import annotations
 
@@ -41,46 +41,40 @@ def cifar_batch(file: Path, count: int, labels: dict[str, list[int]]) -> np.ndar
     return images
 
 
-def test_cifar10_from_its_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    names = [f"class {i}" for i in range(10)]
-    first = cifar_batch(folder / "data_batch_1", 3, {"labels": [1, 2, 9]})
-    second = cifar_batch(folder / "data_batch_2", 2, {"labels": [0, 4]})
-    test = cifar_batch(folder / "test_batch", 2, {"labels": [5, 6]})
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
-    # The release's own checksums stand in torchvision; these files have others.
-    train_list = [[name, md5(folder / name)] for name in ("data_batch_1", "data_batch_2")]
-    monkeypatch.setattr(tv.CIFAR10, "train_list", train_list)
-    monkeypatch.setattr(tv.CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5(folder / "batches.meta")}
-    monkeypatch.setattr(tv.CIFAR10, "meta", meta)
-    data = read("cifar10", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "kind", "folder", "meta", "names_key", "labels_key"),
+    [
+        ("cifar10", tv.CIFAR10, "cifar-10-batches-py", "batches.meta", "label_names", "labels"),
+        ("cifar100", tv.CIFAR100, "cifar-100-python", "meta", "fine_label_names", "fine_labels"),
+    ],
+)
+def test_cifar_from_its_pickles(
+    name: str,
+    kind: type,
+    folder: str,
+    meta: str,
+    names_key: str,
+    labels_key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, names = tmp_path / folder, [f"class {i}" for i in range(100)]
+    coarse = {"coarse_labels": [1, 1, 1]}
+    first = cifar_batch(root / "first", 3, {labels_key: [1, 2, 99], **coarse})
+    second = cifar_batch(root / "second", 2, {labels_key: [0, 4], **coarse})
+    test = cifar_batch(root / "test", 2, {labels_key: [5, 6], **coarse})
+    (root / meta).write_bytes(pickle.dumps({names_key: names, "coarse_label_names": ["coarse"] * 20}))
+    # torchvision holds the checksums of the release; these files have others.
+    monkeypatch.setattr(kind, "train_list", [[part, md5(root / part)] for part in ("first", "second")])
+    monkeypatch.setattr(kind, "test_list", [["test", md5(root / "test")]])
+    monkeypatch.setattr(kind, "meta", {"filename": meta, "key": names_key, "md5": md5(root / meta)})
+    data = read(name, tmp_path)
     assert np.array_equal(data.train.images, np.concatenate([first, second]))
     assert np.array_equal(data.test.images, test)
-    assert data.train.labels.tolist() == [1, 2, 9, 0, 4]
+    assert data.train.labels.tolist() == [1, 2, 99, 0, 4]
     assert data.train.classes == tuple(names)
-    assert (data.train.ids[0], data.test.ids[1]) == ("cifar10-train-000000", "cifar10-test-000001")
+    assert (data.train.ids[0], data.test.ids[1]) == (f"{name}-train-000000", f"{name}-test-000001")
     assert (data.target.height, data.target.width) == (32, 32)
-
-
-def test_cifar100_from_its_pickles_has_the_fine_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "cifar-100-python"
-    names = [f"fine {i}" for i in range(100)]
-    train = cifar_batch(folder / "train", 3, {"fine_labels": [99, 0, 7], "coarse_labels": [1, 1, 1]})
-    cifar_batch(folder / "test", 1, {"fine_labels": [50], "coarse_labels": [1]})
-    (folder / "meta").write_bytes(
-        pickle.dumps({"fine_label_names": names, "coarse_label_names": ["coarse"] * 20})
-    )
-    monkeypatch.setattr(tv.CIFAR100, "train_list", [["train", md5(folder / "train")]])
-    monkeypatch.setattr(tv.CIFAR100, "test_list", [["test", md5(folder / "test")]])
-    meta = {"filename": "meta", "key": "fine_label_names", "md5": md5(folder / "meta")}
-    monkeypatch.setattr(tv.CIFAR100, "meta", meta)
-    data = read("cifar100", tmp_path)
-    assert np.array_equal(data.train.images, train)
-    assert data.train.labels.tolist() == [99, 0, 7]
-    assert data.train.classes == tuple(names)
 
 
 def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The gates on real photos, where there are some: TOPB_TEST_DATA names the folder with the Parquet files."""
+"""The gates on real photos, if TOPB_TEST_DATA names a folder with their Parquet files."""
 
 from __future__ import annotations
 

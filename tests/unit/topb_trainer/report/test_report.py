@@ -1,4 +1,4 @@
-"""The report on made-up records, its figures against ones worked out by hand."""
+"""Reports on made-up records, whose figures are worked out by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = {
         "device": "cpu",
     },
 }
-# By method and seed, the accuracies of three rounds.
+# Accuracies of three rounds, by method and seed.
 ACCURACIES = {
     ("random", 0): (0.50, 0.60, 0.70),
     ("random", 1): (0.52, 0.62, 0.72),

@@ -1,4 +1,4 @@
-"""Several processes train one model: the same gradients, one outcome, and errors that arrive."""
+"""Several processes train one model: with the gradients of one process, one result, and their errors."""
 
 from __future__ import annotations
 
