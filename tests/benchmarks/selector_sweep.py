@@ -1,10 +1,10 @@
-"""What the paper leaves open of the selector, tried one by one on seeds that no study reports.
+"""Try the settings of the selector that the paper leaves open, one at a time, on seeds that no study reports.
 
-For each seed and labelled share T is trained on a random labelled set, once. Each variant then trains VAE
-and assistant beside it, and is judged by what it picks: the share of the picks that T gets wrong, how its
-scores rank the pool by T's true loss (Spearman), how many classes' worth of images the batch holds (the
-exponential of the entropy of its labels), and, with --retrain, the accuracy of a new T that learned the picks
-as well.
+For each seed and labelled share, T is trained once on a random labelled set. Each variant then trains VAE and
+assistant on its features, and is judged by its picks: the share of picks that T gets wrong, the rank
+correlation of its scores with T's true loss (Spearman), the effective number of classes in the batch (the
+exponential of the entropy of its labels) and, with --retrain, the accuracy of a new T that was also trained
+on the picks.
 
     python tests/benchmarks/selector_sweep.py --root /path/of/fashion-mnist --seeds 100 --out sweep.json
 """
@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Runs what the arguments ask for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--preset", default="small-fashion-mnist")
     parser.add_argument("--root", type=Path, required=True)
@@ -80,7 +80,7 @@ def main() -> None:
 def one_task(
     data: Dataset, config: TrainConfig, share: float, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Trains T on a random share of the training set and judges each way to pick beside it."""
+    """Train T on a random share of the training set and judge the picks of each variant."""
     images, context = len(data.train.ids), RoundContext(config)
     labelled = initial_rows(images, round(share * images), config.seed)
     rest = np.setdiff1d(np.arange(images), labelled)
@@ -120,7 +120,7 @@ def one_task(
 def qualities(
     pool: TaskOutputs, labels: NDArray[np.int64], scores: NDArray[np.float32], picked: NDArray[np.int64]
 ) -> dict[str, float]:
-    """What of a batch can be told without training on it."""
+    """Return the measures of a batch that need no training on it."""
     wrong = pool.logits.argmax(1).numpy(force=True) != labels
     true_losses = task_losses(pool, labels).numpy(force=True)
     shares = np.bincount(labels[picked]) / len(picked)
@@ -134,7 +134,7 @@ def qualities(
 
 
 def changed_config(config: TrainConfig, changes: dict[str, dict[str, Any]]) -> TrainConfig:
-    """Returns the settings with those of a variant."""
+    """Return the settings with the changes of a variant."""
     parts = {section: replace(getattr(config, section), **values) for section, values in changes.items()}
     return replace(config, **parts)
 

@@ -1,4 +1,4 @@
-"""K-center greedy as anyone would write it first: every distance, in every round."""
+"""K-center greedy as one would write it first: every distance is computed in every round."""
 
 from fractions import Fraction
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def brute_force(pool, labelled, budget, first=None):
-    """In float64. `first` is the first pick where nothing is labelled."""
+    """Return picks and radii, computed in float64. `first` is the first pick if nothing is labelled."""
     pool, labelled = pool.astype(np.float64), labelled.astype(np.float64)
     nearest = np.full(len(pool), np.inf)
     for centre in labelled:
@@ -22,7 +22,7 @@ def brute_force(pool, labelled, budget, first=None):
 
 
 def in_real_arithmetic(pool, labelled, budget, first=None):
-    """In fractions, which round nothing; so ties are ties. Radii squared."""
+    """Return picks and squared radii, computed in fractions: without rounding, equal distances are equal."""
 
     def squared_distance(x, y):
         return sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x, y, strict=True))

@@ -1,4 +1,4 @@
-"""Selection as its definition reads: one row after the other, a dict and a sort, in float64."""
+"""Pointwise selection exactly as it is defined: one row after the other, a dict and a sort, in float64."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = tuple[str | None, bytes | None]
 
 @dataclass(frozen=True)
 class RankedRow:
-    """What is told of one pick."""
+    """One pick."""
 
     id: str
     score: float
@@ -31,7 +31,7 @@ class RankedRow:
 
 @dataclass
 class ReferenceSelection:
-    """The picks in rank order, and what became of each row."""
+    """The picks in rank order, and the accounts of all rows."""
 
     picks: list[RankedRow] = field(default_factory=list)
     read: int = 0
@@ -42,7 +42,7 @@ class ReferenceSelection:
 
 
 class ReferenceScorer:
-    """Decodes and scores each image by itself."""
+    """Decodes and scores one image at a time."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._target = bundle.input
@@ -50,7 +50,7 @@ class ReferenceScorer:
         self._outputs: dict[bytes, tuple[float, NDArray[np.float64]] | str] = {}
 
     def outputs_of(self, image: bytes | None) -> tuple[float, NDArray[np.float64]] | str:
-        """The score and the probabilities (C), or the reason why there are none."""
+        """Return the score and the probabilities (C,), or the reason why the image is skipped."""
         if image is None:
             return "IMAGE_MISSING"
         if image not in self._outputs:
@@ -78,7 +78,7 @@ def select(
     seed: int,
     exclude: Collection[str],
 ) -> ReferenceSelection:
-    """What a selection from the rows must give."""
+    """Return the result that a selection from the rows must have."""
     selection = ReferenceSelection()
     best: dict[str, RankedRow] = {}
     for id_, image in rows:
@@ -102,7 +102,7 @@ def select(
 def acquisition(
     strategy: str, score: float, probabilities: NDArray[np.float64], id_: str, seed: int
 ) -> float:
-    """The acquisition score as the strategy's source defines it."""
+    """Return the acquisition score as the strategy's source defines it."""
     first, second, *_ = [*sorted(probabilities.tolist(), reverse=True), 0.0]
     if strategy in {"aalu", "vaal"}:
         return score
@@ -118,7 +118,7 @@ def acquisition(
 
 
 def entropy(probabilities: NDArray[np.float64]) -> float:
-    """In nats; 0 log 0 is 0."""
+    """Return the entropy in nats, with 0 log 0 = 0."""
     total = 0.0
     for probability in probabilities:
         if probability > 0:

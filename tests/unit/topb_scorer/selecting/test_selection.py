@@ -187,15 +187,20 @@ def test_no_file_is_left_behind_however_it_ends(
 def test_a_failure_while_a_stream_waits_ends_the_selection(engine: LocalEngine) -> None:
     chunks = ChunkQueue(2, threading.Event())
     chunks.put(ChunkShard(0, ["a"], [VALID[0]]))
-    waited = threading.Event()
+    late = threading.Event()
+
+    def shards() -> Iterator[Shard | None]:
+        for chunk in chunks.shards():
+            if chunk is None:
+                late.set()
+            yield chunk
 
     def fail(_: Shard) -> None:
-        # Long enough for the stream to be known as late.
-        waited.wait(0.3)
+        assert late.wait(10)
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        streamed(SelectionSpec(1), engine, chunks.shards(), observer=RecordingObserver(then_on_commit=fail))
+        streamed(SelectionSpec(1), engine, shards(), observer=RecordingObserver(then_on_commit=fail))
 
 
 def test_cancelling_ends_it_and_leaves_no_thread(engine: LocalEngine) -> None:
@@ -204,13 +209,7 @@ def test_cancelling_ends_it_and_leaves_no_thread(engine: LocalEngine) -> None:
     shards = stream_shards([*random_pool(200)], chunk=10)
     cancelling = RecordingObserver(then_on_rows=lambda _: cancelled.set())
     with pytest.raises(SelectionCancelledError):
-        selected(
-            SelectionSpec(1),
-            engine,
-            shards,
-            cancelled=cancelled,
-            observer=cancelling,
-        )
+        selected(SelectionSpec(1), engine, shards, cancelled=cancelled, observer=cancelling)
     assert set(threading.enumerate()) <= before
 
 
