@@ -48,11 +48,10 @@ def render(root: Path) -> dict[str, list[Document]]:
             continue  # Only an overlay can render it.
         command = ["kubectl", "kustomize", str(path.parent)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
+        where = str(path.parent.relative_to(root))
         if run.returncode != 0:
-            raise SystemExit(
-                f"{path.parent.relative_to(root)}: kubectl kustomize failed: {run.stderr.strip()}"
-            )
-        rendered[str(path.parent.relative_to(root))] = _load(run.stdout)
+            raise SystemExit(f"{where}: kubectl kustomize failed: {run.stderr.strip()}")
+        rendered[where] = _load(run.stdout)
     return rendered
 
 
@@ -63,8 +62,8 @@ def _load(text: str) -> list[Document]:
 def manifest_problems(root: Path) -> Iterator[str]:
     """Yield what is wrong with the manifests of the repository at `root`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    names = [path.name.removesuffix(".Dockerfile") for path in (root / "deploy").glob("*.Dockerfile")]
-    images = {f"{project['name']}-{name}:{project['version']}" for name in names}
+    files = (root / "deploy").glob("*.Dockerfile")
+    images = {f"{project['name']}-{file.stem}:{project['version']}" for file in files}
     rendered = render(root)
     claims = {
         document["metadata"]["name"]: document["spec"]["accessModes"]
@@ -104,7 +103,8 @@ def _workload_problems(workload: Document, images: set[str], claims: dict[str, l
             yield f"image {container['image']} is not one of {', '.join(sorted(images))}"
         on_gpu = options.device.startswith("cuda")
         image_has_cuda = "-cpu:" not in container["image"]
-        if on_gpu != (GPU in container["resources"]["limits"]) or on_gpu > image_has_cuda:
+        granted = GPU in container.get("resources", {}).get("limits", {})
+        if on_gpu != granted or on_gpu > image_has_cuda:
             yield f"--device {options.device}, image {container['image']} and the limit of {GPU} disagree"
         if options.command == "serve":
             yield from _port_problems(container, options)
@@ -124,17 +124,15 @@ def options_of(container: Document) -> argparse.Namespace:
 
 
 def _port_problems(container: Document, options: argparse.Namespace) -> Iterator[str]:
-    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
-    listens = {
-        "grpc": options.listen.rpartition(":")[2],
-        "metrics": options.metrics_listen.rpartition(":")[2],
-    }
+    ports = {port.get("name"): str(port["containerPort"]) for port in container.get("ports", [])}
+    addresses = {"grpc": options.listen, "metrics": options.metrics_listen}
+    listens = {name: address.rpartition(":")[2] for name, address in addresses.items() if address}
     if ports != listens:
         yield f"it listens on {listens}, but its containerPorts are {ports}"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if str(container[probe]["grpc"]["port"]) != listens["grpc"]:
+        if str(container.get(probe, {}).get("grpc", {}).get("port")) != listens["grpc"]:
             yield f"{probe} does not ask port {listens['grpc']}, on which it listens"
-    asked = container["resources"]["requests"]["cpu"]
+    asked = container.get("resources", {}).get("requests", {}).get("cpu")
     if {options.session_threads, options.decode_threads} != {asked}:
         yield f"--session-threads and --decode-threads differ from the {asked} CPUs that it requests"
 
@@ -155,8 +153,10 @@ def _drain_problems(container: Document, options: argparse.Namespace, pod: Docum
 def _state_problems(
     container: Document, options: argparse.Namespace, workload: Document, claims: dict[str, list[str]]
 ) -> Iterator[str]:
-    volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"]["volumes"]}
-    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    volumes = {volume["name"]: volume for volume in workload["spec"]["template"]["spec"].get("volumes", [])}
+    mounts = {
+        mount["mountPath"]: mount for mount in container.get("volumeMounts", []) if not mount.get("readOnly")
+    }
     if options.state not in mounts:
         yield f"--state {options.state!r} is not on a volume that the pod can write to"
         return

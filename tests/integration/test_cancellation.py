@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -309,5 +310,12 @@ def test_many_lost_calls_leave_no_objects(server: Server, folder: Path, tmp_path
     lose(0, 2)
     before = server.running.live_objects()
     lose(2, 5)
-    after = server.running.live_objects()
-    assert {name: count for name, count in after.items() if count >= before[name] + 5} == {}
+
+    def leaked() -> dict[str, int]:
+        after = server.running.live_objects()
+        return {name: count for name, count in after.items() if count >= before[name] + 5}
+
+    with contextlib.suppress(AssertionError):
+        # The last stream may still hold chunks for a moment.
+        once(lambda: not leaked(), seconds=10)
+    assert leaked() == {}
