@@ -9,12 +9,11 @@ The textbook loop computes b·N distances. This one computes few of them, and pi
 * Distances to the nearest centre never increase, so an outdated one is an upper bound. A point is compared
   with the centres that it has not seen only once it is among the farthest by its bound.
 * Points are updated in blocks, as matrix products, which is ten times faster than a pass over the pool for
-each
-  pick. The updated points that are farther than the bound of any other point form the *front*. As long as the
-  farthest point of the front is beyond that bound, it is the farthest of all, and no other point is examined.
+  each pick. The updated points that are farther than the bound of any other point form the *front*. As long
+  as the farthest point of the front is beyond that bound, it is the farthest of all, and no other point is
+  examined.
 * float32 products only rule pairs out (`euclidean`). Distances are compared in float64, and those that
-float64
-  cannot tell apart as integers (`exact_ties`).
+  float64 cannot tell apart as integers (`exact_ties`).
 """
 
 from __future__ import annotations

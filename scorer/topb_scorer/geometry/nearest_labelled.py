@@ -4,8 +4,8 @@ Greedy needs exact distances of the farthest points only. Of all others it needs
 farthest, so a labelled row that is near is enough, and FAISS finds one. On the CPU, the labelled rows are put
 into an inverted file, √L lists of about √L rows, and each row of the pool is compared with the two nearest
 lists: about 3√L distances instead of L. On features of CIFAR-10 with a tenth of them labelled, one row in
-    eight then has to be compared with all labelled rows in order to pick a twentieth of the pool. A GPU
-    compares each row with all labelled rows.
+eight then has to be compared with all labelled rows in order to pick a twentieth of the pool. A GPU compares
+each row with all labelled rows.
 
 Whichever row is found, the distance to it is computed again in float64. So the device changes the running
 time but no pick.

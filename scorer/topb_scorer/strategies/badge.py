@@ -42,8 +42,8 @@ class Badge(SetBasedStrategy):
         distance to the nearest row drawn so far. Distances are updated for the whole pool only once in many
         draws, as a matrix product; in between they are upper bounds. So a row is drawn in proportion to its
         bound and accepted with probability (true D² / bound), which is equivalent to drawing by true
-        distances (rejection sampling). Once only duplicates are left, the lowest indices follow, at distance
-        0.
+        distances (rejection sampling). Once only duplicates are left, the lowest indices follow,
+        at distance 0.
         """
         size = len(candidates.features)
         gradients = _GradientEmbeddings(candidates)

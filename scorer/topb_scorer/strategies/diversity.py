@@ -33,25 +33,23 @@ class Diversified(SetBasedStrategy):
 
     pointwise: PointwiseStrategy
     diversify: int = option(
-        "How many of the best-scored images are candidates, for each pick.", kind=int, least=1, most=1e6
+        "The number of candidates for each pick: the best-scored images.", kind=int, least=1, most=1e6
     )
     score_weight: float = option(
-        "Weight of the score: from 0, distance alone, to 1, distance multiplied by a weight that falls with "
-        "the score.",
+        "At 0, distance alone counts; up to 1, it is multiplied by a weight that falls with the score.",
         least=0.0,
         most=1.0,
         default=0.0,
     )
     min_distance: float = option(
-        "No two picks lie within this distance, in units of the features; at 0, exact duplicates are picked "
-        "once.",
+        "No two picks lie within this Euclidean distance, in units of the features.",
         least=0.0,
         default=0.0,
     )
 
     @property
     def shortlist(self) -> Shortlist:
-        """The best-scored rows, `diversify` for each pick."""
+        """The best-scored rows: `diversify` for each row of the budget."""
         return Shortlist(self.pointwise, self.diversify)
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:  # noqa: ARG002

@@ -19,13 +19,13 @@ class Option:
     help: str
     """One sentence for users."""
     kind: type[int] | type[float]
-    """Whether values are whole numbers."""
+    """The type of its values."""
     least: float
     """The smallest value, inclusive."""
     most: float
-    """The largest value, inclusive. Values are finite even where this is infinite."""
-    default: float | None
+    """The largest value, inclusive. Values must be finite even if this is infinite."""
     required: bool
+    """Whether it must be given wherever another option of the same class is."""
 
     @property
     def expected(self) -> str:
@@ -47,7 +47,7 @@ class Option:
             value = math.nan
         if not (math.isfinite(value) and self.least <= value <= self.most and value == self.kind(value)):
             raise InvalidRequestError(
-                f"option {name} is {text!r}; expected {self.expected}",
+                f"option {name} is {text!r}; expected {self.expected}. {self.help}",
                 reason="OPTION_OUT_OF_RANGE",
                 option=name,
             )
@@ -69,11 +69,9 @@ def option(
         kind: the type of its values.
         least: the smallest value, inclusive.
         most: the largest value, inclusive.
-        default: its value where none is given; without a default the option is required.
+        default: its value if it is not given; without a default the option is required.
     """
-    required = default is MISSING
-    declared = Option(help, kind, least, most, None if required else default, required)
-    return field(default=default, metadata={_KEY: declared})
+    return field(default=default, metadata={_KEY: Option(help, kind, least, most, default is MISSING)})
 
 
 def options_of(declaring: type) -> dict[str, Option]:

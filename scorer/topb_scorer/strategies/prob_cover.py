@@ -29,21 +29,20 @@ class ProbCover(SetBasedStrategy):
     needs = frozenset({"features", "probabilities"})
 
     radius: float | None = option(
-        "Radius of a ball, Euclidean, in units of the features; by default the largest at which 95 % of the "
-        "balls hold a single predicted class.",
+        "The Euclidean radius of a ball, in units of the features. The default is the largest at which 95 % "
+        "of the balls hold a single predicted class.",
         least=0.0,
         default=None,
     )
     max_pairs: int = 200_000_000
-    """How many pairs of rows within the radius of each other may be held in memory, 4 bytes each."""
+    """How many pairs of rows within the radius of each other may be held in memory, at most 8 bytes each."""
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
         """Return `budget` rows; scores are how many rows each covers that nothing covered before.
 
         Ties go to the lowest index. Labelled rows cover what lies within their radius from the start. Once
         everything is covered, the lowest indices follow, with score 0. All N² distances are computed, block
-        by
-        block: twice the pool takes four times as long.
+        by block: twice the pool takes four times as long.
 
         Raises:
             LimitExceededError: with reason PAIRS_OVER_LIMIT.

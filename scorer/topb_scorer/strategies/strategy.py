@@ -24,7 +24,7 @@ class Strategy(ABC):
     name: ClassVar[str]
     """How requests name it."""
     needs: ClassVar[frozenset[Output]]
-    """The outputs of the model that it computes from. What `score` means depends on the model's method, so a
+    """The outputs of the model that it uses. What `score` means depends on the model's method, so a
     strategy that needs it is served only by models that declare the strategy. Any model serves the others."""
 
 
@@ -70,7 +70,7 @@ class Shortlist:
     strategy: PointwiseStrategy
     """Ranks the pool."""
     candidates_per_pick: int
-    """How many times the budget is shortlisted."""
+    """Rows on the shortlist for each row of the budget."""
 
 
 @dataclass(frozen=True)
