@@ -16,6 +16,16 @@ SEED_VARIABLE = "TOPB_TEST_SEED"
 WORKER_BYTES = 2 * 2**30
 
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # The SDK's tests run without it.
+    pass
+else:
+    # How long an example takes depends on what else the machine does.
+    settings.register_profile("topb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("topb")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     # Workers inherit the environment, and with it the seed.
