@@ -128,7 +128,7 @@ class CotrainConfig:
     """Whether eq. 5 trains the VAE and eq. 7 the assistant. Without it, the VAE only represents features and
     the assistant only ranks. For ablations."""
     prediction: bool = True
-    """Whether the assistant sees T's prediction p beside z. For ablations."""
+    """Whether the assistant sees T's prediction p in addition to z. For ablations."""
     ranking: bool = True
     """Whether eq. 8 trains the assistant. For ablations."""
     latent_for_assistant: Literal["mean", "sample"] = "mean"
@@ -201,8 +201,8 @@ class ExportConfig:
     """The checks of an exported graph."""
 
     gate_images: int = 256
-    """Number of pool images on which torch and ONNX must agree, beside as many random ones, up to 64. An
-    export takes seconds, and checking 256 images adds little to it."""
+    """Number of pool images on which torch and ONNX must agree; as many random images, at most 64, are
+    checked as well. An export takes seconds, and 256 images add little to it."""
 
     def __post_init__(self) -> None:
         _at_least(1, "export", gate_images=self.gate_images)

@@ -60,7 +60,7 @@ class Batch:
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Split logits (2n + u) into those of the labelled (2n) and of the unlabelled samples (u)."""
         labelled = len(self.task_losses)
-        return logits[:labelled], logits[labelled:]
+        return logits[:labelled], logits[labelled:]  # (2n), (u)
 
 
 class CoTraining:
@@ -139,10 +139,7 @@ def cotrain(
         scaling = FeatureScaling(raw) if config.cotrain.standardise_features else nn.Identity()
         vae = Vae(feature_size, config.vae.latent_size, config.vae.hidden).to(device)
         assistant = Assistant(
-            config.vae.latent_size,
-            class_count,
-            config.assistant.hidden,
-            prediction=config.cotrain.prediction,
+            config.vae.latent_size, class_count, config.assistant.hidden, prediction=config.cotrain.prediction
         ).to(device)
         training = CoTraining(vae, assistant, config, generator(derived_seed(seed, "noise"), device))
         features = scaling(raw).contiguous()  # (N + M, D)
@@ -168,11 +165,7 @@ def cotrain(
 
 
 def epoch_batches(
-    labelled: int,
-    unlabelled: int,
-    size: int,
-    random: torch.Generator,
-    device: torch.device | None = None,
+    labelled: int, unlabelled: int, size: int, random: torch.Generator, device: torch.device | None = None
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """Yield epochs without end; each is an iterator over mini-batches of indices.
 
@@ -213,6 +206,6 @@ class _Cycle:
         while have < count:
             orders.append(torch.randperm(self._n, generator=self._random))  # (n)
             have += self._n
-        indices = torch.cat(orders)
+        indices = torch.cat(orders)  # (at least count)
         taken, self._rest = indices[:count], indices[count:]
         return taken

@@ -65,11 +65,7 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
         model = ResNet18(normalisation, len(labelled.classes), task.width, stem_for(task.stem, height, width))
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         train = partial(
-            _train,
-            labels=torch.from_numpy(labelled.labels),
-            task=task,
-            seed=seed,
-            progress=context.progress,
+            _train, labels=torch.from_numpy(labelled.labels), task=task, seed=seed, progress=context.progress
         )
         if task.processes == 1:
             train(model, resident(labelled.images, device), device, SINGLE_PROCESS)

@@ -26,10 +26,7 @@ def test_the_defaults_are_the_paper_s() -> None:
         (lambda: TaskConfig(learning_rate=0), r"task.learning_rate is above 0"),
         (lambda: CotrainConfig(batch_size=127), r"even and at least 2; not 127"),
         (lambda: CotrainConfig(margin=-0.1), r"at least 0; not 1.0, 10.0, -0.1"),
-        (
-            lambda: CotrainConfig(adversary=False, ranking=False),
-            r"no loss is left to train the assistant",
-        ),
+        (lambda: CotrainConfig(adversary=False, ranking=False), r"no loss is left to train the assistant"),
         (lambda: VaeConfig(hidden=()), r"vae.hidden is a list of sizes"),
         (lambda: ImageConfig(height=32), r"image.width together"),
         (lambda: ImageConfig(height=0, width=3), r"at least 1; not 0"),

@@ -31,8 +31,7 @@ def open_dataset(
     if data in PUBLISHED:
         if test is not None:
             raise InvalidDataError(
-                f"{data} has its own test set; give --test only if --data is a path",
-                reason="TEST_NOT_WANTED",
+                f"{data} has its own test set; give --test only if --data is a path", reason="TEST_NOT_WANTED"
             )
         return PUBLISHED[data](root, image)
     path = Path(data)

@@ -103,7 +103,8 @@ def _sample(whole: LabelledSet, count: int | None, seed: int) -> LabelledSet:
         return whole
     if count > len(whole.ids):
         raise InvalidDataError(
-            f"cannot draw {count} images from {len(whole.ids)}; lower protocol.train_images or test_images",
+            f"cannot draw {count} images from {len(whole.ids)}; lower protocol.train_images or "
+            "protocol.test_images",
             reason="TOO_FEW_IMAGES",
             count=count,
         )

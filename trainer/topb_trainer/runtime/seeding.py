@@ -33,7 +33,7 @@ def reproducible(seed: int, device: torch.device, *, threads: int | None = None)
 
     Args:
         seed: seed of the global generators.
-        device: the device whose generator is seeded beside the CPU's.
+        device: the device whose generator is seeded in addition to the CPU's.
         threads: number of torch's CPU threads in this context; None leaves it unchanged.
     """
     was_deterministic = torch.are_deterministic_algorithms_enabled()

@@ -228,12 +228,7 @@ def perturbed(graph: bytes, name: str, by: float = 0.5) -> bytes:
     ],
 )
 def test_a_perturbed_weight_is_refused_and_nothing_is_published(
-    weight: str,
-    gate: str,
-    model: ScoringModel,
-    graph: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    weight: str, gate: str, model: ScoringModel, graph: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "onnx_graph", lambda *_: perturbed(graph, weight))
     with pytest.raises(ExportGateError, match=rf"{gate} is [\d.e-]+, limit 0.0001") as caught:

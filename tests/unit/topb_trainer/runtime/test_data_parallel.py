@@ -10,12 +10,7 @@ from torch import nn
 from support.training import descend, diverge, fail_in_one
 from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.data.sets import RoundData
-from topb_trainer.errors import (
-    ConfigurationError,
-    DeviceError,
-    InvalidDataError,
-    TrainingDivergedError,
-)
+from topb_trainer.errors import ConfigurationError, DeviceError, InvalidDataError, TrainingDivergedError
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.data_parallel import SINGLE_PROCESS, devices_from, train_in_parallel
 from topb_trainer.task import accuracy, task_outputs, train_task
