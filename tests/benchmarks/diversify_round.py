@@ -11,7 +11,6 @@ nearest other pick in T's features: the smaller it is, the more redundant the ba
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from machine import machine
+from measuring import argument_parser, machine, write_json
 
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools.stream import ChunkShard
@@ -90,9 +89,7 @@ def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--preset", default="small-fashion-mnist", help="preset of an experiment")
     parser.add_argument("--labelled", type=int, default=1000)
@@ -117,8 +114,8 @@ def main() -> None:
     }
     results = {"machine": machine(), "command": " ".join(sys.argv), "table": table, "runs": runs}
     if arguments.out:
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(table, indent=1))
+        write_json(arguments.out, results)
+    write_json(None, table)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ import statistics
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from machine import machine
+from measuring import argument_parser, in_a_process, machine, median_ratio, peak_memory, versions, write_json
+
+PACKAGES = ("faiss-cpu", "torch", "torch-quickfps", "scikit-activeml", "scikit-learn", "lightly-mundig")
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     if arguments.contender:
         print(json.dumps(measure(json.loads(arguments.contender))))
         return
-    result: dict[str, object] = {"machine": machine() | {"also": versions()}}
+    result: dict[str, object] = {"machine": machine() | {"also": versions(PACKAGES)}}
     if "real" in arguments.only and arguments.features:
         result["real"] = real(arguments)
     if "scaling" in arguments.only:
@@ -37,13 +38,11 @@ def main() -> None:
     if "memory" in arguments.only:
         result["memory"] = memory(arguments)
     known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    arguments.json.write_text(json.dumps(known | result, indent=1) + "\n")
+    write_json(arguments.json, known | result)
 
 
 def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--features", type=Path)
     parser.add_argument("--labelled", type=Path)
     parser.add_argument("--budget", type=int, default=2500)
@@ -73,42 +72,38 @@ def compare(
     rows: dict[str, list[dict[str, object]]] = {}
     for repeat in range(arguments.repeats):
         for name in quick + (slow if repeat < arguments.slow_repeats else []):
-            rows.setdefault(name, []).append(in_a_process(arguments, task | {"name": name}))
+            rows.setdefault(name, []).append(measured(arguments, task | {"name": name}))
     if "failed" in rows["topb"][0]:
         sys.exit(f"topb failed, and there is nothing to compare with: {rows['topb'][0]['failed']}")
-    exact = in_a_process(arguments, task | {"name": "float64"})["picks"]
+    exact = measured(arguments, task | {"name": "float64"})["picks"]
+    ours = times(rows["topb"])
     table = {}
     for name, runs in rows.items():
         done = [run for run in runs if "seconds" in run]
         if not done:
             table[name] = {"failed": runs[0]["failed"]}
             continue
+        theirs, first = times(done), done[0]
         table[name] = {
-            "start": statistics.median(run["start"] for run in done),
-            "greedy": statistics.median(run["seconds"] - run["start"] for run in done),
-            "seconds": statistics.median(run["seconds"] for run in done),
+            **{part: statistics.median(values) for part, values in theirs.items()},
             "runs": [{"start": run["start"], "seconds": run["seconds"]} for run in done],
-            "same_picks": float(np.mean(np.array(done[0]["picks"]) == np.array(exact))),
-            "same_set": len(set(done[0]["picks"]) & set(exact)) / len(exact),
-            "last_radius": done[0].get("last_radius"),
-            "distances": done[0].get("distances"),
+            "same_picks": float(np.mean(np.array(first["picks"]) == np.array(exact))),
+            "same_set": len(set(first["picks"]) & set(exact)) / len(exact),
+            "last_radius": first.get("last_radius"),
+            "distances": first.get("distances"),
+            "times_as_long_as_topb": {
+                part: median_ratio(theirs[part], ours[part]) for part in ("greedy", "seconds")
+            },
         }
-    for column in table.values():
-        if "runs" in column:
-            column["times_as_long_as_topb"] = paired_ratios(column["runs"], table["topb"]["runs"])
     return table
 
 
-def paired_ratios(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, float]:
-    """Return medians over the repeats in which both ran, one right after the other."""
-
-    def greedy(run: dict[str, float]) -> float:
-        return run["seconds"] - run["start"]
-
-    pairs = list(zip(runs, ours, strict=False))
+def times(runs: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Return the seconds of the start, of the greedy part, and of both, by run."""
     return {
-        "greedy": statistics.median(greedy(theirs) / greedy(mine) for theirs, mine in pairs),
-        "seconds": statistics.median(theirs["seconds"] / mine["seconds"] for theirs, mine in pairs),
+        "start": [run["start"] for run in runs],
+        "greedy": [run["seconds"] - run["start"] for run in runs],
+        "seconds": [run["seconds"] for run in runs],
     }
 
 
@@ -126,15 +121,15 @@ def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     for task in tasks:
         row = dict(task)
         repeats = 1 if task["size"] >= 300_000 else arguments.repeats
-        ours = [in_a_process(arguments, task | {"name": "topb"}) for _ in range(repeats)]
+        ours = [measured(arguments, task | {"name": "topb"}) for _ in range(repeats)]
         row["topb"] = statistics.median(run["seconds"] for run in ours)
         row["share_of_distances"] = ours[0]["distances"] / (task["size"] * (task["known"] + task["budget"]))
         if task["size"] >= 300_000:
             # Each pick of the loop takes equally long, so a hundred are timed.
-            loop = in_a_process(arguments, task | {"name": "numpy_gemv", "known": 0, "budget": 100})
+            loop = measured(arguments, task | {"name": "numpy_gemv", "known": 0, "budget": 100})
             row["numpy_gemv_picks_alone_extrapolated"] = loop["seconds"] / 100 * task["budget"]
         else:
-            loop = in_a_process(arguments, task | {"name": "numpy_gemv"})
+            loop = measured(arguments, task | {"name": "numpy_gemv"})
             row["numpy_gemv"] = loop["seconds"]
             row["same_picks"] = float(np.mean(np.array(loop["picks"]) == np.array(ours[0]["picks"])))
         print(row, file=sys.stderr, flush=True)
@@ -153,7 +148,7 @@ def memory(arguments: argparse.Namespace) -> list[dict[str, object]]:
     }
     rows = []
     for known in (0, 10_000):
-        run = in_a_process(arguments, task | {"known": known, "limit": 1500})
+        run = measured(arguments, task | {"known": known, "limit": 1500})
         features = (task["size"] + known) * task["width"] * 4
         kept = {name: value for name, value in run.items() if name != "picks"}
         rows.append(task | kept | {"known": known, "features": features})
@@ -161,22 +156,19 @@ def memory(arguments: argparse.Namespace) -> list[dict[str, object]]:
     return rows
 
 
-def in_a_process(arguments: argparse.Namespace, task: dict[str, object]) -> dict[str, object]:
+def measured(arguments: argparse.Namespace, task: dict[str, object]) -> dict[str, object]:
     """Return the result of `measure` in a new process, or `failed`."""
-    package = {"quickfps": "torch_quickfps", "skactiveml": "skactiveml", "mundig": "lightly_mundig"}.get(
-        task["name"]
-    )
+    packages = {"quickfps": "torch_quickfps", "skactiveml": "skactiveml", "mundig": "lightly_mundig"}
+    package = packages.get(task["name"])
     if package and importlib.util.find_spec(package) is None:
         return {"failed": "not installed"}
     limit = task.get("limit", arguments.limit)
-    command = [sys.executable, __file__, "--contender", json.dumps(task)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+        result = in_a_process("--contender", json.dumps(task), limit=limit)
     except subprocess.TimeoutExpired:
         return {"failed": f"not done after {limit:.0f} s"}
     except subprocess.CalledProcessError as error:
         return {"failed": error.stderr.strip().splitlines()[-1]}
-    result = json.loads(done.stdout.splitlines()[-1])
     shown = {name: value for name, value in result.items() if name != "picks"}
     print({k: v for k, v in task.items() if k != "features"}, shown, file=sys.stderr, flush=True)
     return result
@@ -227,7 +219,7 @@ def made(kind: str, size: int, width: int) -> np.ndarray:
 
 
 def topb(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
-    from topb_scorer import k_center
+    from topb_scorer.geometry import k_center
     from topb_scorer.geometry.euclidean import Frame
 
     start, products, bounds = [0.0], [0], k_center.upper_bounds
@@ -324,18 +316,6 @@ def mundig(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, obj
 
 
 contenders = {f.__name__: f for f in (topb, numpy_gemv, float64, quickfps, skactiveml, mundig)}
-
-
-def peak_memory() -> int:
-    """Return the peak resident memory of this process in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
-def versions() -> dict[str, str]:
-    packages = ("faiss-cpu", "torch", "torch-quickfps", "scikit-activeml", "scikit-learn", "lightly-mundig")
-    installed = {d.metadata["Name"].replace("_", "-").lower(): d.version for d in metadata.distributions()}
-    return {package: installed[package] for package in packages if package in installed}
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ Writes features.npy, float32 (N, D) in the pool's order, and labelled.npy, the r
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from measuring import argument_parser
 
 from topb_scorer.bundle import open_bundle
 from topb_scorer.imaging import decode
@@ -23,8 +23,7 @@ _DECODED_TOGETHER = 1024
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True, help="a Parquet file of id and image")
     parser.add_argument("--labelled", type=Path, required=True, help="a Parquet file of id")

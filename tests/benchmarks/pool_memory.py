@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,10 +22,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measuring import argument_parser, in_a_process, machine, peak_memory, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.machine import machine
 from support.bundles import convolutional_graph, write_bundle
 
 ROW_GROUP = 10_000
@@ -38,8 +37,7 @@ MOST = 1.05
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--against", type=int, default=100_000, help="images of the smaller pool")
     parser.add_argument("--leaking", type=int, default=300_000, help="images of the pool scored with a leak")
@@ -51,44 +49,28 @@ def main() -> None:
     parser.add_argument("--leak", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(*map(str, arguments.child), leak=arguments.leak)))
-        return
-    report = json.dumps(
-        benchmark(arguments.images, arguments.against, arguments.leaking, arguments.bundle), indent=1
-    )
-    if arguments.out:
-        arguments.out.write_text(report + "\n", encoding="utf-8")
+        print(json.dumps(measure(*arguments.child, leak=arguments.leak)))
     else:
-        print(report)
+        write_json(arguments.out, benchmark(arguments))
 
 
-def benchmark(images: int, against: int, leaking: int, model: Path | None) -> dict[str, object]:
+def benchmark(arguments: argparse.Namespace) -> dict[str, object]:
     """Return the measurements, and how they compare with the requirements."""
+    images, against, model = arguments.images, arguments.against, arguments.bundle
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         graph = convolutional_graph(height=SIDE, width=SIDE, classes=10, features=16)
         bundle = model or write_bundle(folder / "models", graph)
         pngs = digits()
 
-        def run(pool: Path, log: str, strategy: str = "margin", *, leak: bool = False) -> dict[str, Any]:
-            command = [
-                sys.executable,
-                __file__,
-                "--child",
-                str(pool),
-                str(bundle),
-                str(folder / log),
-                strategy,
-            ]
-            ended = subprocess.run(
-                [*command, *(["--leak"] if leak else [])], stdout=subprocess.PIPE, text=True, check=True
-            )
-            measured: dict[str, Any] = json.loads(ended.stdout)
+        def run(pool: Path, log: str, strategy: str = "margin", *flags: str) -> dict[str, Any]:
+            child = ("--child", str(pool), str(bundle), str(folder / log), strategy)
+            measured: dict[str, Any] = in_a_process(*child, *flags)
             print(f"{log} {strategy}: {measured}", file=sys.stderr, flush=True)
             return measured
 
         small = run(write_pool(folder / "small", pngs, against), "small")
-        leaky = run(write_pool(folder / "leaking", pngs, leaking), "leaking", leak=True)
+        leaky = run(write_pool(folder / "leaking", pngs, arguments.leaking), "leaking", "margin", "--leak")
         pool = write_pool(folder / "pool", pngs, images)
         large = run(pool, "large")
         again = run(pool, "large", "entropy")
@@ -104,7 +86,7 @@ def benchmark(images: int, against: int, leaking: int, model: Path | None) -> di
         "budget": BUDGET,
         "small": small,
         "large": large,
-        "leaking": {"images": leaking, **leaky},
+        "leaking": {"images": arguments.leaking, **leaky},
         "selected_again_by_entropy": again,
         "grown_by_1_percent": grown,
         "ratios": {
@@ -190,15 +172,8 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
         "shards_held_before": len(before),
         "scored_rows": scored.count,
         "images_a_second": round(result.accounts.read / seconds),
-        "peak_mib": peak_mib(),
+        "peak_mib": round(peak_memory() / 2**20, 1),
     }
-
-
-def peak_mib() -> float:
-    """Return the peak resident memory of this process (VmHWM) in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return round(int(line.split()[1]) / 1024, 1)
 
 
 def digits() -> list[bytes]:

@@ -15,7 +15,6 @@ Usage:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from machine import machine
+from measuring import argument_parser, machine, write_json
 
 from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.cotrain import cotrain
@@ -80,15 +79,13 @@ def main() -> None:
         "seconds_this_took": time.perf_counter() - begun,
         "machine": machine(),
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out.with_suffix(".json"), result)
     arguments.out.with_suffix(".md").write_text(told(result))
     print(told(result))
 
 
 def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", default="cifar10", help="a published data set, or labelled training images")
     parser.add_argument("--test", type=Path, help="test images, if --data is a path")
     parser.add_argument("--data-root", type=Path, default=Path("data"))

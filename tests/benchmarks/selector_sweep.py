@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
+from measuring import argument_parser, machine, write_json
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -53,8 +53,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--preset", default="small-fashion-mnist")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
@@ -73,8 +72,7 @@ def main() -> None:
         for share in arguments.shares
         for row in one_task(data, replace(config.train, seed=seed), share, arguments)
     ]
-    result = {"machine": machine(), "command": " ".join(sys.argv), "rows": rows}
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.out, {"machine": machine(), "command": " ".join(sys.argv), "rows": rows})
 
 
 def one_task(

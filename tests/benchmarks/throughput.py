@@ -12,7 +12,6 @@ The two of a pair run alternately. The figure is the median of the paired ratios
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
@@ -20,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import machine
+from measuring import argument_parser, machine, seconds, write_json
 from PIL import Image
 
 import topb
@@ -48,40 +46,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.bundles import null_graph, write_bundle
 from support.servers import running_server
 
+PARTS = ("model", "torch", "jpeg", "grpc")
 BATCH_SIZE = 32
 BUDGET = 100
 CHUNK_BYTES = 2 * 2**20
 ROOTS = AllowedRoots.anywhere()
 
-Timed = Callable[[], float]
 
-
-def paired(ours: Timed, limit: Timed, repeats: int, images: int) -> dict[str, float]:
+def paired(
+    ours: Callable[[], object], limit: Callable[[], object], repeats: int, images: int
+) -> dict[str, float]:
     """Run the two alternately, after one unmeasured run of each, and return their ratio of throughputs."""
     ours(), limit()
-    pairs = [(ours(), limit()) for _ in range(repeats)]
-    ratios = [theirs / own for own, theirs in pairs]
+    own, theirs = zip(*((seconds(ours), seconds(limit)) for _ in range(repeats)), strict=True)
+    ratios = [other / mine for mine, other in zip(own, theirs, strict=True)]
     return {
         "images": images,
         "repeats": repeats,
-        "ours_seconds": statistics.median(own for own, _ in pairs),
-        "limit_seconds": statistics.median(theirs for _, theirs in pairs),
+        "ours_seconds": statistics.median(own),
+        "limit_seconds": statistics.median(theirs),
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
     }
 
 
-def timed(work: Callable[[], object]) -> Timed:
-    def run() -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    return run
-
-
-def selection(engine: LocalEngine, pool: Path) -> Timed:
+def selection(engine: LocalEngine, pool: Path) -> Callable[[], None]:
     """Time a selection, Parquet → ranked ids, with the model already loaded."""
     spec = SelectionSpec(BUDGET, strategy="aalu")
 
@@ -90,7 +80,7 @@ def selection(engine: LocalEngine, pool: Path) -> Timed:
         result = select_from_pool(spec, engine, opened.shards, cancelled=threading.Event())
         assert result.accounts.scored == opened.rows
 
-    return timed(select)
+    return select
 
 
 def decoded(pool: Path, target: ImageInput) -> np.ndarray:
@@ -98,7 +88,7 @@ def decoded(pool: Path, target: ImageInput) -> np.ndarray:
     return np.stack([load(item.image, target) for shard in shards for item in shard.items()])
 
 
-def bare_loop(bundle: Bundle, images: np.ndarray) -> Timed:
+def bare_loop(bundle: Bundle, images: np.ndarray) -> Callable[[], None]:
     """Time `session.run` with ONNX Runtime's defaults over full batches in memory."""
     session = ort.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
     batches = [
@@ -112,10 +102,10 @@ def bare_loop(bundle: Bundle, images: np.ndarray) -> Timed:
         for batch in batches:
             session.run(["score", "probabilities"], {"images": batch})
 
-    return timed(loop)
+    return loop
 
 
-def decoding(pool: Path, target: ImageInput) -> Timed:
+def decoding(pool: Path, target: ImageInput) -> Callable[[], None]:
     """Time decoding alone, by the same code, on all cores, from bytes in memory."""
     encoded = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()]
     parts = [encoded[i : i + BATCH_SIZE] for i in range(0, len(encoded), BATCH_SIZE)]
@@ -128,7 +118,7 @@ def decoding(pool: Path, target: ImageInput) -> Timed:
         with ThreadPoolExecutor(usable_cores()) as threads:
             list(threads.map(decode_part, parts))
 
-    return timed(decode)
+    return decode
 
 
 def as_photos(pool: Path, path: Path, count: int, size: int) -> Path:
@@ -146,7 +136,7 @@ def as_photos(pool: Path, path: Path, count: int, size: int) -> Path:
     return path
 
 
-def torch_loop(bundle: Bundle, pool: Path) -> Timed:
+def torch_loop(bundle: Bundle, pool: Path) -> Callable[[], None]:
     """The usual evaluation loop: a Dataset that decodes with Pillow, a DataLoader, `no_grad`, top-b.
 
     The model is the exported graph's twin: the same layers with other weights, which cost the same.
@@ -195,17 +185,17 @@ def torch_loop(bundle: Bundle, pool: Path) -> Timed:
             scores = torch.cat([model(batch)[0] for batch in loader])
         scores.topk(BUDGET)
 
-    return timed(evaluate)
+    return evaluate
 
 
-def grpc_stream(server: str, images: np.ndarray) -> Timed:
+def grpc_stream(server: str, images: np.ndarray) -> Callable[[], None]:
     rows = [(f"{i:07d}", image) for i, image in enumerate(images)]
 
     def select() -> None:
         with topb.Client(server) as client:
             assert client.select_batch(iter(rows), BUDGET).accounts.scored == len(rows)
 
-    return timed(select)
+    return select
 
 
 ECHO_SERVER = """
@@ -235,7 +225,7 @@ def echo_server() -> Iterator[int]:
             process.terminate()
 
 
-def grpc_echo(port: int, images: np.ndarray) -> Timed:
+def grpc_echo(port: int, images: np.ndarray) -> Callable[[], None]:
     payload = images.tobytes()
 
     def chunks() -> Iterator[bytes]:
@@ -248,65 +238,50 @@ def grpc_echo(port: int, images: np.ndarray) -> Timed:
             received = sum(len(message) for message in channel.stream_stream("/Echo/Echo")(chunks()))
         assert received == len(payload)
 
-    return timed(echo)
+    return echo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument(
         "--pool", type=Path, required=True, help=f"Parquet, a multiple of {BATCH_SIZE} images"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=("model", "jpeg", "grpc", "torch"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--null-images", type=int, default=8192, help="for the graphs that do nothing")
     parser.add_argument("--photo-size", type=int, default=256)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    only = arguments.only or ["model", "torch", "jpeg", "grpc"]
-    bundle, pool, repeats = open_bundle(arguments.bundle), arguments.pool, arguments.repeats
+    only, bundle, pool = arguments.only, open_bundle(arguments.bundle), arguments.pool
     results: dict[str, object] = {"machine": machine(), "command": " ".join(sys.argv)}
+
+    def compare(name: str, ours: Callable[[], object], limit: Callable[[], object], images: int) -> None:
+        results[name] = paired(ours, limit, arguments.repeats, images)
+        print(name, results[name], flush=True)
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if "model" in only:
             images = decoded(pool, bundle.input)
-            results["model"] = paired(
-                selection(LocalEngine(bundle), pool), bare_loop(bundle, images), repeats, len(images)
-            )
-            print("model", results["model"], flush=True)
+            compare("model", selection(LocalEngine(bundle), pool), bare_loop(bundle, images), len(images))
         if "torch" in only:
             count = open_pool(str(pool), roots=ROOTS).rows
-            results["torch"] = paired(
-                selection(LocalEngine(bundle), pool), torch_loop(bundle, pool), repeats, count
-            )
-            print("torch", results["torch"], flush=True)
-        size = arguments.photo_size
+            compare("torch", selection(LocalEngine(bundle), pool), torch_loop(bundle, pool), count)
         if "jpeg" in only:
             null = open_bundle(write_bundle(folder / "null-photos", null_graph(height=224, width=224)))
-            photos = as_photos(pool, folder / "photos.parquet", arguments.null_images, size)
-            results["jpeg"] = paired(
-                selection(LocalEngine(null), photos),
-                decoding(photos, null.input),
-                repeats,
-                arguments.null_images,
-            )
-            print("jpeg", results["jpeg"], flush=True)
+            count = arguments.null_images
+            photos = as_photos(pool, folder / "photos.parquet", count, arguments.photo_size)
+            compare("jpeg", selection(LocalEngine(null), photos), decoding(photos, null.input), count)
         for side in (32, 224) if "grpc" in only else ():
-            write_bundle(folder / f"null-{side}", null_graph(height=side, width=side))
+            models = folder / f"null-{side}"
+            write_bundle(models, null_graph(height=side, width=side))
             count = 4 * arguments.null_images * 32 * 32 // side**2
             images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-            with (
-                running_server(folder / f"null-{side}", options=("--batch-size=256",)) as server,
-                echo_server() as port,
-            ):
-                results[f"grpc_{side}"] = paired(
-                    grpc_stream(server.address, images), grpc_echo(port, images), repeats, count
-                )
-            print(f"grpc_{side}", results[f"grpc_{side}"], flush=True)
+            with running_server(models, options=("--batch-size=256",)) as server, echo_server() as port:
+                compare(f"grpc_{side}", grpc_stream(server.address, images), grpc_echo(port, images), count)
     if arguments.out:
-        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.out, results)
 
 
 if __name__ == "__main__":
