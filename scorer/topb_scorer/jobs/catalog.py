@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from topb.selections import SelectionState
 from topb_scorer.durable import stepped
-from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs import migrations
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.transactions import Transactions
@@ -77,6 +77,13 @@ class SelectionCatalog:
         self._transact = self._transactions.transact
         try:
             self._transactions.transact_alone(migrations.upgrade)
+        except ProgrammingError as error:
+            self.close()
+            raise UnavailableError(
+                f"the catalog's schema cannot be created or upgraded: {error.orig}; the database user must "
+                "own the database or have CREATE on the schema",
+                reason="CATALOG_UNAVAILABLE",
+            ) from error
         except BaseException:
             self.close()
             raise

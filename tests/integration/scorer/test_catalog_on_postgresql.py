@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from support.again import repeated_with
 from support.postgresql import PostgresCluster
 from topb_scorer.errors import UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.migrations import VERSION_TABLE
 from unit.topb_scorer.jobs import test_catalog, test_migrations
 from unit.topb_scorer.jobs.test_catalog import LEASE, new
 
@@ -56,3 +59,14 @@ def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCl
         cluster.start()
     assert catalog.get(record.id).owner == "a"
     catalog.close()
+
+
+def test_a_user_who_may_not_create_the_schema_is_told_what_is_missing(url: str, engine: sa.Engine) -> None:
+    guest = f"guest_{secrets.token_hex(4)}"
+    SelectionCatalog(url).close()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {guest} LOGIN")
+        connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
+    with pytest.raises(UnavailableError, match="CREATE on the schema") as caught:
+        SelectionCatalog(url.replace("topb@", f"{guest}@"))
+    assert caught.value.reason == "CATALOG_UNAVAILABLE"

@@ -1,7 +1,8 @@
 """Create the catalog's schema, and upgrade a catalog that an older version of topb created.
 
 Each file in `versions/` is one revision. To change the schema, add the next revision there and change the
-table in `topb_scorer.jobs.catalog` to match; a test compares the two.
+table in `topb_scorer.jobs.catalog` to match; a test compares the two. During an upgrade, servers of the
+previous version may still run: a revision must keep every column that they use and give new ones defaults.
 """
 
 from __future__ import annotations
