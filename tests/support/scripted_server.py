@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,8 +16,6 @@ from google.protobuf.duration_pb2 import Duration
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
 MODEL = "0123456789abcdef"
-
-Script = Callable[[Any, grpc.ServicerContext], Any]
 
 
 def duration(seconds: float) -> Duration:
@@ -95,14 +93,6 @@ def stall(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
     yield from ()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    """Return whether the condition becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 class StreamServer:
     """Implements SelectBatchFromStream by the contract, and keeps what it receives between connections.
 
@@ -176,58 +166,52 @@ class StreamServer:
 
 
 class ScriptedServer:
-    """Serves both services at `address`. Tests set the methods that they need."""
+    """Serves both services at `address`.
 
-    select_batch: Script
-    select_batch_from_stream: Script
-    score_images: Script
-    get_server_info: Script
-    get_selection: Script
-    list_selections: Script
-    list_picks: Script
-    cancel_selection: Script
-    list_models: Script
-    get_model: Script
+    Tests set the methods that they need, such as `server.select_batch`: each to its answer (a message, or a
+    list of them for a stream), or to a function of the request and the context that returns the answer.
+    """
 
-    def __init__(self, port: int = 0) -> None:
-        script = self
+    def __init__(self, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.timeouts: list[float | None] = []
         self.called = threading.Event()
         self.ended = threading.Event()
-
-        def scripted(method: Any) -> Script:
-            name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
-
-            def call(_servicer: object, request: Any, context: grpc.ServicerContext) -> Any:
-                script.timeouts.append(context.time_remaining())
-                script.called.set()
-                if not context.add_callback(script.ended.set):
-                    script.ended.set()
-                if not hasattr(script, name):
-                    return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-                return getattr(script, name)(request, context)
-
-            def stream(servicer: object, request: Any, context: grpc.ServicerContext) -> Any:
-                yield from call(servicer, request, context)
-
-            return stream if method.server_streaming else call
-
-        def servicer(service: Any) -> Any:
-            return type(service.name, (), {method.name: scripted(method) for method in service.methods})()
-
         self._workers = ThreadPoolExecutor(4)
         self._server = grpc.server(
             self._workers, options=(("grpc.max_receive_message_length", 64 * 2**20), ("grpc.so_reuseport", 0))
         )
-        selection_pb2_grpc.add_SelectionServiceServicer_to_server(
-            servicer(selection_pb2.DESCRIPTOR.services_by_name["SelectionService"]), self._server
-        )
-        model_pb2_grpc.add_ModelServiceServicer_to_server(
-            servicer(model_pb2.DESCRIPTOR.services_by_name["ModelService"]), self._server
-        )
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        for module, register in (
+            (selection_pb2, selection_pb2_grpc.add_SelectionServiceServicer_to_server),
+            (model_pb2, model_pb2_grpc.add_ModelServiceServicer_to_server),
+        ):
+            (service,) = module.DESCRIPTOR.services_by_name.values()
+            methods = {method.name: self._scripted(method) for method in service.methods}
+            register(SimpleNamespace(**methods), self._server)
+        address = f"127.0.0.1:{port}"
+        if credentials is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, credentials)
         self.address = f"127.0.0.1:{self.port}"
         self._server.start()
+
+    def _scripted(self, method: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            self.timeouts.append(context.time_remaining())
+            self.called.set()
+            if not context.add_callback(self.ended.set):
+                self.ended.set()
+            if not hasattr(self, name):
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            answer = getattr(self, name)
+            return answer(request, context) if callable(answer) else answer
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            yield from call(request, context)
+
+        return stream if method.server_streaming else call
 
     def stop(self) -> None:
         self._server.stop(grace=0).wait()

@@ -11,7 +11,8 @@ import pytest
 
 import topb
 from support import scripted_server
-from support.scripted_server import ScriptedServer, eventually
+from support.scripted_server import ScriptedServer
+from support.waiting import once
 from topb.v1 import model_pb2, selection_pb2
 
 
@@ -50,16 +51,17 @@ class InLoop:
     def __exit__(self, *_: object) -> None:
         self.close()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        # The tasks of grpc.aio end a little after their call.
-        assert eventually(lambda: self._turn() or not asyncio.all_tasks(self._loop))
+        once(self._is_idle)
         self._loop.close()
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._wrapped, name)
         return self._called(value) if inspect.ismethod(value) else value
 
-    def _turn(self) -> None:
+    def _is_idle(self) -> bool:
+        # The tasks of grpc.aio end a little after their call.
         self._loop.run_until_complete(asyncio.sleep(0))
+        return not asyncio.all_tasks(self._loop)
 
     def _called(self, method: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:

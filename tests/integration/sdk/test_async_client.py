@@ -7,126 +7,100 @@ import asyncio
 import pytest
 
 import topb
-from support.scripted_server import (
-    StreamServer,
-    server_info_message,
-    stall,
-    whole_answer,
-)
+from support.scripted_server import StreamServer, server_info_message, stall, whole_answer
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
 
 CHUNK = 1000
 POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
+BOTH_POOLS = pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])
 
 
-async def asynchronous(rows, error=None):
-    for row in rows:
-        await asyncio.sleep(0)
-        yield row
-    if error is not None:
-        raise error
+def run(server, use):
+    """Return what the coroutine function `use` returns for a new client."""
+
+    async def with_client():
+        async with topb.AsyncClient(server.address) as client:
+            return await use(client)
+
+    return asyncio.run(with_client())
 
 
 def test_a_pool_may_be_asynchronous_too(server):
     stream = server.select_batch_from_stream = StreamServer([("committed", 1)], max_chunk_bytes=CHUNK)
 
-    async def select():
-        async with topb.AsyncClient(server.address) as client:
-            return await client.select_batch(asynchronous(POOL), 3)
+    async def pool():
+        for row in POOL:
+            await asyncio.sleep(0)
+            yield row
 
-    assert asyncio.run(select()).accounts.read == len(POOL)
+    assert run(server, lambda client: client.select_batch(pool(), 3)).accounts.read == len(POOL)
     assert stream.rows == POOL
 
 
-def test_what_an_asynchronous_pool_raises_propagates_and_cancels(server):
-    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
-    own = ZeroDivisionError()
-
-    async def select():
-        async with topb.AsyncClient(server.address) as client:
-            await client.select_batch(asynchronous(POOL, own), 1)
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        asyncio.run(select())
-    assert caught.value is own
-    assert server.ended.wait(5)
-
-
 def test_selections_run_side_by_side_on_one_loop(server):
-    server.select_batch_from_stream = lambda requests, context: StreamServer(
-        pick_count=2, max_chunk_bytes=CHUNK
-    )(requests, context)
-    server.select_batch = lambda _request, _context: whole_answer(selection_pb2.SelectBatchResponse)
+    server.select_batch_from_stream = lambda requests, context: StreamServer(pick_count=2)(requests, context)
+    server.select_batch = whole_answer(selection_pb2.SelectBatchResponse)
 
-    async def select():
-        async with topb.AsyncClient(server.address) as client:
-            return await asyncio.gather(
-                client.select_batch(POOL, 2), client.select_batch("/p", 3), client.select_batch(iter(POOL), 2)
-            )
+    async def select(client):
+        pools = (POOL, "/p", iter(POOL))
+        return await asyncio.gather(*(client.select_batch(pool, 3) for pool in pools))
 
-    assert [len(result.picks) for result in asyncio.run(select())] == [2, 3, 2]
+    assert [len(result.picks) for result in run(server, select)] == [2, 3, 2]
 
 
 def test_other_tasks_run_while_an_ordinary_iterable_is_sent(server):
     server.select_batch_from_stream = StreamServer()
+    turns = 0
 
-    async def select():
-        turns = 0
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-        async def others():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
+    async def select(client):
         beside = asyncio.create_task(others())
-        async with topb.AsyncClient(server.address) as client:
-            await client.select_batch(((row, b"x") for row in range(500)), 1)
+        await client.select_batch(((row, b"x") for row in range(500)), 1)
         beside.cancel()
-        return turns
 
-    assert asyncio.run(select()) > 400
+    run(server, select)
+    assert turns > 400
 
 
 async def started(server, client, pool):
+    server.select_batch = server.select_batch_from_stream = stall
     selecting = asyncio.create_task(client.select_batch(pool, 1))
     assert await asyncio.to_thread(server.called.wait, 5)
     return selecting
 
 
-@pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])
+@BOTH_POOLS
 def test_a_cancelled_task_cancels_the_call(server, pool):
-    server.select_batch = server.select_batch_from_stream = stall
+    async def select(client):
+        selecting = await started(server, client, pool)
+        selecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await selecting
+        assert await asyncio.to_thread(server.ended.wait, 5)
 
-    async def select():
-        async with topb.AsyncClient(server.address) as client:
-            selecting = await started(server, client, pool)
-            selecting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await selecting
-
-    asyncio.run(select())
-    assert server.ended.wait(5)
+    run(server, select)
 
 
-@pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])
+@BOTH_POOLS
 def test_closing_a_client_ends_its_calls(server, pool):
-    server.select_batch = server.select_batch_from_stream = stall
-
-    async def select():
-        client = topb.AsyncClient(server.address)
+    async def select(client):
         selecting = await started(server, client, pool)
         await client.close()
         with pytest.raises(topb.RequestCancelledError, match="closed"):
             await selecting
 
-    asyncio.run(select())
+    run(server, select)
 
 
 def test_a_client_may_be_created_where_no_loop_runs(server):
-    server.get_server_info = lambda _request, _context: server_info_message()
+    server.get_server_info = server_info_message()
     client = topb.AsyncClient(server.address)
 
     async def ask():

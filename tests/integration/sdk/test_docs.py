@@ -33,27 +33,22 @@ def test_every_example_of_the_guide_runs(example, server, tmp_path, monkeypatch,
         yield selection_pb2.SelectBatchResponse(progress=selection_pb2.SelectionProgress(read=5))
         yield from whole_answer(selection_pb2.SelectBatchResponse)
 
-    def score(request, context):
-        scored = selection_pb2.ImageScores.Scored(score=0.5, probabilities=[0.25, 0.75, 0.0])
-        skipped = selection_pb2.ImageScores.Skipped(reason="IMAGE_CORRUPT")
-        return selection_pb2.ScoreImagesResponse(results=[{"scored": scored}, {"skipped": skipped}])
-
+    scored = selection_pb2.ImageScores.Scored(score=0.5, probabilities=[0.25, 0.75, 0.0])
+    skipped = selection_pb2.ImageScores.Skipped(reason="IMAGE_CORRUPT")
     selection = selection_pb2.Selection(
         id="s-1", request_id="round-8", state="SELECTION_STATE_SUCCEEDED", summary=summary(3)
     )
-    server.get_selection = lambda _request, _context: selection_pb2.GetSelectionResponse(selection=selection)
-    server.cancel_selection = lambda _request, _context: selection_pb2.CancelSelectionResponse(
-        selection=selection
-    )
-    server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse(
-        selections=[selection]
-    )
-    server.list_picks = lambda _request, _context: selection_pb2.ListPicksResponse(picks=picks(3))
+    server.get_selection = selection_pb2.GetSelectionResponse(selection=selection)
+    server.cancel_selection = selection_pb2.CancelSelectionResponse(selection=selection)
+    server.list_selections = selection_pb2.ListSelectionsResponse(selections=[selection])
+    server.list_picks = selection_pb2.ListPicksResponse(picks=picks(3))
     server.select_batch = serve
     server.select_batch_from_stream = StreamServer()
-    server.score_images = score
-    server.get_server_info = lambda _request, _context: server_info_message()
-    server.get_model = lambda _request, _context: model_pb2.GetModelResponse(model=model_message())
+    server.score_images = selection_pb2.ScoreImagesResponse(
+        results=[{"scored": scored}, {"skipped": skipped}]
+    )
+    server.get_server_info = server_info_message()
+    server.get_model = model_pb2.GetModelResponse(model=model_message())
     (tmp_path / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "photos" / name).write_bytes(b"an image")

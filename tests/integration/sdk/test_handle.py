@@ -167,7 +167,7 @@ def test_handles_retry_if_the_server_goes_away(server, new_client):
 
 
 def test_a_server_that_does_not_say_what_it_started_is_a_protocol_error(server, new_client):
-    server.select_batch = lambda _request, _context: []
+    server.select_batch = []
     with new_client(server.address) as client, pytest.raises(topb.ProtocolError, match="what it started"):
         client.submit("/p", 3)
 

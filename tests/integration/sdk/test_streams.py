@@ -10,14 +10,11 @@ import grpc
 import pytest
 
 import topb
-from support.scripted_server import (
-    MODEL,
-    StreamServer,
-    abort,
-    error_details,
-    eventually,
-)
+from support.scripted_server import MODEL, StreamServer, abort, error_details, stall
+from support.waiting import once
 from topb.v1 import selection_pb2
+
+pytestmark = pytest.mark.sdk
 
 Response = selection_pb2.SelectBatchFromStreamResponse
 CHUNK = 1000
@@ -31,17 +28,8 @@ def endless():
     return ((str(row), b"x" * 100) for row in itertools.count())
 
 
-def accepted(window=4, max_chunk_bytes=CHUNK):
-    return Response(accepted=selection_pb2.StreamAccepted(window=window, max_chunk_bytes=max_chunk_bytes))
-
-
-@pytest.fixture
-def no_thread_is_left():
-    yield
-    assert "topb-events" not in {thread.name for thread in threading.enumerate()}
-
-
-pytestmark = [pytest.mark.sdk, pytest.mark.usefixtures("no_thread_is_left")]
+def accepted(max_chunk_bytes):
+    return Response(accepted=selection_pb2.StreamAccepted(window=4, max_chunk_bytes=max_chunk_bytes))
 
 
 def test_the_whole_pool_arrives_and_the_result_comes_back(server, new_client):
@@ -61,20 +49,10 @@ def test_the_whole_pool_arrives_and_the_result_comes_back(server, new_client):
     assert seen[-1] == topb.Progress(read=300, total=0, elapsed_seconds=0.0)
 
 
-def test_no_row_is_taken_before_the_server_accepts(server, new_client):
-    server.select_batch_from_stream = lambda _requests, context: abort(
-        context, grpc.StatusCode.NOT_FOUND, "no such model"
-    )
-    pool = iter(encoded(3))
-    with new_client(server.address) as client, pytest.raises(topb.NotFoundError):
-        client.select_batch(pool, 1, model="x")
-    assert len(list(pool)) == 3
-
-
 def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server, new_client):
     def serve(requests, context):
         next(requests)
-        yield accepted(max_chunk_bytes=2**20)
+        yield accepted(2**20)
         abort(context, grpc.StatusCode.DATA_LOSS, "failed", error_details("FAILED"))
 
     taken = 0
@@ -92,65 +70,68 @@ def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server,
     assert taken < 100_000  # a chunk of 1 MiB holds more
 
 
-@pytest.mark.parametrize(
-    "events", [[], [accepted()], [accepted(), Response()]], ids=["nothing", "accepted", "unknown"]
-)
-def test_a_stream_that_ends_too_early_is_a_protocol_error(server, new_client, events):
-    def serve(requests, _context):
-        next(requests)
-        yield from events
-
-    server.select_batch_from_stream = serve
+def test_a_stream_that_ends_too_early_is_a_protocol_error(server, new_client):
+    server.select_batch_from_stream = [accepted(CHUNK)]
     with new_client(server.address) as client, pytest.raises(topb.ProtocolError) as caught:
         client.select_batch(endless(), 1)
     assert caught.value.reason == "RESULT_INCOMPLETE"
 
 
-class OwnError(Exception):
-    pass
-
-
 OWN_ERRORS = [
-    OwnError(),
+    ZeroDivisionError(),
     grpc.RpcError("of another service"),
     topb.ServerUnavailableError("another server", reason="MINE"),
 ]
 
 
-@pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("where", ["pool", "progress"])
-def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
+def report_and_stall(request, context):
+    yield selection_pb2.SelectBatchResponse(progress=selection_pb2.SelectionProgress(read=5))
+    yield from stall(request, context)
+
+
+def raising(error):
+    raise error
+
+
+def select(client, error, where):
     def pool():
         yield from encoded(50)
         if where == "pool":
             raise error
         yield from endless()
 
-    def progress(_progress):
-        if where == "progress":
-            raise error
+    progress = None if where == "pool" else lambda _progress: raising(error)
+    client.select_batch("/p" if where == "progress of a served pool" else pool(), 1, progress=progress)
 
-    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
+
+WHERE = pytest.mark.parametrize("where", ["pool", "progress", "progress of a served pool"])
+
+
+@WHERE
+@pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
+def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
+    server.select_batch, server.select_batch_from_stream = (
+        report_and_stall,
+        StreamServer(max_chunk_bytes=CHUNK),
+    )
     with new_client(server.address) as client:
         with pytest.raises(type(error)) as caught:
-            client.select_batch(pool(), 1, progress=progress)
+            select(client, error, where)
         assert caught.value is error
         assert server.ended.wait(5)
     assert len(server.timeouts) == 1
 
 
-@pytest.mark.parametrize(
-    ("pool", "error", "said"),
-    [
-        ([("a", b"x"), ("b", "path.jpg")], topb.InvalidRequestError, "row 1"),
-        ([("a", b"x" * (CHUNK + 1))], topb.LimitExceededError, "row 0"),
-    ],
-)
-def test_an_invalid_row_is_named_and_nothing_is_sent(server, new_client, pool, error, said):
-    stream = server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
-    with new_client(server.address) as client, pytest.raises(error, match=said):
-        client.select_batch(pool, 1)
-    assert stream.chunks == []
+@WHERE
+def test_a_keyboard_interrupt_propagates_and_cancels(server, where):
+    server.select_batch, server.select_batch_from_stream = (
+        report_and_stall,
+        StreamServer(max_chunk_bytes=CHUNK),
+    )
+    with topb.Client(server.address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            select(client, KeyboardInterrupt(), where)
+        assert server.ended.wait(5)
 
 
 def test_the_callers_iterable_and_callback_run_on_the_callers_thread(server, new_client):
@@ -170,12 +151,8 @@ def test_the_callers_iterable_and_callback_run_on_the_callers_thread(server, new
 def test_the_callers_generator_is_left_open(server, new_client):
     server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     pool = endless()
-
-    def fail(_progress):
-        raise OwnError
-
-    with new_client(server.address) as client, pytest.raises(OwnError):
-        client.select_batch(pool, 1, progress=fail)
+    with new_client(server.address) as client, pytest.raises(ZeroDivisionError):
+        client.select_batch(pool, 1, progress=lambda _progress: raising(ZeroDivisionError()))
     assert int(next(pool)[0]) > 0
 
 
@@ -189,4 +166,4 @@ def test_finished_streams_leave_no_thread(server):
             with pytest.raises(topb.InvalidRequestError):
                 client.select_batch(["no row"], 1)
         # The server in this process may have started its remaining three workers.
-        assert eventually(lambda: threading.active_count() <= before + 3)
+        once(lambda: threading.active_count() <= before + 3)
