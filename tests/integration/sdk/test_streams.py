@@ -110,10 +110,8 @@ WHERE = pytest.mark.parametrize("where", ["pool", "progress", "progress of a ser
 @WHERE
 @pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
 def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
-    server.select_batch, server.select_batch_from_stream = (
-        report_and_stall,
-        StreamServer(max_chunk_bytes=CHUNK),
-    )
+    server.select_batch = report_and_stall
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     with new_client(server.address) as client:
         with pytest.raises(type(error)) as caught:
             select(client, error, where)
@@ -124,10 +122,8 @@ def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client,
 
 @WHERE
 def test_a_keyboard_interrupt_propagates_and_cancels(server, where):
-    server.select_batch, server.select_batch_from_stream = (
-        report_and_stall,
-        StreamServer(max_chunk_bytes=CHUNK),
-    )
+    server.select_batch = report_and_stall
+    server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     with topb.Client(server.address) as client:
         with pytest.raises(KeyboardInterrupt):
             select(client, KeyboardInterrupt(), where)
