@@ -10,7 +10,7 @@ from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.observer import SelectionObserver
 
 PROGRESS_SECONDS = 0.25
-"""How often a caller is told the progress."""
+"""Interval at which callers receive progress."""
 
 
 class RunEvents(SelectionObserver):

@@ -124,7 +124,7 @@ class StreamCall:
                 async with aclosing(_responses_of(run, acknowledgements)) as responses:
                     async for response in responses:
                         yield response
-                # If the stream itself was at fault, that is what the caller is told.
+                # If the stream itself was at fault, the caller receives that error.
                 if receiving is not None and receiving.done() and not receiving.cancelled():
                     with suppress(SelectionCancelledError):
                         receiving.result()

@@ -64,7 +64,8 @@ class Watchers:
                 if events is None or events.run is not run:
                     events = RunEvents(run)
                 await events.wait()
-                # If the catalog did not answer, the next look at it tells more. Broken storage stays broken.
+                # If the catalog did not answer, reading it again shows whether it does now. Broken storage
+                # stays broken.
                 if run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
                     raise run.error
         finally:
