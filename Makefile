@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # A worker for each core, as far as the memory allows. All tests of a file run on one worker and share fixtures.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: demo test-fast test test-kill test-gpu check format protos sync-client lock bench clean
+.PHONY: demo test-fast test test-kill test-gpu check format protos sync-client lock bench clean help
 
 demo: $(INSTALLED)  ## train one round, export it, serve it and select over gRPC; DATA=images.parquet LIMIT=3000 for your own images
 	$(BIN)/topb demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT)) $(DEMO_OPTIONS)
@@ -36,7 +36,7 @@ check: $(INSTALLED)  ## formatting, linting, types, import contracts, protos, de
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python clients/python/generate_sync.py --check
 	$(BIN)/hadolint deploy/*.Dockerfile
-	$(BIN)/yamllint --strict --config-file deploy/yamllint.yaml deploy .pre-commit-config.yaml
+	$(BIN)/yamllint --strict --config-file deploy/yamllint.yaml deploy .github .pre-commit-config.yaml
 	$(BIN)/python deploy/check.py
 
 format: $(INSTALLED)  ## format, and apply the fixes that ruff knows
@@ -75,3 +75,6 @@ $(INSTALLED): pyproject.toml requirements-dev.lock
 
 clean:  ## remove the virtual environment, caches and the demo's output
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-out
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /'
