@@ -26,7 +26,9 @@ class Outcome:
 
 
 def topb(*arguments: Any) -> Outcome:
-    """Runs the command with these arguments."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    """Run the command with these arguments."""
+    # With a buffer below, as click writes completions as bytes.
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         exit_code = commands.main([str(argument) for argument in arguments])
-    return Outcome(exit_code, out.getvalue(), err.getvalue())
+    return Outcome(exit_code, *(stream.buffer.getvalue().decode() for stream in (out, err)))

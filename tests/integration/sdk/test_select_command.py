@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -118,9 +118,10 @@ def test_every_option_reaches_the_server(server, answer, tmp_path):
     labelled = tmp_path / "labelled.txt"
     labelled.write_text("a\r\nb c\n\n7", encoding="utf-8")
     options = "--strategy random --model m --seed 5 --format image-folder --id-column i --image-column p "
-    options += f"--path-column f --strategy-option k=v=w --timeout 30 --exclude {labelled}"
+    options += f"--path-column f --strategy-option k=v=w --timeout 30 --request-id r --exclude {labelled}"
     assert topb_select(server, *options.split()).exit_code == 0
     assert topb_select(server, "--exclude", "/labelled.parquet", "--exclude-column", "name").exit_code == 0
+    assert (requests[0].request_id, requests[0].detached) == ("r", False)
     spec = requests[0].spec
     assert (spec.strategy, spec.model, spec.seed, spec.budget) == ("random", "m", 5, 3)
     assert dict(spec.strategy_options) == {"k": "v=w"}
@@ -135,13 +136,6 @@ def test_every_option_reaches_the_server(server, answer, tmp_path):
     assert requests[1].spec.exclude == selection_pb2.Exclusion(uri="/labelled.parquet", column="name")
     # gRPC rounds a deadline up on its way.
     assert 25 < server.timeouts[0] < 31
-
-
-def test_a_request_id_reaches_the_server(server, answer):
-    requests = answer()
-    assert topb_select(server, "--request-id", "round-3", "--quiet").exit_code == 0
-    assert requests[0].request_id == "round-3"
-    assert not requests[0].detached
 
 
 def test_a_detached_selection_is_left_to_the_server_with_its_id(server):
@@ -159,28 +153,20 @@ def test_a_detached_selection_is_left_to_the_server_with_its_id(server):
     assert requests[0].spec.seed == 4
 
 
-def test_csv_holds_every_pick(server, answer, tmp_path):
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_holds_every_pick(server, answer, tmp_path, suffix):
     answer(50)
-    out = tmp_path / "picks.csv"
-    assert topb_select(server, "--out", str(out), "--quiet", budget=50).exit_code == 0
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
-    assert [row["id"] for row in rows] == [f"image-{rank}" for rank in range(1, 51)]
-    assert [float(row["score"]) for row in rows] == [1 / rank for rank in range(1, 51)]
+    out = tmp_path / f"picks.{suffix}"
+    assert topb_select(server, "--out", out, "--quiet", budget=50) == Outcome(0, "", "")
     assert list(tmp_path.iterdir()) == [out]
-
-
-def test_parquet_holds_every_pick(server, answer, tmp_path):
-    pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    answer(50)
-    out = tmp_path / "picks.parquet"
-    assert topb_select(server, "--out", str(out), "--quiet", budget=50).exit_code == 0
-    table = pyarrow.parquet.read_table(out)
-    assert table.column("id").to_pylist() == [f"image-{rank}" for rank in range(1, 51)]
-    assert table.column("score").to_pylist() == [1 / rank for rank in range(1, 51)]
+    if suffix == "csv":
+        with out.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
+    expected = [(f"image-{rank}", 1 / rank) for rank in range(1, 51)]
+    assert [(row["id"], float(row["score"])) for row in rows] == expected
 
 
 def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, answer, monkeypatch):
@@ -255,62 +241,58 @@ def test_progress_in_words():
     assert text(Progress(0, 10, 0.0)) == "0 of 10 images (0 %)"
 
 
+def in_process(monkeypatch, load):
+    monkeypatch.setattr(select, "entry_points", lambda **_: [SimpleNamespace(load=load)])
+
+
 @pytest.fixture
 def engine(monkeypatch, tmp_path):
     """An in-process engine in the scorer's place; gives what it was called with."""
     calls = []
-    pick = Pick("a", 1, 0.5, 1, 0.75, 0.5)
-    accounts = Accounts(read=1, scored=1)
-    result = SelectionResult((pick,), accounts, "m", "aalu", 0, 1, 0.25)
+    pick, accounts = Pick("a", 1, 0.5, 1, 0.75, 0.5), Accounts(read=1, scored=1)
 
     def select_batch(pool, budget, **arguments):
         calls.append((pool, budget, arguments))
-        return dataclasses.replace(result, budget=budget)
+        return SelectionResult((pick,), accounts, "m", "aalu", 0, budget, 0.25)
 
-    class Entry:
-        def load(self):
-            return select_batch
-
-    monkeypatch.setattr(select, "entry_points", lambda **_: [Entry()])
+    in_process(monkeypatch, lambda: select_batch)
     (tmp_path / "manifest.json").write_text('{"classes": ["cat", "dog"]}')
     return calls
 
 
 def test_a_bundle_selects_in_this_process(engine, tmp_path):
-    arguments = ["--bundle", str(tmp_path), "--device", "cuda:0", "--batch-size", "8", "--seed", "4"]
-    shown = topb("select", "/p", "-b", 1, *arguments, "--exclude", "/l.parquet").printed
+    options = f"--bundle {tmp_path} --device cuda:0 --batch-size 8 --seed 4 --exclude /l.parquet"
+    shown = topb("select", "/p", "-b", 1, *options.split()).printed
     assert shown.splitlines()[1].split() == ["1", "a", "0.500000", "dog", "0.7500", "0.5000"]
-    assert engine == [
-        (
-            Pool("/p", None, "id", "image", "path"),
-            1,
-            {
-                "bundle": tmp_path,
-                "strategy": "aalu",
-                "seed": 4,
-                "exclude": (),
-                "exclude_uri": "/l.parquet",
-                "exclude_column": "id",
-                "strategy_options": {},
-                "device": "cuda:0",
-                "batch_size": 8,
-                "progress": None,
-            },
-        )
-    ]
+    ((pool, budget, arguments),) = engine
+    assert (pool, budget) == (Pool("/p", None, "id", "image", "path"), 1)
+    assert arguments == {
+        "bundle": tmp_path,
+        "strategy": "aalu",
+        "seed": 4,
+        "exclude": (),
+        "exclude_uri": "/l.parquet",
+        "exclude_column": "id",
+        "strategy_options": {},
+        "device": "cuda:0",
+        "batch_size": 8,
+        "progress": None,
+    }
 
 
 def test_a_bundle_goes_before_the_server_of_the_environment(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("TOPB_SERVER", "nowhere:1")
-    assert topb("select", "/p", "-b", 1, "--bundle", tmp_path).exit_code == 0
-    assert len(engine) == 1
+    labelled = tmp_path / "labelled.txt"
+    labelled.write_text("x\ny\n")
+    topb("select", "/p", "-b", 1, "--bundle", tmp_path, "--exclude", labelled)
+    ((_, _, arguments),) = engine
+    assert (arguments["exclude"], arguments["exclude_uri"]) == (["x", "y"], None)
 
 
 def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch):
-    class Entry:
-        def load(self):
-            raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
+    def load():
+        raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 
-    monkeypatch.setattr(select, "entry_points", lambda **_: [Entry()])
+    in_process(monkeypatch, load)
     said = "topb select --bundle needs the scorer: pip install 'topb[scorer]' (no module named onnxruntime)"
     assert topb("select", "/p", "-b", 1, "--bundle", "/b") == Outcome(2, "", f"error: {said}\n")

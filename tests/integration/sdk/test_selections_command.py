@@ -125,14 +125,15 @@ def test_a_result_is_shown_and_written_as_by_select(server, catalog, tmp_path):
     assert json.loads(topb_selections(server, "result", "r-1", "--json").printed)["selection"] == "s-1"
 
 
-def test_a_failed_selection_fails_the_command(server, catalog):
-    said = "error: selection s-2 failed: row group 3 is torn [POOL_UNREADABLE]\n"
-    assert topb_selections(server, "result", "s-2") == Outcome(1, "", said)
-
-
-def test_no_such_selection_is_one_line(server, catalog):
-    said = "error: there is no selection x [SELECTION_NOT_FOUND]\n"
-    assert topb_selections(server, "show", "x") == Outcome(1, "", said)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["result", "s-2"], "selection s-2 failed: row group 3 is torn [POOL_UNREADABLE]"),
+        (["show", "x"], "there is no selection x [SELECTION_NOT_FOUND]"),
+    ],
+)
+def test_a_failed_or_unknown_selection_fails_the_command(server, catalog, arguments, said):
+    assert topb_selections(server, *arguments) == Outcome(1, "", f"error: {said}\n")
 
 
 @pytest.mark.parametrize(

@@ -47,38 +47,19 @@ def names_left(state: StateDirectory) -> set[str]:
     return {path.name.rpartition("-")[0] for path in shards(state)}
 
 
-def selection(state: StateDirectory, *, model: str = "a", pool_uri: str = "/pool") -> SelectionRecord:
-    new = NewSelection(
-        request_id="",
-        request=b"",
-        model=model,
-        strategy="margin",
-        budget=1,
-        pool_uri=pool_uri,
-        detached=False,
-    )
-    return state.catalog.create(new)
-
-
-def end(state: StateDirectory, record: SelectionRecord) -> None:
-    assert state.catalog.claim(record.id, "server", 30)
-    assert state.catalog.succeed(record.id, "server")
+def selection(state: StateDirectory, *, pool_uri: str = "/pool") -> SelectionRecord:
+    """Create a selection by model a."""
+    return state.catalog.create(NewSelection("", b"", "a", "margin", 1, pool_uri, False))
 
 
 def run_on(state: StateDirectory, action: str, *options: str) -> Outcome:
     return topb("scores", action, "--state", state.path, *options)
 
 
-def test_a_person_is_shown_what_each_model_scored(state: StateDirectory) -> None:
+def test_scores_are_listed_by_model(state: StateDirectory) -> None:
     lines = run_on(state, "list").printed.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [
-        ["a", "3", "9"],
-        ["a+features", "1", "3"],
-        ["b", "2", "6"],
-    ]
-
-
-def test_a_program_is_given_the_same(state: StateDirectory) -> None:
+    shown = [line.split()[:3] for line in lines[1:]]
+    assert shown == [["a", "3", "9"], ["a+features", "1", "3"], ["b", "2", "6"]]
     (listed,) = json.loads(run_on(state, "list", "--json", "--model", "b").printed)
     sizes = [path.stat().st_size for path in (*shards(state, "x"), *shards(state, "y"))]
     assert (listed["log"], listed["shards"], listed["rows"], listed["bytes"]) == ("b", 2, 6, sum(sizes))
@@ -150,7 +131,7 @@ def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
 
 
 def test_nothing_that_an_open_selection_may_need_is_removed(state: StateDirectory) -> None:
-    record = selection(state, model="a")
+    record = selection(state)
     told = run_on(state, "prune", "--max-bytes", "0").printed
     assert names_left(state) == set("uvw")
     assert "kept 4 shards that open selections may need, by a" in told
@@ -166,7 +147,8 @@ def test_only_streams_whose_selections_have_ended_are_removed(state: StateDirect
     ended, waiting = selection(state, pool_uri=""), selection(state, pool_uri="")
     for id_ in (ended.id, waiting.id, "unheard-of"):
         commit(state.stream_log(id_), "0")
-    end(state, ended)
+    assert state.catalog.claim(ended.id, "server", 30)
+    assert state.catalog.succeed(ended.id, "server")
     told = run_on(state, "prune").printed
     assert {path.name for path in (state.path / "streams").iterdir()} == {waiting.id, "unheard-of"}
     assert "1 ended streams" in told
@@ -185,11 +167,11 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
     assert names_left(state) == set("uvwxy")
 
 
-def test_a_state_that_is_not_there_is_an_error_and_not_made(tmp_path: Path) -> None:
-    for action in ("list", "verify", "prune"):
-        outcome = topb("scores", action, "--state", tmp_path / "none")
-        assert outcome.exit_code == 1
-        assert "[STATE_NOT_FOUND]" in outcome.err
+@pytest.mark.parametrize("action", ["list", "verify", "prune"])
+def test_a_state_that_is_not_there_is_an_error_and_not_made(tmp_path: Path, action: str) -> None:
+    outcome = topb("scores", action, "--state", tmp_path / "none")
+    assert outcome.exit_code == 1
+    assert "[STATE_NOT_FOUND]" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,6 +203,6 @@ def test_the_catalog_may_be_the_environments(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     state = StateDirectory.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     commit(state.score_log("a"), "v")
-    selection(state, model="a")
+    selection(state)
     outcome = topb("scores", "prune", "--state", state.path, "--model", "a")
     assert "kept 1 shards that open selections may need, by a" in outcome.out

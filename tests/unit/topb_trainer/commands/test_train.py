@@ -16,7 +16,7 @@ from topb_scorer.bundle import open_bundle
 from topb_trainer.commands.experiment import run as experiment_command
 from topb_trainer.commands.train import run as train_command
 
-from ..conftest import write_parquet
+from ..conftest import png, write_parquet
 
 TINY = """
 [task]
@@ -85,19 +85,12 @@ def test_json_is_one_object_and_the_command_line_goes_before_the_preset(
 def test_it_remarks_on_test_classes_that_could_not_be_learned(
     digit_files: Path, digits, tmp_path: Path, tiny_preset: str
 ) -> None:
-    from ..conftest import png
-
     images, labels = digits
     encoded = [png(image) for image in images[:40]]
     names = [f"digit {label}" for label in labels[:40]]
     known = [i for i in range(40) if labels[i] < 3]
-    write_parquet(
-        tmp_path / "l.parquet",
-        known,
-        [encoded[i] for i in known],
-        [names[i] for i in known],
-        [f"digit {i}" for i in range(4)],
-    )
+    parts = [[values[i] for i in known] for values in (encoded, names)]
+    write_parquet(tmp_path / "l.parquet", known, *parts, [f"digit {i}" for i in range(4)])
     write_parquet(tmp_path / "t.parquet", list(range(40)), encoded, names)
     paths = ("--labelled", tmp_path / "l.parquet", "--test", tmp_path / "t.parquet")
     told = train(digit_files, tmp_path / "b", tiny_preset, *paths).err
@@ -125,13 +118,13 @@ def test_errors_have_reasons(
     assert not list(tmp_path.glob("*/scorer.onnx"))
 
 
-def test_a_mistyped_option_or_choice_is_answered_with_the_nearest(
-    digit_files: Path, tmp_path: Path, tiny_preset: str
-) -> None:
-    for words, near in ((["--task.epoch", "3"], "'--task.epochs'"), (["--task.stem", "cifer"], "'cifar'?")):
-        outcome = train(digit_files, tmp_path, tiny_preset, *words)
-        assert outcome.exit_code == 2
-        assert near in outcome.err
+@pytest.mark.parametrize(
+    ("words", "near"), [("--task.epoch 3", "'--task.epochs'"), ("--task.stem cifer", "'cifar'?")]
+)
+def test_a_mistyped_option_or_choice_is_answered_with_the_nearest(words: str, near: str) -> None:
+    outcome = topb("train", "--labelled", "l", "--pool", "p", "--out", "o", *words.split())
+    assert outcome.exit_code == 2
+    assert near in outcome.err
 
 
 def test_help_names_every_setting_and_preset() -> None:
