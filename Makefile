@@ -30,7 +30,7 @@ check: $(INSTALLED)  ## formatting, linting, types, import contracts, protos, de
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
-	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); if test -n "$$tag"; \
+	@if tag=$$(git describe --tags --abbrev=0 2>/dev/null); \
 		then $(BIN)/buf breaking protos --against ".git#tag=$$tag,subdir=protos"; \
 		else echo "buf breaking: skipped, because this clone has no tag to compare with"; fi
 	$(BIN)/python protos/generate.py --check
