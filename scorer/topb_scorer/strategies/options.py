@@ -69,7 +69,8 @@ def option(
         kind: the type of its values.
         least: the smallest value, inclusive.
         most: the largest value, inclusive.
-        default: its value if it is not given; without a default the option is required.
+        default: its value if it is not given. Without a default the option is required, which suits options
+            that switch something on, like `diversify`; the options of a strategy itself need a default.
     """
     return field(default=default, metadata={_KEY: Option(help, kind, least, most, default is MISSING)})
 

@@ -60,7 +60,7 @@ def served_by(declared: frozenset[str]) -> frozenset[str]:
     """Return the names of the strategies that a model serves.
 
     Args:
-        declared: the strategies for which the model's `score` is meant, as its bundle declares them.
+        declared: the strategies that its bundle declares, among them those for which its `score` is meant.
     """
     return frozenset(
         name for name, strategy in _strategies().items() if name in declared or "score" not in strategy.needs
