@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import Tensor, nn
 
 from topb.image_input import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
@@ -99,3 +100,12 @@ def tiny() -> TrainConfig:
         assistant=AssistantConfig(hidden=(16, 16)),
         cotrain=CotrainConfig(epochs=2, batch_size=32),
     )
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
+    """Return for each parameter whether it has changed."""
+    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]

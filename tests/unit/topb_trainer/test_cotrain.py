@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from topb_trainer.config import AssistantConfig, CotrainConfig, TrainConfig, VaeConfig
@@ -18,6 +18,8 @@ from topb_trainer.models.vae import Vae
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.seeding import generator
 from topb_trainer.task import TaskOutputs
+
+from .conftest import moved, weights
 
 VAE = VaeConfig(latent_size=8, hidden=(64, 32))
 ASSISTANT = AssistantConfig(hidden=(64, 64))
@@ -37,14 +39,6 @@ def pair() -> tuple[Vae, Assistant, Batch]:
     torch.manual_seed(0)
     batch = Batch(torch.randn(12, 5), torch.randn(12, 3).softmax(1), torch.rand(4))
     return Vae(5, 2, (8, 6)), Assistant(2, 3, (8, 8)), batch
-
-
-def weights(module: nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in module.parameters()]
-
-
-def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
-    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]
 
 
 @pytest.mark.parametrize("latent", ["mean", "sample"])

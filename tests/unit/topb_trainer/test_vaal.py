@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from topb_trainer.runtime.seeding import generator
 from topb_trainer.task import train_task
 from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
 
+from .conftest import moved, weights
+
 TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)
 
 
@@ -42,29 +45,19 @@ def test_any_image_size_is_seen_and_reconstructed(height: int, width: int, seen:
 def test_by_default_its_layers_are_the_published_ones() -> None:
     config = VaalConfig()
     vae = ImageVae(32, 32, config.channels, config.latent_size)
-    encoder = [layer.weight.shape for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
-    assert [tuple(shape) for shape in encoder] == [
-        (128, 3, 4, 4),
-        (256, 128, 4, 4),
-        (512, 256, 4, 4),
-        (1024, 512, 4, 4),
-    ]
-    decoder = [layer for layer in vae.decoder if isinstance(layer, nn.ConvTranspose2d)]
-    assert [(layer.in_channels, layer.out_channels) for layer in decoder] == [
-        (1024, 512),
-        (512, 256),
-        (256, 128),
-        (128, 3),
-    ]
+    discriminator = Discriminator(32, config.hidden)
+
+    def sizes(layers: nn.Sequential, kind: type[nn.Module]) -> list[tuple[int, ...]]:
+        return [tuple(layer.weight.shape) for layer in layers if isinstance(layer, kind)]
+
+    assert (
+        sizes(vae.encoder, nn.Conv2d) == [(n, m, 4, 4) for n, m in pairwise((1024, 512, 256, 128, 3))][::-1]
+    )
+    # A transposed convolution holds its weights the other way round; the last one is 1×1.
+    up = [(m, n, 4, 4) for m, n in pairwise((1024, 512, 256, 128))]
+    assert sizes(vae.decoder, nn.ConvTranspose2d) == [*up, (128, 3, 1, 1)]
     assert (vae.mean.in_features, vae.mean.out_features) == (1024 * 2 * 2, 32)
-    discriminator = [
-        layer for layer in Discriminator(32, config.hidden).layers if isinstance(layer, nn.Linear)
-    ]
-    assert [(layer.in_features, layer.out_features) for layer in discriminator] == [
-        (32, 512),
-        (512, 512),
-        (512, 1),
-    ]
+    assert sizes(discriminator.layers, nn.Linear) == [(512, 32), (512, 512), (1, 512)]
 
 
 def test_the_kl_is_summed_as_published_or_weighs_what_an_elbo_gives_it() -> None:
@@ -72,29 +65,14 @@ def test_the_kl_is_summed_as_published_or_weighs_what_an_elbo_gives_it() -> None
     view, reconstruction = torch.rand(2, 5, 3, 4, 4, generator=random).double()
     mean, log_variance = torch.randn(2, 5, 2, generator=random).double()
     error = ((view - reconstruction) ** 2).mean()
-    kl = torch.stack(
-        [
-            torch.distributions.kl_divergence(
-                torch.distributions.Normal(m, (0.5 * v).exp()), torch.distributions.Normal(0.0, 1.0)
-            ).sum()
-            for m, v in zip(mean, log_variance, strict=True)
-        ]
-    )  # (5)
-    of = {
-        how: image_elbo_loss(view, reconstruction, mean, log_variance, kl_reduction=how)
-        for how in ("sum", "mean")
-    }
-    torch.testing.assert_close(of["sum"], error + kl.sum())
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1)  # (5)
+    summed, averaged = (
+        image_elbo_loss(view, reconstruction, mean, log_variance, kl_reduction=how) for how in ("sum", "mean")
+    )
+    torch.testing.assert_close(summed, error + kl.sum())
     # The negative ELBO of an image, divided by the number of its values.
-    torch.testing.assert_close(of["mean"] * 48, ((view - reconstruction) ** 2).sum() / 5 + kl.mean())
-
-
-def weights(module: nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in module.parameters()]
-
-
-def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
-    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]
+    torch.testing.assert_close(averaged * 48, ((view - reconstruction) ** 2).sum() / 5 + kl.mean())
 
 
 def test_each_update_moves_its_own_weights_and_no_others(digits) -> None:

@@ -26,11 +26,10 @@ def linear() -> nn.Module:
     return nn.Linear(12, 1)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_they_take_the_steps_that_one_would(processes: int) -> None:
+def test_they_take_the_steps_that_one_would() -> None:
     alone, together = linear(), linear()
     descend(alone, torch.from_numpy(IMAGES), CPU, SINGLE_PROCESS)
-    train_in_parallel(descend, together, IMAGES, CPU, processes)
+    train_in_parallel(descend, together, IMAGES, CPU, 3)  # shares of 4, 4 and 3 images
     assert not torch.equal(together.weight, linear().weight)
     torch.testing.assert_close(together.weight, alone.weight, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(together.bias, alone.bias, rtol=1e-5, atol=1e-6)
