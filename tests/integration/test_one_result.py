@@ -68,38 +68,6 @@ def test_a_servers_batch_size_and_threads_do_not_show_in_the_result(
         assert other_client.select_batch(data / "pool.parquet", 40).picks == expected.picks
 
 
-def test_an_image_folder_gives_the_scores_of_the_same_images_in_parquet(
-    data: Path, client: topb.Client
-) -> None:
-    folder = data / "folder"
-    for i in range(60):
-        path = folder / f"shelf-{i % 3}" / f"{i:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(random_image(i)))
-    from_folder = client.select_batch(folder, 60)
-    from_parquet = client.select_batch(data / "pool.parquet", 300)
-    scores = {pick.id: pick.score for pick in from_parquet.picks}
-
-    assert from_folder.accounts.scored == 60
-    for pick in from_folder.picks:
-        assert pick.score == scores[f"img-{int(Path(pick.id).stem):05d}"]
-
-
-def test_a_parquet_pool_of_paths_reads_the_files(data: Path, client: topb.Client) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    (data / "shots").mkdir()
-    (data / "shots" / "0.png").write_bytes(encode(random_image(0)))
-    table = pa.table({"id": [1, 2, 3], "path": ["shots/0.png", "shots/gone.png", "/etc/hostname"]})
-    pq.write_table(table, data / "paths.parquet")
-    result = client.select_batch(data / "paths.parquet", 3)
-
-    assert result.ids == ("1",)
-    assert result.fell_short
-    assert dict(result.accounts.skipped) == {"FILE_MISSING": 1, "FILE_NOT_ALLOWED": 1}
-
-
 def test_several_selections_at_once_each_get_their_own_result(data: Path, server: RunningServer) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -11,7 +11,6 @@ from support.images import encode, random_image, random_pool, write_parquet
 from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress
 from topb_scorer.bundle import Bundle
-from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import (
     DeviceError,
     InvalidRequestError,
@@ -138,7 +137,3 @@ def test_it_is_what_the_command_finds_as_its_engine() -> None:
 
     (entry,) = entry_points(group="topb.engines", name="in_process")
     assert entry.load() is select_batch
-
-
-def test_defaults_suit_the_device(bundle: Bundle) -> None:
-    assert LocalEngine(bundle).session.batch_size == 32

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from support import reference_selection
 from support.bundles import STRATEGIES
-from support.images import encode, random_image, random_pool, write_parquet
+from support.images import encode, random_image
 from support.reference_selection import ReferenceScorer, Row
 from support.selecting import RecordingObserver, assert_is, parquet_shards, selected, stream_shards, streamed
 from topb.results import SelectionResult
 from topb_scorer.bundle import Bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import SelectionCancelledError
-from topb_scorer.pools import AllowedRoots, Shard, open_pool
+from topb_scorer.pools import Shard
 from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
@@ -176,36 +176,6 @@ def test_a_selection_is_what_the_definition_gives_however_it_is_run(
         sent, reference, budget=budget, strategy=strategy, seed=seed, exclude=exclude
     )
     assert_is(streamed(spec, engine, stream_shards(sent, chunk=chunk)), expected)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_folder_gives_what_parquet_and_a_stream_give(
-    engine: LocalEngine, tmp_path: Path, strategy: str
-) -> None:
-    rows = [(f"{id_}.png", image) for id_, image in random_pool(60)]
-    rows[7] = (rows[7][0], b"no image")
-    (tmp_path / "folder").mkdir()
-    for name, image in rows:
-        (tmp_path / "folder" / name).write_bytes(image)
-    folder = open_pool(str(tmp_path / "folder"), roots=AllowedRoots.anywhere())
-    parquet = open_pool(
-        str(write_parquet(tmp_path / "pool.parquet", rows, row_group=16)), roots=AllowedRoots.anywhere()
-    )
-    spec = SelectionSpec(25, strategy, seed=3)
-    results = [
-        selected(spec, engine, shards)
-        for shards in (
-            folder.shards,
-            parquet.shards,
-            list(reversed(parquet.shards)),
-            stream_shards([*rows], chunk=9),
-        )
-    ]
-    assert len(results[0].picks) == 25
-    assert results[0].accounts.skipped == {"IMAGE_FORMAT_UNKNOWN": 1}
-    for result in results[1:]:
-        assert result.picks == results[0].picks
-        assert result.accounts == results[0].accounts
 
 
 def test_large_photos_are_resized_on_the_way(engine: LocalEngine, reference: ReferenceScorer) -> None:
