@@ -7,16 +7,15 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools.pool import Columns, OpenPool, PoolItem, Unreadable, identity_of
+from topb_scorer.errors import InvalidRequestError
+from topb_scorer.pools.pool import Columns, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import Location, ReadPattern, Stores
-from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered
+from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered, unreadable_file
 
 _MAX_LINE_BYTES = 1 << 20
 _READ_ERRORS = (*READ_ERRORS, csv.Error, UnicodeDecodeError)
@@ -54,17 +53,17 @@ class CsvShard:
 
     def _read(self) -> Iterator[_Row]:
         try:
-            with _open(self.file) as lines:
-                lines.seek(self.start)
-                rows = list(islice(_rows(lines, self.header, self.columns), self.rows))
+            with open_buffered(self.file, ReadPattern.SLICE) as file:
+                file.seek(self.start)
+                rows = list(islice(_rows(file, self.header, self.columns), self.rows))
         except _READ_ERRORS as error:
-            raise _unreadable(self.file, error) from error
+            raise unreadable_file(self.file, "CSV", error) from error
         if _digest(rows) != self.digest:
-            raise _unreadable(self.file, "it changed after the pool was opened")
+            raise unreadable_file(self.file, "CSV", "it changed after the pool was opened")
         yield from rows
 
     def _is_remote(self, row: _Row) -> bool:
-        return bool(row.id and row.path) and self.stores.is_remote(row.path, self.file.parent)
+        return bool(row.id and row.path) and self.stores.is_remote(row.path, self.file)
 
     def _item(self, row: _Row) -> PoolItem:
         # The row's contents name it: its place in the file may change while the row does not.
@@ -75,44 +74,36 @@ class CsvShard:
             return PoolItem(id_, Unreadable("ID_MISSING", f"column {self.columns.id} is empty"))
         if not row.path:
             return PoolItem(id_, Unreadable("IMAGE_MISSING", f"column {self.columns.path} is empty"))
-        return PoolItem(id_, self.stores.read_image(row.path, self.file.parent))
+        return PoolItem(id_, self.stores.read_image(row.path, self.file))
 
 
-def open_csv_lists(files: Sequence[Location], columns: Columns, stores: Stores) -> OpenPool:
-    """Return the pool of the rows of `files`. Empty lines are ignored.
+def csv_shards(location: Location, columns: Columns, stores: Stores) -> list[CsvShard]:
+    """Return slices of the rows of a file. Empty lines are ignored.
 
     Raises:
-        InvalidRequestError: A header lacks a column or has it twice.
-        UnreadablePoolError: A file is not UTF-8 or violates RFC 4180.
+        InvalidRequestError: The header lacks a column or has it twice.
+        UnreadablePoolError: The file is not UTF-8 or violates RFC 4180.
     """
-    return OpenPool([shard for file in files for shard in _shards_of(file, columns, stores)])
-
-
-def _shards_of(location: Location, columns: Columns, stores: Stores) -> Iterator[CsvShard]:
+    shards: list[CsvShard] = []
     seen: Counter[str] = Counter()
     try:
-        with _open(location) as lines:
-            header = _header(location, lines, columns)
-            for rows in slices(_rows(lines, header, columns), lambda row: row.id):
-                digest = _digest(rows)
-                stamps = stores.digest_of_local_images((row.path for row in rows), location.parent)
+        with open_buffered(location, ReadPattern.SLICE) as file:
+            header = _header(location, file, columns)
+            for rows in slices(_rows(file, header, columns), lambda row: row.id):
+                start, digest = rows[0].start, _digest(rows)
+                stamps = stores.digest_of_local_images((row.path for row in rows), location)
                 contents = identity_of("list", str(location), digest, stamps)
                 # A slice may occur again further down the file, as a shard of its own.
                 seen[contents] += 1
                 identity = identity_of(contents, seen[contents])
-                yield CsvShard(location, header, rows[0].start, len(rows), digest, identity, columns, stores)
+                shards.append(CsvShard(location, header, start, len(rows), digest, identity, columns, stores))
     except _READ_ERRORS as error:
-        raise _unreadable(location, error) from error
+        raise unreadable_file(location, "CSV", error) from error
+    return shards
 
 
-@contextmanager
-def _open(location: Location) -> Iterator[_Lines]:
-    with open_buffered(location, ReadPattern.SLICE) as file:
-        yield _Lines(file)
-
-
-def _header(location: Location, lines: _Lines, columns: Columns) -> tuple[str, ...]:
-    header = next((fields for fields in csv.reader(lines, strict=True) if fields), [])
+def _header(location: Location, file: io.BufferedReader, columns: Columns) -> tuple[str, ...]:
+    header = next((fields for fields in csv.reader(_lines(file), strict=True) if fields), [])
     if header:
         header[0] = header[0].removeprefix("\ufeff")
     for column in (columns.id, columns.path):
@@ -126,41 +117,24 @@ def _header(location: Location, lines: _Lines, columns: Columns) -> tuple[str, .
     return tuple(header)
 
 
-def _rows(lines: _Lines, header: Sequence[str], columns: Columns) -> Iterator[_Row]:
+def _rows(file: io.BufferedReader, header: Sequence[str], columns: Columns) -> Iterator[_Row]:
     id_index, path_index = header.index(columns.id), header.index(columns.path)
-    start = lines.offset
-    for fields in csv.reader(lines, strict=True):
+    start = file.tell()
+    for fields in csv.reader(_lines(file), strict=True):
         if fields and len(fields) != len(header):
             # The text is a part of identities: changing it loses the scores of these slices.
             fault = f"{len(fields)} fields; the header has {len(header)}"
             yield _Row(tuple(fields), "", "", fault, start)
         elif fields:
             yield _Row(tuple(fields), fields[id_index], fields[path_index], "", start)
-        start = lines.offset
+        start = file.tell()
 
 
-class _Lines:
-    """Iterates over lines of UTF-8 and knows the offset of the next one."""
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self._file = file
-        self.offset = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline(_MAX_LINE_BYTES)
-        if not line:
-            raise StopIteration
+def _lines(file: io.BufferedReader) -> Iterator[str]:
+    while line := file.readline(_MAX_LINE_BYTES):
         if len(line) == _MAX_LINE_BYTES:
             raise csv.Error(f"a line has {_MAX_LINE_BYTES} bytes or more")
-        self.offset += len(line)
-        return line.decode()
-
-    def seek(self, offset: int) -> None:
-        self._file.seek(offset)
-        self.offset = offset
+        yield line.decode()
 
 
 def _digest(rows: Sequence[_Row]) -> str:
@@ -171,9 +145,3 @@ def _digest(rows: Sequence[_Row]) -> str:
             encoded = part.encode()
             digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()
-
-
-def _unreadable(location: Location, fault: object) -> UnreadablePoolError:
-    return UnreadablePoolError(
-        f"{location} cannot be read as CSV: {fault}", reason="POOL_UNREADABLE", file=location
-    )

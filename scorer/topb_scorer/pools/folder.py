@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
-from topb_scorer.pools.pool import OpenPool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import FoundFile, Location
@@ -30,7 +30,6 @@ class FolderShard:
 
     @property
     def rows(self) -> int:
-        """The number of files."""
         return len(self.files)
 
     def items(self) -> Iterator[PoolItem]:
@@ -52,10 +51,9 @@ class FolderShard:
         return location.read_image()
 
 
-def open_folder(folder: Location, files: Iterable[FoundFile]) -> OpenPool:
-    """Return the pool of the listed files."""
-    ordered = sorted(files, key=lambda file: file.id)
-    return OpenPool([FolderShard(folder, tuple(slice_)) for slice_ in slices(ordered, lambda file: file.id)])
+def folder_shards(folder: Location, files: Sequence[FoundFile]) -> list[FolderShard]:
+    """Return the shards of the listed files, which are sorted by id."""
+    return [FolderShard(folder, tuple(slice_)) for slice_ in slices(files, lambda file: file.id)]
 
 
 def is_image_name(name: str) -> bool:

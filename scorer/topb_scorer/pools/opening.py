@@ -5,30 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
-from topb.pools import Pool
+from topb.pools import Pool, PoolFormatName
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
-from topb_scorer.pools.csv_list import open_csv_lists
-from topb_scorer.pools.folder import is_image_name, open_folder
-from topb_scorer.pools.parquet import open_parquet
-from topb_scorer.pools.pool import Columns, OpenPool
+from topb_scorer.pools.csv_list import csv_shards
+from topb_scorer.pools.folder import folder_shards, is_image_name
+from topb_scorer.pools.parquet import parquet_shards
+from topb_scorer.pools.pool import Columns, OpenPool, Shard
+from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.storage import AllowedRoots, FoundFile, Kind, Location, Stores
-from topb_scorer.pools.webdataset import open_webdataset
+from topb_scorer.pools.webdataset import webdataset_shards
 
-
-class _Format(StrEnum):
-    # In the order in which they are looked for in a folder.
-    PARQUET = "parquet"
-    WEBDATASET = "webdataset"
-    CSV = "csv"
-    IMAGE_FOLDER = "image-folder"
-
-
-_SUFFIXES = {".parquet": _Format.PARQUET, ".tar": _Format.WEBDATASET, ".csv": _Format.CSV}
+_FORMATS: dict[str, PoolFormatName] = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv"}
+"""By suffix."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +35,11 @@ class _Found:
     """None for one file."""
     by_glob: bool = False
 
-    def named(self, format: _Format) -> Sequence[FoundFile]:
-        """Return the files with the suffix of this format."""
-        return [file for file in self.files or () if _format_of(file.id) is format]
-
-    def locations(self, format: _Format) -> list[Location]:
+    def locations(self, format: PoolFormatName) -> list[Location]:
         """Return the files to read. A glob or a file's own URI selects files whatever their suffix."""
         if self.files is None:
             return [self.location]
-        return [self._child(file) for file in (self.files if self.by_glob else self.named(format))]
+        return [self._child(file) for file in self.files if self.by_glob or _format_of(file.id) == format]
 
     def _child(self, file: FoundFile) -> Location:
         if not file.is_utf8:
@@ -83,23 +72,29 @@ def open_pool(
     """
     pool = pool if isinstance(pool, Pool) else Pool(pool)
     uri = os.fspath(pool.uri)
-    format = None if pool.format is None else _format_named(pool.format)
+    if pool.format not in (None, *get_args(PoolFormatName)):
+        raise InvalidRequestError(
+            f"pool format {pool.format!r} is unknown; expected one of {', '.join(get_args(PoolFormatName))}",
+            reason="POOL_FORMAT",
+        )
     columns = Columns(pool.id_column or "id", pool.image_column or "image", pool.path_column or "path")
     stores = Stores(roots, limits)
     found = _find(uri, stores)
-    format = format or _format_by_names(found)
-    if format is _Format.IMAGE_FOLDER:
+    format = pool.format or _format_by_names(found)
+    if format == "image-folder":
         if found.files is None:
             raise InvalidRequestError(
                 f"{uri} is not a folder, as format {format} requires", reason="POOL_FORMAT", uri=uri
             )
-        return open_folder(found.location, found.files)
-    files = found.locations(format)
-    if format is _Format.WEBDATASET:
-        return open_webdataset(files, max_bytes=limits.max_bytes)
-    if format is _Format.CSV:
-        return open_csv_lists(files, columns, stores)
-    return open_parquet(files, columns, stores)
+        return OpenPool(folder_shards(found.location, found.files))
+
+    def shards_of(file: Location) -> Sequence[Shard]:
+        if format == "webdataset":
+            return webdataset_shards(file, limits.max_bytes)
+        return (csv_shards if format == "csv" else parquet_shards)(file, columns, stores)
+
+    opened = map_ahead(shards_of, found.locations(format), is_remote=lambda file: file.is_remote)
+    return OpenPool([shard for shards in opened for shard in shards])
 
 
 def _find(uri: str, stores: Stores) -> _Found:
@@ -121,31 +116,23 @@ def _find(uri: str, stores: Stores) -> _Found:
     return _Found(uri, location, _sorted(location.files_below()))
 
 
-def _format_named(name: str) -> _Format:
-    try:
-        return _Format(name)
-    except ValueError as error:
+def _format_by_names(found: _Found) -> PoolFormatName:
+    names = [str(found.location)] if found.files is None else [file.id for file in found.files]
+    formats = {_format_of(name) for name in names}
+    if {"parquet", "webdataset"} <= formats:
         raise InvalidRequestError(
-            f"pool format {name!r} is unknown; expected one of {', '.join(_Format)}", reason="POOL_FORMAT"
-        ) from error
-
-
-def _format_by_names(found: _Found) -> _Format:
-    if found.files is None:
-        formats = {_format_of(found.location.name)}
-    else:
-        formats = {_format_of(file.id) for file in found.files}
-        if {_Format.PARQUET, _Format.WEBDATASET} <= formats:
-            raise InvalidRequestError(
-                f"{found.uri} contains both .parquet and .tar files; name the format that is meant",
-                reason="POOL_FORMAT",
-                uri=found.uri,
-            )
-        if any(is_image_name(file.id) for file in found.files):
-            formats = formats - {_Format.CSV} | {_Format.IMAGE_FOLDER}
-    for format_ in _Format:
-        if format_ in formats:
-            return format_
+            f"{found.uri} contains both .parquet and .tar files; name the format that is meant",
+            reason="POOL_FORMAT",
+            uri=found.uri,
+        )
+    if "parquet" in formats:
+        return "parquet"
+    if "webdataset" in formats:
+        return "webdataset"
+    if found.files is not None and any(map(is_image_name, names)):
+        return "image-folder"
+    if "csv" in formats:
+        return "csv"
     raise InvalidRequestError(
         f"{found.uri} is neither a .parquet, .tar or .csv file nor a folder of those or of images; "
         "name its format if its files have other suffixes, or if an empty pool is meant",
@@ -154,8 +141,8 @@ def _format_by_names(found: _Found) -> _Format:
     )
 
 
-def _format_of(name: str) -> _Format | None:
-    return _SUFFIXES.get(Path(name).suffix.lower())
+def _format_of(name: str) -> PoolFormatName | None:
+    return _FORMATS.get(Path(name).suffix.lower())
 
 
 def _matches(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:

@@ -11,18 +11,28 @@ import pyarrow.parquet as pq
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.parquet_file import (
     PARQUET_READ_ERRORS,
-    ImageLayout,
     ids_as_strings,
-    image_layout,
+    image_column,
     open_parquet_file,
 )
-from topb_scorer.pools.pool import Columns, OpenPool, PoolItem, Unreadable, identity_of
+from topb_scorer.pools.pool import Columns, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.storage import Location, Stores
+from topb_scorer.pools.storage.location import unreadable_file
 
 _READ_ROWS = 64
 _FEW_ROW_GROUPS = 256
 _RUN_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str | None
+    image: bytes | None
+    path: str
+    """Where the image is if it is not in the file; empty if there is none."""
+    where: str
+    """file:row group:row"""
 
 
 @dataclass(frozen=True)
@@ -33,19 +43,17 @@ class ParquetShard:
     row_groups: range
     rows: int
     identity: str
-    columns: Columns
-    layout: ImageLayout
+    id_column: str
+    image_column: str
+    """Images, paths, or structs of both."""
     stores: Stores
 
     def items(self) -> Iterator[PoolItem]:
         """Yield each row's image, from its bytes or read from its path or URL."""
-        if self.layout is ImageLayout.BYTES:
-            return map(self._item, self._cells())
-        return map_ahead(self._item, self._cells(), is_remote=self._is_remote)
+        return map_ahead(self._item, self._rows(), is_remote=self._is_remote)
 
-    def _cells(self) -> Iterator[tuple[str | None, Any, str]]:
-        """Yield each row's id, its image or path, and file:row group:row."""
-        images = self.columns.path if self.layout is ImageLayout.PATHS else self.columns.image
+    def _rows(self) -> Iterator[_Row]:
+        name = str(self.file).rpartition("/")[2]
         row_group = self.row_groups.start
         try:
             with open_parquet_file(self.file) as file:
@@ -54,12 +62,12 @@ class ParquetShard:
                     for batch in file.iter_batches(
                         _READ_ROWS,
                         row_groups=[row_group],
-                        columns=[self.columns.id, images],
+                        columns=[self.id_column, self.image_column],
                         use_threads=False,
                     ):
                         ids = ids_as_strings(batch.column(0))
                         for id_, cell in zip(ids, batch.column(1), strict=True):
-                            yield id_, cell.as_py(), f"{self.file.name}:{row_group}:{row}"
+                            yield _Row(id_, *_image_and_path(cell.as_py()), f"{name}:{row_group}:{row}")
                             row += 1
         except PARQUET_READ_ERRORS as error:
             raise UnreadablePoolError(
@@ -68,74 +76,51 @@ class ParquetShard:
                 file=self.file,
             ) from error
 
-    def _item(self, row: tuple[str | None, Any, str]) -> PoolItem:
-        id_, cell, where = row
+    def _is_remote(self, row: _Row) -> bool:
+        return row.image is None and row.path != "" and self.stores.is_remote(row.path, self.file)
+
+    def _item(self, row: _Row) -> PoolItem:
         # The wire protocol cannot tell an empty id from a missing one.
-        if not id_:
-            return PoolItem(where, Unreadable("ID_MISSING", f"column {self.columns.id} is empty at {where}"))
-        return PoolItem(id_, self._image(cell))
-
-    def _is_remote(self, row: tuple[str | None, Any, str]) -> bool:
-        cell = row[1]
-        if self.layout is ImageLayout.BYTES_OR_PATHS:
-            cell = cell.get("path") if cell and cell.get("bytes") is None else None
-        return bool(cell) and self.stores.is_remote(cell, self.file.parent)
-
-    def _image(self, cell: Any) -> bytes | Unreadable:
-        if self.layout is ImageLayout.PATHS:
-            if not cell:
-                return Unreadable("IMAGE_MISSING", f"column {self.columns.path} is null or empty")
-            return self.stores.read_image(cell, self.file.parent)
-        image: bytes | None = cell.get("bytes") if isinstance(cell, dict) else cell
-        if image is not None:
-            return image
-        path = cell.get("path") if isinstance(cell, dict) else None
-        if path and self.layout is ImageLayout.BYTES_OR_PATHS:
-            return self.stores.read_image(path, self.file.parent)
-        return Unreadable("IMAGE_MISSING", f"column {self.columns.image} is null")
+        if not row.id:
+            fault = f"column {self.id_column} is empty at {row.where}"
+            return PoolItem(row.where, Unreadable("ID_MISSING", fault))
+        if row.image is not None:
+            return PoolItem(row.id, row.image)
+        if row.path:
+            return PoolItem(row.id, self.stores.read_image(row.path, self.file))
+        fault = f"column {self.image_column} contains neither an image nor a path"
+        return PoolItem(row.id, Unreadable("IMAGE_MISSING", fault))
 
 
-def open_parquet(files: Sequence[Location], columns: Columns, stores: Stores) -> OpenPool:
-    """Return the pool of the rows of `files`.
+def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
+    """Return the row groups of a file, the small ones of many joined.
 
     Raises:
-        InvalidRequestError: A column is missing from a file, there twice, or of another type.
-        UnreadablePoolError: A file is not Parquet or is damaged.
+        InvalidRequestError: A column is missing, there twice, or of another type.
+        UnreadablePoolError: The file is not Parquet or is damaged.
     """
-
-    def shards_of(file: Location) -> list[ParquetShard]:
-        return _shards_of(file, columns, stores)
-
-    opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
-    return OpenPool([shard for shards in opened for shard in shards])
-
-
-def _shards_of(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
     try:
         stamp = location.stamp()
         with open_parquet_file(location) as file:
-            layout = image_layout(location, file.schema_arrow, columns)
+            images = image_column(location, file.schema_arrow, columns)
+            are_paths = columns.image not in file.schema_arrow.names
             group_rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             runs = row_group_runs(group_rows)
             stamps = [
-                stores.digest_of_local_images(_paths(file, run, columns.path), location.parent)
-                if layout is ImageLayout.PATHS
-                else ""
+                stores.digest_of_local_images(_paths(file, run, images), location) if are_paths else ""
                 for run in runs
             ]
     except PARQUET_READ_ERRORS as error:
-        raise UnreadablePoolError(
-            f"{location} cannot be read as Parquet: {error}", reason="POOL_UNREADABLE", file=location
-        ) from error
-    names = [columns.id, columns.path if layout is ImageLayout.PATHS else columns.image]
+        raise unreadable_file(location, "Parquet", error) from error
+    names = [columns.id, images]
     return [
         ParquetShard(
             file=location,
             row_groups=run,
             rows=sum(group_rows[i] for i in run),
             identity=identity_of("parquet", str(location), stamp, names, run.start, run.stop, files_stamp),
-            columns=columns,
-            layout=layout,
+            id_column=columns.id,
+            image_column=images,
             stores=stores,
         )
         for run, files_stamp in zip(runs, stamps, strict=True)
@@ -164,6 +149,13 @@ def row_group_runs(group_rows: Sequence[int], *, few: int = _FEW_ROW_GROUPS) -> 
         rows += count
     runs.append(range(start, len(group_rows)))
     return runs
+
+
+def _image_and_path(cell: Any) -> tuple[bytes | None, str]:
+    if isinstance(cell, dict):
+        path = cell.get("path")
+        return cell["bytes"], path if isinstance(path, str) else ""
+    return (None, cell) if isinstance(cell, str) else (cell, "")
 
 
 def _paths(file: pq.ParquetFile, row_groups: range, column: str) -> Iterator[str | None]:

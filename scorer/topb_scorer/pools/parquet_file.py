@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,22 +11,11 @@ import pyarrow.parquet as pq
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools.pool import Columns
 from topb_scorer.pools.storage import Location, ReadPattern
-from topb_scorer.pools.storage.location import READ_ERRORS
+from topb_scorer.pools.storage.location import READ_ERRORS, buffer_bytes
 
 # Text that is not UTF-8 raises UnicodeDecodeError, and only once it is converted.
 PARQUET_READ_ERRORS = (*READ_ERRORS, UnicodeDecodeError)
 """What reading a Parquet file raises on any store."""
-
-
-class ImageLayout(Enum):
-    """Where the images of a file are."""
-
-    BYTES = "bytes"
-    """In the file."""
-    BYTES_OR_PATHS = "bytes or paths"
-    """In the file or, where the bytes are null, at the path beside them."""
-    PATHS = "paths"
-    """At paths or URIs."""
 
 
 @contextmanager
@@ -36,14 +24,14 @@ def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
     with location.open() as source:
         yield pq.ParquetFile(
             source,
-            buffer_size=location.buffer_bytes(ReadPattern.THROUGH),
+            buffer_size=buffer_bytes(location, ReadPattern.THROUGH),
             pre_buffer=False,
             page_checksum_verification=True,
         )
 
 
-def image_layout(location: Location, schema: pa.Schema, columns: Columns) -> ImageLayout:
-    """Return where the images of a file with this schema are.
+def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str:
+    """Return the column of a file with this schema that contains images or, failing that, their paths.
 
     Raises:
         InvalidRequestError: A column is missing, there twice, or of another type.
@@ -58,15 +46,12 @@ def image_layout(location: Location, schema: pa.Schema, columns: Columns) -> Ima
     check_id_column(location, schema, columns.id)
     if columns.image in schema.names:
         type_ = schema.field(columns.image).type
-        if not _holds_images(type_):
-            raise _unfit(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
-        has_path = pa.types.is_struct(type_) and any(
-            field.name == "path" and _is_string(field.type) for field in type_
-        )
-        return ImageLayout.BYTES_OR_PATHS if has_path else ImageLayout.BYTES
+        if _holds_images(type_):
+            return columns.image
+        raise _unfit(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
     if columns.path in schema.names:
         if _is_string(_value_type(schema.field(columns.path).type)):
-            return ImageLayout.PATHS
+            return columns.path
         raise _unfit(location, schema, columns.path, "strings")
     raise InvalidRequestError(
         f"{location} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "

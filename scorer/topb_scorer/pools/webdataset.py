@@ -5,21 +5,29 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 
-from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.folder import is_image_name
-from topb_scorer.pools.pool import OpenPool, PoolItem, Unreadable, identity_of
-from topb_scorer.pools.read_ahead import map_ahead
+from topb_scorer.pools.pool import PoolItem, Unreadable, identity_of
 from topb_scorer.pools.storage import Location, ReadPattern
-from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered
+from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered, unreadable_file
 
 _SLICE_SAMPLES = 1024
 _BLOCK_BYTES = 512
 # The same rule as webdataset.tariterators.base_plus_ext: directories, then the name up to its first dot.
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)", re.DOTALL)
 _READ_ERRORS = (*READ_ERRORS, tarfile.TarError, EOFError)
+_FORMAT = "an uncompressed tar"
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    key: str
+    extension: str
+    header: tarfile.TarInfo
+    tar: tarfile.TarFile
 
 
 @dataclass(frozen=True)
@@ -40,100 +48,62 @@ class WebDatasetShard:
         try:
             with open_buffered(self.file, ReadPattern.THROUGH) as file:
                 file.seek(self.offset)
-                for item in self._items(file):
-                    yield item
+                for key, members in islice(_samples(file), self.rows):
+                    yield self._item(key, members)
                     count += 1
-                    if count == self.rows:
-                        return
         except _READ_ERRORS as error:
-            raise _unreadable(self.file, error) from error
-        raise _unreadable(self.file, f"it has {self.rows - count} samples less than when the pool was opened")
+            raise unreadable_file(self.file, _FORMAT, error) from error
+        if count < self.rows:
+            fault = f"it has {self.rows - count} samples less than when the pool was opened"
+            raise unreadable_file(self.file, _FORMAT, fault)
 
-    def _items(self, file: io.BufferedReader) -> Iterator[PoolItem]:
-        sample: _Sample | None = None
-        for key, extension, member, tar in _members(file):
-            if sample is None or sample.key != key:
-                if sample is not None:
-                    yield sample.item()
-                sample = _Sample(key)
-            if sample.wants(extension):
-                sample.take(extension, self._read(member, tar))
-        if sample is not None:
-            yield sample.item()
+    def _item(self, key: str, members: Iterable[_Member]) -> PoolItem:
+        image: bytes | Unreadable | None = None
+        is_plain = False
+        for member in members:
+            # "jpg" takes precedence over "mask.png", and among equals the first one counts.
+            is_better = image is None or ("." not in member.extension and not is_plain)
+            if is_better and is_image_name(f"_.{member.extension}"):
+                image, is_plain = self._read(member), "." not in member.extension
+        id_ = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        if id_ != key:
+            image = Unreadable("FILE_NAME_NOT_UTF8", f"the name of {id_} is not UTF-8")
+        elif image is None:
+            fault = f"sample {id_} has no member with the suffix of an image format"
+            image = Unreadable("IMAGE_MISSING", fault)
+        return PoolItem(id_, image)
 
-    def _read(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes | Unreadable:
-        if member.size > self.max_bytes:
-            return Unreadable(
-                "IMAGE_TOO_LARGE", f"{member.name} has {member.size} bytes; the limit is {self.max_bytes}"
-            )
-        content = tar.extractfile(member)
+    def _read(self, member: _Member) -> bytes | Unreadable:
+        if member.header.size > self.max_bytes:
+            fault = f"{member.header.name} has {member.header.size} bytes; the limit is {self.max_bytes}"
+            return Unreadable("IMAGE_TOO_LARGE", fault)
+        content = member.tar.extractfile(member.header)
         assert content is not None, "only regular members are read"
         return content.read()
 
 
-@dataclass
-class _Sample:
-    key: str
-    image: bytes | Unreadable | None = None
-    extension: str = ""
-
-    def wants(self, extension: str) -> bool:
-        # "jpg" takes precedence over "mask.png", and among equals the first one counts.
-        better = self.image is None or ("." in self.extension and "." not in extension)
-        return better and is_image_name(f"_.{extension}")
-
-    def take(self, extension: str, image: bytes | Unreadable) -> None:
-        self.extension, self.image = extension, image
-
-    def item(self) -> PoolItem:
-        id_ = self.key.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        if id_ != self.key:
-            return PoolItem(id_, Unreadable("FILE_NAME_NOT_UTF8", f"the name of {id_} is not UTF-8"))
-        if self.image is None:
-            return PoolItem(
-                id_,
-                Unreadable("IMAGE_MISSING", f"sample {id_} has no member with the suffix of an image format"),
-            )
-        return PoolItem(id_, self.image)
-
-
-def open_webdataset(files: Sequence[Location], *, max_bytes: int) -> OpenPool:
-    """Return the pool of the samples of `files`.
+def webdataset_shards(location: Location, max_bytes: int) -> list[WebDatasetShard]:
+    """Return slices of the samples of an uncompressed tar.
 
     A key is the name of a member up to its first dot. Directories, links, members without a key (no dot, or a
     leading one) and WebDataset's own `__…__` members are ignored.
 
-    All headers are read, to count the samples and to find damaged files.
-
-    Args:
-        files: Uncompressed tars.
-        max_bytes: The largest image that is read.
+    All headers are read, to count the samples and to notice damage.
 
     Raises:
-        UnreadablePoolError: A file is not a tar, is compressed, or is damaged.
+        UnreadablePoolError: The file is not a tar, is compressed, or is damaged.
     """
-
-    def shards_of(file: Location) -> list[WebDatasetShard]:
-        return _shards_of(file, max_bytes)
-
-    opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
-    return OpenPool([shard for shards in opened for shard in shards])
-
-
-def _shards_of(location: Location, max_bytes: int) -> list[WebDatasetShard]:
     starts: list[int] = []
     samples = 0
-    last_key = None
     try:
         stamp = location.stamp()
         with open_buffered(location, ReadPattern.SKIPPING) as file:
-            for key, _, member, _ in _members(file):
-                if key != last_key:
-                    if samples % _SLICE_SAMPLES == 0:
-                        starts.append(member.offset)
-                    samples, last_key = samples + 1, key
+            for _, members in _samples(file):
+                if samples % _SLICE_SAMPLES == 0:
+                    starts.append(next(members).header.offset)
+                samples += 1
     except _READ_ERRORS as error:
-        raise _unreadable(location, error) from error
+        raise unreadable_file(location, _FORMAT, error) from error
     return [
         WebDatasetShard(
             file=location,
@@ -146,19 +116,23 @@ def _shards_of(location: Location, max_bytes: int) -> list[WebDatasetShard]:
     ]
 
 
-def _members(file: io.BufferedReader) -> Iterator[tuple[str, str, tarfile.TarInfo, tarfile.TarFile]]:
-    """Yield key, extension and header of each member of a sample, from the current position on."""
+def _samples(file: io.BufferedReader) -> Iterator[tuple[str, Iterator[_Member]]]:
+    return groupby(_members(file), lambda member: member.key)
+
+
+def _members(file: io.BufferedReader) -> Iterator[_Member]:
+    """Yield the members of samples, from the current position on."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (member := tar.next()) is not None:
+        while (header := tar.next()) is not None:
             # Otherwise TarFile keeps every header that it has seen.
             tar.members.clear()  # type: ignore[attr-defined]
-            match = _KEY_AND_EXTENSION.fullmatch(member.name)
-            if not member.isreg() or match is None:
+            match = _KEY_AND_EXTENSION.fullmatch(header.name)
+            if not header.isreg() or match is None:
                 continue
             key, extension = match.groups()
             name = key.rpartition("/")[2]
             if not (name.startswith("__") and name.endswith("__")):
-                yield key, extension.lower(), member, tar
+                yield _Member(key, extension.lower(), header, tar)
         _check_end(file, tar.offset)
 
 
@@ -173,9 +147,3 @@ def _check_end(file: io.BufferedReader, offset: int) -> None:
     while rest := file.read(_BLOCK_BYTES * 64):
         if any(rest):
             raise tarfile.ReadError("there is data after the end of the archive")
-
-
-def _unreadable(location: Location, fault: object) -> UnreadablePoolError:
-    return UnreadablePoolError(
-        f"{location} cannot be read as an uncompressed tar: {fault}", reason="POOL_UNREADABLE", file=location
-    )

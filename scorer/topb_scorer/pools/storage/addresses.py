@@ -54,9 +54,9 @@ class LocalAddress(BaseAddress):
         """Return the absolute path without links and `..`."""
         return replace(self, path=self.path.resolve())
 
-    def join(self, relative: str) -> LocalAddress:
-        """Return the address of a path in a file of this folder."""
-        return LocalAddress(self.path / relative)
+    def beside(self, path: str) -> LocalAddress:
+        """Return the address of a path in this file."""
+        return LocalAddress(self.path.parent / path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,11 @@ class S3Address(BaseAddress):
         """Bucket and key, as pyarrow takes them."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
-    def join(self, relative: str) -> LocalAddress | S3Address:
-        """Return the address of a path in a file of this folder; an absolute path is one of this machine."""
-        return LocalAddress(Path(relative)) if relative.startswith("/") else _s3_address(f"{self}/{relative}")
+    def beside(self, path: str) -> LocalAddress | S3Address:
+        """Return the address of a path in this file; an absolute path is one of this machine."""
+        if path.startswith("/"):
+            return LocalAddress(Path(path))
+        return _s3_address(f"s3://{self.path.rpartition('/')[0]}/{path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,13 @@ StoredAddress = LocalAddress | S3Address
 Address = StoredAddress | WebAddress
 
 
-def parse_address(uri: str, folder: StoredAddress | None = None) -> Address:
+def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
     """Parse a path or URI. Links and `..` in a local path are not followed yet.
 
     Args:
         uri: A path, or a file://, s3://, http:// or https:// URI.
-        folder: What a relative path is relative to; None is the working directory.
+        file: The file that contains `uri`. A relative path is relative to its folder, or to the working
+            directory without a file.
 
     Raises:
         InvalidRequestError: It is none of these, or ambiguous (escaped dots, empty segments, a user, …).
@@ -113,7 +116,7 @@ def parse_address(uri: str, folder: StoredAddress | None = None) -> Address:
     if "://" not in uri:
         if not uri or "\0" in uri:
             raise _refusal(uri, "is not a path or URI")
-        return folder.join(uri) if folder else LocalAddress(Path(uri))
+        return file.beside(uri) if file else LocalAddress(Path(uri))
     scheme = uri.partition("://")[0].lower()
     if scheme == "s3":
         return _s3_address(uri)

@@ -20,17 +20,12 @@ from topb_scorer.pools.storage.location import (
     READ_ERRORS,
     FoundFile,
     Kind,
-    ReadPattern,
     has_wildcard,
     is_hidden,
     too_large,
     unreadable_pool,
 )
 from topb_scorer.pools.storage.roots import AllowedRoots
-
-_BUFFER_BYTES = 1 << 20
-# A large buffer would also read what lies between two pieces.
-_SKIPPING_BUFFER_BYTES = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -51,23 +46,11 @@ class LocalLocation:
     def _path(self) -> Path:
         return self.address.path
 
-    @property
-    def name(self) -> str:
-        """The last segment."""
-        return self._path.name
-
-    @property
-    def parent(self) -> LocalLocation:
-        """The folder that contains it."""
-        return self._at(self._path.parent)
-
     def child(self, id_: str) -> LocalLocation:
-        """Return the listed file, with links followed and judged."""
-        child = self.address.join(id_)
+        child = LocalAddress(self._path / id_)
         return LocalLocation(self.roots.check(child, str(child)), self.roots, self.max_bytes)
 
     def kind(self) -> Kind:
-        """Return what is there."""
         try:
             return Kind.FOLDER if stat.S_ISDIR(self._path.stat().st_mode) else Kind.FILE
         except FileNotFoundError:
@@ -76,7 +59,6 @@ class LocalLocation:
             raise unreadable_pool(self, error) from error
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
-        """List the files in this folder."""
         for folder, subfolders, names in os.walk(self._path, onerror=_cannot_be_listed):
             subfolders[:] = [name for name in subfolders if deep and not is_hidden(name)]
             for name in names:
@@ -84,7 +66,6 @@ class LocalLocation:
                     yield _found_file(Path(folder, name), self._path)
 
     def split_glob(self) -> tuple[LocalLocation, tuple[str, ...]] | None:
-        """Split at the first segment with a wildcard that does not exist under its literal name."""
         parts = self._path.parts
         for i, part in enumerate(parts):
             if has_wildcard(part) and self._at(Path(*parts[: i + 1])).kind() is Kind.NOTHING:
@@ -92,25 +73,18 @@ class LocalLocation:
         return None
 
     def stamp(self) -> tuple[int, str]:
-        """Return size and modification time."""
         status = self._path.stat()
         return status.st_size, str(status.st_mtime_ns)
 
     @contextmanager
     def open(self) -> Iterator[pa.NativeFile]:
-        """Open the file for random access."""
         if not stat.S_ISREG(self._path.stat().st_mode):
             # A pipe would wait for a writer, and a device may never end.
             raise OSError(errno.EINVAL, "not a regular file", str(self))
         with pa.OSFile(str(self)) as file:
             yield file
 
-    def buffer_bytes(self, pattern: ReadPattern) -> int:
-        """Return the buffer size."""
-        return _SKIPPING_BUFFER_BYTES if pattern is ReadPattern.SKIPPING else _BUFFER_BYTES
-
     def read_image(self) -> bytes | Unreadable:
-        """Read the file, if it is a regular one within the limit."""
         try:
             status = self._path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -128,7 +102,7 @@ class LocalLocation:
 
 
 def stamp_of_image(path: Path) -> str:
-    """Return size and modification time of the file at `path`, or "" if it cannot be told."""
+    """Return size and modification time of the file at `path`, or "" if they are not known."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a million times
     except (OSError, ValueError):

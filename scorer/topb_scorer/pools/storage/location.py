@@ -1,7 +1,7 @@
 """What a store offers at a location, whichever store it is.
 
 An *address* is a parsed path or URI, a plain value. A *location* is an address that the allowed roots permit,
-with the means to read it. `local`, `s3` and `web` implement the protocol; `stores` finds locations by URI.
+with the means to read it. `local` and `s3` implement the protocol; `web` only fetches images.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class Kind(Enum):
 
 
 class ReadPattern(Enum):
-    """How a reader goes through a file; each store buffers accordingly."""
+    """How a reader goes through a file: the sizes of its buffer on this machine and on another, in bytes.
 
-    THROUGH = "through"
+    A request to another machine takes some tens of milliseconds, however little it asks for.
+    """
+
+    THROUGH = (1 << 20, 8 << 20)
     """From some point on, most of what follows."""
-    SKIPPING = "skipping"
-    """Small pieces, with gaps between them."""
-    SLICE = "slice"
+    SKIPPING = (1 << 13, 8 << 20)
+    """Small pieces. A large buffer would also read the gaps between them."""
+    SLICE = (1 << 20, 1 << 18)
     """Some tens of kilobytes."""
 
 
@@ -57,31 +60,12 @@ class FoundFile:
     modified_ns: int
 
 
-class ImageLocation(Protocol):
-    """One image file on any store. `str()` of it is its canonical path or URI."""
-
-    def read_image(self) -> bytes | Unreadable:
-        """Return the bytes of the file, or the reason why they cannot be read.
-
-        Raises:
-            UnreadablePoolError: The store as a whole fails, so that no row is at fault.
-        """
-
-
-class Location(ImageLocation, Protocol):
-    """A file or folder that a pool can be opened at: on this machine or on S3, not on the web."""
+class Location(Protocol):
+    """A file or folder on this machine or on S3. `str()` of it is its canonical path or URI."""
 
     @property
     def address(self) -> StoredAddress:
         """The address as a plain value."""
-
-    @property
-    def name(self) -> str:
-        """The last segment."""
-
-    @property
-    def parent(self) -> Location:
-        """The folder that contains it."""
 
     @property
     def is_remote(self) -> bool:
@@ -131,15 +115,25 @@ class Location(ImageLocation, Protocol):
             OSError: There is no regular file; one of `READ_ERRORS`.
         """
 
-    def buffer_bytes(self, pattern: ReadPattern) -> int:
-        """Return the buffer size that suits this store, in bytes."""
+    def read_image(self) -> bytes | Unreadable:
+        """Return the bytes of the file, or the reason why they cannot be read.
+
+        Raises:
+            UnreadablePoolError: The store as a whole fails, so that no row is at fault.
+        """
+
+
+def buffer_bytes(location: Location, pattern: ReadPattern) -> int:
+    """Return the size of the buffer for reading a file, in bytes."""
+    local, remote = pattern.value
+    return remote if location.is_remote else local
 
 
 @contextmanager
 def open_buffered(location: Location, pattern: ReadPattern) -> Iterator[io.BufferedReader]:
     """Open the file as a buffered Python file."""
     with location.open() as file:
-        yield io.BufferedReader(file, location.buffer_bytes(pattern))
+        yield io.BufferedReader(file, buffer_bytes(location, pattern))
 
 
 def is_hidden(name: str) -> bool:
@@ -152,7 +146,7 @@ def has_wildcard(segment: str) -> bool:
     return not _WILDCARDS.isdisjoint(segment)
 
 
-def too_large(location: ImageLocation, size: int, max_bytes: int) -> Unreadable:
+def too_large(location: Location, size: int, max_bytes: int) -> Unreadable:
     """Return the reason to skip a file of `size` bytes."""
     return Unreadable("IMAGE_TOO_LARGE", f"{location} has {size} bytes; the limit is {max_bytes}")
 
@@ -162,4 +156,11 @@ def unreadable_pool(location: object, error: BaseException) -> UnreadablePoolErr
     detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return UnreadablePoolError(
         f"{location} cannot be read: {detail}", reason="POOL_UNREADABLE", location=location
+    )
+
+
+def unreadable_file(file: Location, format: str, fault: object) -> UnreadablePoolError:
+    """Return the error to raise if `file` is not of the format that it is read as."""
+    return UnreadablePoolError(
+        f"{file} cannot be read as {format}: {fault}", reason="POOL_UNREADABLE", file=file
     )

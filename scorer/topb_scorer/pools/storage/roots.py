@@ -52,18 +52,16 @@ class AllowedRoots:
                 )
         return cls(tuple(address.resolved().prefix for address in addresses))
 
-    def allowed_address(self, uri: str, folder: StoredAddress | None = None) -> Address:
+    def allowed_address(self, uri: str, file: StoredAddress | None = None) -> Address:
         """Parse a path or URI and check that it may be read, after resolving links and `..` in a local path.
 
-        Args:
-            uri: A path, or a file://, s3://, http:// or https:// URI.
-            folder: What a relative path is relative to; None is the working directory.
+        The arguments are those of `parse_address`.
 
         Raises:
-            InvalidRequestError: It is none of these.
+            InvalidRequestError: It is not a path or URI, or is ambiguous.
             AccessDeniedError: It is outside the allowed roots.
         """
-        return self.check(parse_address(uri, folder), uri)
+        return self.check(parse_address(uri, file), uri)
 
     def check(self, address: AnyAddress, uri: str) -> AnyAddress:
         """Return the resolved address if it may be read; errors call it `uri`.

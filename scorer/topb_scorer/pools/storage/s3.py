@@ -17,16 +17,12 @@ from topb_scorer.pools.storage.location import (
     READ_ERRORS,
     FoundFile,
     Kind,
-    ReadPattern,
     has_wildcard,
     is_hidden,
     too_large,
     unreadable_pool,
 )
 
-# A request takes some tens of milliseconds, however little it asks for.
-_BUFFER_BYTES = 8 << 20
-_SLICE_BUFFER_BYTES = 1 << 18
 _CONNECT_SECONDS = 5
 _REQUEST_SECONDS = 30
 
@@ -64,23 +60,11 @@ class S3Location:
     def __str__(self) -> str:
         return str(self.address)
 
-    @property
-    def name(self) -> str:
-        """The last segment."""
-        return self.address.path.rpartition("/")[2]
-
-    @property
-    def parent(self) -> S3Location:
-        """The prefix that contains it."""
-        return self._at(self.address.key.rpartition("/")[0])
-
     def child(self, id_: str) -> S3Location:
-        """Return the object that was listed."""
         key = self.address.key
         return self._at(f"{key}/{id_}" if key else id_)
 
     def kind(self) -> Kind:
-        """Return what is there."""
         try:
             found = self.store.filesystem.get_file_info(self.address.path).type
         except FileNotFoundError:
@@ -90,7 +74,6 @@ class S3Location:
         return {fs.FileType.NotFound: Kind.NOTHING, fs.FileType.Directory: Kind.FOLDER}.get(found, Kind.FILE)
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
-        """List the objects below this prefix."""
         selector = fs.FileSelector(self.address.path, allow_not_found=True, recursive=deep)
         try:
             infos = self.store.filesystem.get_file_info(selector)
@@ -103,7 +86,6 @@ class S3Location:
                 yield FoundFile(id_, True, info.size, info.mtime_ns)
 
     def split_glob(self) -> tuple[S3Location, tuple[str, ...]] | None:
-        """Split at the first segment with a wildcard, unless an object has the whole as its literal key."""
         segments = tuple(self.address.key.split("/"))
         first = next((i for i, segment in enumerate(segments) if has_wildcard(segment)), None)
         if first is None or self.kind() is not Kind.NOTHING:
@@ -111,23 +93,16 @@ class S3Location:
         return self._at("/".join(segments[:first])), segments[first:]
 
     def stamp(self) -> tuple[int, str]:
-        """Return size and ETag."""
         with self.open() as file:
             metadata = file.metadata()
             return file.size(), str(metadata.get("ETag") or metadata.get("Last-Modified"))
 
     @contextmanager
     def open(self) -> Iterator[pa.NativeFile]:
-        """Open the object for random access."""
         with self.store.filesystem.open_input_file(self.address.path) as file:
             yield file
 
-    def buffer_bytes(self, pattern: ReadPattern) -> int:
-        """Return the buffer size."""
-        return _SLICE_BUFFER_BYTES if pattern is ReadPattern.SLICE else _BUFFER_BYTES
-
     def read_image(self) -> bytes | Unreadable:
-        """Read the object, if it is within the limit."""
         max_bytes = self.store.max_bytes
         try:
             with self.open() as file:

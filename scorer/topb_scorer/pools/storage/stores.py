@@ -21,7 +21,7 @@ from topb_scorer.pools.storage.local import LocalLocation, stamp_of_image
 from topb_scorer.pools.storage.location import Location
 from topb_scorer.pools.storage.roots import AllowedRoots
 from topb_scorer.pools.storage.s3 import S3Location, S3Store
-from topb_scorer.pools.storage.web import WebLocation, WebStore
+from topb_scorer.pools.storage.web import WebStore
 
 
 @dataclass(frozen=True)
@@ -56,38 +56,39 @@ class Stores:
             )
         return self._stored(address)
 
-    def read_image(self, uri: str, folder: Location) -> bytes | Unreadable:
-        """Return the bytes of the file at a URI, or the reason why they cannot be read.
+    def read_image(self, uri: str, file: Location) -> bytes | Unreadable:
+        """Return the bytes of an image, or the reason why they cannot be read.
 
         Args:
-            uri: A path, relative to `folder` or absolute, or a file://, s3://, http:// or https:// URI.
-            folder: The folder of the list that names `uri`.
+            uri: A path, relative to the folder of `file` or absolute, or a file://, s3://, http:// or https://
+                URI.
+            file: The list that contains `uri`.
 
         Raises:
             UnreadablePoolError: S3 does not answer or refuses the credentials.
         """
         try:
-            address = self.roots.allowed_address(uri, folder.address)
+            address = self.roots.allowed_address(uri, file.address)
         except (AccessDeniedError, InvalidRequestError) as error:
             return Unreadable("FILE_NOT_ALLOWED", str(error))
         if isinstance(address, WebAddress):
-            return WebLocation(address, self._web).read_image()
+            return self._web.fetch(address.url)
         return self._stored(address).read_image()
 
-    def is_remote(self, uri: str, folder: Location) -> bool:
+    def is_remote(self, uri: str, file: Location) -> bool:
         """Return whether `read_image` waits for another machine, judging by the text of `uri` alone."""
         if "://" in uri:
             return not uri[:7].lower().startswith("file://")
-        return folder.is_remote and not uri.startswith("/")
+        return file.is_remote and not uri.startswith("/")
 
-    def digest_of_local_images(self, uris: Iterable[str | None], folder: Location) -> str:
-        """Return a digest of the sizes and modification times of those files that are on this machine.
+    def digest_of_local_images(self, uris: Iterable[str | None], file: Location) -> str:
+        """Return a digest of the sizes and modification times of those images that are on this machine.
 
         It is part of shard identities. Links are not followed, and nothing is read from other machines.
         """
         digest = hashlib.sha256()
         for uri in uris:
-            digest.update(f"{_local_stamp(uri, folder) if uri else ''}\n".encode())
+            digest.update(f"{_local_stamp(uri, file) if uri else ''}\n".encode())
         return digest.hexdigest()
 
     def _stored(self, address: StoredAddress) -> Location:
@@ -96,9 +97,9 @@ class Stores:
         return LocalLocation(address, self.roots, self.limits.max_bytes)
 
 
-def _local_stamp(uri: str, folder: Location) -> str:
+def _local_stamp(uri: str, file: Location) -> str:
     try:
-        address = parse_address(uri, folder.address)
+        address = parse_address(uri, file.address)
     except InvalidRequestError:
         return ""
     return stamp_of_image(address.path) if isinstance(address, LocalAddress) else ""

@@ -7,22 +7,20 @@ import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, InvalidHeader
-from urllib3.util import Retry, make_headers
+from urllib3.util import Retry, make_headers, parse_url
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools.pool import Unreadable
-from topb_scorer.pools.storage.addresses import WebAddress
 from topb_scorer.pools.storage.roots import AllowedRoots
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
-_TEMPORARY = Retry(status_forcelist={408, 425, 429, 500, 502, 503, 504}, respect_retry_after_header=True)
+_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 # For each host; more than are read at once, as shards may be read side by side.
 _KEPT_CONNECTIONS = 64
 _PIECE_BYTES = 1 << 16
@@ -44,12 +42,14 @@ class Patience:
 
 @dataclass(frozen=True)
 class WebStore:
-    """The HTTP client, with its pool of connections; threads may share it."""
+    """The HTTP client, with its pools of connections; threads may share it."""
 
     roots: AllowedRoots
     max_bytes: int
     """The largest image file that is read."""
     patience: Patience = field(default_factory=Patience)
+    _clients: dict[str | None, urllib3.PoolManager] = field(default_factory=dict, init=False, repr=False)
+    """By the URL of the proxy; None is without a proxy."""
 
     def fetch(self, url: str) -> bytes | Unreadable:
         """Return what the URL answers with, or the reason why there is no answer.
@@ -63,9 +63,7 @@ class WebStore:
             try:
                 return self._fetch_once(url, deadline)
             except _TemporaryError as error:
-                pause = error.retry_after
-                if pause is None:
-                    pause = self.patience.pause_seconds * attempt
+                pause = self.patience.pause_seconds * attempt if error.pause is None else error.pause
                 if attempt == self.patience.attempts or time.monotonic() + pause >= deadline:
                     return Unreadable("FILE_UNREADABLE", f"{url}: {error}")
             time.sleep(pause)
@@ -76,29 +74,23 @@ class WebStore:
         for _ in range(_MAX_REDIRECTS + 1):
             try:
                 with self._ask(asked, deadline) as response:
-                    status, target = response.status, response.headers.get("Location")
-                    if status not in _REDIRECTS or target is None:
+                    target = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or target is None:
                         return self._outcome(url, response, deadline)
                     _release(response)
             except (HTTPError, OSError) as error:
                 raise _TemporaryError(str(error) or type(error).__name__) from error
-            # The header's bytes came as Latin-1; what is not ASCII in them is not escaped yet.
-            target = quote(target, safe=string.punctuation, encoding="latin-1")
             try:
-                target = urljoin(asked, target)
+                asked = str(self.roots.allowed_address(_redirected(asked, target)))
             except ValueError as error:
                 return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}: {error}")
-            if not target.lower().startswith(("http://", "https://")):
-                return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}, which is not on the web")
-            try:
-                asked = str(self.roots.allowed_address(target))
             except (AccessDeniedError, InvalidRequestError) as error:
                 return Unreadable("FILE_NOT_ALLOWED", f"{url} redirects elsewhere: {error}")
         return Unreadable("FILE_UNREADABLE", f"{url} redirects more than {_MAX_REDIRECTS} times")
 
     def _ask(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
         seconds = max(min(self.patience.socket_seconds, deadline - time.monotonic()), 0.001)
-        return self._manager_for(url).request(
+        return self._client_for(url).request(
             "GET",
             url,
             headers=_HEADERS,
@@ -115,65 +107,41 @@ class WebStore:
         if response.status in _GONE:
             _release(response)
             return Unreadable("FILE_MISSING", f"{url}: {fault}")
-        if _TEMPORARY.is_retry("GET", response.status):
+        if response.status in _TEMPORARY:
             raise _TemporaryError(fault, _retry_after(response))
         if not 200 <= response.status < 300:
             return Unreadable("FILE_UNREADABLE", f"{url}: {fault}")
-        pieces: list[bytes] = []
-        size = 0
+        content = bytearray()
         # read1 returns what has arrived, so that a server that sends a byte at a time meets the deadline too.
         while piece := response.read1(_PIECE_BYTES, decode_content=False):
-            pieces.append(piece)
-            size += len(piece)
-            if size > self.max_bytes:
+            content += piece
+            if len(content) > self.max_bytes:
                 return Unreadable("IMAGE_TOO_LARGE", f"{url} has more than {self.max_bytes} bytes")
             if time.monotonic() > deadline:
                 raise _TemporaryError(f"no complete answer within {self.patience.total_seconds:.0f} s")
-        return b"".join(pieces)
+        return bytes(content)
 
-    @cached_property
-    def _managers(self) -> dict[str, urllib3.PoolManager]:
-        """A pool of connections for each proxy that the environment names, by scheme; "" is without proxy."""
-        managers: dict[str, urllib3.PoolManager] = {"": urllib3.PoolManager(maxsize=_KEPT_CONNECTIONS)}
-        for scheme, proxy in urllib.request.getproxies().items():
-            if scheme in {"http", "https"}:
-                managers[scheme] = _proxy_manager(proxy)
-        return managers
-
-    def _manager_for(self, url: str) -> urllib3.PoolManager:
+    def _client_for(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
         is_direct = urllib.request.proxy_bypass(parts.netloc)
-        return self._managers.get("" if is_direct else parts.scheme, self._managers[""])
-
-
-@dataclass(frozen=True)
-class WebLocation:
-    """A file at a URL; implements `ImageLocation`."""
-
-    address: WebAddress
-    store: WebStore
-
-    def __str__(self) -> str:
-        return str(self.address)
-
-    def read_image(self) -> bytes | Unreadable:
-        """Fetch the file, if it is within the limit."""
-        return self.store.fetch(self.address.url)
+        proxy = None if is_direct else urllib.request.getproxies().get(parts.scheme)
+        if proxy not in self._clients:
+            self._clients.setdefault(proxy, _client(proxy))
+        return self._clients[proxy]
 
 
 class _TemporaryError(Exception):
-    """Another attempt may succeed."""
+    """Another attempt may succeed, after a pause if the server asks for one."""
 
-    def __init__(self, fault: str, retry_after: float | None = None) -> None:
+    def __init__(self, fault: str, pause: float | None = None) -> None:
         super().__init__(fault)
-        self.retry_after = retry_after
+        self.pause = pause
 
 
 def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    try:
-        return _TEMPORARY.get_retry_after(response)
-    except InvalidHeader:
-        return None
+    with suppress(InvalidHeader):
+        return Retry().get_retry_after(response)
+    return None
 
 
 def _release(response: urllib3.BaseHTTPResponse) -> None:
@@ -183,8 +151,18 @@ def _release(response: urllib3.BaseHTTPResponse) -> None:
             response.read1(_PIECE_BYTES, decode_content=False)
 
 
-def _proxy_manager(proxy: str) -> urllib3.ProxyManager:
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    credentials, _, host = parts.netloc.rpartition("@")
-    headers = make_headers(proxy_basic_auth=unquote(credentials)) if credentials else None
-    return urllib3.ProxyManager(f"{parts.scheme}://{host}", maxsize=_KEPT_CONNECTIONS, proxy_headers=headers)
+def _redirected(url: str, target: str) -> str:
+    # The header's bytes came as Latin-1; what is not ASCII in them is not escaped yet.
+    joined = urljoin(url, quote(target, safe=string.punctuation, encoding="latin-1"))
+    if not joined.lower().startswith(("http://", "https://")):
+        raise ValueError("it is not on the web")
+    return joined
+
+
+def _client(proxy: str | None) -> urllib3.PoolManager:
+    if proxy is None:
+        return urllib3.PoolManager(maxsize=_KEPT_CONNECTIONS)
+    parts = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    headers = make_headers(proxy_basic_auth=unquote(parts.auth)) if parts.auth else None
+    url = parts._replace(auth=None).url
+    return urllib3.ProxyManager(url, maxsize=_KEPT_CONNECTIONS, proxy_headers=headers)

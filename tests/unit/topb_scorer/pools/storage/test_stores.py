@@ -268,8 +268,8 @@ def test_a_local_file_that_cannot_be_read_is_a_row_with_a_reason(folder: Path) -
 )
 def test_a_local_path_in_a_list_is_judged_by_where_it_leads(path: str, reason: str, folder: Path) -> None:
     stores = Stores(AllowedRoots.below([folder]), LIMITS)
-    location = stores.location(str(folder))
-    found = stores.read_image(path.format(folder=folder), location)
+    list_file = stores.location(str(folder / "list.csv"))
+    found = stores.read_image(path.format(folder=folder), list_file)
     assert reason_of(found) == reason
     assert reason or found == IMAGE
 
@@ -277,10 +277,10 @@ def test_a_local_path_in_a_list_is_judged_by_where_it_leads(path: str, reason: s
 def test_devices_and_loops_are_not_read_even_without_roots(folder: Path) -> None:
     (folder / "loop.png").symlink_to("loop.png")
     stores = Stores(ANYWHERE)
-    location = stores.location(str(folder))
-    assert reason_of(stores.read_image("device.png", location)) == "FILE_UNREADABLE"
+    list_file = stores.location(str(folder / "list.csv"))
+    assert reason_of(stores.read_image("device.png", list_file)) == "FILE_UNREADABLE"
     # Python 3.13 resolves such a link to itself; reading it then fails.
-    assert reason_of(stores.read_image("loop.png", location)) in {"FILE_NOT_ALLOWED", "FILE_UNREADABLE"}
+    assert reason_of(stores.read_image("loop.png", list_file)) in {"FILE_NOT_ALLOWED", "FILE_UNREADABLE"}
 
 
 def test_a_file_of_a_pool_that_is_a_link_to_outside_is_refused(folder: Path) -> None:
