@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from topb.image_input import ResizeRule
 from topb_trainer.errors import ConfigurationError
 
 Stem = Literal["auto", "cifar", "imagenet"]
@@ -25,7 +26,7 @@ class ImageConfig:
     and 224 otherwise."""
     width: int | None = None
     """Width in pixels, given together with the height. The default follows the same rule."""
-    resize: Literal["stretch", "cover_and_center_crop"] = "stretch"
+    resize: Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP] = ResizeRule.STRETCH
     """How images are resized: to height × width whatever their aspect ratio, which loses no part of them; or
     until they cover it, followed by a crop of the centre."""
     normalisation: Literal["labelled", "imagenet"] = "labelled"

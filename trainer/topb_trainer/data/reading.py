@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topb.image_input import ImageInput, ResizeRule
+from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
@@ -43,11 +43,10 @@ def open_images(path: Path) -> OpenPool:
 
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
     """Return the input of the model: as configured, otherwise by the sizes of the labelled images."""
-    resize = ResizeRule(config.resize)
     if config.height is not None and config.width is not None:
-        return ImageInput(config.height, config.width, resize)
+        return ImageInput(config.height, config.width, config.resize)
     size = _common_small_size(open_images(labelled))
-    return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), resize)
+    return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), config.resize)
 
 
 def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:

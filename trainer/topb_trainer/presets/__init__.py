@@ -6,6 +6,7 @@ The presets of a round lie in this folder, those of an experiment in `experiment
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -80,7 +81,9 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str)
             f"There are {', '.join(known)}",
             reason="UNKNOWN_SETTING",
         )
-    raise ConfigurationError(f"{where} is {found['input']!r}. {found['msg']}", reason="INVALID_SETTING")
+    # pydantic names members of a StrEnum by their repr, <ResizeRule.STRETCH: 'stretch'>.
+    expected = re.sub(r"<[\w.]+: (.+?)>", r"\1", found["msg"])
+    raise ConfigurationError(f"{where} is {found['input']!r}. {expected}", reason="INVALID_SETTING")
 
 
 def _known_settings(config: Any, path: list[str]) -> list[str]:

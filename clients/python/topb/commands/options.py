@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class Option(click.Option):
         super().__init__([*names, name] if name else names, help=help, metavar=metavar, **settings)
         self.section = _FIRST_SECTION
 
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        """Return the default; of a `StrEnum` the value, because the help would show the member's name."""
+        default = super().get_default(ctx, call)
+        return default.value if isinstance(default, enum.StrEnum) else default
+
 
 class Command(click.Command):
     """A command whose help lists its options section by section."""
@@ -73,12 +79,16 @@ class Group(click.Group):
 
 
 class Choice(click.Choice[str]):
-    """One of several words; a mistyped one is answered with the nearest."""
+    """One of several words or members of a `StrEnum`; a mistyped one is answered with the nearest."""
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        """Return the word on the command line: for a member of a `StrEnum` its value."""
+        return super().normalize_choice(str(choice), ctx)
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return the message for a value that is none of the choices."""
         message = super().get_invalid_choice_message(value, ctx)
-        close = difflib.get_close_matches(str(value), self.choices, n=1)
+        close = difflib.get_close_matches(str(value), map(str, self.choices), n=1)
         return f"{message} Did you mean {close[0]!r}?" if close else message
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 import click
@@ -15,6 +16,11 @@ from topb_trainer.commands.dataclass_options import (
 )
 
 
+class Kind(StrEnum):
+    SMALL = "small_one"
+    LARGE = "large_one"
+
+
 @dataclass(frozen=True)
 class Model:
     """The model."""
@@ -22,7 +28,7 @@ class Model:
     batch_size: int = 8
     """Images in a
     mini-batch."""
-    kind: Literal["small_one", "large_one"] = "small_one"
+    kind: Literal[Kind.SMALL, Kind.LARGE] = Kind.SMALL
     flip: bool = True
     hidden: tuple[int, ...] = (2, 1)
 
@@ -57,7 +63,7 @@ def run(*arguments: str) -> tuple[Any, str]:
     [
         ("", Settings()),
         ("--rate 1 --name y --threads 3", Settings(1.0, "y", 3)),
-        ("--model.batch-size=4 --model.kind large_one", Settings(model=Model(4, "large_one"))),
+        ("--model.batch-size=4 --model.kind large_one", Settings(model=Model(4, Kind.LARGE))),
         ("--model.batch_size 4", Settings(model=Model(4))),
         ("--model.no-flip", Settings(model=Model(flip=False))),
         ("--model.hidden 4 3 2 --rate 1", Settings(1.0, model=Model(hidden=(4, 3, 2)))),
@@ -70,7 +76,9 @@ def run(*arguments: str) -> tuple[Any, str]:
     ],
 )
 def test_options_override_the_preset_which_overrides_the_defaults(arguments: str, expected: Settings) -> None:
-    assert run(*arguments.split()) == (expected, "")
+    settings, printed = run(*arguments.split())
+    assert (settings, printed) == (expected, "")
+    assert isinstance(settings.model.kind, Kind)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from topb.image_input import ResizeRule
 from topb_trainer.config import ImageConfig, TrainConfig
 from topb_trainer.data.reading import image_input, read_labelled, read_pool
 from topb_trainer.data.sets import RoundData
@@ -24,7 +25,7 @@ FOLDER = os.environ.get("TOPB_TEST_DATA", "")
     [
         ("cifar10_train", ImageConfig()),
         ("caltech101_train", ImageConfig(96, 96)),
-        ("caltech101_train", ImageConfig(64, 80, resize="cover_and_center_crop")),
+        ("caltech101_train", ImageConfig(64, 80, resize=ResizeRule.COVER_AND_CENTER_CROP)),
     ],
 )
 def test_torch_and_onnx_agree_on_real_photos(

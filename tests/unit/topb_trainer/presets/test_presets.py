@@ -68,6 +68,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("[task]\nepochs = 2030-01-01", r"task\.epochs is '2030-01-01'\. .* integer", "INVALID_SETTING"),
         ("[task]\nhorizontal_flip = 1", r"task\.horizontal_flip is 1\. .* boolean", "INVALID_SETTING"),
         ("[task]\nstem = 'x'", r"task\.stem is 'x'\. .* 'auto', 'cifar' or 'imagenet'", "INVALID_SETTING"),
+        ("[image]\nresize = 'unspecified'", r"'unspecified'\. .* 'stretch' or 'cover_and", "INVALID_SETTING"),
         ("[vae]\nhidden = 3", r"vae\.hidden is 3\. .* array", "INVALID_SETTING"),
         ("[vae]\nhidden = [3, 'x']", r"vae\.hidden\.1 is 'x'\. .* integer", "INVALID_SETTING"),
         ("task = 3", r"task is 3\. .* object", "INVALID_SETTING"),
