@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyarrow import fs
+
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
 from topb_scorer.pools.parquet_file import (
     PARQUET_READ_ERRORS,
@@ -9,7 +11,7 @@ from topb_scorer.pools.parquet_file import (
     ids_as_strings,
     open_parquet_file,
 )
-from topb_scorer.pools.storage import AllowedRoots, Kind, Stores
+from topb_scorer.pools.storage import AllowedRoots, Stores
 
 
 def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
@@ -26,7 +28,7 @@ def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
         UnreadablePoolError: The file is not Parquet or is damaged.
     """
     location = Stores(roots).location(uri)
-    if location.kind() is not Kind.FILE:
+    if location.kind() != fs.FileType.File:
         raise InvalidRequestError(
             f"there is no file {uri} of ids to exclude; give a Parquet file", reason="EXCLUSION_NOT_FOUND"
         )

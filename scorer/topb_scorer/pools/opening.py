@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
+
+from pyarrow import fs
 
 from topb.pools import Pool, PoolFormatName
 from topb_scorer.errors import InvalidRequestError, NotFoundError
@@ -17,7 +19,7 @@ from topb_scorer.pools.folder import folder_shards, is_image_name
 from topb_scorer.pools.parquet import parquet_shards
 from topb_scorer.pools.pool import Columns, OpenPool, Shard
 from topb_scorer.pools.read_ahead import map_ahead
-from topb_scorer.pools.storage import AllowedRoots, FoundFile, Kind, Location, Stores
+from topb_scorer.pools.storage import AllowedRoots, FoundFile, Location, Stores
 from topb_scorer.pools.webdataset import webdataset_shards
 
 _FORMATS: dict[str, PoolFormatName] = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv"}
@@ -103,17 +105,17 @@ def _find(uri: str, stores: Stores) -> _Found:
     if glob is not None:
         folder, pattern = glob
         is_deep = len(pattern) > 1 or pattern[0] == "**"
-        below = folder.files_below(deep=is_deep) if folder.kind() is Kind.FOLDER else ()
-        matching = [file for file in below if _matches(pattern, tuple(file.id.split("/")))]
+        below = folder.files_below(deep=is_deep) if folder.kind() == fs.FileType.Directory else ()
+        matching = [file for file in sorted(below) if _matches(pattern, tuple(file.id.split("/")))]
         if not matching:
             raise NotFoundError(f"no file matches {uri}", reason="POOL_NOT_FOUND", uri=uri)
-        return _Found(uri, folder, _sorted(matching), by_glob=True)
+        return _Found(uri, folder, matching, by_glob=True)
     kind = location.kind()
-    if kind is Kind.NOTHING:
+    if kind == fs.FileType.NotFound:
         raise NotFoundError(f"there is no pool at {uri}", reason="POOL_NOT_FOUND", uri=uri)
-    if kind is Kind.FILE:
+    if kind == fs.FileType.File:
         return _Found(uri, location, None)
-    return _Found(uri, location, _sorted(location.files_below()))
+    return _Found(uri, location, sorted(location.files_below()))
 
 
 def _format_by_names(found: _Found) -> PoolFormatName:
@@ -152,7 +154,3 @@ def _matches(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
         # A trailing ** matches every file below.
         return len(pattern) == 1 or any(_matches(pattern[1:], path[i:]) for i in range(len(path) + 1))
     return bool(path) and fnmatchcase(path[0], pattern[0]) and _matches(pattern[1:], path[1:])
-
-
-def _sorted(files: Iterable[FoundFile]) -> list[FoundFile]:
-    return sorted(files, key=lambda file: file.id)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.parquet_file import (
     PARQUET_READ_ERRORS,
     ids_as_strings,
@@ -70,11 +69,7 @@ class ParquetShard:
                             yield _Row(id_, *_image_and_path(cell.as_py()), f"{name}:{row_group}:{row}")
                             row += 1
         except PARQUET_READ_ERRORS as error:
-            raise UnreadablePoolError(
-                f"{self.file}: row group {row_group} cannot be read: {error}",
-                reason="POOL_UNREADABLE",
-                file=self.file,
-            ) from error
+            raise unreadable_file(self.file, "Parquet", f"row group {row_group}: {error}") from error
 
     def _is_remote(self, row: _Row) -> bool:
         return row.image is None and row.path != "" and self.stores.is_remote(row.path, self.file)

@@ -13,6 +13,8 @@ from topb_scorer.pools.pool import Columns
 from topb_scorer.pools.storage import Location, ReadPattern
 from topb_scorer.pools.storage.location import READ_ERRORS, buffer_bytes
 
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+_BINARIES = (pa.binary(), pa.large_binary(), pa.binary_view())
 # Text that is not UTF-8 raises UnicodeDecodeError, and only once it is converted.
 PARQUET_READ_ERRORS = (*READ_ERRORS, UnicodeDecodeError)
 """What reading a Parquet file raises on any store."""
@@ -50,7 +52,7 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
             return columns.image
         raise _unfit(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
     if columns.path in schema.names:
-        if _is_string(_value_type(schema.field(columns.path).type)):
+        if _value_type(schema.field(columns.path).type) in _STRINGS:
             return columns.path
         raise _unfit(location, schema, columns.path, "strings")
     raise InvalidRequestError(
@@ -71,7 +73,7 @@ def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
             file=location,
         )
     type_ = _value_type(schema.field(column).type)
-    if not (_is_string(type_) or pa.types.is_integer(type_)):
+    if not (type_ in _STRINGS or pa.types.is_integer(type_)):
         raise _unfit(location, schema, column, "strings or integers")
 
 
@@ -95,17 +97,5 @@ def _value_type(type_: pa.DataType) -> pa.DataType:
 
 def _holds_images(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
-        return any(field.name == "bytes" and _is_binary(field.type) for field in type_)
-    return _is_binary(type_)
-
-
-def _is_binary(type_: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_)
-    )
-
-
-def _is_string(type_: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
-    )
+        return any(field.name == "bytes" and field.type in _BINARIES for field in type_)
+    return type_ in _BINARIES

@@ -28,12 +28,10 @@ class ChunkShard:
 
     @property
     def identity(self) -> str:
-        """The chunk's sequence number."""
         return _identity(self.seq)
 
     @property
     def rows(self) -> int:
-        """The number of images."""
         return len(self.ids)
 
     def items(self) -> Iterator[PoolItem]:

@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from topb_scorer.pools.folder import is_image_name
 from topb_scorer.pools.pool import PoolItem, Unreadable, identity_of
 from topb_scorer.pools.storage import Location, ReadPattern
-from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered, unreadable_file
+from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered, too_large, unreadable_file
 
 _SLICE_SAMPLES = 1024
 _BLOCK_BYTES = 512
@@ -75,8 +75,7 @@ class WebDatasetShard:
 
     def _read(self, member: _Member) -> bytes | Unreadable:
         if member.header.size > self.max_bytes:
-            fault = f"{member.header.name} has {member.header.size} bytes; the limit is {self.max_bytes}"
-            return Unreadable("IMAGE_TOO_LARGE", fault)
+            return too_large(member.header.name, member.header.size, self.max_bytes)
         content = member.tar.extractfile(member.header)
         assert content is not None, "only regular members are read"
         return content.read()

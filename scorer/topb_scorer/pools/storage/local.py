@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pyarrow as pa
+from pyarrow import fs
 
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Unreadable
 from topb_scorer.pools.storage.addresses import LocalAddress
 from topb_scorer.pools.storage.location import (
     READ_ERRORS,
+    WILDCARD,
     FoundFile,
-    Kind,
-    has_wildcard,
-    is_hidden,
     too_large,
     unreadable_pool,
 )
@@ -50,25 +49,27 @@ class LocalLocation:
         child = LocalAddress(self._path / id_)
         return LocalLocation(self.roots.check(child, str(child)), self.roots, self.max_bytes)
 
-    def kind(self) -> Kind:
+    def kind(self) -> fs.FileType:
         try:
-            return Kind.FOLDER if stat.S_ISDIR(self._path.stat().st_mode) else Kind.FILE
+            is_folder = stat.S_ISDIR(self._path.stat().st_mode)
         except FileNotFoundError:
-            return Kind.NOTHING
+            return fs.FileType.NotFound
         except READ_ERRORS as error:
             raise unreadable_pool(self, error) from error
+        return fs.FileType.Directory if is_folder else fs.FileType.File
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
         for folder, subfolders, names in os.walk(self._path, onerror=_cannot_be_listed):
-            subfolders[:] = [name for name in subfolders if deep and not is_hidden(name)]
+            subfolders[:] = [name for name in subfolders if deep and not name.startswith(".")]
             for name in names:
-                if not is_hidden(name):
+                if not name.startswith("."):
                     yield _found_file(Path(folder, name), self._path)
 
     def split_glob(self) -> tuple[LocalLocation, tuple[str, ...]] | None:
         parts = self._path.parts
         for i, part in enumerate(parts):
-            if has_wildcard(part) and self._at(Path(*parts[: i + 1])).kind() is Kind.NOTHING:
+            is_pattern = WILDCARD.search(part) is not None
+            if is_pattern and self._at(Path(*parts[: i + 1])).kind() == fs.FileType.NotFound:
                 return self._at(Path(*parts[:i])), parts[i:]
         return None
 
@@ -99,15 +100,6 @@ class LocalLocation:
 
     def _at(self, path: Path) -> LocalLocation:
         return LocalLocation(LocalAddress(path), self.roots, self.max_bytes)
-
-
-def stamp_of_image(path: Path) -> str:
-    """Return size and modification time of the file at `path`, or "" if they are not known."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a million times
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _found_file(path: Path, folder: Path) -> FoundFile:

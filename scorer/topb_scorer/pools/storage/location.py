@@ -7,6 +7,7 @@ with the means to read it. `local` and `s3` implement the protocol; `web` only f
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 import pyarrow as pa
+from pyarrow import fs
 
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Unreadable
@@ -22,15 +24,8 @@ from topb_scorer.pools.storage.addresses import StoredAddress
 READ_ERRORS = (OSError, pa.ArrowException)
 """What reading a file raises on any store."""
 
-_WILDCARDS = frozenset("*?[")
-
-
-class Kind(Enum):
-    """What there is at a location."""
-
-    FILE = "file"
-    FOLDER = "folder"
-    NOTHING = "nothing"
+WILDCARD = re.compile(r"[*?[]")
+"""What makes a segment of a path a pattern."""
 
 
 class ReadPattern(Enum):
@@ -47,9 +42,9 @@ class ReadPattern(Enum):
     """Some tens of kilobytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class FoundFile:
-    """A file that was found by listing a folder."""
+    """A file that was found by listing a folder. Files of one folder are in the order of their ids."""
 
     id: str
     """The path relative to the listed folder, with `/`. Bytes that are not UTF-8 are escaped, and such an id
@@ -79,8 +74,8 @@ class Location(Protocol):
             InvalidRequestError: It is a link that leads nowhere.
         """
 
-    def kind(self) -> Kind:
-        """Return what is there.
+    def kind(self) -> fs.FileType:
+        """Return whether there is a file, a folder (`Directory`) or nothing (`NotFound`).
 
         Raises:
             UnreadablePoolError: The store does not answer or refuses access.
@@ -136,19 +131,9 @@ def open_buffered(location: Location, pattern: ReadPattern) -> Iterator[io.Buffe
         yield io.BufferedReader(file, buffer_bytes(location, pattern))
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether files and folders of this name are left out of pools."""
-    return name.startswith(".")
-
-
-def has_wildcard(segment: str) -> bool:
-    """Return whether this segment of a path can be a pattern."""
-    return not _WILDCARDS.isdisjoint(segment)
-
-
-def too_large(location: Location, size: int, max_bytes: int) -> Unreadable:
+def too_large(name: object, size: int, max_bytes: int) -> Unreadable:
     """Return the reason to skip a file of `size` bytes."""
-    return Unreadable("IMAGE_TOO_LARGE", f"{location} has {size} bytes; the limit is {max_bytes}")
+    return Unreadable("IMAGE_TOO_LARGE", f"{name} has {size} bytes; the limit is {max_bytes}")
 
 
 def unreadable_pool(location: object, error: BaseException) -> UnreadablePoolError:

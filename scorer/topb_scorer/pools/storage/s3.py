@@ -15,10 +15,8 @@ from topb_scorer.pools.pool import Unreadable
 from topb_scorer.pools.storage.addresses import S3Address
 from topb_scorer.pools.storage.location import (
     READ_ERRORS,
+    WILDCARD,
     FoundFile,
-    Kind,
-    has_wildcard,
-    is_hidden,
     too_large,
     unreadable_pool,
 )
@@ -64,14 +62,13 @@ class S3Location:
         key = self.address.key
         return self._at(f"{key}/{id_}" if key else id_)
 
-    def kind(self) -> Kind:
+    def kind(self) -> fs.FileType:
         try:
-            found = self.store.filesystem.get_file_info(self.address.path).type
+            return self.store.filesystem.get_file_info(self.address.path).type
         except FileNotFoundError:
-            return Kind.NOTHING
+            return fs.FileType.NotFound
         except READ_ERRORS as error:
             raise unreadable_pool(self, error) from error
-        return {fs.FileType.NotFound: Kind.NOTHING, fs.FileType.Directory: Kind.FOLDER}.get(found, Kind.FILE)
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
         selector = fs.FileSelector(self.address.path, allow_not_found=True, recursive=deep)
@@ -82,13 +79,13 @@ class S3Location:
         start = len(self.address.path) + 1
         for info in infos:
             id_ = info.path[start:]
-            if info.type == fs.FileType.File and not any(map(is_hidden, id_.split("/"))):
+            if info.type == fs.FileType.File and "/." not in f"/{id_}":
                 yield FoundFile(id_, True, info.size, info.mtime_ns)
 
     def split_glob(self) -> tuple[S3Location, tuple[str, ...]] | None:
         segments = tuple(self.address.key.split("/"))
-        first = next((i for i, segment in enumerate(segments) if has_wildcard(segment)), None)
-        if first is None or self.kind() is not Kind.NOTHING:
+        first = next((i for i, segment in enumerate(segments) if WILDCARD.search(segment)), None)
+        if first is None or self.kind() != fs.FileType.NotFound:
             return None
         return self._at("/".join(segments[:first])), segments[first:]
 

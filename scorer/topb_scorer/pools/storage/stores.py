@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from topb_scorer.pools.storage.addresses import (
     WebAddress,
     parse_address,
 )
-from topb_scorer.pools.storage.local import LocalLocation, stamp_of_image
+from topb_scorer.pools.storage.local import LocalLocation
 from topb_scorer.pools.storage.location import Location
 from topb_scorer.pools.storage.roots import AllowedRoots
 from topb_scorer.pools.storage.s3 import S3Location, S3Store
@@ -100,6 +101,9 @@ class Stores:
 def _local_stamp(uri: str, file: Location) -> str:
     try:
         address = parse_address(uri, file.address)
-    except InvalidRequestError:
+        if not isinstance(address, LocalAddress):
+            return ""
+        status = os.stat(address.path)  # noqa: PTH116 - a million times
+    except (InvalidRequestError, OSError, ValueError):
         return ""
-    return stamp_of_image(address.path) if isinstance(address, LocalAddress) else ""
+    return f"{status.st_size} {status.st_mtime_ns}"
