@@ -78,7 +78,7 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
 def task_outputs(
     model: ResNet18, images: NDArray[np.uint8], context: RoundContext, *, name: str = "images"
 ) -> TaskOutputs:
-    """Return features and logits of T (line 7) for uint8 images (N, H, W, 3), which lie on the device.
+    """Return features and logits of T for images (line 7), as tensors on the device of the round.
 
     Args:
         model: T, in evaluation mode.

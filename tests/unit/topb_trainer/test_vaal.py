@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +49,11 @@ def test_by_default_its_layers_are_the_published_ones() -> None:
     def sizes(layers: nn.Sequential, kind: type[nn.Module]) -> list[tuple[int, ...]]:
         return [tuple(layer.weight.shape) for layer in layers if isinstance(layer, kind)]
 
-    assert (
-        sizes(vae.encoder, nn.Conv2d) == [(n, m, 4, 4) for n, m in pairwise((1024, 512, 256, 128, 3))][::-1]
-    )
-    # A transposed convolution holds its weights the other way round; the last one is 1×1.
-    up = [(m, n, 4, 4) for m, n in pairwise((1024, 512, 256, 128))]
-    assert sizes(vae.decoder, nn.ConvTranspose2d) == [*up, (128, 3, 1, 1)]
+    down = [(128, 3, 4, 4), (256, 128, 4, 4), (512, 256, 4, 4), (1024, 512, 4, 4)]
+    assert sizes(vae.encoder, nn.Conv2d) == down
+    # A transposed convolution has its weights in the order input, output.
+    up = [(1024, 512, 4, 4), (512, 256, 4, 4), (256, 128, 4, 4), (128, 3, 1, 1)]
+    assert sizes(vae.decoder, nn.ConvTranspose2d) == up
     assert (vae.mean.in_features, vae.mean.out_features) == (1024 * 2 * 2, 32)
     assert sizes(discriminator.layers, nn.Linear) == [(512, 32), (512, 512), (1, 512)]
 

@@ -50,8 +50,9 @@ def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
 
 
 def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:
-    """Read labelled training images: Parquet with id, label, and image or path; or a folder of
-    class/file.jpg.
+    """Read labelled training images.
+
+    They are Parquet with id, label, and image or path; or a folder of class/file.jpg.
 
     Raises:
         InvalidDataError: a label or an image cannot be used, or there are fewer than two images or classes.
@@ -70,8 +71,9 @@ def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> 
 def read_test(
     path: Path, target: ImageInput, classes: Sequence[str], *, progress: bool = False
 ) -> LabelledSet:
-    """Read test images, laid out like labelled ones, for a model of `classes`; other classes get the label
-    −1.
+    """Read test images, laid out like labelled ones, for a model of `classes`.
+
+    Images of other classes get the label −1.
 
     Raises:
         InvalidDataError: a label or an image cannot be used, there are no images, or none is of these

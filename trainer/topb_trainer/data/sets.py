@@ -71,7 +71,7 @@ class Dataset:
     """The size to which all images were brought, and how."""
 
     def limited(self, train: int | None, test: int | None, seed: int) -> Dataset:
-        """Return the data set with so many training and test images, drawn without replacement.
+        """Return a data set of `train` training and `test` test images, drawn without replacement.
 
         None keeps all images of a set.
 

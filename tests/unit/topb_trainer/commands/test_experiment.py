@@ -42,11 +42,11 @@ def arguments(files: Path, out: Path, *more: str) -> list[str]:
 
 def test_the_command_says_each_record_and_finds_it_again(files: Path, tmp_path: Path) -> None:
     more = ("--methods", "random", "--seeds", "1", "--protocol.final", "0.2")
-    told = topb("experiment", *arguments(files, tmp_path, *more))
-    assert told.exit_code == 0
-    assert told.err.count("seed 0 · random · ") == 2
-    assert "20% labelled (20) · accuracy" in told.err
-    assert "topb report" in told.out
+    outcome = topb("experiment", *arguments(files, tmp_path, *more))
+    assert outcome.exit_code == 0
+    assert outcome.err.count("seed 0 · random · ") == 2
+    assert "20% labelled (20) · accuracy" in outcome.err
+    assert "topb report" in outcome.out
     assert topb("experiment", *arguments(files, tmp_path, *more)).err.count("was there") == 2
 
 
