@@ -8,6 +8,7 @@ import pytest
 
 import topb
 from support.servers import RunningServer, running_server
+from topb.v1 import selection_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,8 @@ def client(server: RunningServer) -> Iterator[topb.Client]:
 def channel(server: RunningServer) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.address) as channel:
         yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> selection_pb2_grpc.SelectionServiceStub:
+    return selection_pb2_grpc.SelectionServiceStub(channel)

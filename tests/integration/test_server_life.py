@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -17,9 +16,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 import topb
 from support.bundles import convolutional_graph, write_bundle
-from support.rpc import START, Request, code_and_reason, encoded_chunk, retry_seconds, slow_rows
+from support.rpc import START, Stub, code_and_reason, retry_seconds, slow_rows
 from support.servers import RunningServer, running_server
-from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2_grpc
+from topb.v1 import model_pb2, model_pb2_grpc
 
 pytestmark = pytest.mark.scorer
 
@@ -34,9 +33,8 @@ def test_models_are_listed_in_pages_and_the_newest_is_the_default(tmp_path: Path
     with running_server(tmp_path) as server, grpc.insecure_channel(server.address) as channel:
         stub = model_pb2_grpc.ModelServiceStub(channel)
         first = stub.ListModels(model_pb2.ListModelsRequest(page_size=2), timeout=30)
-        second = stub.ListModels(
-            model_pb2.ListModelsRequest(page_size=2, page_token=first.next_page_token), timeout=30
-        )
+        next_page = model_pb2.ListModelsRequest(page_size=2, page_token=first.next_page_token)
+        second = stub.ListModels(next_page, timeout=30)
         default = stub.GetModel(model_pb2.GetModelRequest(), timeout=30).model
         added = write_bundle(tmp_path, convolutional_graph(seed=9), created_seconds=9).name
         found_later = stub.GetModel(model_pb2.GetModelRequest(model=added), timeout=30).model
@@ -57,92 +55,39 @@ def test_health_and_reflection_answer(server: RunningServer, channel: grpc.Chann
     assert {"topb.v1.SelectionService", "topb.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
 
 
-def test_a_deadline_ends_a_selection_and_frees_its_slot(data: Path) -> None:
+def test_a_stream_to_a_busy_server_is_told_when_to_retry_and_a_deadline_frees_the_slot(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
-        topb.Client(server.address) as client,
-    ):
-        with pytest.raises(topb.DeadlineExceededError):
-            client.select_batch(slow_rows(), 3, timeout=0.5)
-        result = once_free(lambda: client.select_batch(data / "pool.parquet", 3, timeout=30))
-    assert len(result.ids) == 3
-
-
-def once_free(select: Callable[[], topb.SelectionResult]) -> topb.SelectionResult:
-    """Repeat `select` until the server has room, which it must have within seconds."""
-    for _ in range(200):
-        try:
-            return select()
-        except topb.ServerUnavailableError:
-            time.sleep(0.05)
-    raise AssertionError("the slot was not freed")
-
-
-def test_a_stream_to_a_busy_server_is_told_when_to_retry(data: Path) -> None:
-    options = ("--max-concurrent-selections=1",)
-    with (
-        running_server(data / "models", data, options=options) as server,
-        topb.Client(server.address) as client,
+        topb.Client(server.address, timeout=30) as client,
         grpc.insecure_channel(server.address) as channel,
+        ThreadPoolExecutor() as threads,
     ):
         started = threading.Event()
-
-        def rows() -> Iterator[tuple[str, bytes]]:
-            started.set()
-            yield from slow_rows(1.0)
-
-        first = threading.Thread(target=lambda: client.select_batch(rows(), 3, timeout=30))
-        first.start()
+        first = threads.submit(client.select_batch, slow_rows(started, 30.0), 3, timeout=1.5)
         assert started.wait(10)
-        stub = selection_pb2_grpc.SelectionServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.SelectBatchFromStream(iter([START])))
-        waited_for_its_turn = client.select_batch(data / "pool.parquet", 3, timeout=30)
-        first.join()
+            list(Stub(channel).SelectBatchFromStream(iter([START])))
+        waited_for_its_turn = client.select_batch(data / "pool.parquet", 3)
+        with pytest.raises(topb.DeadlineExceededError):
+            first.result()
     assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SELECTIONS_BUSY")
     assert retry_seconds(caught.value) == 5
     assert len(waited_for_its_turn.ids) == 3
 
 
 def test_a_draining_server_finishes_running_selections(data: Path) -> None:
-    results = []
-    with running_server(data / "models", data) as server, topb.Client(server.address) as client:
+    with (
+        running_server(data / "models", data) as server,
+        topb.Client(server.address, timeout=30) as client,
+        ThreadPoolExecutor() as threads,
+    ):
         started = threading.Event()
-
-        def rows() -> Iterator[tuple[str, bytes]]:
-            started.set()
-            yield from slow_rows(1.0)
-
-        running = threading.Thread(target=lambda: results.append(client.select_batch(rows(), 3, timeout=30)))
-        running.start()
+        running = threads.submit(client.select_batch, slow_rows(started), 3)
         assert started.wait(10)
         server.process.send_signal(signal.SIGTERM)
-        running.join()
+        assert len(running.result().ids) == 3
         assert server.process.wait(10) == 0
-    assert len(results[0].ids) == 3
-
-
-def test_a_selection_outlasting_the_grace_period_is_told_when_to_retry(data: Path) -> None:
-    with (
-        running_server(data / "models", data, options=("--grace-seconds=0.2",)) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
-
-        def requests() -> Iterator[Request]:
-            yield START
-            for seq in range(1000):
-                if seq == 20:
-                    server.process.send_signal(signal.SIGTERM)
-                yield encoded_chunk(seq, ids=(f"row-{seq}",))
-                time.sleep(0.02)
-
-        stub = selection_pb2_grpc.SelectionServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(stub.SelectBatchFromStream(requests()))
-        assert server.process.wait(10) == 0
-    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
-    assert retry_seconds(caught.value) == 5
 
 
 def test_a_taken_address_is_an_error_at_startup(server: RunningServer, data: Path) -> None:

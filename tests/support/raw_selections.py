@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -96,7 +97,9 @@ class StreamCaller:
             while self.acknowledged < len(self.chunks) - 1 and not gone.wait(0.01):
                 pass
 
-        def seen(responses: Iterator[pb.SelectBatchFromStreamResponse]) -> Iterator[object]:
+        def seen(
+            responses: Iterator[pb.SelectBatchFromStreamResponse],
+        ) -> Iterator[pb.SelectBatchFromStreamResponse]:
             for response in responses:
                 kind = response.WhichOneof("event")
                 if kind == "accepted":
@@ -123,24 +126,14 @@ class KilledCaller:
     """A caller in its own process, which can be killed."""
 
     def __init__(self, caller: PoolCaller | StreamCaller, address: str) -> None:
-        messages = [caller.request] if isinstance(caller, PoolCaller) else [caller.start, *caller.chunks]
-        content = [message.SerializeToString() for message in messages]
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_call, args=(address, content), daemon=True)
+        self._process = context.Process(target=caller.call, args=(address,), daemon=True)
         self._process.start()
 
     def kill(self) -> None:
         """Send SIGKILL and wait until the process is dead."""
         self._process.kill()
         self._process.join()
-
-
-def _call(address: str, content: list[bytes]) -> None:
-    if len(content) == 1:
-        PoolCaller(pb.SelectBatchRequest.FromString(content[0])).call(address)
-    else:
-        chunks = [pb.PoolChunk.FromString(chunk) for chunk in content[1:]]
-        StreamCaller(pb.StreamStart.FromString(content[0]), chunks).call(address)
 
 
 def pool_request(
@@ -158,19 +151,16 @@ def chunks_of(rows: Sequence[tuple[str, bytes]], size: int) -> list[pb.PoolChunk
     for seq, start in enumerate(range(0, len(rows), size)):
         ids, images = zip(*rows[start : start + size], strict=True)
         crc32 = zlib.crc32(b"".join(images))
-        encoded = pb.EncodedImages(data=images)
-        chunks.append(pb.PoolChunk(seq=seq, crc32=crc32, ids=ids, encoded=encoded))
+        chunks.append(pb.PoolChunk(seq=seq, crc32=crc32, ids=ids, encoded={"data": images}))
     return chunks
 
 
-def _result(responses: Iterator[object]) -> RawResult:
+def _result(responses: Iterator[Any]) -> RawResult:
     summary: pb.SelectionSummary | None = None
     picks: list[pb.Pick] = []
     for response in responses:
-        assert isinstance(response, pb.SelectBatchResponse | pb.SelectBatchFromStreamResponse)
-        if response.WhichOneof("event") == "summary":
+        if response.HasField("summary"):
             summary = response.summary
-        if response.WhichOneof("event") == "picks":
-            picks += response.picks.picks
+        picks += response.picks.picks
     assert summary is not None, "the call ended without a summary"
     return RawResult(summary, tuple(picks))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 import pytest
@@ -12,10 +13,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from support.images import encode, random_image
-from topb.v1 import selection_pb2
+from support.raw_selections import chunks_of
+from topb.v1 import selection_pb2, selection_pb2_grpc
 
 Request = selection_pb2.SelectBatchFromStreamRequest
 Spec = selection_pb2.SelectionSpec
+Stub = selection_pb2_grpc.SelectionServiceStub
 START = Request(start=selection_pb2.StreamStart(spec=Spec(budget=2)))
 
 
@@ -29,51 +32,39 @@ def refusal(call: Iterator[object]) -> tuple[grpc.StatusCode, str]:
 def code_and_reason(error: BaseException | None) -> tuple[grpc.StatusCode, str]:
     """Return the code and the reason of a call's error."""
     assert isinstance(error, grpc.Call)
-    status = rpc_status.from_call(error)
-    assert status is not None
-    info = error_details_pb2.ErrorInfo()
-    assert status.details[0].Unpack(info)
+    info = _detail(error, 0, error_details_pb2.ErrorInfo())
     assert info.domain == "topb"
     return error.code(), info.reason
 
 
-def retry_seconds(error: grpc.RpcError) -> float:
+def retry_seconds(error: BaseException | None) -> float:
     """Return the delay that a call's error asks for."""
+    return _detail(error, 1, error_details_pb2.RetryInfo()).retry_delay.ToTimedelta().total_seconds()
+
+
+def _detail(error: BaseException | None, index: int, message: Any) -> Any:
     status = rpc_status.from_call(error)
     assert status is not None
-    info = error_details_pb2.RetryInfo()
-    assert status.details[1].Unpack(info)
-    return info.retry_delay.ToTimedelta().total_seconds()
+    assert status.details[index].Unpack(message)
+    return message
 
 
-def encoded_chunk(seq: int, *, ids: tuple[str, ...] = ("a",), crc32: int | None = None) -> Request:
-    images = [encode(random_image(i)) for i in range(len(ids))]
-    actual = zlib.crc32(b"".join(images))
-    return Request(
-        chunk=selection_pb2.PoolChunk(
-            seq=seq,
-            crc32=actual if crc32 is None else crc32,
-            ids=ids,
-            encoded=selection_pb2.EncodedImages(data=images),
-        )
-    )
-
-
-def packed_chunk(data: bytes, *, height: int, width: int, ids: tuple[str, ...] = ("a",)) -> Request:
-    packed = selection_pb2.PackedImages(data=data, height=height, width=width)
-    return Request(chunk=selection_pb2.PoolChunk(seq=0, crc32=zlib.crc32(data), ids=ids, packed=packed))
+def encoded_chunk(seq: int, *, ids: Sequence[str] = ("a",), crc32: int | None = None) -> Request:
+    (chunk,) = chunks_of([(id_, encode(random_image(row))) for row, id_ in enumerate(ids)], len(ids))
+    chunk.seq = seq
+    if crc32 is not None:
+        chunk.crc32 = crc32
+    return Request(chunk=chunk)
 
 
 def end(chunks: int) -> Request:
     return Request(end=selection_pb2.StreamEnd(chunks=chunks))
 
 
-def slow_rows(seconds: float = 30.0) -> Iterator[tuple[str, bytes]]:
-    """Yield the rows of a pool slowly."""
-    deadline = time.monotonic() + seconds
+def slow_rows(started: threading.Event, seconds: float = 1.0) -> Iterator[tuple[str, bytes]]:
+    """Set the event, and yield the rows of a pool slowly."""
+    started.set()
     image = encode(random_image(0))
-    row = 0
-    while time.monotonic() < deadline:
+    for row in range(round(seconds / 0.01)):
         yield f"row-{row}", image
-        row += 1
         time.sleep(0.01)
