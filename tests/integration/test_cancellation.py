@@ -17,6 +17,7 @@ from support.bundles import write_bundle
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.images import encode, random_image, random_pool, write_parquet
 from support.raw_selections import PoolCaller, StreamCaller, chunks_of, pool_request
+from support.rpc import code_and_reason, retry_seconds
 from support.waiting import once
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
@@ -51,15 +52,17 @@ class Server:
         pid: int = self.running.process.pid
         return pid
 
+    def caller(self, rpc: str, name: str) -> PoolCaller | StreamCaller:
+        if rpc == "SelectBatch":
+            return PoolCaller(pool_request(self.pool, name, spec=SPEC))
+        return StreamCaller(pb.StreamStart(spec=SPEC, request_id=name), chunks_of(self.rows, SHARD_ROWS))
+
     def begin(self, rpc: str, name: str, *, timeout: float | None = None) -> Call:
         """Start a selection and wait until it has scored a shard."""
-        if rpc == "SelectBatch":
-            request = pool_request(self.pool, name, spec=SPEC)
-            call = Call(self.stub.SelectBatch(request, timeout=timeout))
+        caller = self.caller(rpc, name)
+        if isinstance(caller, PoolCaller):
+            call = Call(self.stub.SelectBatch(caller.request, timeout=timeout))
         else:
-            caller = StreamCaller(
-                pb.StreamStart(spec=SPEC, request_id=name), chunks_of(self.rows, SHARD_ROWS)
-            )
             call = Call(self.stub.SelectBatchFromStream(as_they_come(caller), timeout=timeout))
         scored = len(self.running.scored)
         once(lambda: len(self.running.scored) > scored)
@@ -103,24 +106,21 @@ def as_they_come(caller: StreamCaller) -> Iterator[pb.SelectBatchFromStreamReque
 
 def threads_of_selections(pid: int) -> list[str]:
     """Return the names of the server's threads that belong to a single selection."""
-    names = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            names.append((task / "comm").read_text().strip())
-        except OSError:  # ended meanwhile
-            continue
+    names = _of_each(Path(f"/proc/{pid}/task"), lambda task: (task / "comm").read_text())
     return [name for name in names if name.startswith(OF_ONE_SELECTION)]
 
 
 def open_files(pid: int, below: Path) -> list[str]:
     """Return the files of pools and score logs that the server has open; its catalog may stay open."""
-    paths = []
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            paths.append(str(descriptor.readlink()))
-        except OSError:  # closed meanwhile
-            continue
+    paths = _of_each(Path(f"/proc/{pid}/fd"), lambda descriptor: str(descriptor.readlink()))
     return [path for path in paths if path.startswith(str(below)) and "sqlite" not in path]
+
+
+def _of_each(folder: Path, read: Callable[[Path], str]) -> Iterator[str]:
+    for path in folder.iterdir():
+        # A thread may end, and a file be closed, while the folder is listed.
+        with contextlib.suppress(OSError):
+            yield read(path)
 
 
 @pytest.fixture(scope="module")
@@ -131,28 +131,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fresh_pool(folder: Path, name: str) -> Path:
-    """Copy the pool under another name, so that none of it is scored yet."""
-    pool = folder / f"{name}.parquet"
-    pool.unlink(missing_ok=True)
-    pool.write_bytes((folder / "pool.parquet").read_bytes())
-    return pool
-
-
 @pytest.fixture
 def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
     sabotage = Sabotage(batch_seconds=BATCH_SECONDS)
     state = tmp_path / "state"
+    # Under a name of its own, so that none of it is scored yet.
+    pool = folder / f"{tmp_path.name}.parquet"
+    pool.write_bytes((folder / "pool.parquet").read_bytes())
     with crashing_server(folder / "models", folder, state, options=OPTIONS, sabotage=sabotage) as running:
         address = running.ready_address()
         with grpc.insecure_channel(address) as channel:
             stub = selection_pb2_grpc.SelectionServiceStub(channel)
-            yield Server(running, address, stub, fresh_pool(folder, tmp_path.name), random_pool(ROWS))
+            yield Server(running, address, stub, pool, random_pool(ROWS))
 
 
-def assert_nothing_is_left(server: Server, below: Path) -> None:
+def assert_nothing_is_left(server: Server, *folders: Path) -> None:
     once(lambda: not threads_of_selections(server.pid), seconds=5)
-    once(lambda: not open_files(server.pid, below), seconds=5)
+    for folder in folders:
+        once(lambda folder=folder: not open_files(server.pid, folder), seconds=5)  # type: ignore[misc]
 
 
 def settled_batches(server: Server) -> int:
@@ -203,8 +199,7 @@ def test_work_stops_within_a_batch_and_leaves_nothing(
         state = pb.SELECTION_STATE_CANCELLED
     assert_it_stopped(server, "one", batches=batches, state=state)
     assert call.code() == code
-    assert_nothing_is_left(server, folder)
-    assert_nothing_is_left(server, tmp_path)
+    assert_nothing_is_left(server, folder, tmp_path)
 
 
 @RPCS
@@ -216,12 +211,7 @@ def test_a_cancelled_selection_can_be_continued(rpc: str, server: Server, tmp_pa
     call.call.cancel()  # type: ignore[attr-defined]
     once(lambda: server.state("one").state == pb.SELECTION_STATE_PENDING)
     before = server.running.scored
-    caller = (
-        PoolCaller(pool_request(server.pool, "one", spec=SPEC))
-        if rpc == "SelectBatch"
-        else StreamCaller(pb.StreamStart(spec=SPEC, request_id="one"), chunks_of(server.rows, SHARD_ROWS))
-    )
-    caller.call(server.address).check_accounts(len(rows))
+    server.caller(rpc, "one").call(server.address).check_accounts(len(rows))
     after = server.running.scored[len(before) :]
     # The batch that ran when the call was lost was not committed.
     assert len(set(before) & set(after)) <= 1
@@ -262,29 +252,28 @@ def test_a_shutdown_stops_running_selections_after_the_grace_period(
     started = time.monotonic()
     server.running.signal(signal.SIGTERM)
     assert call.code() == grpc.StatusCode.UNAVAILABLE
+    assert code_and_reason(call.error) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
+    assert retry_seconds(call.error) == 5
     server.running.process.join(15)
     assert server.running.process.exitcode == 0
     assert time.monotonic() - started < 0.3 + STOP_SECONDS
     assert not list(tmp_path.rglob(".unpublished-*"))
 
 
-UNARY: dict[str, Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future]] = {
-    "ScoreImages": lambda stub: stub.ScoreImages.future(
-        pb.ScoreImagesRequest(images=[encode(random_image(i)) for i in range(64)])
-    ),
-    "ListSelections": lambda stub: stub.ListSelections.future(pb.ListSelectionsRequest()),
-    "GetSelection": lambda stub: stub.GetSelection.future(pb.GetSelectionRequest(selection="none")),
-    "ListPicks": lambda stub: stub.ListPicks.future(pb.ListPicksRequest(selection="none")),
-    "GetServerInfo": lambda stub: stub.GetServerInfo.future(pb.GetServerInfoRequest()),
-}
+UNARY: tuple[Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future], ...] = (
+    lambda stub: stub.ScoreImages.future(pb.ScoreImagesRequest(images=[encode(random_image(0))] * 64)),
+    lambda stub: stub.ListSelections.future(pb.ListSelectionsRequest()),
+    lambda stub: stub.GetSelection.future(pb.GetSelectionRequest(selection="none")),
+    lambda stub: stub.ListPicks.future(pb.ListPicksRequest(selection="none")),
+    lambda stub: stub.GetServerInfo.future(pb.GetServerInfoRequest()),
+)
 
 
-@pytest.mark.parametrize("rpc", UNARY)
 @pytest.mark.parametrize("end", ["cancel", "disconnect"])
-def test_a_lost_short_call_leaves_nothing(rpc: str, end: str, server: Server, tmp_path: Path) -> None:
-    for _ in range(20):
+def test_a_lost_short_call_leaves_nothing(end: str, server: Server, tmp_path: Path) -> None:
+    for call in UNARY * 20:
         with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
-            future = UNARY[rpc](selection_pb2_grpc.SelectionServiceStub(other))
+            future = call(selection_pb2_grpc.SelectionServiceStub(other))
             if end == "cancel":
                 future.cancel()
     server.stub.ListSelections(pb.ListSelectionsRequest(), timeout=5)
@@ -310,8 +299,7 @@ def test_many_lost_calls_leave_no_objects(server: Server, folder: Path, tmp_path
                 call = server.begin(rpc, name)
                 call.call.cancel()  # type: ignore[attr-defined]
                 once(lambda name=name: server.state(name).state == pb.SELECTION_STATE_PENDING)  # type: ignore[misc]
-        assert_nothing_is_left(server, folder)
-        assert_nothing_is_left(server, tmp_path)
+        assert_nothing_is_left(server, folder, tmp_path)
 
     lose(0, 2)
     before = server.running.live_objects()

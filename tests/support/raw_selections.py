@@ -97,9 +97,7 @@ class StreamCaller:
             while self.acknowledged < len(self.chunks) - 1 and not gone.wait(0.01):
                 pass
 
-        def seen(
-            responses: Iterator[pb.SelectBatchFromStreamResponse],
-        ) -> Iterator[pb.SelectBatchFromStreamResponse]:
+        def seen(responses: Iterator[Any]) -> Iterator[Any]:
             for response in responses:
                 kind = response.WhichOneof("event")
                 if kind == "accepted":
