@@ -15,7 +15,7 @@ def check_onnxruntime() -> None:
     Raises:
         InstallationError: with reason SCORER_NOT_INSTALLED or ONNXRUNTIME_TWICE.
     """
-    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    installed = [*metadata.distributions(name="onnxruntime"), *metadata.distributions(name="onnxruntime-gpu")]
     if not installed:
         raise InstallationError(
             "the scorer is not installed: pip install 'topb[scorer]', or 'topb[scorer-gpu]' for CUDA",
@@ -27,11 +27,3 @@ def check_onnxruntime() -> None:
             "pip uninstall both, then install topb[scorer] or topb[scorer-gpu]",
             reason="ONNXRUNTIME_TWICE",
         )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

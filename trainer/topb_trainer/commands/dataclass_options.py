@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -60,25 +60,23 @@ def dataclass_options(defaults: Any) -> list[Option]:
     Args:
         defaults: an instance of the dataclass, whose values are the defaults.
     """
-    return list(_options(defaults))
+    return [option for leaf in _leaves(defaults) for option in section(leaf.heading, _option(leaf))]
 
 
-def from_options(config: type[Config], options: Mapping[str, Any], *path: str) -> Config:
+def from_options(defaults: Config, options: Mapping[str, Any], *path: str) -> Config:
     """Return the settings that a command was given.
 
     Args:
-        config: the dataclass from whose instance `dataclass_options` made the options.
+        defaults: what `dataclass_options` made the options of.
         options: the parameters of the command, by name.
-        *path: where `config` is nested in that dataclass.
+        *path: where `defaults` is nested in the outermost dataclass.
     """
     values = {}
-    for name, kind in _kinds(config).items():
+    for name, value in _values(defaults).items():
         here = (*path, name)
-        if isinstance(kind, type) and is_dataclass(kind):
-            values[name] = from_options(kind, options, *here)
-        else:
-            values[name] = options[_SEPARATOR.join(here)]
-    return config(**values)
+        nested = is_dataclass(value)
+        values[name] = from_options(value, options, *here) if nested else options[_SEPARATOR.join(here)]
+    return type(defaults)(**values)
 
 
 def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: str | None = None) -> Option:
@@ -92,7 +90,7 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
 
     def use(context: click.Context, _option: click.Parameter, name: str | None) -> None:
         if name is not None:
-            context.default_map = _flat(load(name))
+            context.default_map = {leaf.parameter: leaf.value for leaf in _leaves(load(name))}
 
     def complete(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
         named = [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -111,29 +109,33 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
     )
 
 
-def _options(defaults: Any, *path: str, heading: str = "Options") -> Iterator[Option]:
-    docs = _field_docs(type(defaults))
-    for name, kind in _kinds(type(defaults)).items():
-        here, value = (*path, name), getattr(defaults, name)
+class _Leaf(NamedTuple):
+    """A field that is no dataclass itself."""
+
+    path: tuple[str, ...]
+    kind: Any
+    value: Any
+    help: str
+    heading: str
+
+    @property
+    def parameter(self) -> str:
+        return _SEPARATOR.join(self.path)
+
+
+def _leaves(settings: Any, *path: str, heading: str = "Options") -> Iterator[_Leaf]:
+    kinds, docs = typing.get_type_hints(type(settings)), _field_docs(type(settings))
+    for name, value in _values(settings).items():
+        here = (*path, name)
         if is_dataclass(value):
             about = docs.get(name) or inspect.getdoc(value)
-            yield from _options(value, *here, heading=f"{'.'.join(here)}\n{about}")
+            yield from _leaves(value, *here, heading=f"{'.'.join(here)}\n{about}")
         else:
-            yield from section(heading, _option(here, kind, docs.get(name, ""), value))
+            yield _Leaf(here, kinds[name], value, docs.get(name, ""), heading)
 
 
-def _flat(config: Any, *path: str) -> dict[str, Any]:
-    """Return the values of all fields by the names of their parameters."""
-    values: dict[str, Any] = {}
-    for field in fields(config):
-        here, value = (*path, field.name), getattr(config, field.name)
-        values |= _flat(value, *here) if is_dataclass(value) else {_SEPARATOR.join(here): value}
-    return values
-
-
-def _kinds(config: type) -> dict[str, Any]:
-    kinds = typing.get_type_hints(config)
-    return {field.name: kinds[field.name] for field in fields(config)}
+def _values(settings: Any) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _field_docs(config: type) -> dict[str, str]:
@@ -147,23 +149,17 @@ def _field_docs(config: type) -> dict[str, str]:
     }
 
 
-def _option(path: tuple[str, ...], kind: Any, help: str, default: Any) -> Option:
-    *sections, name = (word.replace("_", "-") for word in path)
-    usage = f"--{'.'.join([*sections, name])}"
+def _option(leaf: _Leaf) -> Option:
+    *sections, name = (word.replace("_", "-") for word in leaf.path)
+    usage, kind = f"--{'.'.join([*sections, name])}", leaf.kind
     if kind is bool:
         usage += f"/--{'.'.join([*sections, f'no-{name}'])}"
     multiple = typing.get_origin(kind) is tuple
     if multiple:
         kind, _ = typing.get_args(kind)
         usage += f" {_parameter_type(kind).name.upper()}..."
-    return Option(
-        usage,
-        help,
-        name=_SEPARATOR.join(path),
-        type=_parameter_type(kind),
-        default=default,
-        multiple=multiple,
-    )
+    settings = {"type": _parameter_type(kind), "default": leaf.value, "multiple": multiple}
+    return Option(usage, leaf.help, name=leaf.parameter, **settings)
 
 
 def _parameter_type(kind: Any) -> click.ParamType[Any]:

@@ -19,7 +19,7 @@ from topb.commands.options import Command, Option
 from topb.commands.output import table_text
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_trainer.demo.contact_sheet import Exhibit, write_contact_sheet
-from topb_trainer.demo.images import DemoImages, digits, images_at, split
+from topb_trainer.demo.images import DemoImages, LabelledImage, digits, images_at, split
 from topb_trainer.errors import TrainerError
 
 _BUDGET_SHARE = 0.05
@@ -55,29 +55,26 @@ def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out
     images = split(source, out / "images", limit=limit, seed=seed)
     name = "scikit-learn's digits" if data is None else data.name
     print(
-        f"{name}: {images.labelled_count} labelled, {len(images.pool_images)} in the pool, "
-        f"{images.test_count} to test"
+        f"{name}: {len(images.labelled)} labelled, {len(images.pool)} in the pool, {len(images.test)} to test"
     )
     _say("2 of 4: train a round of AALU and export it")
     bundle = _train(images, out, seed, flip=data is not None)
-    budget = budget or max(1, round(len(images.pool_images) * _BUDGET_SHARE))
+    budget = budget or max(1, round(len(images.pool) * _BUDGET_SHARE))
     with _served(out) as address:
-        _say(f"4 of 4: select {budget} of {len(images.pool_images)} images over gRPC")
+        _say(f"4 of 4: select {budget} of {len(images.pool)} images over gRPC")
         with topb.Client(address, timeout=600) as client:
-            result = client.select_batch(images.pool.resolve(), budget)
+            result = client.select_batch((images.folder / "pool.parquet").resolve(), budget)
             others = _scored_sample(client, images, set(result.ids), seed)
     classes = list(bundle.manifest.classes)
-    picked = [_exhibit(images, pick.id, pick.score, classes[pick.predicted_class]) for pick in result.picks]
-    not_picked = [
-        _exhibit(images, id_, scores.score, classes[scores.predicted_class]) for id_, scores in others
-    ]
+    picked = [_exhibit(images.pool[pick.id], pick, classes) for pick in result.picks]
+    not_picked = [_exhibit(image, scores, classes) for image, scores in others]
     _print_table(result, classes, images)
     sheet = out / "contact-sheet.png"
     write_contact_sheet(
         sheet,
         picked=picked[:_EXHIBITS],
         not_picked=sorted(not_picked[:_EXHIBITS], key=lambda exhibit: -exhibit.score),
-        title=f"{len(result.picks)} of {len(images.pool_images)} picked by {result.strategy}",
+        title=f"{len(result.picks)} of {len(images.pool)} picked by {result.strategy}",
     )
     print(
         f"\nT is wrong on {_share_wrong(picked)} of the {len(picked)} picked "
@@ -86,7 +83,7 @@ def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out
     accuracy = bundle.manifest.test_accuracy
     size = bundle.graph.stat().st_size / 2**20
     gates = ", ".join(f"{gate.name} {gate.measured:.2g} ≤ {gate.limit:.2g}" for gate in bundle.manifest.gates)
-    print(f"trained   test accuracy {accuracy:.1%} from {images.labelled_count} labels")
+    print(f"trained   test accuracy {accuracy:.1%} from {len(images.labelled)} labels")
     print(f"exported  {bundle.path}, graph of {size:.1f} MiB; gates: {gates}")
     print(f"selected  {len(result.picks)} in {result.elapsed_seconds:.1f} s")
     print(f"sheet     {sheet}")
@@ -105,9 +102,10 @@ def _empty(out: Path) -> None:
 
 
 def _train(images: DemoImages, out: Path, seed: int, *, flip: bool) -> Bundle:
-    command = ["train", "--labelled", str(images.labelled), "--pool", str(images.pool)]
-    command += ["--test", str(images.test), "--out", str(out / "bundles"), "--preset", "small"]
-    command += ["--seed", str(seed)]
+    command = ["train"]
+    for name in ("labelled", "pool", "test"):
+        command += [f"--{name}", str(images.folder / f"{name}.parquet")]
+    command += ["--out", str(out / "bundles"), "--preset", "small", "--seed", str(seed)]
     if not flip:
         # Mirrored digits are no longer digits.
         command.append("--task.no-horizontal-flip")
@@ -138,22 +136,17 @@ def _served(out: Path) -> Iterator[str]:
 
 def _scored_sample(
     client: topb.Client, images: DemoImages, picked: set[str], seed: int
-) -> list[tuple[str, topb.ImageScores]]:
-    """Return the scores of a random sample of the images that were not picked, at most one call's worth."""
-    rest = sorted(set(images.pool_images) - picked)
+) -> list[tuple[LabelledImage, topb.ImageScores]]:
+    """Return a random sample of the images that were not picked, as many as one call scores, with scores."""
+    rest = sorted(set(images.pool) - picked)
     limit = client.server_info().limits.max_images_per_score_call
-    drawn = random.Random(seed).sample(rest, min(len(rest), limit))
-    outcomes = client.score_images([images.pool_images[id_].image for id_ in drawn])
-    return [
-        (id_, scores)
-        for id_, scores in zip(drawn, outcomes, strict=True)
-        if isinstance(scores, topb.ImageScores)
-    ]
+    drawn = [images.pool[id_] for id_ in random.Random(seed).sample(rest, min(len(rest), limit))]
+    outcomes = zip(drawn, client.score_images([image.image for image in drawn]), strict=True)
+    return [(image, scores) for image, scores in outcomes if isinstance(scores, topb.ImageScores)]
 
 
-def _exhibit(images: DemoImages, id_: str, score: float, predicted: str) -> Exhibit:
-    image = images.pool_images[id_]
-    return Exhibit(image.image, score, predicted, image.label)
+def _exhibit(image: LabelledImage, scored: topb.Pick | topb.ImageScores, classes: Sequence[str]) -> Exhibit:
+    return Exhibit(image.image, scored.score, classes[scored.predicted_class], image.label)
 
 
 def _share_wrong(exhibits: Sequence[Exhibit]) -> str:
@@ -169,7 +162,7 @@ def _print_table(result: topb.SelectionResult, classes: Sequence[str], images: D
             "score": f"{pick.score:.4f}",
             "entropy": f"{pick.entropy:.3f}",
             "p": f"{pick.probability:.2f}",
-            "predicted → true": f"{classes[pick.predicted_class]} → {images.pool_images[pick.id].label}",
+            "predicted → true": f"{classes[pick.predicted_class]} → {images.pool[pick.id].label}",
         }
         for pick in result.picks[:_PICKS_SHOWN]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def run(
     from topb_trainer.experiment.run import run_experiment, settings_of
     from topb_trainer.runtime.device import torch_device
 
-    config = from_options(ExperimentConfig, settings)
+    config = from_options(ExperimentConfig(), settings)
     # Fail before minutes of reading and training.
     compared = methods_named(methods)
     if seeds < 1 or first_seed < 0:
@@ -100,25 +101,25 @@ def run(
             compared,
             range(first_seed, first_seed + seeds),
             store,
-            on_record=_RecordLine(),
+            on_record=_record_printer(),
             progress=not quiet,
         )
     print(f"done: {out}; `topb report {out}` makes tables and figures of it")
 
 
-class _RecordLine:
-    """Prints one line for each record on standard error."""
+def _record_printer() -> Callable[[Record, bool], None]:
+    """Return a function that prints one line for each record on standard error."""
+    last = time.monotonic()
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, record: Record, fresh: bool) -> None:
-        now = time.monotonic()
-        took = f"{now - self._last:.0f} s" if fresh else "was there"
-        self._last = now
+    def print_record(record: Record, fresh: bool) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        took = f"{last - before:.0f} s" if fresh else "was there"
         print(
             f"seed {record.seed} · {record.method} · {record.share:.0%} labelled ({record.labelled}) · "
             f"accuracy {record.accuracy:.2%} · {took}",
             file=sys.stderr,
             flush=True,
         )
+
+    return print_record

@@ -66,7 +66,7 @@ def run(
     from topb_trainer.rounds import train_round
     from topb_trainer.runtime.context import RoundContext
 
-    config = from_options(TrainConfig, settings)
+    config = from_options(TrainConfig(), settings)
     # Fail before minutes of decoding and training.
     context = RoundContext(config, round_index, progress=not as_json)
     for path in (labelled, pool, test):

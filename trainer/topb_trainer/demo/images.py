@@ -34,16 +34,13 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class DemoImages:
-    """The files of a demo, and the labels of the pool that only the oracle knows."""
+    """The images of a demo, and the folder with a Parquet file of each part, such as test.parquet."""
 
-    test: Path
-    labelled: Path
-    pool: Path
-    """The pool's file, without labels."""
-    pool_images: dict[str, LabelledImage]
-    """The images of the pool by id, with their labels."""
-    labelled_count: int
-    test_count: int
+    folder: Path
+    test: Sequence[LabelledImage]
+    labelled: Sequence[LabelledImage]
+    pool: dict[str, LabelledImage]
+    """By id. Only the oracle knows the labels: they are not in the file."""
 
 
 def digits() -> list[LabelledImage]:
@@ -96,28 +93,17 @@ def split(images: Sequence[LabelledImage], folder: Path, *, limit: int | None, s
             f"{len(drawn)} images; the demo needs at least 25, and some hundreds to learn anything",
             reason="TOO_FEW_IMAGES",
         )
-    test, labelled = drawn[:tests], drawn[tests : tests + labelled_count]
-    pool = drawn[tests + labelled_count :]
+    test, labelled, pool = drawn[:tests], drawn[tests:][:labelled_count], drawn[tests:][labelled_count:]
     folder.mkdir(parents=True, exist_ok=True)
-    return DemoImages(
-        test=_write(folder / "test.parquet", test, with_labels=True),
-        labelled=_write(folder / "labelled.parquet", labelled, with_labels=True),
-        pool=_write(folder / "pool.parquet", pool, with_labels=False),
-        pool_images={image.id: image for image in pool},
-        labelled_count=len(labelled),
-        test_count=len(test),
-    )
-
-
-def _write(path: Path, images: Sequence[LabelledImage], *, with_labels: bool) -> Path:
-    columns = {
-        "id": pa.array([image.id for image in images], pa.string()),
-        "image": pa.array([image.image for image in images], pa.binary()),
-    }
-    if with_labels:
-        columns["label"] = pa.array([image.label for image in images], pa.string())
-    pq.write_table(pa.table(columns), path, row_group_size=512)
-    return path
+    for name, part in (("test", test), ("labelled", labelled), ("pool", pool)):
+        columns: dict[str, list[str] | list[bytes]] = {
+            "id": [image.id for image in part],
+            "image": [image.image for image in part],
+        }
+        if part is not pool:
+            columns["label"] = [image.label for image in part]
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet", row_group_size=512)
+    return DemoImages(folder, test, labelled, {image.id: image for image in pool})
 
 
 def _png(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

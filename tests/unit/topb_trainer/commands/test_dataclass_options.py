@@ -52,7 +52,7 @@ def run(*arguments: str) -> tuple[Any, str]:
 
     @click.command(cls=SettingsCommand, params=params, context_settings={"show_default": True})
     def command(**options: Any) -> None:
-        made.append(from_options(Settings, options))
+        made.append(from_options(Settings(), options))
 
     result = CliRunner().invoke(command, arguments, terminal_width=100)
     return (made[0] if made else None), result.output
