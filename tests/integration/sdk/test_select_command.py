@@ -20,7 +20,7 @@ Response = selection_pb2.SelectBatchResponse
 
 @pytest.fixture
 def answer(server, script, model_message):
-    """Scripts a server with a model that answers with so many picks; gives what it was asked."""
+    """Script a server with a model to answer with a number of picks; return the requests that it gets."""
     requests = []
 
     def prepare(pick_count=3, *, budget=None):
@@ -188,6 +188,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--batch-size", "8"], "--batch-size requires --bundle"),
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
+        (["--exclude", sys.executable], "not a text file in UTF-8"),
         (["--bundle", "/b"], "--server and --bundle exclude each other"),
     ],
 )
@@ -247,7 +248,7 @@ def in_process(monkeypatch, load):
 
 @pytest.fixture
 def engine(monkeypatch, tmp_path):
-    """An in-process engine in the scorer's place; gives what it was called with."""
+    """Replace the scorer by an engine that records its calls, and return them."""
     calls = []
     pick, accounts = Pick("a", 1, 0.5, 1, 0.75, 0.5), Accounts(read=1, scored=1)
 
@@ -280,7 +281,9 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path):
     }
 
 
-def test_a_bundle_goes_before_the_server_of_the_environment(engine, tmp_path, monkeypatch):
+def test_a_bundle_overrides_the_server_of_the_environment_and_ids_to_exclude_are_read_here(
+    engine, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TOPB_SERVER", "nowhere:1")
     labelled = tmp_path / "labelled.txt"
     labelled.write_text("x\ny\n")

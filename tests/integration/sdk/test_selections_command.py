@@ -14,7 +14,7 @@ pytestmark = pytest.mark.sdk
 
 @pytest.fixture
 def catalog(server, script, model_message):
-    """A server that keeps three selections, one in each of three states; gives what it was asked."""
+    """Script a server with three selections, each in another state; return the requests that it gets."""
     requests = []
     messages = []
     for number, state in enumerate(("RUNNING", "SUCCEEDED", "FAILED")):

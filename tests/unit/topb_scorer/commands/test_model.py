@@ -75,10 +75,3 @@ def test_bundles_are_listed_without_the_torn_one(tmp_path: Path, caplog: pytest.
     (listed,) = json.loads(topb("model", "list", tmp_path, "--json").printed)
     assert (listed["id"], listed["test_accuracy"], len(listed["classes"])) == (whole.name, 0.5, 5)
     assert "[MODELS_NOT_FOUND]" in topb("model", "list", tmp_path / "nowhere").err
-
-
-@pytest.mark.parametrize("arguments", [[], ["show"], ["destroy", "x"]])
-def test_arguments_that_do_not_fit_are_a_usage_error(arguments: list[str]) -> None:
-    outcome = topb("model", *arguments)
-    assert outcome.exit_code == 2
-    assert "topb model" in outcome.err

@@ -20,7 +20,7 @@ DAY = 86400
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateDirectory:
-    """Three shards by model a, one of them with features beside, and two by model b, a day apart each."""
+    """Create three shards of model a, one of which also has features, and two of model b, a day apart."""
     state = StateDirectory.open(tmp_path / "state")
     for log, names in ((state.score_log("a"), "uvw"), (state.score_log("b"), "xy")):
         for name in names:
@@ -167,36 +167,11 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
     assert names_left(state) == set("uvwxy")
 
 
-@pytest.mark.parametrize("action", ["list", "verify", "prune"])
-def test_a_state_that_is_not_there_is_an_error_and_not_made(tmp_path: Path, action: str) -> None:
-    outcome = topb("scores", action, "--state", tmp_path / "none")
-    assert outcome.exit_code == 1
-    assert "[STATE_NOT_FOUND]" in outcome.err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_its_catalog_nothing_is_pruned(tmp_path: Path) -> None:
-    """Its servers may have another one, which knows what is under way."""
-    outcome = topb("scores", "prune", "--state", tmp_path)
-    assert outcome.exit_code == 1
-    assert "[CATALOG_NOT_FOUND]" in outcome.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_empty_state_has_nothing_to_show(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
     printed = [topb("scores", action, "--state", tmp_path).printed for action in ("list", "verify", "prune")]
     assert printed[:2] == ["nothing is scored\n", "0 shards, 0 altered\n"]
     assert printed[2].startswith("removed 0 shards")
-
-
-@pytest.mark.parametrize(
-    "options", [["prune", "--older-than", "-1"], ["prune", "--max-bytes", "x"], ["burn"]]
-)
-def test_arguments_that_do_not_fit_are_a_usage_error(options: list[str], tmp_path: Path) -> None:
-    outcome = topb("scores", *options, "--state", tmp_path)
-    assert outcome.exit_code == 2
-    assert "topb scores" in outcome.err
 
 
 def test_the_catalog_may_be_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
