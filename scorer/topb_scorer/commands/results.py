@@ -54,8 +54,8 @@ def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog
     if as_json:
         print_json({"selections": forgotten, "orphans": len(orphans), "bytes": size, "dry_run": dry_run})
     else:
-        told = "would forget" if dry_run else "forgot"
-        print(f"{told} {forgotten} selections, {len(orphans)} results of none: {mebibytes(size)}")
+        deleted = f"{forgotten} selections and {len(orphans)} results without one: {mebibytes(size)}"
+        print(f"{'would delete' if dry_run else 'deleted'} {deleted}")
 
 
 def _pages(catalog: SelectionCatalog, moment: float) -> Iterator[list[str]]:

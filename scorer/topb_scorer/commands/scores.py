@@ -49,7 +49,7 @@ def _list(state: Path, model: str, as_json: bool) -> None:
     elif found:
         print(table_text([_row(summary) for summary in found]))
     else:
-        print("nothing is scored")
+        print("No scores.")
 
 
 _DISCARD = Option("--discard", "Delete altered shards; they are scored again when needed.")
@@ -72,8 +72,8 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
     else:
         for shard in altered:
             print(f"altered: {shard.path}")
-        told = ", discarded: they are scored again when they are needed" if altered and discard else ""
-        print(f"{len(shards)} shards, {len(altered)} altered{told}")
+        discarded = ", discarded: they are scored again when needed" if altered and discard else ""
+        print(f"{len(shards)} shards, {len(altered)} altered{discarded}")
     context.exit(1 if altered else 0)
 
 
@@ -149,7 +149,7 @@ def _open_selections(catalog: SelectionCatalog) -> list[SelectionRecord]:
 
 def _as_text(pruning: Pruning, size: int, *, dry_run: bool) -> str:
     lines = [
-        f"{'would remove' if dry_run else 'removed'} {len(pruning.shards)} shards, "
+        f"{'would delete' if dry_run else 'deleted'} {len(pruning.shards)} shards, "
         f"{len(pruning.streams)} ended streams, {len(pruning.leftovers)} half-written files: "
         f"{mebibytes(size)}"
     ]

@@ -91,7 +91,7 @@ def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out
 
 
 def _empty(out: Path) -> None:
-    """Make `out` an empty directory, unless it holds anything but an earlier demo."""
+    """Make `out` an empty directory; raise DemoError if it holds anything but an earlier demo."""
     if out.exists() and not (out / _MARKER).is_file() and any(out.iterdir()):
         raise DemoError(
             f"{out} is not empty and holds no earlier demo; name another --out", reason="OUT_NOT_EMPTY"

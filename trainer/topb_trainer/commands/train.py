@@ -90,7 +90,7 @@ def run(
 
 
 def _remarks(data: RoundData) -> list[str]:
-    """Return what may surprise in the data."""
+    """Return the remarks on rows and classes that a user may not expect."""
     pool, remarks = data.pool, []
     if pool.labelled:
         remarks.append(f"pool: {pool.labelled} rows left out, as their ids are labelled")

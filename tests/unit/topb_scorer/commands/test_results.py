@@ -110,7 +110,7 @@ def test_more_than_a_page_goes(state: StateDirectory, monkeypatch: pytest.Monkey
     monkeypatch.setattr("topb_scorer.commands.results._PAGE", 2)
     old = [succeeded(state, f"old-{i}", days_ago=40) for i in range(5)]
     kept = succeeded(state, "kept", days_ago=1)
-    assert "forgot 5 selections" in prune(state)
+    assert "deleted 5 selections" in prune(state)
     assert state.catalog.known([*old, kept]) == {kept}
 
 
@@ -118,6 +118,6 @@ def test_a_result_that_a_cut_off_left_goes_with_the_next_run(state: StateDirecto
     old, fresh = succeeded(state, "old", days_ago=31), succeeded(state, "fresh", days_ago=0)
     # The selections are forgotten, and the process dies before their results go.
     assert state.catalog.forget([old, fresh]) == 2
-    assert "1 results of none" in prune(state, days=0)
+    assert "1 results without one" in prune(state, days=0)
     assert not state.results.size(old)
     assert state.results.size(fresh), "younger than an hour: somebody may be restoring the catalog"

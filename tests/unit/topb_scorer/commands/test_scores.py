@@ -170,8 +170,8 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
 def test_an_empty_state_has_nothing_to_show(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
     printed = [topb("scores", action, "--state", tmp_path).printed for action in ("list", "verify", "prune")]
-    assert printed[:2] == ["nothing is scored\n", "0 shards, 0 altered\n"]
-    assert printed[2].startswith("removed 0 shards")
+    assert printed[:2] == ["No scores.\n", "0 shards, 0 altered\n"]
+    assert printed[2].startswith("deleted 0 shards")
 
 
 def test_the_catalog_may_be_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
