@@ -13,7 +13,7 @@ from topb.errors import InvalidRequestError
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # topb servers allow one ping every 20 s. Another gRPC server may treat pings as abuse and close the
@@ -106,18 +106,15 @@ def channel_arguments(
     target = target_of(address)
     if not isinstance(credentials, TlsOptions):
         return ChannelArguments(target, credentials, _OPTIONS)
-    options: tuple[tuple[str, int | str], ...] = _OPTIONS
+    options = _OPTIONS
     if credentials.server_name is not None:
         options = (*_OPTIONS, ("grpc.ssl_target_name_override", credentials.server_name))
-    return ChannelArguments(target, _channel_credentials(credentials), options)
-
-
-def _channel_credentials(tls: TlsOptions) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=_contents(tls.ca_file),
-        private_key=_contents(tls.key_file),
-        certificate_chain=_contents(tls.certificate_file),
+    channel_credentials = grpc.ssl_channel_credentials(
+        root_certificates=_contents(credentials.ca_file),
+        private_key=_contents(credentials.key_file),
+        certificate_chain=_contents(credentials.certificate_file),
     )
+    return ChannelArguments(target, channel_credentials, options)
 
 
 def _contents(file: str | os.PathLike[str] | None) -> bytes | None:

@@ -52,15 +52,12 @@ class Chunker:
         row_id = image_id(given_id, where=where)
         data, kind = _image_data(image, where=f"{where} (id {row_id!r})")
         if len(data) > self._max_chunk_bytes:
+            limit = self._max_chunk_bytes
             raise LimitExceededError(
-                f"the image of {where} (id {row_id!r}) has {len(data)} bytes, more than the "
-                f"{self._max_chunk_bytes} that the server accepts in one chunk",
+                f"the image of {where} (id {row_id!r}) has {len(data)} bytes, more than the {limit} that the "
+                "server accepts in one chunk",
                 reason="IMAGE_TOO_LARGE",
-                metadata={
-                    "id": row_id,
-                    "bytes": str(len(data)),
-                    "max_chunk_bytes": str(self._max_chunk_bytes),
-                },
+                metadata={"id": row_id, "bytes": f"{len(data)}", "max_chunk_bytes": f"{limit}"},
             )
         size = len(data) + len(row_id.encode()) + _ID_OVERHEAD_BYTES
         closed = None
@@ -96,9 +93,7 @@ class Chunker:
 def _pair(row: object, *, where: str) -> tuple[object, object]:
     if isinstance(row, (tuple, list)) and len(row) == 2:
         return row[0], row[1]
-    described = (
-        f"{type(row).__name__} of {len(row)}" if isinstance(row, (tuple, list)) else type(row).__name__
-    )
+    described = type(row).__name__ + (f" of {len(row)}" if isinstance(row, (tuple, list)) else "")
     raise InvalidRequestError(
         f"{where} is a {described}; expected (id, encoded bytes) or (id, uint8 array (height, width, 3))",
         reason="POOL_ROW_INVALID",
@@ -106,9 +101,7 @@ def _pair(row: object, *, where: str) -> tuple[object, object]:
 
 
 def _image_data(image: object, *, where: str) -> tuple[bytes, _Kind]:
-    if isinstance(image, bytes):
-        return image, None
-    if isinstance(image, (bytearray, memoryview)):
+    if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image), None
     if not isinstance(image, np.ndarray):
         raise InvalidRequestError(

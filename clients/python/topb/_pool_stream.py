@@ -22,6 +22,9 @@ class PoolStream:
     passes every event to `receive`, and asks for the `result` when the server has ended the call.
 
     Only chunks that the server has not acknowledged are held: at most one window and one more.
+
+    Attributes:
+        reached: Number of chunks that the server is known to have. It never decreases.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class PoolStream:
         self._chunker: Chunker | None = None
         self._unacknowledged: dict[int, Request] = {}
         self._rows_ended = False
-        self._reached = 0
+        self.reached = 0
         self._accepted = self._complete = self._end_sent = False
         self._window = self._next_seq = 0
         self._to_send: deque[int] = deque()
@@ -47,11 +50,6 @@ class PoolStream:
     def all_sent(self) -> bool:
         """Whether there is nothing more to send on this connection."""
         return self._complete or self._end_sent
-
-    @property
-    def reached(self) -> int:
-        """Number of chunks that the server is known to have. It never decreases."""
-        return self._reached
 
     def start(self) -> Request:
         """Return the first request of a new connection. Unacknowledged chunks will be sent again."""
@@ -140,7 +138,7 @@ class PoolStream:
         self._collector.selection = accepted.selection
         self._accepted, self._complete = True, accepted.complete
         self._window, self._next_seq = accepted.window, accepted.next_seq
-        self._reached = max(self._reached, accepted.next_seq)
+        self.reached = max(self.reached, accepted.next_seq)
         if accepted.complete:
             return
         for seq in range(accepted.next_seq, self._chunker.chunks):
@@ -162,7 +160,7 @@ class PoolStream:
             )
         self._under_way.remove(seq)
         del self._unacknowledged[seq]
-        self._reached = max(self._reached, seq + 1)
+        self.reached = max(self.reached, seq + 1)
 
     def _hold(self, chunk: Request | None) -> None:
         """Keep a complete chunk until it is acknowledged, unless the server already has it."""

@@ -124,10 +124,9 @@ def listing(states: Iterable[SelectionState], model: str | None) -> selection_pb
     request = selection_pb2.ListSelectionsRequest(page_size=_SELECTIONS_A_PAGE, model=model or "")
     for state in [states] if isinstance(states, str) else states:
         if state not in _translate.STATES:
-            raise InvalidRequestError(
+            raise _invalid_argument(
+                "states",
                 f"{state!r} is not a state of a selection; expected one of {', '.join(_translate.STATES)}",
-                reason="ARGUMENT_INVALID",
-                metadata={"argument": "states"},
             )
         request.states.append(_translate.STATES[state])
     return request
@@ -142,10 +141,9 @@ def request_id_of(given: str | None) -> str:
     if given is None:
         return str(uuid.uuid4())
     if not _text("request_id", given):
-        raise InvalidRequestError(
+        raise _invalid_argument(
+            "request_id",
             "request_id is empty; expected an id for this request, such as a UUID, or None to generate one",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": "request_id"},
         )
     return given
 
@@ -168,10 +166,8 @@ def check_rows(pool: object, *, types: tuple[type, ...], detached: bool) -> None
             reason="POOL_INVALID",
         )
     if detached:
-        raise InvalidRequestError(
-            "detached works only for a pool that the server reads; the rows of this pool are sent",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": "detached"},
+        raise _invalid_argument(
+            "detached", "detached works only for a pool that the server reads; the rows of this pool are sent"
         )
 
 
@@ -227,26 +223,20 @@ def _exclusion(exclude: Iterable[str | int] | ExcludeFile) -> selection_pb2.Excl
 
 def _whole_number(name: str, value: object, low: int, high: int) -> int:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise InvalidRequestError(
-            f"{name} is {value!r} ({type(value).__name__}); expected a whole number",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": name},
+        raise _invalid_argument(
+            name, f"{name} is {value!r} ({type(value).__name__}); expected a whole number"
         )
     number = int(value)
     if not low <= number < high:
-        raise InvalidRequestError(
-            f"{name} is {number}; expected a whole number from {low} to {high - 1}",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": name},
-        )
+        raise _invalid_argument(name, f"{name} is {number}; expected a whole number from {low} to {high - 1}")
     return number
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidRequestError(
-            f"{name} is {value!r} ({type(value).__name__}); expected a string",
-            reason="ARGUMENT_INVALID",
-            metadata={"argument": name},
-        )
+        raise _invalid_argument(name, f"{name} is {value!r} ({type(value).__name__}); expected a string")
     return value
+
+
+def _invalid_argument(name: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, reason="ARGUMENT_INVALID", metadata={"argument": name})

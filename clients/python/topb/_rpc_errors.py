@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,15 +119,11 @@ class _Details:
 
 
 def _details_of(error: Any) -> _Details:
-    status = error_details_pb2.ErrorStatus()
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
-            try:
-                status.ParseFromString(value)
-                return _unpacked(status)
-            except DecodeError:
-                # The code and the message still tell the caller more than this error would.
-                return _Details()
+            # The code and the message still tell the caller more than this error would.
+            with suppress(DecodeError):
+                return _unpacked(error_details_pb2.ErrorStatus.FromString(value))
     return _Details()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.message import Message
 
 from topb.descriptions import GateMeasurement, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import ProtocolError
@@ -93,9 +93,9 @@ def selection(message: selection_pb2.Selection) -> Selection:
         budget=message.budget,
         pool_uri=message.pool_uri,
         progress=progress(message.progress),
-        create_time=_time(message.create_time) if message.HasField("create_time") else None,
-        update_time=_time(message.update_time) if message.HasField("update_time") else None,
-        end_time=_time(message.end_time) if message.HasField("end_time") else None,
+        create_time=_time(message, "create_time"),
+        update_time=_time(message, "update_time"),
+        end_time=_time(message, "end_time"),
         pick_count=message.summary.pick_count if has_summary else None,
         accounts=accounts(message.summary.accounts) if has_summary else None,
         error_reason=message.error_reason,
@@ -144,7 +144,7 @@ def model(message: model_pb2.Model) -> Model:
     return Model(
         id=bundle.model_id,
         is_default=message.is_default,
-        create_time=_time(bundle.create_time) if bundle.HasField("create_time") else None,
+        create_time=_time(bundle, "create_time"),
         method=bundle.method,
         round=bundle.round,
         input=ImageInput.from_message(bundle.input),
@@ -182,8 +182,8 @@ def _outcome(result: selection_pb2.ImageScores, model_id: str) -> ImageScores | 
     raise ProtocolError("an image was neither scored nor skipped", reason="RESULTS_INCOMPLETE")
 
 
-def _time(timestamp: Timestamp) -> datetime.datetime:
-    return timestamp.ToDatetime(datetime.UTC)
+def _time(message: Message, field: str) -> datetime.datetime | None:
+    return getattr(message, field).ToDatetime(datetime.UTC) if message.HasField(field) else None
 
 
 def _read_only(values: object) -> npt.NDArray[np.float32]:

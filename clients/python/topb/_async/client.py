@@ -43,8 +43,7 @@ class AsyncClient:
     """A client of one server, for use in one event loop.
 
     It is an asynchronous context manager. The connection opens with the first call. Callbacks and iterables
-    that the caller gives run on the event loop, which waits while an iterable that is not asynchronous
-    computes its next row.
+    that the caller gives run on the event loop, which waits while an ordinary iterable computes its next row.
 
     If the server goes away, calls about selections are retried as `retry` says; their request ids make that
     safe. Other calls are not retried. Only `wait_until_ready` waits for a server that is still starting.

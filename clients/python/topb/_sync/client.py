@@ -44,8 +44,8 @@ _DEFAULT_RETRY = RetryPolicy()
 class Client:
     """A client of one server. Threads may share it.
 
-    It is a context manager. The connection opens with the first call. Callbacks and iterables that the caller
-    gives run on the calling thread.
+    It is a context manager. The connection opens with the first call. Callbacks and iterables
+    that the caller gives run on the calling thread.
 
     If the server goes away, calls about selections are retried as `retry` says; their request ids make that
     safe. Other calls are not retried. Only `wait_until_ready` waits for a server that is still starting.
