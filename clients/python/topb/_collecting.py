@@ -36,10 +36,10 @@ class ResultCollector:
         self._picks = []
 
     def receive(self, event: Event) -> None:
-        """Take the server's next event. Events that this version does not know are ignored.
+        """Process the server's next event. Events that this version does not know are ignored.
 
         Raises:
-            ProtocolError: If the event is out of place.
+            ProtocolError: If the protocol does not allow the event at this point.
         """
         match event.WhichOneof("event"):
             case "started" if isinstance(event, selection_pb2.SelectBatchResponse):
@@ -63,7 +63,7 @@ class ResultCollector:
             self._progress(_translate.progress(message))
 
     def receive_summary(self, summary: selection_pb2.SelectionSummary) -> None:
-        """Take the summary.
+        """Add the summary.
 
         Raises:
             ProtocolError: If there was a summary before.
@@ -73,7 +73,7 @@ class ResultCollector:
         self._summary = summary
 
     def receive_picks(self, picks: Iterable[selection_pb2.Pick]) -> None:
-        """Take a page of picks.
+        """Add a page of picks.
 
         Raises:
             ProtocolError: If it comes before the summary, or its ranks are not consecutive.

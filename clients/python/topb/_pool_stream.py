@@ -95,10 +95,10 @@ class PoolStream:
         return None
 
     def receive(self, response: Response) -> None:
-        """Take the server's next event.
+        """Process the server's next event.
 
         Raises:
-            ProtocolError: If the event is out of place.
+            ProtocolError: If the protocol does not allow the event at this point.
         """
         match response.WhichOneof("event"):
             case "accepted":
@@ -144,8 +144,8 @@ class PoolStream:
         for seq in range(accepted.next_seq, self._chunker.chunks):
             if seq not in self._unacknowledged:
                 raise ProtocolError(
-                    f"the server has lost chunk {seq}, which it had acknowledged. Does it keep its state "
-                    "(topb serve --state DIR)? Select again with another request_id",
+                    f"the server has lost chunk {seq}, which it had acknowledged. Start the server with "
+                    "--state DIR to keep its state, and select again with another request_id",
                     reason="ACKNOWLEDGED_CHUNK_LOST",
                 )
         self._unacknowledged = {

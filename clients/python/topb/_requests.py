@@ -167,7 +167,8 @@ def check_rows(pool: object, *, types: tuple[type, ...], detached: bool) -> None
         )
     if detached:
         raise _invalid_argument(
-            "detached", "detached works only for a pool that the server reads; the rows of this pool are sent"
+            "detached",
+            "detached requires a pool that the server reads, but this client sends the rows of the pool",
         )
 
 

@@ -39,7 +39,7 @@ class RetryPolicy:
 
 
 class Retries:
-    """The attempts of one call, which end at its deadline."""
+    """Counts the attempts of one call, and decides whether and when to make the next one."""
 
     def __init__(self, policy: RetryPolicy | None, deadline: Deadline) -> None:
         self._policy = policy

@@ -23,13 +23,13 @@ from typing import Any
 
 
 class TopbError(Exception):
-    """The base class of every error of topb, also of the scorer and the trainer.
+    """Base class of all exceptions of topb, including those of the scorer and the trainer.
 
     Attributes:
-        reason: What went wrong, in UPPER_SNAKE_CASE, stable between versions. It is the reason that the
-            server or the client gave, or else the name of the gRPC status code.
-        metadata: The invalid values by name.
-        retry_delay: Seconds after which the server asks to be called again, or None.
+        reason: Code of the error in UPPER_SNAKE_CASE, stable between versions. If neither the server nor the
+            client gave one, it is the name of the gRPC status code.
+        metadata: The values that the error is about, by name.
+        retry_delay: Number of seconds that the server asks to wait before a retry, or None.
     """
 
     def __init__(

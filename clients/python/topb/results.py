@@ -59,7 +59,7 @@ class Accounts:
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Number of rows that could not be scored, by reason."""
     duplicate: int = 0
-    """Surplus rows: of several rows with the same id, only the one with the best score counts as scored."""
+    """Rows with a repeated id. Of the rows with one id, only the one with the best score counts as scored."""
     excluded: int = 0
     """Rows whose id was excluded."""
     skipped_examples: tuple[SkippedRow, ...] = ()
@@ -101,7 +101,7 @@ class SelectionResult:
     elapsed_seconds: float
     """Wall-clock time in seconds, measured by the scorer."""
     measures: Mapping[str, float] = field(default_factory=dict)
-    """What a set-based or diversified strategy reports about the batch, by name."""
+    """Measures of the whole batch by name, from set-based and diversified strategies."""
     selection: str = ""
     """The server's id of the selection, or empty if it ran in this process."""
 

@@ -189,7 +189,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
         (["--exclude", sys.executable], "not a text file in UTF-8"),
-        (["--bundle", "/b"], "--server and --bundle exclude each other"),
+        (["--bundle", "/b"], "--server and --bundle cannot be used together"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, arguments, said):

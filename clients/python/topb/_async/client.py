@@ -88,7 +88,7 @@ class AsyncClient:
         """Wait until the server answers, and return its description.
 
         Args:
-            timeout: Seconds to wait at most; None for the client's timeout.
+            timeout: Maximum number of seconds to wait; None for the client's timeout.
 
         Raises:
             ServerUnavailableError: If no server answers in time.

@@ -63,8 +63,8 @@ class AsyncSelectionHandle:
         The result can be fetched any number of times.
 
         Args:
-            timeout: Seconds to wait at most; None for the client's timeout, `math.inf` for none. The
-                selection continues after a timeout.
+            timeout: Maximum number of seconds to wait; None for the client's timeout, `math.inf` for no
+                limit. The selection continues after a timeout.
             progress: Called on the event loop from time to time while the selection runs.
 
         Raises:

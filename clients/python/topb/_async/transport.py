@@ -144,7 +144,7 @@ class AsyncStreamCall:
         return not self._events.empty()
 
     async def send(self, request: Request) -> None:
-        """Send a request. If the call has ended, `next_event` says why."""
+        """Send a request. If the call has failed, `next_event` raises the error."""
         self._requests.put_nowait(request)
         await asyncio.sleep(0)
 
@@ -224,10 +224,10 @@ class _FinalStatus:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine that never waits: a call that is done knows its status."""
+    """Return the result of a coroutine of a finished call, which never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    raise AssertionError("a call that is done does not know its status")
+    raise AssertionError("the status of a finished call is not available")

@@ -90,7 +90,7 @@ class Client:
         """Wait until the server answers, and return its description.
 
         Args:
-            timeout: Seconds to wait at most; None for the client's timeout.
+            timeout: Maximum number of seconds to wait; None for the client's timeout.
 
         Raises:
             ServerUnavailableError: If no server answers in time.

@@ -105,7 +105,7 @@ class StreamCall:
         return not self._events.empty()
 
     def send(self, request: Request) -> None:
-        """Send a request. If the call has ended, `next_event` says why."""
+        """Send a request. If the call has failed, `next_event` raises the error."""
         self._requests.put(request)
 
     def send_no_more(self) -> None:

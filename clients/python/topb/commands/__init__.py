@@ -54,7 +54,7 @@ _DESCRIPTIONS: Mapping[str, _Description] = {
 
 
 class _LazyCommand(click.Command):
-    """A subcommand that is imported when it is called or completed, not when it is listed."""
+    """A subcommand whose module is imported only to run it or to complete its arguments."""
 
     def __init__(self, entry: EntryPoint) -> None:
         description = _DESCRIPTIONS.get(entry.name, _Description(f"From {entry.value.partition(':')[0]}."))
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that the arguments name.
 
     Args:
-        argv: the arguments without the program's name; None means those of this process.
+        argv: The arguments without the program name; None for those of this process.
 
     Returns:
         The exit code.

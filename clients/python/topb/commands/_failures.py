@@ -14,8 +14,8 @@ class MissingPackageError(click.ClickException):
         """Name the missing package and what to install.
 
         Args:
-            command: the command as typed.
-            error: the import that failed.
+            command: The command as typed.
+            error: The error of the import.
             extra: the extra that the command needs.
         """
         missing = error.name or str(error)

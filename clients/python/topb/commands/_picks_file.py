@@ -18,7 +18,7 @@ def check_picks_file(path: Path) -> Path:
     """Return the path if the picks can be written to it.
 
     Raises:
-        UsageError: the name ends in neither .csv nor .parquet, the folder does not exist, or pyarrow is
+        UsageError: If the name ends in neither .csv nor .parquet, the folder does not exist, or pyarrow is
             missing.
     """
     if path.suffix not in (".csv", ".parquet"):

@@ -33,8 +33,8 @@ def show_result(
     """Write the picks to `out`, print JSON or a table, and warn if the pool fell short of the budget.
 
     Args:
-        result: the result of the selection.
-        classes: class names by index, for the table; empty if they are not known.
+        result: The result of the selection.
+        classes: Class names by index, for the table; empty if they are unknown.
         out: file for all picks, or None.
         as_json: whether to print the whole result as JSON.
         quiet: whether to print no table.

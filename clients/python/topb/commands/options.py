@@ -22,17 +22,17 @@ _TYPES: dict[str, click.ParamType[Any]] = {
 
 
 class Option(click.Option):
-    """An option that is declared as the help shows it: `Option("--budget -b N", "Number of picks.")`."""
+    """An option declared in the notation of the help text: `Option("--budget -b N", "Number of picks.")`."""
 
     def __init__(self, usage: str, help: str, *, name: str | None = None, **settings: Any) -> None:
         """Create the option.
 
         Args:
-            usage: the names of the option, followed by the word that stands for its value. The word gives the
-                type of the value. Without a word and without a type the option is a flag.
-            help: what the help says about the option.
-            name: the name of the parameter, if it differs from that of the option.
-            **settings: what `click.Option` takes.
+            usage: The names of the option, followed by a placeholder for its value, which determines the type
+                of the value. Without a placeholder and without a type, the option is a flag.
+            help: The help text.
+            name: The name of the parameter, if it differs from that of the option.
+            **settings: Further arguments of `click.Option`.
         """
         words = usage.split()
         names = [word for word in words if word.startswith("-")]

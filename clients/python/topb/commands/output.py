@@ -12,8 +12,8 @@ def table_text(rows: Sequence[Mapping[str, str]], *, right_aligned: Collection[s
     """Return a table whose columns are as wide as their widest cell and two spaces apart.
 
     Args:
-        rows: at least one; the cells by column.
-        right_aligned: the columns that are aligned to the right.
+        rows: The cells of each row by column name. At least one row is required.
+        right_aligned: Names of the columns that are aligned to the right.
     """
     header = list(rows[0])
     lines = [header, *(list(row.values()) for row in rows)]

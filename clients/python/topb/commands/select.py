@@ -1,4 +1,4 @@
-"""`topb select`: the images of a pool that are most worth labelling, from a server or in this process."""
+"""The `topb select` command, which selects images on a server or in this process."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
     if options.bundle is None and options.server is None:
         raise click.UsageError("give --server (or set TOPB_SERVER), or --bundle")
     if options.bundle is not None and is_given("server"):
-        raise click.UsageError("--server and --bundle exclude each other")
+        raise click.UsageError("--server and --bundle cannot be used together")
     needed, misplaced = "--bundle", _WITH_BUNDLE
     if options.bundle is not None:
         needed, misplaced = "--server", [_MODEL, *_WITH_SERVER, *TLS_OPTIONS]
@@ -140,7 +140,7 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
             raise click.UsageError(f"{option.opts[0]} requires {needed}")
     if options.detach and options.out is not None:
         raise click.UsageError(
-            "--detach does not wait for the picks that --out writes: "
+            "--out cannot be used with --detach, which does not wait for the picks; "
             "write them later with topb selections result --out"
         )
 
