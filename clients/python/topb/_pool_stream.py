@@ -1,4 +1,4 @@
-"""The caller's side of SelectBatchFromStream, without I/O: what to send next, and what to do with events."""
+"""The client's side of SelectBatchFromStream, without I/O."""
 
 from __future__ import annotations
 

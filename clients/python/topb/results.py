@@ -43,9 +43,9 @@ class SkippedRow:
     id: str
     """Its id in the pool, or the row's position if the id is missing."""
     reason: str
-    """Why, in UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
+    """Why it was skipped, in UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
     detail: str
-    """Why, in words."""
+    """Why it was skipped, in words."""
 
 
 @dataclass(frozen=True, slots=True)

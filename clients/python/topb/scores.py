@@ -22,7 +22,7 @@ class ImageScores:
     entropy: float
     """Entropy of `probabilities`, in nats."""
     model: str
-    """Id of the model that scored."""
+    """Id of the model that computed the scores."""
 
     @property
     def predicted_class(self) -> int:
@@ -35,6 +35,6 @@ class SkippedImage:
     """An image that could not be scored."""
 
     reason: str
-    """In UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
+    """Why it was skipped, in UPPER_SNAKE_CASE, such as IMAGE_CORRUPT."""
     detail: str
-    """Why it could not be scored, in words."""
+    """Why it was skipped, in words."""

@@ -166,9 +166,12 @@ def test_handles_retry_if_the_server_goes_away(server, new_client):
         assert len(client.selection("s-1").result().picks) == 3
 
 
-def test_a_server_that_does_not_say_what_it_started_is_a_protocol_error(server, new_client):
+def test_a_submission_without_an_id_in_the_answer_is_a_protocol_error(server, new_client):
     server.select_batch = []
-    with new_client(server.address) as client, pytest.raises(topb.ProtocolError, match="what it started"):
+    with (
+        new_client(server.address) as client,
+        pytest.raises(topb.ProtocolError, match="name the new selection"),
+    ):
         client.submit("/p", 3)
 
 

@@ -11,14 +11,8 @@ pytestmark = pytest.mark.sdk
 
 PICKS = (topb.Pick("b", 1, 0.9, 2, 0.5, 1.0), topb.Pick("a", 2, 0.8, 0, 0.25, 1.5))
 ACCOUNTS = topb.Accounts(read=5, scored=3, skipped={"Z": 1, "A": 1})
+COLUMNS = ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
 RESULT = topb.SelectionResult(PICKS, ACCOUNTS, "m", "aalu", 3, 4, 1.25)
-
-
-def test_results_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RESULT.budget = 5
-    with pytest.raises(TypeError):
-        RESULT.accounts.skipped["A"] = 2
 
 
 def test_ids_are_in_rank_order_and_a_short_result_says_so():
@@ -29,7 +23,7 @@ def test_ids_are_in_rank_order_and_a_short_result_says_so():
 
 def test_accounts_must_add_up():
     with pytest.raises(ValueError, match="do not add up"):
-        topb.Accounts(read=4, scored=3)
+        dataclasses.replace(ACCOUNTS, read=4)
 
 
 def test_json_holds_everything():
@@ -56,31 +50,16 @@ def test_json_holds_everything():
 
 @pytest.mark.parametrize("picks", [PICKS, ()], ids=["some", "none"])
 def test_an_arrow_table_has_the_picks_with_fixed_types(picks):
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
     table = dataclasses.replace(RESULT, picks=picks).to_arrow()
-    assert [str(field.type) for field in table.schema] == [
-        "string",
-        "int64",
-        "double",
-        "int32",
-        "float",
-        "double",
-        "double",
-    ]
-    assert table.schema.field("id").type == pyarrow.string()
+    types = " ".join(str(field.type) for field in table.schema)
+    assert types == "string int64 double int32 float double double"
+    assert table.column_names == COLUMNS
     assert table.column("id").to_pylist() == [pick.id for pick in picks]
 
 
 def test_a_data_frame_has_the_picks():
     pytest.importorskip("pandas")
     frame = RESULT.to_pandas()
-    assert list(frame.columns) == [
-        "id",
-        "rank",
-        "score",
-        "predicted_class",
-        "probability",
-        "entropy",
-        "radius",
-    ]
+    assert list(frame.columns) == COLUMNS
     assert frame["id"].tolist() == ["b", "a"]

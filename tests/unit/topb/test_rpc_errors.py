@@ -65,9 +65,4 @@ def test_errors_survive_pickling():
     )
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is topb.LimitExceededError
-    assert (str(copy), copy.reason, copy.metadata, copy.retry_delay) == (
-        str(error),
-        "BUDGET_TOO_LARGE",
-        {"limit": "5"},
-        1.5,
-    )
+    assert (str(copy), vars(copy)) == (str(error), vars(error))

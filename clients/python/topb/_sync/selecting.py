@@ -47,7 +47,7 @@ def start_served(
     """Start a detached selection and return its id.
 
     Raises:
-        ProtocolError: If the server does not name the selection that it started.
+        ProtocolError: If the server does not return the id of the selection.
     """
     retries = Retries(connection.retry, deadline)
     while True:
@@ -57,7 +57,7 @@ def start_served(
                 for event in events:
                     if event.WhichOneof("event") == "started":
                         return str(event.started.selection)
-            raise ProtocolError("the server did not say what it started", reason="RESULT_INCOMPLETE")
+            raise ProtocolError("the server did not name the new selection", reason="RESULT_INCOMPLETE")
         except ConnectionLostError as lost:
             error = lost.error
         connection.wait(retries.delay_after(error))
@@ -74,7 +74,7 @@ def stream_pool(
     Args:
         connection: The connection to the server.
         stream: A new stream.
-        pool: The rows. One is taken at a time, and only when there is room for it.
+        pool: The rows. They are taken one at a time, when there is room for the next.
         deadline: The deadline of the whole selection.
     """
     retries = Retries(connection.retry, deadline)
