@@ -54,7 +54,8 @@ async def call(kind: str, service: str, behaviour: Any, *around: Any, timeout: f
                 return [await answered]
             return [response async for response in answered]
     finally:
-        await server.stop(None)
+        # A grace period: the client may have its status before the handler has ended.
+        await server.stop(5)
 
 
 def behaviour_of(kind: str, error: Exception | None = None) -> Any:
