@@ -87,6 +87,11 @@ class CrashingServer:
         return len(_lines(self.folder / "batches"))
 
     @property
+    def steps(self) -> list[str]:
+        """The steps that it reached, in order."""
+        return _lines(self.folder / "steps")
+
+    @property
     def last_step(self) -> str:
         """Name of the step at which it killed itself, or empty."""
         return "".join(_lines(self.folder / "killed"))
@@ -182,6 +187,7 @@ class _Steps:
             self._count_step(name, lambda: None)
 
     def _count_step(self, name: str, tear: Callable[[], object]) -> None:
+        _append(self._folder / "steps", name)
         self._count += 1
         if self._count == self._die_at:
             tear()
