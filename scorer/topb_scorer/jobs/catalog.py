@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer.durable import stepped
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
@@ -25,6 +26,12 @@ from topb_scorer.jobs import migrations
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.transactions import Transactions
 
+_STATE = sa.Enum(
+    SelectionState,
+    values_callable=lambda states: [state.value for state in states],
+    native_enum=False,
+    length=16,
+)
 METADATA = sa.MetaData()
 _SELECTIONS = sa.Table(
     "selections",
@@ -38,7 +45,7 @@ _SELECTIONS = sa.Table(
     sa.Column("budget", sa.BigInteger, nullable=False),
     sa.Column("pool_uri", sa.Text, nullable=False),
     sa.Column("detached", sa.Boolean, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("state", _STATE, nullable=False, index=True),
     sa.Column("owner", sa.String(64), nullable=False, default=""),
     sa.Column("lease_until", sa.Float(53), nullable=False, default=0.0),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
@@ -55,7 +62,9 @@ _SELECTIONS = sa.Table(
 )
 _C = _SELECTIONS.c
 _MAX_REQUEST_ID = 200
-_OPEN = (SelectionState.PENDING.value, SelectionState.RUNNING.value)
+_PENDING = _C.state == SelectionState.PENDING
+_RUNNING = _C.state == SelectionState.RUNNING
+_OPEN = sa.or_(_PENDING, _RUNNING)
 
 
 class SelectionCatalog:
@@ -111,7 +120,7 @@ class SelectionCatalog:
             "id": id_,
             "request_id": new.request_id or id_,
             "request_digest": _digest(new.request),
-            "state": SelectionState.PENDING.value,
+            "state": SelectionState.PENDING,
             "created": now,
             "updated": now,
         }
@@ -149,8 +158,7 @@ class SelectionCatalog:
         Raises:
             NotFoundError: there is no such selection.
         """
-        where = sa.or_(_C.id == id_, _C.request_id == id_)
-        records = self._records(sa.select(_SELECTIONS).where(where))
+        records = self._records(sa.select(_SELECTIONS).where(sa.or_(_C.id == id_, _C.request_id == id_)))
         if not records:
             raise NotFoundError(f"there is no selection {id_!r}", reason="SELECTION_NOT_FOUND", selection=id_)
         return records[0]
@@ -170,7 +178,7 @@ class SelectionCatalog:
         if before:
             query = query.where(_C.id < before)
         if states:
-            query = query.where(_C.state.in_([state.value for state in states]))
+            query = query.where(_C.state.in_(states))
         if model:
             query = query.where(_C.model == model)
         return self._records(query)
@@ -178,22 +186,13 @@ class SelectionCatalog:
     @stepped
     def claim(self, id_: str, owner: str, lease_seconds: float) -> bool:
         """Claim an open selection and return True, or return False if another server holds a lease on it."""
-        now = time.time()
-        expired_or_own = sa.or_(_C.lease_until < now, _C.owner == owner)
-        free = sa.or_(
-            _C.state == SelectionState.PENDING.value,
-            sa.and_(_C.state == SelectionState.RUNNING.value, expired_or_own),
-        )
+        free = sa.or_(_PENDING, _expired(), _held(id_, owner))
+        lease_until = time.time() + lease_seconds
         return self._change(
-            sa.and_(_C.id == id_, free),
-            state=SelectionState.RUNNING.value,
-            owner=owner,
-            lease_until=now + lease_seconds,
+            sa.and_(_C.id == id_, free), state=SelectionState.RUNNING, owner=owner, lease_until=lease_until
         )
 
-    def keep(
-        self, id_: str, owner: str, lease_seconds: float, *, read: int, total: int, elapsed_seconds: float
-    ) -> bool:
+    def keep(self, id_: str, owner: str, lease_seconds: float, progress: Progress) -> bool:
         """Renew the lease and record the progress.
 
         Returns:
@@ -206,19 +205,17 @@ class SelectionCatalog:
             sa.and_(_held(id_, owner), _C.cancel_requested.is_(False)),
             patience_seconds=min(self._transactions.patience_seconds, lease_seconds / 2),
             lease_until=time.time() + lease_seconds,
-            read=read,
-            total=total,
-            elapsed_seconds=elapsed_seconds,
+            **dataclasses.asdict(progress),
         )
 
     @stepped
     def release(self, id_: str, owner: str) -> bool:
         """Give back a selection that has not ended. It is PENDING again."""
-        return self._change(_held(id_, owner), state=SelectionState.PENDING.value, owner="", lease_until=0.0)
+        return self._change(_held(id_, owner), state=SelectionState.PENDING, owner="", lease_until=0.0)
 
     def detach(self, id_: str) -> bool:
         """Let a selection continue without its caller. Return whether it had not ended yet."""
-        return self._change(sa.and_(_C.id == id_, _C.state.in_(_OPEN)), detached=True)
+        return self._change(sa.and_(_C.id == id_, _OPEN), detached=True)
 
     @stepped
     def complete_stream(self, id_: str, owner: str, chunks: int) -> bool:
@@ -233,13 +230,8 @@ class SelectionCatalog:
     @stepped
     def fail(self, id_: str, owner: str, *, code: str, reason: str, message: str) -> bool:
         """Mark a selection as failed. Return False, without effect, if it belongs to another owner."""
-        return self._end(
-            _held(id_, owner),
-            SelectionState.FAILED,
-            error_code=code,
-            error_reason=reason,
-            error_message=message,
-        )
+        error = {"error_code": code, "error_reason": reason, "error_message": message}
+        return self._end(_held(id_, owner), SelectionState.FAILED, **error)
 
     def cancel(self, id_: str) -> SelectionRecord:
         """Cancel a selection.
@@ -252,13 +244,9 @@ class SelectionCatalog:
         """
         record = self.get(id_)
         of_this = _C.id == record.id
-        now = time.time()
-        unowned = sa.or_(
-            _C.state == SelectionState.PENDING.value,
-            sa.and_(_C.state == SelectionState.RUNNING.value, _C.lease_until < now),
-        )
-        if not self._end(sa.and_(of_this, unowned), SelectionState.CANCELLED, cancel_requested=True):
-            self._change(sa.and_(of_this, _C.state.in_(_OPEN)), cancel_requested=True)
+        unowned = sa.and_(of_this, sa.or_(_PENDING, _expired()))
+        if not self._end(unowned, SelectionState.CANCELLED, cancel_requested=True):
+            self._change(sa.and_(of_this, _OPEN), cancel_requested=True)
         return self.get(record.id)
 
     @stepped
@@ -268,10 +256,8 @@ class SelectionCatalog:
 
     def orphans(self) -> list[SelectionRecord]:
         """Return the detached selections that are pending, and those whose lease has expired."""
-        waiting = sa.and_(_C.state == SelectionState.PENDING.value, _C.detached.is_(True))
-        expired = sa.and_(_C.state == SelectionState.RUNNING.value, _C.lease_until < time.time())
-        query = sa.select(_SELECTIONS).where(sa.or_(waiting, expired)).order_by(_C.id)
-        return self._records(query)
+        orphaned = sa.or_(sa.and_(_PENDING, _C.detached), _expired())
+        return self._records(sa.select(_SELECTIONS).where(orphaned).order_by(_C.id))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
         """Return at most `size` selections that ended before a time, ordered by id.
@@ -286,7 +272,7 @@ class SelectionCatalog:
 
     def forget(self, ids: Sequence[str]) -> int:
         """Delete those of the selections that have ended, and return how many were deleted."""
-        delete = _SELECTIONS.delete().where(_C.id.in_(ids), _C.state.not_in(_OPEN))
+        delete = _SELECTIONS.delete().where(_C.id.in_(ids), sa.not_(_OPEN))
         return self._transact(lambda connection: connection.execute(delete).rowcount)
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -295,21 +281,23 @@ class SelectionCatalog:
         return self._transact(lambda connection: set(connection.execute(query).scalars()))
 
     def _end(self, where: sa.ColumnElement[bool], state: SelectionState, **values: Any) -> bool:
-        return self._change(where, state=state.value, lease_until=0.0, ended=time.time(), **values)
+        return self._change(where, state=state, lease_until=0.0, ended=time.time(), **values)
 
     def _change(
         self, where: sa.ColumnElement[bool], *, patience_seconds: float | None = None, **values: Any
     ) -> bool:
         update = _SELECTIONS.update().where(where).values(updated=time.time(), **values)
-        return (
-            self._transact(
-                lambda connection: connection.execute(update).rowcount, patience_seconds=patience_seconds
-            )
-            == 1
-        )
+
+        def changed(connection: sa.Connection) -> bool:
+            return connection.execute(update).rowcount == 1
+
+        return self._transact(changed, patience_seconds=patience_seconds)
 
     def _records(self, query: sa.Select[Any]) -> list[SelectionRecord]:
-        return self._transact(lambda connection: [_record(row) for row in connection.execute(query)])
+        def records(connection: sa.Connection) -> list[SelectionRecord]:
+            return [SelectionRecord(**row) for row in connection.execute(query).mappings()]
+
+        return self._transact(records)
 
 
 def _digest(request: bytes) -> str:
@@ -317,13 +305,8 @@ def _digest(request: bytes) -> str:
 
 
 def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        _C.id == id_,
-        _C.owner == owner,
-        _C.state == SelectionState.RUNNING.value,
-    )
+    return sa.and_(_C.id == id_, _C.owner == owner, _RUNNING)
 
 
-def _record(row: sa.Row[Any]) -> SelectionRecord:
-    values = dict(row._mapping)
-    return SelectionRecord(**{**values, "state": SelectionState(values["state"])})
+def _expired() -> sa.ColumnElement[bool]:
+    return sa.and_(_RUNNING, _C.lease_until < time.time())

@@ -22,7 +22,12 @@ _log = logging.getLogger(__name__)
 
 
 class SelectionHost:
-    """Runs a limited number of selections at once, each on its own thread and under a lease."""
+    """Runs a limited number of selections at once, each on its own thread and under a lease.
+
+    Attributes:
+        max_concurrent: how many selections may run at once.
+        draining: whether this host has stopped accepting selections.
+    """
 
     def __init__(
         self,
@@ -45,9 +50,6 @@ class SelectionHost:
             lease_seconds: how long this host may be silent before other servers take over its selections.
             selecting: memory and devices of selecting.
             observer: receives the progress of every selection.
-
-        Attributes:
-            max_concurrent: as given.
         """
         self._catalog = state.catalog
         self._results = state.results
@@ -59,18 +61,13 @@ class SelectionHost:
         self._selecting = selecting
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
-        self._draining = False
+        self.draining = False
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selection")
 
     @property
     def running(self) -> int:
         """How many selections run here now."""
         return len(self._runs)
-
-    @property
-    def draining(self) -> bool:
-        """Whether this host has stopped accepting selections."""
-        return self._draining
 
     def run_of(self, selection: str) -> Run | None:
         """Return the selection's run if it runs here."""
@@ -83,7 +80,7 @@ class SelectionHost:
             Its run; None if there is no room or another server runs it.
         """
         with self._lock:
-            if self._draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
+            if self.draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
                 return None
             if not self._catalog.claim(record.id, self._owner, self._lease_seconds):
                 return None
@@ -124,10 +121,8 @@ class SelectionHost:
         """Give back a claimed selection without running it."""
         with self._lock:
             self._runs.pop(run.record.id, None)
-        # If the catalog cannot be reached, the lease expires by itself.
         try:
-            with suppress(UnavailableError):
-                self._catalog.release(run.record.id, self._owner)
+            self._release(run)
         finally:
             run.ended.set_result(None)
 
@@ -162,7 +157,7 @@ class SelectionHost:
     def drain(self, seconds: float) -> None:
         """Stop accepting selections and wait, at most `seconds`, for those that run."""
         with self._lock:
-            self._draining = True
+            self.draining = True
             running = [run.ended for run in self._runs.values()]
         wait(running, seconds)
 
@@ -226,9 +221,13 @@ class SelectionHost:
         # Neither the request nor the pool is at fault: the selection stays open and can be continued.
         run.error = error if isinstance(error, UnavailableError) else storage_error(error)
         _log.error("selection %s was interrupted: %s [%s]", run.record.id, run.error, run.error.reason)
+        self._release(run)
+        return run.error.reason
+
+    def _release(self, run: Run) -> None:
+        # If the catalog cannot be reached, the lease expires by itself.
         with suppress(UnavailableError):
             self._catalog.release(run.record.id, self._owner)
-        return run.error.reason
 
     def _failed(self, run: Run, error: Exception) -> str:
         known, unexpected = error, None
@@ -236,26 +235,14 @@ class SelectionHost:
             known, unexpected = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"), error
         _log.error("selection %s failed: %s [%s]", run.record.id, known, known.reason, exc_info=unexpected)
         with suppress(UnavailableError):
-            self._catalog.fail(
-                run.record.id,
-                self._owner,
-                code=type(known).__name__,
-                reason=known.reason,
-                message=str(known),
-            )
+            code, message = type(known).__name__, str(known)
+            self._catalog.fail(run.record.id, self._owner, code=code, reason=known.reason, message=message)
         return known.reason
 
     def _keep_lease(self, run: Run) -> None:
         while not wait([run.ended], self._lease_seconds / 4).done:
             try:
-                kept = self._catalog.keep(
-                    run.record.id,
-                    self._owner,
-                    self._lease_seconds,
-                    read=run.read,
-                    total=run.total,
-                    elapsed_seconds=run.elapsed_seconds,
-                )
+                kept = self._catalog.keep(run.record.id, self._owner, self._lease_seconds, run.progress)
             except UnavailableError as error:
                 run.error = error
                 kept = False

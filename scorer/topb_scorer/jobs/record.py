@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from topb.progress import Progress
 from topb.selections import SelectionState
 
 
@@ -25,18 +26,11 @@ class NewSelection:
 
 
 @dataclass(frozen=True)
-class SelectionRecord:
+class SelectionRecord(NewSelection):
     """A selection in the catalog. Times are seconds since the epoch."""
 
     id: str
-    request_id: str
-    request: bytes
     request_digest: str
-    model: str
-    strategy: str
-    budget: int
-    pool_uri: str
-    detached: bool
     state: SelectionState
     owner: str
     """The server that runs the selection, or the last one that did."""
@@ -53,3 +47,8 @@ class SelectionRecord:
     error_code: str
     error_reason: str
     error_message: str
+
+    @property
+    def progress(self) -> Progress:
+        """The progress at the last renewal of the lease."""
+        return Progress(self.read, self.total, self.elapsed_seconds)

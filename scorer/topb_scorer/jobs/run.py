@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
+from topb.progress import Progress
 from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import ScorerError
@@ -101,9 +102,9 @@ class Run:
     """Why the run was interrupted, if neither the caller nor an operator asked for it."""
 
     @property
-    def elapsed_seconds(self) -> float:
-        """Seconds since the selection was claimed."""
-        return time.monotonic() - self.started
+    def progress(self) -> Progress:
+        """How many rows were read, and the seconds since the selection was claimed."""
+        return Progress(self.read, self.total, time.monotonic() - self.started)
 
 
 class RunObserver(SelectionObserver):

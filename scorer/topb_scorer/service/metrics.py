@@ -119,7 +119,7 @@ class Metrics(RunObserver):
         strategy = run.record.strategy
         self._ended.labels(strategy, outcome, reason).inc()
         if result is not None:
-            self._selection_seconds.labels(strategy).observe(run.elapsed_seconds)
+            self._selection_seconds.labels(strategy).observe(run.progress.elapsed_seconds)
             for skip_reason, count in result.accounts.skipped.items():
                 self._skipped.labels(skip_reason).inc(count)
 

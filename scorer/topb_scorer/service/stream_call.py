@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from topb.progress import Progress
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
@@ -222,9 +221,9 @@ async def _responses_of(
             yield StreamResponse(acknowledged=pb.ChunkAcknowledged(seq=seq))
         if ended:
             return
-        if run.read != reported_rows and time.monotonic() - reported_at >= PROGRESS_SECONDS:
-            reported_rows, reported_at = run.read, time.monotonic()
-            progress = Progress(reported_rows, run.total, run.elapsed_seconds)
+        progress = run.progress
+        if progress.read != reported_rows and time.monotonic() - reported_at >= PROGRESS_SECONDS:
+            reported_rows, reported_at = progress.read, time.monotonic()
             yield StreamResponse(progress=progress_message(progress))
         await acknowledgements.wait()
 

@@ -169,9 +169,7 @@ def selection_message(
         strategy=record.strategy,
         budget=record.budget,
         pool_uri=record.pool_uri,
-        progress=progress_message(
-            Progress(read=record.read, total=record.total, elapsed_seconds=record.elapsed_seconds)
-        ),
+        progress=progress_message(record.progress),
         error_reason=record.error_reason,
         error_message=record.error_message,
     )

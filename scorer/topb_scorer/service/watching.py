@@ -54,10 +54,10 @@ class Watchers:
                     run = await asyncio.to_thread(self._host.start, record, job)
                 if self._host.draining and (run is None or run.cancelled.is_set()):
                     raise draining()
-                source = record if run is None else run
-                if source.read != reported_rows:
-                    reported_rows = source.read
-                    yield Progress(source.read, source.total, source.elapsed_seconds)
+                progress = (run or record).progress
+                if progress.read != reported_rows:
+                    reported_rows = progress.read
+                    yield progress
                 if run is None:
                     await asyncio.sleep(PROGRESS_SECONDS)
                     continue

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from support.again import repeated_with
 from support.postgresql import PostgresCluster
+from topb.progress import Progress
 from topb_scorer.errors import UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.migrations import VERSION_TABLE
@@ -48,7 +49,7 @@ def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCl
     try:
         for wait, ask in (
             (3.0, lambda: catalog.get(record.id)),
-            (3.0, lambda: catalog.keep(record.id, "a", 2.0, read=0, total=0, elapsed_seconds=0)),
+            (3.0, lambda: catalog.keep(record.id, "a", 2.0, Progress(0, 0, 0))),
         ):
             started = time.monotonic()
             with pytest.raises(UnavailableError) as caught:

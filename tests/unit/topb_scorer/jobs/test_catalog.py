@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
@@ -115,18 +116,18 @@ def test_an_expired_lease_is_claimed_by_one_of_those_who_wait(catalog: Selection
     assert catalog.claim(record.id, "dead", LEASE)
     assert not catalog.claim(record.id, "other", LEASE)
     assert catalog.orphans() == []
-    assert catalog.keep(record.id, "dead", EXPIRED, read=0, total=0, elapsed_seconds=0)
+    assert catalog.keep(record.id, "dead", EXPIRED, Progress(0, 0, 0))
     assert [orphan.id for orphan in catalog.orphans()] == [record.id]
     claimed = at_once(lambda thread: catalog.claim(record.id, f"server-{thread}", LEASE))
     assert claimed.count(True) == 1
-    assert not catalog.keep(record.id, "dead", LEASE, read=9, total=9, elapsed_seconds=9)
+    assert not catalog.keep(record.id, "dead", LEASE, Progress(9, 9, 9))
     assert catalog.get(record.id).read == 0
 
 
 def test_keeping_a_lease_renews_it_and_records_the_progress(catalog: SelectionCatalog) -> None:
     record = catalog.create(new())
     assert catalog.claim(record.id, "a", EXPIRED)
-    assert catalog.keep(record.id, "a", LEASE, read=3, total=7, elapsed_seconds=0.5)
+    assert catalog.keep(record.id, "a", LEASE, Progress(3, 7, 0.5))
     assert not catalog.claim(record.id, "b", LEASE)
     kept = catalog.get(record.id)
     assert (kept.read, kept.total, kept.elapsed_seconds, kept.owner) == (3, 7, 0.5, "a")
@@ -155,7 +156,7 @@ def test_a_selection_that_has_ended_never_changes(catalog: SelectionCatalog) -> 
         for other in endings.values():
             assert not other(record.id)
         assert not catalog.claim(record.id, "a", LEASE)
-        assert not catalog.keep(record.id, "a", LEASE, read=1, total=1, elapsed_seconds=1)
+        assert not catalog.keep(record.id, "a", LEASE, Progress(1, 1, 1))
         assert not catalog.release(record.id, "a")
         assert not catalog.complete_stream(record.id, "a", 3)
         assert catalog.cancel(record.id) == ended
@@ -203,7 +204,7 @@ def test_cancelling_a_running_selection_asks_its_owner_to_stop(catalog: Selectio
     assert catalog.claim(record.id, "a", LEASE)
     asked = catalog.cancel(record.id)
     assert (asked.state, asked.cancel_requested) == (SelectionState.RUNNING, True)
-    assert not catalog.keep(record.id, "a", LEASE, read=1, total=1, elapsed_seconds=1)
+    assert not catalog.keep(record.id, "a", LEASE, Progress(1, 1, 1))
     assert catalog.cancelled(record.id, "a")
 
 
