@@ -111,8 +111,13 @@ def run(
     )
     settings = ServerSettings(
         roots=AllowedRoots.below(allow_root),
-        engine=EngineSettings(device, batch_size, session_threads, decode_threads),
-        selecting=SelectingSettings(search_device),
+        engine=EngineSettings(
+            device=device,
+            batch_size=batch_size,
+            session_threads=session_threads,
+            decode_threads=decode_threads,
+        ),
+        selecting=SelectingSettings(search_device=search_device),
         **options,
     )
     host = settings.listen.rpartition(":")[0]

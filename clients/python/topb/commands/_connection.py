@@ -43,7 +43,7 @@ def connection_options(*, timeout: float | None) -> list[Option]:
 def open_client(options: Mapping[str, Any]) -> Client:
     """Return a client of the server that the options name, over TLS if any TLS option was given."""
     tls = None
-    if any(options[str(option.name)] for option in TLS_OPTIONS):
+    if any(options[str(option.name)] not in (None, False) for option in TLS_OPTIONS):
         tls = TlsOptions(
             ca_file=options["tls_ca"],
             certificate_file=options["tls_certificate"],
