@@ -33,12 +33,8 @@ class SettingsCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, with `--name a b` read as `--name a --name b` and `_` in names read as `-`."""
-        repeatable = {
-            name
-            for parameter in self.params
-            if isinstance(parameter, click.Option) and parameter.multiple
-            for name in parameter.opts
-        }
+        options = [option for option in self.params if isinstance(option, click.Option)]
+        repeatable = {name for option in options if option.multiple for name in option.opts}
         expanded: list[str] = []
         current = None
         for word in args:
