@@ -6,8 +6,6 @@ equation 9 is what the assistant A was trained on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,13 +13,12 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-@dataclass(frozen=True)
 class Aalu(PointwiseStrategy):
     """Pick the images that are least like the labelled ones and hardest for the task model."""
 
     name = "aalu"
     needs = frozenset({"score"})
 
-    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
         """Return the assistant's score A(m) in [0, 1]; m is the VAE's latent mean with T's prediction."""
         return rows.score.astype(np.float64)

@@ -6,13 +6,10 @@ algorithm 1. The algorithm itself is `geometry.k_center`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from topb_scorer.geometry.k_center import k_center_greedy
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 
-@dataclass(frozen=True)
 class CoreSet(SetBasedStrategy):
     """Pick the image farthest from all that is labelled or picked, again and again."""
 

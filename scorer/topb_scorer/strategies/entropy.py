@@ -5,8 +5,6 @@ Settles and Craven, An analysis of active learning strategies for sequence label
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,12 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-@dataclass(frozen=True)
 class Entropy(PointwiseStrategy):
     """Pick the images whose predicted class distribution has the highest entropy."""
 
     name = "entropy"
     needs = frozenset({"probabilities"})
 
-    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
         """Return the entropy of the predicted distribution, in nats."""
         return rows.entropy

@@ -5,8 +5,6 @@ Lewis and Gale, A sequential algorithm for training text classifiers, SIGIR 1994
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,12 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-@dataclass(frozen=True)
 class LeastConfidence(PointwiseStrategy):
     """Pick the images whose most probable class is the least probable."""
 
     name = "least_confidence"
     needs = frozenset({"probabilities"})
 
-    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
         """Return 1 − first probability, in [0, 1]."""
         return 1.0 - rows.confidence.astype(np.float64)

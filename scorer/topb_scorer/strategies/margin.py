@@ -5,8 +5,6 @@ Scheffer, Decomain and Wrobel, Active hidden Markov models for information extra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,12 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-@dataclass(frozen=True)
 class Margin(PointwiseStrategy):
     """Pick the images whose two most probable classes are the closest."""
 
     name = "margin"
     needs = frozenset({"probabilities"})
 
-    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
         """Return 1 − (first − second probability), in [0, 1]."""
         return 1.0 - rows.margin

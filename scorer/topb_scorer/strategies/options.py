@@ -25,7 +25,7 @@ class Option:
     most: float
     """The largest value, inclusive. Values must be finite even if this is infinite."""
     required: bool
-    """Whether it must be given wherever another option of the same class is."""
+    """Whether it has no default."""
 
     @property
     def expected(self) -> str:
@@ -69,8 +69,7 @@ def option(
         kind: the type of its values.
         least: the smallest value, inclusive.
         most: the largest value, inclusive.
-        default: its value if it is not given. Without a default the option is required, which suits options
-            that switch something on, like `diversify`; the options of a strategy itself need a default.
+        default: its value if it is not given. Without a default the option is required.
     """
     return field(default=default, metadata={_KEY: Option(help, kind, least, most, default is MISSING)})
 
@@ -80,11 +79,24 @@ def options_of(declaring: type) -> dict[str, Option]:
     return {field.name: field.metadata[_KEY] for field in fields(declaring) if _KEY in field.metadata}
 
 
-def parsed(declaring: type, texts: Mapping[str, str]) -> dict[str, Any]:
+def parsed(declaring: type, strategy: str, texts: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of those options of a dataclass that are in `texts`, as its keyword arguments.
 
+    Args:
+        declaring: the dataclass.
+        strategy: the name of the strategy to which requests give the options.
+        texts: values by option name; options of other classes are ignored.
+
     Raises:
-        InvalidRequestError: with reason OPTION_OUT_OF_RANGE.
+        InvalidRequestError: with reason STRATEGY_OPTION_UNKNOWN if a required option is missing, or
+            OPTION_OUT_OF_RANGE.
     """
     declared = options_of(declaring)
+    if missing := [name for name, option in declared.items() if option.required and name not in texts]:
+        raise InvalidRequestError(
+            f"strategy {strategy} with {', '.join(sorted(texts)) or 'no options'} also needs "
+            f"{', '.join(missing)}; set {', '.join(missing)} too",
+            reason="STRATEGY_OPTION_UNKNOWN",
+            strategy=strategy,
+        )
     return {name: declared[name].parse(name, text) for name, text in texts.items() if name in declared}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from topb_scorer.strategies.strategy import Output, PointwiseStrategy
 _SIGNIFICAND_BITS = 53
 
 
-@dataclass(frozen=True)
 class Random(PointwiseStrategy):
     """Pick images uniformly at random: a function of their ids and the seed."""
 

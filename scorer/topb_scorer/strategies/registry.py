@@ -43,17 +43,17 @@ def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
             strategy=name,
         )
     own = options_of(strategy_class)
-    known = {**own, **options_of(Diversified)} if issubclass(strategy_class, PointwiseStrategy) else own
+    known = own | options_of(Diversified) if issubclass(strategy_class, PointwiseStrategy) else own
     if unknown := sorted(set(options) - set(known)):
         raise InvalidRequestError(
             f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}",
             reason="STRATEGY_OPTION_UNKNOWN",
             strategy=name,
         )
-    strategy = strategy_class(**parsed(strategy_class, options))
-    if not isinstance(strategy, PointwiseStrategy) or not set(options) - set(own):
-        return strategy
-    return _diversified(strategy, {option: options[option] for option in options if option not in own})
+    strategy = strategy_class(**parsed(strategy_class, name, options))
+    if isinstance(strategy, PointwiseStrategy) and set(options) - set(own):
+        return Diversified(strategy, **parsed(Diversified, name, options))
+    return strategy
 
 
 def served_by(declared: frozenset[str]) -> frozenset[str]:
@@ -65,18 +65,6 @@ def served_by(declared: frozenset[str]) -> frozenset[str]:
     return frozenset(
         name for name, strategy in _strategies().items() if name in declared or "score" not in strategy.needs
     )
-
-
-def _diversified(strategy: PointwiseStrategy, options: Mapping[str, str]) -> Diversified:
-    required = [name for name, declared in options_of(Diversified).items() if declared.required]
-    if missing := [name for name in required if name not in options]:
-        raise InvalidRequestError(
-            f"{', '.join(sorted(options))} only has an effect together with {', '.join(missing)}; "
-            f"set {', '.join(missing)} too",
-            reason="STRATEGY_OPTION_UNKNOWN",
-            strategy=strategy.name,
-        )
-    return Diversified(strategy, **parsed(Diversified, options))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a query strategy is. Each one is a frozen dataclass in a module of its own; its options are fields."""
+"""What a query strategy is. Each one has a module of its own; its options are dataclass fields."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Output = Literal["score", "probabilities", "features"]
 """An output of a model."""
 
 
+@dataclass(frozen=True)
 class Strategy(ABC):
     """What every query strategy declares."""
 

@@ -5,8 +5,6 @@ Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +12,12 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
-@dataclass(frozen=True)
 class Vaal(PointwiseStrategy):
     """Pick the images that the discriminator takes for unlabelled."""
 
     name = "vaal"
     needs = frozenset({"score"})
 
-    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
         """Return the discriminator's score, from 0 (labelled) to 1 (unlabelled)."""
         return rows.score.astype(np.float64)
