@@ -11,6 +11,8 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
@@ -117,11 +119,8 @@ def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
 
 
 def summaries(shards: Iterable[StoredShard]) -> list[LogSummary]:
-    """Return a summary of each log that has some of these shards, in the order of the shards."""
-    by_log: dict[str, list[StoredShard]] = {}
-    for shard in shards:
-        by_log.setdefault(shard.log, []).append(shard)
-    return [_summary(log, shards) for log, shards in by_log.items()]
+    """Return a summary of each log that has some of these shards, which are sorted by log."""
+    return [_summary(log, list(of_log)) for log, of_log in groupby(shards, attrgetter("log"))]
 
 
 def plan_pruning(

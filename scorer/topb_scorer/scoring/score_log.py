@@ -22,18 +22,14 @@ FEATURE_OUTPUTS = (*LOGGED_OUTPUTS, "features")
 """The outputs for a log with features."""
 NOT_FINITE = "SCORE_NOT_FINITE"
 
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "score": pa.float32(),
-        "entropy": pa.float64(),
-        "margin": pa.float64(),
-        "confidence": pa.float32(),
-        "predicted_class": pa.int32(),
-        "skip_reason": pa.string(),
-        "skip_detail": pa.string(),
-    }
-)
+_NUMBERS = {
+    "score": pa.float32(),
+    "entropy": pa.float64(),
+    "margin": pa.float64(),
+    "confidence": pa.float32(),
+    "predicted_class": pa.int32(),
+}
+SCHEMA = pa.schema({"id": pa.string(), **_NUMBERS, "skip_reason": pa.string(), "skip_detail": pa.string()})
 """The columns of every log. A log with features adds `features` and `probabilities`, lists of fixed size."""
 _SUFFIX = ".parquet"
 
@@ -70,11 +66,6 @@ class ScoredRows:
         """Return the ids of some rows, whose indices are ascending."""
         return self.ids if len(rows) == len(self.ids) else [self.ids[row] for row in rows.tolist()]
 
-    @property
-    def arrays(self) -> Mapping[str, NDArray[np.float32]]:
-        """The columns that hold a vector for each row, by name."""
-        return {}
-
 
 @dataclass(frozen=True)
 class FeatureRows(ScoredRows):
@@ -84,11 +75,6 @@ class FeatureRows(ScoredRows):
     """float32 (n, D): the task model's features."""
     probabilities: NDArray[np.float32]
     """float32 (n, C)."""
-
-    @property
-    def arrays(self) -> Mapping[str, NDArray[np.float32]]:
-        """The columns that hold a vector for each row, by name."""
-        return {"features": self.features, "probabilities": self.probabilities}
 
 
 def scored_rows(
@@ -170,8 +156,7 @@ class ScoreLog:
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
         directory = self._directory_of(identity)
-        if not directory.is_dir():
-            directory.mkdir(exist_ok=True)
+        directory.mkdir(exist_ok=True)
         path = directory / f"{identity}-{_digest(content)}{_SUFFIX}"
         durable.step("shard scored", path)
         if self._durable:
@@ -218,33 +203,25 @@ class ScoreLog:
                 features, probabilities = _matrix(table, "features"), _matrix(table, "probabilities")
                 yield FeatureRows(**_columns_of(table), features=features, probabilities=probabilities)
 
-    def verify(self, identity: str) -> bool:
-        """Return whether a committed shard is as it was committed."""
-        try:
-            self._content(identity)
-        except AlteredShardError:
-            return False
-        return True
-
-    def discard(self, identity: str) -> None:
-        """Remove a shard, so that it is scored again."""
-        for path in self._files(identity):
-            path.unlink(missing_ok=True)
+    def discard_altered(self, identities: Iterable[str]) -> None:
+        """Remove those of these shards that are not as they were committed, so that they are scored again."""
+        for identity in identities:
+            path = self._path(identity)
+            if path is not None and not is_as_committed(path):
+                for file in self._files(identity):
+                    file.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the whole log."""
         durable.remove_directory(self._directory)
 
     def _read(self, identity: str, columns: list[str] | None = None) -> pa.Table:
-        # One thread keeps the rows in the order of the file.
-        return pq.ParquetFile(pa.BufferReader(self._content(identity))).read(columns, use_threads=False)
-
-    def _content(self, identity: str) -> bytes:
         path = self._path(identity)
         content = None if path is None else _committed_content(path)
         if content is None:
             raise AlteredShardError(identity)
-        return content
+        # One thread keeps the rows in the order of the file.
+        return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
     def _row_count(self, identity: str) -> int:
         path = self._path(identity)
@@ -288,48 +265,31 @@ def _digest(content: bytes) -> str:
 
 
 def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
-    count = len(rows.ids)
-    skipped = np.zeros(count, bool)
-    skipped[list(rows.skips)] = True
-    reasons = details = pa.nulls(count, pa.string())
-    if rows.skips:
-        known = [rows.skips.get(row) for row in range(count)]
-        reasons = pa.array([skip and skip.reason for skip in known], pa.string())
-        details = pa.array([skip and skip.detail for skip in known], pa.string())
+    skips = [rows.skips.get(row) for row in range(len(rows.ids))]
+    skipped = np.array([skip is not None for skip in skips], bool)
     columns = [
         pa.array(rows.ids, pa.string()),
-        pa.array(rows.score, pa.float32(), mask=skipped),
-        pa.array(rows.entropy, pa.float64(), mask=skipped),
-        pa.array(rows.margin, pa.float64(), mask=skipped),
-        pa.array(rows.confidence, pa.float32(), mask=skipped),
-        pa.array(rows.predicted_class, pa.int32(), mask=skipped),
-        reasons,
-        details,
+        *(pa.array(getattr(rows, name), kind, mask=skipped) for name, kind in _NUMBERS.items()),
+        pa.array([skip and skip.reason for skip in skips], pa.string()),
+        pa.array([skip and skip.detail for skip in skips], pa.string()),
     ]
-    schema = SCHEMA
-    for name, array in rows.arrays.items():
-        schema = schema.append(pa.field(name, pa.list_(pa.float32(), array.shape[1])))
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1]))
-    return pa.record_batch(columns, schema=schema)
+    batch = pa.record_batch(columns, schema=SCHEMA)
+    if isinstance(rows, FeatureRows):
+        for name in ("features", "probabilities"):
+            array = getattr(rows, name)
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+            batch = batch.append_column(name, vectors)
+    return batch
 
 
 def _columns_of(table: pa.Table) -> dict[str, Any]:
     """Return the columns of SCHEMA as the arguments of ScoredRows."""
-
-    def column(name: str, fill: float) -> NDArray[np.generic]:
-        values: NDArray[np.generic] = table.column(name).fill_null(fill).to_numpy()
-        return values
-
     skipped = np.flatnonzero(table.column("skip_reason").is_valid().to_numpy())
     rejected = table.select(["skip_reason", "skip_detail"]).take(skipped)
     skips = [Skip(row["skip_reason"], row["skip_detail"]) for row in rejected.to_pylist()]
     return {
         "ids": table.column("id").to_pylist(),
-        "score": column("score", 0.0).astype(np.float32),
-        "entropy": column("entropy", 0.0).astype(np.float64),
-        "margin": column("margin", 0.0).astype(np.float64),
-        "confidence": column("confidence", 0.0).astype(np.float32),
-        "predicted_class": column("predicted_class", 0).astype(np.int32),
+        **{name: table.column(name).fill_null(0).to_numpy() for name in _NUMBERS},
         "skips": dict(zip(skipped.tolist(), skips, strict=True)),
     }
 

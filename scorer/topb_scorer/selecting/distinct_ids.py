@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -32,12 +31,8 @@ class DistinctIds:
         # Random, so that nobody can prepare ids that share a digest.
         self._seeds = [np.uint64(secrets.randbits(64)) for _ in range(2)]
 
-    def __enter__(self) -> DistinctIds:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the files."""
         for file in self._files:
             file.close()
 

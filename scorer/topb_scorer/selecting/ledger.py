@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Set
+from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from topb_scorer.selecting.distinct_ids import DistinctIds
 
 SKIPPED_EXAMPLES = 20
 """How many skipped rows are listed one by one: the first by id."""
+_ORDER = attrgetter("id", "reason", "detail")
 
 
 class Ledger:
@@ -37,13 +37,9 @@ class Ledger:
         self._skipped: Counter[str] = Counter()
         self._examples: list[SkippedRow] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._distinct.__exit__(kind, error, trace)
+    def close(self) -> None:
+        """Close the temporary files."""
+        self._distinct.close()
 
     def take(self, part: ScoredRows) -> NDArray[np.intp]:
         """Count the rows of a part, and return those that can be ranked, duplicates included.
@@ -65,7 +61,7 @@ class Ledger:
         rankable = np.flatnonzero(kept)
         self._rankable += len(rankable)
         self._skipped.update(row.reason for row in skipped)
-        self._examples = heapq.nsmallest(SKIPPED_EXAMPLES, self._examples + skipped, key=_by_id)
+        self._examples = heapq.nsmallest(SKIPPED_EXAMPLES, self._examples + skipped, key=_ORDER)
         self._distinct.add(part.ids_of(rankable))
         return rankable
 
@@ -80,7 +76,3 @@ class Ledger:
             excluded=self._excluded,
             skipped_examples=tuple(self._examples),
         )
-
-
-def _by_id(row: SkippedRow) -> tuple[str, str, str]:
-    return row.id, row.reason, row.detail

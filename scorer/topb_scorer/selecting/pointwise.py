@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.selecting.ledger import Ledger
-from topb_scorer.selecting.picked import Picked
-from topb_scorer.selecting.ranking import TopB
+from topb_scorer.selecting.ranking import Picked, TopB
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import PointwiseStrategy
 
@@ -31,7 +31,7 @@ def select_pointwise(
         scratch: a directory for temporary files, which the caller removes.
     """
     top = TopB(spec.budget)
-    with Ledger(spec.exclude, scratch, rows) as ledger:
+    with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
         for part in log:
             rankable = ledger.take(part)
             top.offer(part, rankable, strategy.acquisition(part, seed=spec.seed)[rankable])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topb.results import Pick
+from topb.results import Accounts, Pick
 from topb_scorer.scoring.score_log import ScoredRows
 
 
@@ -53,6 +55,17 @@ class Candidate(NamedTuple):
         )
 
 
+@dataclass(frozen=True)
+class Picked:
+    """What selecting from a score log gives: ranked picks, and what became of every row of the log."""
+
+    picks: tuple[Pick, ...]
+    """In rank order."""
+    accounts: Accounts
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Measures of the batch as a whole, by name, if the strategy reports any."""
+
+
 class TopB:
     """The first b candidates in the total order, one for each id, in memory proportional to b.
 
@@ -85,7 +98,7 @@ class TopB:
     def ranked(self) -> list[Candidate]:
         """Return at most b candidates in the total order."""
         self._compact()
-        return list(self._candidates)
+        return self._candidates.copy()
 
     def _compact(self) -> None:
         first_of_id: dict[str, Candidate] = {}

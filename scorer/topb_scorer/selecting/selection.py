@@ -84,9 +84,7 @@ def select_from_pool(
         except AlteredShardError as error:
             altered = error
             _log.warning("%s; every altered shard of the pool is scored again", error)
-        for identity in identities:
-            if not log.verify(identity):
-                log.discard(identity)
+        log.discard_altered(identities)
         # All rows of the pool have been reported by now.
         on_rows = SelectionObserver().on_rows
     raise UnreadablePoolError(

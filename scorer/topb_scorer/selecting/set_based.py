@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,7 @@ from numpy.typing import NDArray
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.score_log import FeatureRows
 from topb_scorer.selecting.ledger import Ledger
-from topb_scorer.selecting.picked import Picked
-from topb_scorer.selecting.ranking import Candidate, TopB
+from topb_scorer.selecting.ranking import Candidate, Picked, TopB
 from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import SetBasedStrategy, SetCandidates
@@ -62,7 +63,7 @@ def select_set_based(
         LimitExceededError: with reason FEATURES_OVER_LIMIT.
         ScorerError: as the strategy raises.
     """
-    with Ledger(spec.exclude, scratch, rows) as ledger:
+    with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
         candidates = _candidates(strategy, spec, read_log, ledger)
         accounts = ledger.accounts()
     if not candidates:
@@ -90,7 +91,7 @@ def _candidates(
         for part in read_log():
             rows = ledger.take(part)
             top.offer(part, rows, shortlist.strategy.acquisition(part, seed=spec.seed)[rows])
-        return sorted(top.ranked(), key=_id)
+        return sorted(top.ranked(), key=attrgetter("id"))
     first_of_id: dict[str, Candidate] = {}
     for part in read_log():
         for row in ledger.take(part).tolist():
@@ -98,7 +99,7 @@ def _candidates(
             known = first_of_id.get(candidate.id)
             if known is None or candidate < known:
                 first_of_id[candidate.id] = candidate
-    return sorted(first_of_id.values(), key=_id)
+    return [first_of_id[id_] for id_ in sorted(first_of_id)]
 
 
 def _gathered(
@@ -148,7 +149,3 @@ def _excluded_features(rows: list[tuple[str, bytes]], width: int) -> NDArray[np.
     """Return float32 (n, width), sorted by id because k-means depends on the order of rows."""
     flat = np.frombuffer(b"".join(features for _, features in sorted(rows)), np.float32)
     return flat.reshape(-1, width)
-
-
-def _id(candidate: Candidate) -> str:
-    return candidate.id

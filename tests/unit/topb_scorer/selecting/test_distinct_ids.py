@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def count(scratch: Path, *parts: list[str], expected: int = 0) -> int:
-    with DistinctIds(scratch, expected) as distinct:
+    with closing(DistinctIds(scratch, expected)) as distinct:
         for part in parts:
             distinct.add(part)
         return distinct.count()
@@ -49,7 +50,7 @@ def test_more_ids_than_were_expected_are_counted_too(scratch: Path) -> None:
 
 
 def test_counting_may_go_on(scratch: Path) -> None:
-    with DistinctIds(scratch, 1 << 19) as distinct:
+    with closing(DistinctIds(scratch, 1 << 19)) as distinct:
         distinct.add(["a", "b"])
         assert distinct.count() == 2
         distinct.add(["b", "c"])
@@ -57,12 +58,12 @@ def test_counting_may_go_on(scratch: Path) -> None:
 
 
 def test_only_a_bounded_number_of_files_is_opened(tmp_path: Path) -> None:
-    with DistinctIds(tmp_path, 10**12):
+    with closing(DistinctIds(tmp_path, 10**12)):
         assert len(list(tmp_path.iterdir())) == 512
 
 
 def test_ids_are_spilled_and_not_held(tmp_path: Path) -> None:
-    with DistinctIds(tmp_path, 1000) as distinct:
+    with closing(DistinctIds(tmp_path, 1000)) as distinct:
         distinct.add([str(i) for i in range(5_000)])
         distinct.count()
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 16 * 5_000
