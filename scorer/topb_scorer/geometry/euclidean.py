@@ -30,6 +30,11 @@ _HITS_WORTH_FLOAT64 = 8
 """Open pairs per row up to which differences are faster than a float64 product."""
 
 
+def blocks(size: int, rows_at_once: int = ROWS_AT_ONCE) -> list[slice]:
+    """Return the slices of at most `rows_at_once` rows that make up `size` rows."""
+    return [slice(first, min(first + rows_at_once, size)) for first in range(0, size, rows_at_once)]
+
+
 def check_features(features: Features, name: str) -> None:
     """Raise unless `features` is a finite float32 array of shape (N, D) with D ≥ 1.
 
@@ -47,10 +52,10 @@ def check_features(features: Features, name: str) -> None:
         raise InvalidRequestError(
             f"{name} is {features.dtype}; expected float32", reason="FEATURES_DTYPE", features=name
         )
-    for first in range(0, len(features), ROWS_AT_ONCE):
-        block = features[first : first + ROWS_AT_ONCE]
-        if not np.isfinite(block.max()) or not np.isfinite(block.min()):
-            row = first + int(np.argmin(np.isfinite(block).all(axis=1)))
+    for block in blocks(len(features)):
+        rows = features[block]
+        if not np.isfinite(rows.max()) or not np.isfinite(rows.min()):
+            row = block.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
             raise InvalidRequestError(
                 f"row {row} of {name} is not finite; leave such rows out before selecting",
                 reason="FEATURES_NOT_FINITE",
@@ -202,8 +207,8 @@ class Frame:
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
             finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
             rows, columns = self._open_pairs(finer[0], finer[1], nearest, np.float64)
-        for first in range(0, len(rows), self.rows_at_once):
-            i, k = rows[first : first + self.rows_at_once], columns[first : first + self.rows_at_once]
+        for pairs in blocks(len(rows), self.rows_at_once):
+            i, k = rows[pairs], columns[pairs]
             np.minimum.at(nearest, i, squared_distances(candidates.rows[i], centres.rows[k]))
 
     def _open_pairs(
@@ -239,8 +244,8 @@ def _exact_precisions(arrays: tuple[Features, ...], largest: float, rows_at_once
     exact: frozenset[type] = frozenset({np.float32, np.float64})
     grain = np.inf
     for array in arrays:
-        for first in range(0, len(array), rows_at_once):
-            grain = min(grain, _grain(array[first : first + rows_at_once]))
+        for block in blocks(len(array), rows_at_once):
+            grain = min(grain, _grain(array[block]))
             steps = 2 * largest / grain
             exact = frozenset(p for p in exact if 4 * width * steps**2 <= 2.0 ** (np.finfo(p).nmant + 1))
             if not exact:

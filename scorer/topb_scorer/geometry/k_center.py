@@ -30,6 +30,7 @@ from topb_scorer.geometry.euclidean import (
     Features,
     Frame,
     Indices,
+    blocks,
     check_features,
     check_same_width,
     squared_distances,
@@ -214,8 +215,8 @@ class _Cover:
         """Compare `rows` with all centres that they have not seen yet."""
         rows = rows[self.seen[rows] < self.centres]
         rows = rows[np.lexsort((rows, self.seen[rows]))]
-        for first in range(0, len(rows), self.sizes.rows_at_once):
-            self._compare(rows[first : first + self.sizes.rows_at_once])
+        for block in blocks(len(rows), self.sizes.rows_at_once):
+            self._compare(rows[block])
 
     def _compare(self, rows: Indices) -> None:
         """Compare `rows`, sorted by how many centres they have seen, with the centres that they have not."""

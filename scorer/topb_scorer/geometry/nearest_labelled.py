@@ -19,7 +19,15 @@ import faiss
 import numpy as np
 
 from topb_scorer.errors import DeviceError
-from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, squared_distances
+from topb_scorer.geometry.euclidean import (
+    ROWS_AT_ONCE,
+    Doubles,
+    Features,
+    Frame,
+    Indices,
+    blocks,
+    squared_distances,
+)
 
 FEWEST_SEARCHED = 256
 """With fewer labelled rows, one matrix product is as fast as a search."""
@@ -85,11 +93,11 @@ def upper_bounds(
     if len(labelled) < fewest_searched or not 2.0**-40 < frame.scale < 2.0**40:
         return bounds
     search = make_search(np.ascontiguousarray(labelled), device)
-    for first in range(0, len(pool), _SEARCHED_TOGETHER):
-        found = search(np.ascontiguousarray(pool[first : first + _SEARCHED_TOGETHER]))
-        for start in range(0, len(found), ROWS_AT_ONCE):
-            near = found[start : start + ROWS_AT_ONCE]
-            rows = np.flatnonzero(near >= 0) + first + start
+    for together in blocks(len(pool), _SEARCHED_TOGETHER):
+        found = search(np.ascontiguousarray(pool[together]))
+        for block in blocks(len(found)):
+            near = found[block]
+            rows = np.flatnonzero(near >= 0) + together.start + block.start
             bounds[rows] = squared_distances(pool[rows], labelled[near[near >= 0]])
     return bounds
 

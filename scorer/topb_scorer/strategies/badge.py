@@ -11,13 +11,12 @@ built. A distance only needs inner products of the two factors: ⟨a ⊗ h, a′
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.geometry.euclidean import Doubles, Indices
+from topb_scorer.geometry.euclidean import Doubles, Indices, blocks
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _ROWS_AT_ONCE = 8192
@@ -129,9 +128,8 @@ class _GradientEmbeddings:
         squared = self._norms[row] + self._norms[centres] - 2 * products
         return max(0.0, float(squared.min(initial=np.inf)))
 
-    def _blocks(self) -> Iterator[Indices]:
-        for first in range(0, len(self._features), _ROWS_AT_ONCE):
-            yield np.arange(first, min(first + _ROWS_AT_ONCE, len(self._features)))
+    def _blocks(self) -> list[Indices]:
+        return [np.arange(block.start, block.stop) for block in blocks(len(self._features), _ROWS_AT_ONCE)]
 
     def _factors(self, rows: Indices, precision: type) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return (n, C), predicted minus assumed probabilities, and (n, D), the scaled features."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, squared_distances
+from topb_scorer.geometry.euclidean import Doubles, Features, Frame, blocks, squared_distances
 from topb_scorer.geometry.front_products import FrontProducts
 from topb_scorer.strategies.options import option
 from topb_scorer.strategies.strategy import (
@@ -52,7 +52,7 @@ class Diversified(SetBasedStrategy):
         """The best-scored rows: `diversify` for each row of the budget."""
         return Shortlist(self.pointwise, self.diversify)
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:  # noqa: ARG002
+    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
         """Return up to `budget` rows; scores are those of the pointwise strategy.
 
         K-center greedy starts from the labelled rows. Each pick is the farthest row from all that is labelled
@@ -76,10 +76,10 @@ class Diversified(SetBasedStrategy):
         picks: list[int] = []
         distances: list[float] = []
         near_duplicates = 0
-        for first in range(0, len(ranked), len(shortlist)):
+        for block in blocks(len(ranked), len(shortlist)):
             if len(picks) == budget:
                 break
-            some = ranked[first : first + len(shortlist)]
+            some = ranked[block]
             found, found_distances, passed_over = _farthest_apart(
                 frame,
                 features[some],
@@ -145,12 +145,11 @@ def _farthest_apart(
 def _nearest(frame: Frame, rows: Features, centres: list[Features]) -> Doubles:
     """Return float64 (n,): squared distances of `rows` to the nearest of all `centres`, infinity if none."""
     nearest = np.full(len(rows), np.inf)
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        block = slice(first, first + ROWS_AT_ONCE)
+    for block in blocks(len(rows)):
         placed = frame.place(rows[block])
         for some in centres:
-            for start in range(0, len(some), ROWS_AT_ONCE):
-                frame.nearer(placed, frame.place(some[start : start + ROWS_AT_ONCE]), nearest[block])
+            for part in blocks(len(some)):
+                frame.nearer(placed, frame.place(some[part]), nearest[block])
     return nearest
 
 

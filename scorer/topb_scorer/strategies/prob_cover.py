@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.errors import LimitExceededError
-from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Features, Frame, Indices, Placed, squared_distances
+from topb_scorer.geometry.euclidean import Features, Frame, Indices, Placed, blocks, squared_distances
 from topb_scorer.strategies.options import option
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates
 
@@ -99,16 +99,15 @@ def largest_pure_radius(
     to_others = np.full(len(sample), np.inf)
     farthest = 0.0
     centres = frame.place(features[sample])
-    for first in range(0, size, ROWS_AT_ONCE):
-        block = frame.place(features[first : first + ROWS_AT_ONCE])
-        block_classes = classes[first : first + ROWS_AT_ONCE]
+    for block in blocks(size):
+        placed, block_classes = frame.place(features[block]), classes[block]
         for other in np.unique(block_classes):
             rows = np.flatnonzero(block_classes == other)
             of_another = np.flatnonzero(classes[sample] != other)
             nearest = to_others[of_another]
-            frame.nearer(centres.take(of_another), block.take(rows), nearest)
+            frame.nearer(centres.take(of_another), placed.take(rows), nearest)
             to_others[of_another] = nearest
-        farthest = max(farthest, float(squared_distances(block.rows, features[sample[:1]]).max()))
+        farthest = max(farthest, float(squared_distances(placed.rows, features[sample[:1]]).max()))
     if np.isinf(to_others).all():
         return float(np.sqrt(farthest))
     quantile = float(np.quantile(to_others, 1 - purity, method="lower"))
@@ -132,13 +131,13 @@ def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[In
     counts = [np.zeros(1, np.int64)]
     found: list[NDArray[np.int32]] = []
     held = 0
-    for first in range(0, len(features), ROWS_AT_ONCE):
-        candidates = frame.place(features[first : first + ROWS_AT_ONCE])
+    for block in blocks(len(features)):
+        candidates = frame.place(features[block])
         rows, columns = [], []
-        for start in range(0, len(features), ROWS_AT_ONCE):
-            i, k = _within(radius, frame, candidates, frame.place(features[start : start + ROWS_AT_ONCE]))
+        for other in blocks(len(features)):
+            i, k = _within(radius, frame, candidates, frame.place(features[other]))
             rows.append(i)
-            columns.append((start + k).astype(np.int32))
+            columns.append((other.start + k).astype(np.int32))
             held += len(i)
             if held > max_pairs:
                 raise LimitExceededError(
@@ -158,11 +157,11 @@ def _near_any(radius: float, features: Features, labelled: Features) -> NDArray[
     """Return bool (N,): whether a labelled row lies within `radius` of each row."""
     near = np.zeros(len(features), np.bool_)
     frame = Frame.around(features, labelled)
-    for first in range(0, len(features), ROWS_AT_ONCE):
-        candidates = frame.place(features[first : first + ROWS_AT_ONCE])
-        for start in range(0, len(labelled), ROWS_AT_ONCE):
-            i, _ = _within(radius, frame, candidates, frame.place(labelled[start : start + ROWS_AT_ONCE]))
-            near[first + i] = True
+    for block in blocks(len(features)):
+        candidates = frame.place(features[block])
+        for other in blocks(len(labelled)):
+            i, _ = _within(radius, frame, candidates, frame.place(labelled[other]))
+            near[block.start + i] = True
     return near
 
 
@@ -174,8 +173,8 @@ def _within(radius: float, frame: Frame, candidates: Placed, centres: Placed) ->
     rows, columns = np.nonzero(products <= np.nextafter(limits.astype(products.dtype), np.inf)[:, None])
     inside = products[rows, columns] < surely[rows]
     unsure = np.flatnonzero(~inside)
-    for first in range(0, len(unsure), ROWS_AT_ONCE):
-        pairs = unsure[first : first + ROWS_AT_ONCE]
+    for block in blocks(len(unsure)):
+        pairs = unsure[block]
         squared = squared_distances(candidates.rows[rows[pairs]], centres.rows[columns[pairs]])
         inside[pairs] = squared <= radius**2
     return rows[inside], columns[inside]

@@ -6,12 +6,10 @@ Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import faiss
 import numpy as np
 
-from topb_scorer.geometry.euclidean import ROWS_AT_ONCE, Doubles, Features, Frame, Indices, squared_distances
+from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, blocks, squared_distances
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _MOST_CLUSTERS = 500
@@ -21,7 +19,6 @@ _ITERATIONS = 20
 _SAMPLED_PER_CLUSTER = 256
 
 
-@dataclass(frozen=True)
 class TypiClust(SetBasedStrategy):
     """Pick the most typical image of each cluster without labels."""
 
@@ -109,8 +106,7 @@ def _clusters(features: Features, labelled: Features, count: int, seed: int) -> 
     kmeans.train(frame.place(rows).near)
 
     def nearest(rows: Features) -> Indices:
-        blocks = range(0, len(rows), ROWS_AT_ONCE)
-        found = [kmeans.assign(frame.place(rows[first : first + ROWS_AT_ONCE]).near)[1] for first in blocks]
+        found = [kmeans.assign(frame.place(rows[block]).near)[1] for block in blocks(len(rows))]
         return np.concatenate([np.empty(0, np.int64), *found])
 
     return nearest(features), nearest(labelled)
