@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,8 +17,8 @@ import pytest
 from support.bundles import write_bundle
 from support.crashing_server import CrashingServer, Sabotage, crashing_server
 from support.images import encode, random_image, random_pool, write_parquet
-from support.raw_selections import PoolCaller, StreamCaller, chunks_of, pool_request
-from support.rpc import code_and_reason, retry_seconds
+from support.raw_selections import chunks_of, pool_request
+from support.rpc import Request, code_and_reason, end, retry_seconds
 from support.waiting import once
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
@@ -52,21 +53,21 @@ class Server:
         pid: int = self.running.process.pid
         return pid
 
-    def caller(self, rpc: str, name: str) -> PoolCaller | StreamCaller:
-        if rpc == "SelectBatch":
-            return PoolCaller(pool_request(self.pool, name, spec=SPEC))
-        return StreamCaller(pb.StreamStart(spec=SPEC, request_id=name), chunks_of(self.rows, SHARD_ROWS))
-
     def begin(self, rpc: str, name: str, *, timeout: float | None = None) -> Call:
         """Start a selection and wait until it has scored a shard."""
-        caller = self.caller(rpc, name)
-        if isinstance(caller, PoolCaller):
-            call = Call(self.stub.SelectBatch(caller.request, timeout=timeout))
+        if rpc == "SelectBatch":
+            call = Call(self.stub.SelectBatch(pool_request(self.pool, name, spec=SPEC), timeout=timeout))
         else:
-            call = Call(self.stub.SelectBatchFromStream(as_they_come(caller), timeout=timeout))
+            call = Call(self.stub.SelectBatchFromStream(self.stream(name), timeout=timeout))
         scored = len(self.running.scored)
         once(lambda: len(self.running.scored) > scored)
         return call
+
+    def stream(self, name: str) -> Iterator[Request]:
+        chunks = chunks_of(self.rows, SHARD_ROWS)
+        yield Request(start=pb.StreamStart(spec=SPEC, request_id=name))
+        yield from (Request(chunk=chunk) for chunk in chunks)
+        yield end(len(chunks))
 
     def state(self, name: str) -> pb.Selection:
         return self.stub.GetSelection(pb.GetSelectionRequest(selection=name), timeout=30).selection
@@ -75,7 +76,7 @@ class Server:
 class Call:
     """A call whose responses a thread reads until it ends."""
 
-    def __init__(self, call: object) -> None:
+    def __init__(self, call: Any) -> None:
         self.call = call
         self.error: grpc.RpcError | None = None
         self.responses = 0
@@ -84,7 +85,7 @@ class Call:
 
     def _read(self) -> None:
         try:
-            for _ in self.call:  # type: ignore[attr-defined]
+            for _ in self.call:
                 self.responses += 1
         except grpc.RpcError as error:
             self.error = error
@@ -95,13 +96,6 @@ class Call:
         assert isinstance(self.error, grpc.Call)
         code: grpc.StatusCode = self.error.code()
         return code
-
-
-def as_they_come(caller: StreamCaller) -> Iterator[pb.SelectBatchFromStreamRequest]:
-    yield pb.SelectBatchFromStreamRequest(start=caller.start)
-    for chunk in caller.chunks:
-        yield pb.SelectBatchFromStreamRequest(chunk=chunk)
-    yield pb.SelectBatchFromStreamRequest(end=pb.StreamEnd(chunks=len(caller.chunks)))
 
 
 def threads_of_selections(pid: int) -> list[str]:
@@ -172,26 +166,26 @@ RPCS = pytest.mark.parametrize("rpc", ["SelectBatch", "SelectBatchFromStream"])
 
 
 @RPCS
-@pytest.mark.parametrize("end", ["cancel", "deadline", "disconnect", "CancelSelection"])
+@pytest.mark.parametrize("ending", ["cancel", "deadline", "disconnect", "CancelSelection"])
 def test_work_stops_within_a_batch_and_leaves_nothing(
-    rpc: str, end: str, server: Server, folder: Path, tmp_path: Path
+    rpc: str, ending: str, server: Server, folder: Path, tmp_path: Path
 ) -> None:
     state, code = pb.SELECTION_STATE_PENDING, grpc.StatusCode.CANCELLED
-    if end == "disconnect":
+    if ending == "disconnect":
         channel = grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)])
         stub = selection_pb2_grpc.SelectionServiceStub(channel)
-        call = Server(server.running, server.address, stub, server.pool, server.rows).begin(rpc, "one")
+        call = replace(server, stub=stub).begin(rpc, "one")
         channel.close()
-    elif end == "deadline":
+    elif ending == "deadline":
         call = server.begin(rpc, "one", timeout=1.5)
         code = grpc.StatusCode.DEADLINE_EXCEEDED
         assert call.code() == code
     else:
         call = server.begin(rpc, "one")
     batches = server.running.batches
-    if end == "cancel":
-        call.call.cancel()  # type: ignore[attr-defined]
-    if end == "CancelSelection":
+    if ending == "cancel":
+        call.call.cancel()
+    if ending == "CancelSelection":
         with grpc.insecure_channel(server.address) as other:
             stub = selection_pb2_grpc.SelectionServiceStub(other)
             answer = stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
@@ -202,46 +196,17 @@ def test_work_stops_within_a_batch_and_leaves_nothing(
     assert_nothing_is_left(server, folder, tmp_path)
 
 
-@RPCS
-def test_a_cancelled_selection_can_be_continued(rpc: str, server: Server, tmp_path: Path) -> None:
-    rows = random_pool(8 * SHARD_ROWS)
-    pool = write_parquet(server.pool, rows, row_group=SHARD_ROWS)
-    server = replace(server, rows=rows, pool=pool)
-    call = server.begin(rpc, "one")
-    call.call.cancel()  # type: ignore[attr-defined]
-    once(lambda: server.state("one").state == pb.SELECTION_STATE_PENDING)
-    before = server.running.scored
-    server.caller(rpc, "one").call(server.address).check_accounts(len(rows))
-    after = server.running.scored[len(before) :]
-    # The batch that ran when the call was lost was not committed.
-    assert len(set(before) & set(after)) <= 1
-    assert set(before) | set(after) == set(server.running.scored)
-    assert len(set(server.running.scored)) == len(rows) // SHARD_ROWS
-
-
 def test_a_selection_continues_while_another_caller_waits(server: Server) -> None:
     first = server.begin("SelectBatch", "one")
     second = Call(server.stub.SelectBatch(pool_request(server.pool, "one", spec=SPEC)))
     once(lambda: second.responses > 0)
-    first.call.cancel()  # type: ignore[attr-defined]
+    first.call.cancel()
     scored = len(server.running.scored)
     once(lambda: len(server.running.scored) > scored + 2)
     assert server.state("one").state == pb.SELECTION_STATE_RUNNING
     batches = server.running.batches
-    second.call.cancel()  # type: ignore[attr-defined]
+    second.call.cancel()
     assert_it_stopped(server, "one", batches=batches, state=pb.SELECTION_STATE_PENDING)
-
-
-def test_a_detached_selection_continues_without_its_caller(server: Server) -> None:
-    request = pool_request(server.pool, "one", spec=SPEC, detached=True)
-    call = server.stub.SelectBatch(request)
-    next(call)
-    once(lambda: len(server.running.scored) > 0)
-    call.cancel()
-    scored = len(server.running.scored)
-    once(lambda: len(server.running.scored) > scored + 3)
-    server.stub.CancelSelection(pb.CancelSelectionRequest(selection="one"), timeout=30)
-    assert server.state("one").state == pb.SELECTION_STATE_CANCELLED
 
 
 @RPCS
@@ -269,12 +234,12 @@ UNARY: tuple[Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future], .
 )
 
 
-@pytest.mark.parametrize("end", ["cancel", "disconnect"])
-def test_a_lost_short_call_leaves_nothing(end: str, server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["cancel", "disconnect"])
+def test_a_lost_short_call_leaves_nothing(ending: str, server: Server, tmp_path: Path) -> None:
     for call in UNARY * 20:
         with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
             future = call(selection_pb2_grpc.SelectionServiceStub(other))
-            if end == "cancel":
+            if ending == "cancel":
                 future.cancel()
     server.stub.ListSelections(pb.ListSelectionsRequest(), timeout=5)
     assert_nothing_is_left(server, tmp_path)
@@ -297,7 +262,7 @@ def test_many_lost_calls_leave_no_objects(server: Server, folder: Path, tmp_path
             for rpc in ("SelectBatch", "SelectBatchFromStream"):
                 name = f"{rpc}-{i}"
                 call = server.begin(rpc, name)
-                call.call.cancel()  # type: ignore[attr-defined]
+                call.call.cancel()
                 once(lambda name=name: server.state(name).state == pb.SELECTION_STATE_PENDING)  # type: ignore[misc]
         assert_nothing_is_left(server, folder, tmp_path)
 

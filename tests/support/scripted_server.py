@@ -13,9 +13,14 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+import topb
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
 MODEL = "0123456789abcdef"
+# A pool that fills four chunks of 1000 bytes.
+CHUNK, CHUNKS = 1000, 4
+POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
+QUICK_RETRY = topb.RetryPolicy(attempts=3, initial_delay=0.001, maximum_delay=0.002)
 
 
 def duration(seconds: float) -> Duration:

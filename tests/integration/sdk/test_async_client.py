@@ -7,13 +7,11 @@ import asyncio
 import pytest
 
 import topb
-from support.scripted_server import StreamServer, server_info_message, stall, whole_answer
+from support.scripted_server import CHUNK, POOL, StreamServer, server_info_message, stall, whole_answer
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
 
-CHUNK = 1000
-POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
 BOTH_POOLS = pytest.mark.parametrize("pool", ["/p", POOL], ids=["served", "streamed"])
 
 

@@ -8,12 +8,10 @@ import grpc
 import pytest
 
 import topb
-from support.scripted_server import MODEL, abort, duration, error_details, picks, summary
+from support.scripted_server import MODEL, QUICK_RETRY, abort, duration, error_details, picks, summary
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
-
-QUICK = topb.RetryPolicy(attempts=3, initial_delay=0.001, maximum_delay=0.002)
 
 
 class Catalog:
@@ -162,7 +160,7 @@ def test_handles_retry_if_the_server_goes_away(server, new_client):
         return serve
 
     server.get_selection, server.list_picks = flaky(catalog.get_selection), flaky(catalog.list_picks)
-    with new_client(server.address, retry=QUICK) as client:
+    with new_client(server.address, retry=QUICK_RETRY) as client:
         assert len(client.selection("s-1").result().picks) == 3
 
 

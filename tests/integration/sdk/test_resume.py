@@ -6,15 +6,21 @@ import grpc
 import pytest
 
 import topb
-from support.scripted_server import StreamServer, abort, error_details, whole_answer
+from support.scripted_server import (
+    CHUNK,
+    CHUNKS,
+    POOL,
+    QUICK_RETRY,
+    StreamServer,
+    abort,
+    error_details,
+    whole_answer,
+)
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
 
 Response = selection_pb2.SelectBatchResponse
-CHUNK, CHUNKS = 1000, 4
-QUICK = topb.RetryPolicy(attempts=3, initial_delay=0.001, maximum_delay=0.002)
-POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
 POINTS = [(what, seq) for what in ("committed", "received") for seq in range(CHUNKS)]
 
 
@@ -23,7 +29,7 @@ def test_a_stream_that_breaks_at_every_chunk_continues_while_chunks_arrive(serve
     stream = server.select_batch_from_stream = StreamServer(
         breaks, max_chunk_bytes=CHUNK, window=1, pick_count=5
     )
-    with new_client(server.address, retry=QUICK) as client:
+    with new_client(server.address, retry=QUICK_RETRY) as client:
         result = client.select_batch(iter(POOL), 5)
     assert stream.rows == POOL
     assert len(stream.starts) == len(breaks) + 1
@@ -35,12 +41,12 @@ def test_a_stream_without_progress_ends_with_the_error(server, new_client):
     # Chunk 0 arrives with the first attempt, which therefore counts.
     stream = server.select_batch_from_stream = StreamServer([("received", 1)] * 100, max_chunk_bytes=CHUNK)
     with (
-        new_client(server.address, retry=QUICK) as client,
+        new_client(server.address, retry=QUICK_RETRY) as client,
         pytest.raises(topb.ServerUnavailableError) as caught,
     ):
         client.select_batch(iter(POOL), 5)
     assert caught.value.reason == "SERVER_DRAINING"
-    assert len(stream.starts) == QUICK.attempts
+    assert len(stream.starts) == QUICK_RETRY.attempts
 
 
 def test_no_row_is_taken_from_a_pool_that_the_server_has(server, new_client):
@@ -73,7 +79,7 @@ def test_a_served_selection_is_requested_again_under_the_same_id(server, new_cli
 
     server.select_batch = serve
     seen = []
-    with new_client(server.address, retry=QUICK) as client:
+    with new_client(server.address, retry=QUICK_RETRY) as client:
         result = client.select_batch("/p", 6, progress=seen.append)
     assert requests == [requests[0]] * 3
     assert result.ids == tuple(f"image-{rank}" for rank in range(1, 7))
@@ -87,7 +93,7 @@ def test_only_calls_about_selections_to_a_server_that_is_unavailable_are_retried
 
     server.select_batch = server.select_batch_from_stream = server.get_selection = fail
     server.get_server_info = unavailable
-    with new_client(server.address, retry=QUICK) as client:
+    with new_client(server.address, retry=QUICK_RETRY) as client:
         for call in (
             lambda: client.select_batch("/p", 1),
             lambda: client.select_batch(iter(POOL), 1),

@@ -10,14 +10,13 @@ import grpc
 import pytest
 
 import topb
-from support.scripted_server import MODEL, StreamServer, abort, error_details, stall
+from support.scripted_server import CHUNK, MODEL, StreamServer, abort, error_details, stall
 from support.waiting import once
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
 
 Response = selection_pb2.SelectBatchFromStreamResponse
-CHUNK = 1000
 
 
 def encoded(count, size=100):

@@ -7,14 +7,12 @@ import itertools
 import pytest
 
 import topb
-from support.scripted_server import StreamServer, picks
+from support.scripted_server import CHUNK, CHUNKS, POOL, StreamServer
 from topb._pool_stream import PoolStream, Response
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.sdk
 
-CHUNK, CHUNKS = 1000, 4
-POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
 POINTS = [
     ("accepted", 0),
     *((what, seq) for seq in range(CHUNKS) for what in ("received", "committed", "acknowledged")),
@@ -173,7 +171,6 @@ def test_progress_counts_acknowledged_chunks():
         ([accepted(window=0)], "at least one of each"),
         ([accepted(max_chunk_bytes=0)], "at least one of each"),
         ([accepted(), acknowledged(0)], "acknowledged chunk 0, which was not sent"),
-        ([accepted(), Response(picks=selection_pb2.PickPage(picks=picks(1)))], "before the summary"),
         ([accepted(complete=True)], "without a result"),
     ],
 )

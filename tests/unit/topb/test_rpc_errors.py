@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import pickle
 from types import SimpleNamespace
 
 import grpc
 import pytest
+from grpc.aio import AioRpcError
 
 import topb
 from support.scripted_server import error_details
+from topb._async.transport import _FinalStatus
 from topb._rpc_errors import EXCEPTIONS, NOT_SENT, exception_of
 
 pytestmark = pytest.mark.sdk
@@ -66,3 +69,30 @@ def test_errors_survive_pickling():
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is topb.LimitExceededError
     assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND], ids=lambda code: code.name)
+def test_the_status_of_the_server_replaces_that_of_a_request_that_could_not_be_sent(code):
+    class EndedCall:
+        async def code(self):
+            return code
+
+        async def details(self):
+            return "the status of the server"
+
+        initial_metadata = trailing_metadata = details
+
+        def add_done_callback(self, note):
+            self.ended = note
+
+    async def ask():
+        call = EndedCall()
+        final_status = _FinalStatus(call)
+        not_sent = AioRpcError(NOT_SENT[0], (), (), NOT_SENT[1])
+        asking = asyncio.create_task(final_status.error_instead_of(not_sent))
+        await asyncio.sleep(0)
+        call.ended(call)
+        return await asking
+
+    error = asyncio.run(ask())
+    assert (error and error.code()) == (None if code is grpc.StatusCode.OK else code)
