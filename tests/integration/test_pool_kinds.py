@@ -10,7 +10,7 @@ import pytest
 import topb
 from support.bundles import write_bundle
 from support.images import encode, random_image
-from support.pools import parquet_bytes, tar_bytes
+from support.pools import LocalFolder, parquet_bytes, tar_bytes
 from support.s3 import BUCKET, Bucket, s3_bucket
 from support.servers import RunningServer, running_server
 from support.web import Site, web_site
@@ -25,6 +25,7 @@ IMAGES = {
 }
 """By file name, which is the id in an image folder."""
 BROKEN = {"broken.png": b"no image"}
+PARQUET = ("bytes.parquet", "struct.parquet", "paths.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +43,26 @@ def layouts() -> dict[str, bytes]:
         for i, (name, image) in enumerate(zip(names, images, strict=True))
     ]
     paths = [f"folder/{name}" for name in names]
-    files["bytes.parquet"] = parquet_bytes({"id": names, "image": images}, row_group_size=16)
-    files["struct.parquet"] = parquet_bytes({"id": names, "image": struct}, row_group_size=16)
-    files["paths.parquet"] = parquet_bytes({"id": names, "path": paths}, row_group_size=16)
-    files["parts/0.parquet"] = parquet_bytes({"id": names[:20], "image": images[:20]}, row_group_size=16)
-    files["parts/1/1.parquet"] = parquet_bytes({"id": names[20:], "image": images[20:]}, row_group_size=16)
+    tables = {
+        "bytes": {"id": names, "image": images},
+        "struct": {"id": names, "image": struct},
+        "paths": {"id": names, "path": paths},
+        "parts/0": {"id": names[:20], "image": images[:20]},
+        "parts/1/1": {"id": names[20:], "image": images[20:]},
+    }
+    for name, columns in tables.items():
+        files[f"{name}.parquet"] = parquet_bytes(columns, row_group_size=16)
     files["list.csv"] = ("id,path\r\n" + "".join(f"{name},folder/{name}\r\n" for name in names)).encode()
-    members = list(zip(names, images, strict=True))
-    labels = [(f"{key_of(name)}.cls", b"1") for name in names]
-    files["pool.tar"] = tar_bytes(
-        [member for sample in zip(members, labels, strict=True) for member in sample]
-    )
+    members = ((member, (f"{key_of(member[0])}.cls", b"1")) for member in zip(names, images, strict=True))
+    files["pool.tar"] = tar_bytes([member for sample in members for member in sample])
     return files
-
-
-POOLS = (
-    "folder",
-    "bytes.parquet",
-    "struct.parquet",
-    "paths.parquet",
-    "parts",
-    "parts/**/*.parquet",
-    "list.csv",
-)
 
 
 @pytest.fixture(scope="module")
 def here(layouts: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pools")
     for name, content in layouts.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
+        LocalFolder(root).put(name, content)
     return root
 
 
@@ -111,9 +101,7 @@ def expected(bundle: Path, here: Path) -> topb.SelectionResult:
     return select_batch(str(here / "bytes.parquet"), 100, bundle=bundle)
 
 
-def scores(
-    result: topb.SelectionResult, id_of: Callable[[str], str] = lambda id_: id_
-) -> list[tuple[str, float]]:
+def scores(result: topb.SelectionResult, id_of: Callable[[str], str] = str) -> list[tuple[str, float]]:
     return [(id_of(pick.id), pick.score) for pick in result.picks]
 
 
@@ -127,7 +115,7 @@ def test_the_expected_result_has_all_images(expected: topb.SelectionResult) -> N
     assert dict(expected.accounts.skipped) == {"IMAGE_FORMAT_UNKNOWN": 1}
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["folder", "list.csv", "parts", "parts/**/*.parquet", *PARQUET])
 def test_every_layout_gives_the_same_result_here_on_s3_and_served(
     pool: str, here: Path, bundle: Path, client: topb.Client, expected: topb.SelectionResult
 ) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf import json_format
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
@@ -24,85 +25,70 @@ def convolutional_graph(
 ) -> bytes:
     """Return the ONNX graph of a small network: a convolution, ReLU, average pooling, and two heads."""
     rng = np.random.default_rng(seed)
-
-    def weights(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(rng.normal(0, 0.5, shape).astype(np.float32), name)
-
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["float", "scale"], ["unit"]),
-        helper.make_node("Transpose", ["unit"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["nchw", "kernel", "bias"], ["conv"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("Relu", ["conv"], ["active"]),
-        helper.make_node("GlobalAveragePool", ["active"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["features"]),
-        helper.make_node("Gemm", ["features", "class_weights", "class_bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("Gemm", ["features", "score_weights"], ["score_logits"]),
-        helper.make_node("Sigmoid", ["score_logits"], ["score_column"]),
-        helper.make_node("Squeeze", ["score_column", "last"], ["score"]),
-    ]
-    initializers = [
-        numpy_helper.from_array(np.array(64.0, np.float32), "scale"),
-        numpy_helper.from_array(np.array([1], np.int64), "last"),
-        weights("kernel", features, 3, 3, 3),
-        weights("bias", features),
-        weights("class_weights", features, classes),
-        weights("class_bias", classes),
-        weights("score_weights", features, 1),
-    ]
-    return _model(nodes, initializers, height, width, classes, features)
+    shapes = {
+        "kernel": (features, 3, 3, 3),
+        "bias": (features,),
+        "class_weights": (features, classes),
+        "class_bias": (classes,),
+        "score_weights": (features, 1),
+    }
+    weights = {name: rng.normal(0, 0.5, shape) for name, shape in shapes.items()}
+    nodes = f"""
+        {_SCALED_NCHW.format(scale=64.0)}
+        conv = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (nchw, kernel, bias)
+        active = Relu (conv)
+        pooled = GlobalAveragePool (active)
+        features = Flatten (pooled)
+        logits = Gemm (features, class_weights, class_bias)
+        probabilities = Softmax <axis = 1> (logits)
+        score_logits = Gemm (features, score_weights)
+        {_SCORE}
+    """
+    return _model(nodes, weights, height, width, classes, features)
 
 
-def deep_graph(*, height: int = 32, width: int = 32, classes: int = 10, seed: int = 0) -> bytes:
+def deep_graph() -> bytes:
     """Return a graph large enough for the kernels of large networks: four convolutions, 512 features."""
-    rng = np.random.default_rng(seed)
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["float", "scale"], ["unit"]),
-        helper.make_node("Transpose", ["unit"], ["active0"], perm=[0, 3, 1, 2]),
-    ]
-    initializers = [
-        numpy_helper.from_array(np.array(128.0, np.float32), "scale"),
-        numpy_helper.from_array(np.array([1], np.int64), "last"),
-    ]
-
-    def weights(name: str, *shape: int) -> str:
-        drawn = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
-        initializers.append(numpy_helper.from_array(drawn, name))
-        return name
-
-    channels = (3, 24, 48, 48, 64)
-    for i, (before, after) in enumerate(pairwise(channels)):
-        kernel = weights(f"kernel{i}", after, before, 3, 3)
-        stride = [1, 1] if i == 2 else [2, 2]
-        nodes += [
-            helper.make_node("Conv", [f"active{i}", kernel], [f"conv{i}"], pads=[1, 1, 1, 1], strides=stride),
-            helper.make_node("Relu", [f"conv{i}"], [f"active{i + 1}"]),
-        ]
-    nodes += [
-        helper.make_node("Flatten", [f"active{len(channels) - 1}"], ["flat"]),
-        helper.make_node(
-            "Gemm", ["flat", weights("dense", 512, 64 * (height // 8) * (width // 8))], ["hidden"], transB=1
-        ),
-        helper.make_node("Relu", ["hidden"], ["features"]),
-        helper.make_node("Gemm", ["features", weights("class_weights", classes, 512)], ["logits"], transB=1),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("Gemm", ["features", weights("score_weights", 1, 512)], ["score_logits"], transB=1),
-        helper.make_node("Sigmoid", ["score_logits"], ["score_column"]),
-        helper.make_node("Squeeze", ["score_column", "last"], ["score"]),
-    ]
-    return _model(nodes, initializers, height, width, classes, features=512)
+    rng = np.random.default_rng(0)
+    shapes = {
+        "kernel0": (24, 3, 3, 3),
+        "kernel1": (48, 24, 3, 3),
+        "kernel2": (48, 48, 3, 3),
+        "kernel3": (64, 48, 3, 3),
+        "dense": (512, 1024),
+        "class_weights": (10, 512),
+        "score_weights": (1, 512),
+    }
+    weights = {name: rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape) for name, shape in shapes.items()}
+    nodes = f"""
+        {_SCALED_NCHW.format(scale=128.0)}
+        conv0 = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (nchw, kernel0)
+        active0 = Relu (conv0)
+        conv1 = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (active0, kernel1)
+        active1 = Relu (conv1)
+        conv2 = Conv <pads = [1, 1, 1, 1], strides = [1, 1]> (active1, kernel2)
+        active2 = Relu (conv2)
+        conv3 = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (active2, kernel3)
+        active3 = Relu (conv3)
+        flat = Flatten (active3)
+        hidden = Gemm <transB = 1> (flat, dense)
+        features = Relu (hidden)
+        logits = Gemm <transB = 1> (features, class_weights)
+        probabilities = Softmax <axis = 1> (logits)
+        score_logits = Gemm <transB = 1> (features, score_weights)
+        {_SCORE}
+    """
+    return _model(nodes, weights, 32, 32, classes=10, features=512)
 
 
-def reciprocal_graph(*, height: int = 16, width: int = 16) -> bytes:
+def reciprocal_graph() -> bytes:
     """Return a graph whose score is one over the first pixel's red, so infinite where that is 0."""
-    return _first_red_graph([helper.make_node("Reciprocal", ["red"], ["value"])], height=height, width=width)
+    return _first_red_graph("Reciprocal")
 
 
 def null_graph(*, height: int = 16, width: int = 16) -> bytes:
     """Return a graph that does next to nothing: the score is the first pixel's red."""
-    return _first_red_graph([helper.make_node("Identity", ["red"], ["value"])], height=height, width=width)
+    return _first_red_graph("Identity", height=height, width=width)
 
 
 def write_bundle(
@@ -119,31 +105,29 @@ def write_bundle(
     path = parent / digest[:16]
     path.mkdir(parents=True)
     (path / "scorer.onnx").write_bytes(graph)
-    session_input = onnx.load_from_string(graph).graph.input[0].type.tensor_type.shape.dim
-    outputs = {
-        output.name: [dim.dim_value for dim in output.type.tensor_type.shape.dim[1:]]
-        for output in onnx.load_from_string(graph).graph.output
+    description = onnx.load_from_string(graph).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+        for value in (*description.input, *description.output)
     }
-    (feature_size,) = outputs["features"]
-    labelled = {
-        "id": ["labelled-0", "labelled-1"],
-        "feature": np.zeros((2, feature_size), np.float32).tolist(),
-    }
-    schema = pa.schema({"id": pa.string(), "feature": pa.list_(pa.float32(), feature_size)})
-    pq.write_table(pa.table(labelled, schema=schema), path / "labelled.parquet")
+    height, width, _ = shapes.pop("images")
+    (feature_size,) = shapes["features"]
+    features = pa.array([[0.0] * feature_size] * 2, pa.list_(pa.float32(), feature_size))
+    labelled = pa.table({"id": ["labelled-0", "labelled-1"], "feature": features})
+    pq.write_table(labelled, path / "labelled.parquet")
     manifest = bundle_pb2.Bundle(
         schema_version=1,
         model_id=digest[:16],
         method="aalu",
         round=round_,
-        classes=[f"class {i}" for i in range(outputs["probabilities"][0])],
+        classes=[f"class {i}" for i in range(shapes["probabilities"][0])],
         strategies=STRATEGIES,
         labelled_count=2,
         test_accuracy=0.5,
         seed=0,
-        input=ImageInput(session_input[1].dim_value, session_input[2].dim_value, resize).to_message(),
+        input=ImageInput(height, width, resize).to_message(),
         outputs=[
-            bundle_pb2.ModelOutput(name=name, meaning=name, shape=shape) for name, shape in outputs.items()
+            bundle_pb2.ModelOutput(name=name, meaning=name, shape=shape) for name, shape in shapes.items()
         ],
     )
     manifest.create_time.FromSeconds(created_seconds)
@@ -154,45 +138,45 @@ def write_bundle(
     return path
 
 
-def _first_red_graph(between: list[onnx.NodeProto], *, height: int, width: int) -> bytes:
-    nodes = [
-        helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["pixel"]),
-        helper.make_node("Cast", ["pixel"], ["red"], to=TensorProto.FLOAT),
-        *between,
-        helper.make_node("Reshape", ["value", "flat"], ["score"]),
-        helper.make_node("Reshape", ["red", "column"], ["features"]),
-        helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
-    ]
-    initializers = [
-        numpy_helper.from_array(np.array([0, 0, 0], np.int64), "starts"),
-        numpy_helper.from_array(np.array([1, 1, 1], np.int64), "ends"),
-        numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
-        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
-        numpy_helper.from_array(np.array([-1, 1], np.int64), "column"),
-    ]
-    return _model(nodes, initializers, height, width, classes=1, features=1)
+def _first_red_graph(score: str, *, height: int = 16, width: int = 16) -> bytes:
+    nodes = f"""
+        starts = Constant <value_ints = [0, 0, 0]> ()
+        ends = Constant <value_ints = [1, 1, 1]> ()
+        axes = Constant <value_ints = [1, 2, 3]> ()
+        pixel = Slice (images, starts, ends, axes)
+        red = Cast <to = 1> (pixel)
+        value = {score} (red)
+        flat = Constant <value_ints = [-1]> ()
+        score = Reshape (value, flat)
+        features = Flatten (red)
+        probabilities = Softmax <axis = 1> (features)
+    """
+    return _model(nodes, {}, height, width, classes=1, features=1)
+
+
+_SCALED_NCHW = """
+        float = Cast <to = 1> (images)
+        scale = Constant <value_float = {scale}> ()
+        unit = Div (float, scale)
+        nchw = Transpose <perm = [0, 3, 1, 2]> (unit)
+"""
+_SCORE = """
+        score_column = Sigmoid (score_logits)
+        last = Constant <value_ints = [1]> ()
+        score = Squeeze (score_column, last)
+"""
 
 
 def _model(
-    nodes: list[onnx.NodeProto],
-    initializers: list[onnx.TensorProto],
-    height: int,
-    width: int,
-    classes: int,
-    features: int,
+    nodes: str, weights: dict[str, NDArray[np.float64]], height: int, width: int, classes: int, features: int
 ) -> bytes:
-    graph = helper.make_graph(
-        nodes,
-        "scorer",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", height, width, 3])],
-        [
-            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N"]),
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes]),
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", features]),
-        ],
-        initializers,
+    outputs = f"float[N] score, float[N, {classes}] probabilities, float[N, {features}] features"
+    graph = onnx.parser.parse_graph(
+        f"scorer (uint8[N, {height}, {width}, 3] images) => ({outputs}) {{ {nodes} }}"
+    )
+    graph.initializer.extend(
+        numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    return model.SerializeToString()

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from support.images import encode, random_image
-from support.s3 import BUCKET, Bucket
 from topb.pools import Pool
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
 from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
@@ -39,7 +38,6 @@ class LocalFolder:
     root: Path
 
     def uri(self, key: str = "") -> str:
-        """Return the path of `key`."""
         return f"{self.root}/{key}"
 
     def put(self, key: str, content: bytes) -> str:
@@ -50,28 +48,7 @@ class LocalFolder:
         return str(path)
 
     def remove(self, key: str) -> None:
-        """Delete a file."""
         (self.root / key).unlink()
-
-
-@dataclass(frozen=True)
-class S3Prefix:
-    """A prefix in the test server's bucket."""
-
-    bucket: Bucket
-    prefix: str
-
-    def uri(self, key: str = "") -> str:
-        """Return the URI of `key`."""
-        return f"s3://{BUCKET}/{self.prefix}/{key}"
-
-    def put(self, key: str, content: bytes) -> str:
-        """Write an object and return its URI."""
-        return self.bucket.put(f"{self.prefix}/{key}", content)
-
-    def remove(self, key: str) -> None:
-        """Delete an object."""
-        self.bucket.remove(f"{self.prefix}/{key}")
 
 
 def opened(

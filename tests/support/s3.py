@@ -14,20 +14,25 @@ BUCKET = "pools"
 
 @dataclass(frozen=True)
 class Bucket:
-    """The bucket, with a client to fill it."""
+    """The bucket, or the objects below a prefix in it, with a client to fill it."""
 
     filesystem: fs.S3FileSystem
-    endpoint: str
+    path: str = BUCKET
+
+    def below(self, prefix: str) -> Bucket:
+        return Bucket(self.filesystem, f"{self.path}/{prefix}")
+
+    def uri(self, key: str = "") -> str:
+        return f"s3://{self.path}/{key}"
 
     def put(self, key: str, content: bytes) -> str:
         """Write an object and return its URI."""
-        with self.filesystem.open_output_stream(f"{BUCKET}/{key}") as file:
+        with self.filesystem.open_output_stream(f"{self.path}/{key}") as file:
             file.write(content)
-        return f"s3://{BUCKET}/{key}"
+        return self.uri(key)
 
     def remove(self, key: str) -> None:
-        """Delete an object."""
-        self.filesystem.delete_file(f"{BUCKET}/{key}")
+        self.filesystem.delete_file(f"{self.path}/{key}")
 
 
 @contextmanager
@@ -50,6 +55,6 @@ def s3_bucket() -> Iterator[Bucket]:
         try:
             filesystem = fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True)
             filesystem.create_dir(BUCKET)
-            yield Bucket(filesystem, endpoint)
+            yield Bucket(filesystem)
         finally:
             server.stop()

@@ -38,8 +38,14 @@ class Recorder:
         return recorded
 
 
-async def call(kind: str, service: str, behaviour: Any, *around: Any, timeout: float = 30.0) -> Any:
+def call(
+    kind: str, behaviour: Any, *around: Any, service: str = "topb.Any", timeout: float = 30.0
+) -> list[bytes]:
     """Call a method of that kind on a server with those interceptors, and return its responses."""
+    return asyncio.run(_call(kind, behaviour, around, service, timeout))
+
+
+async def _call(kind: str, behaviour: Any, around: Any, service: str, timeout: float) -> list[bytes]:
     handler = getattr(grpc, f"{kind}_rpc_method_handler")(behaviour)
     server = grpc.aio.server(interceptors=[AroundCalls(function) for function in around])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Call": handler}),))
@@ -76,9 +82,7 @@ def behaviour_of(kind: str, error: Exception | None = None) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_passes_through_the_interceptors_from_the_outermost_inwards(kind: str) -> None:
     recorder = Recorder()
-    responses = asyncio.run(
-        call(kind, "topb.Any", behaviour_of(kind), recorder.around("outer"), recorder.around("inner"))
-    )
+    responses = call(kind, behaviour_of(kind), recorder.around("outer"), recorder.around("inner"))
     assert responses == [b"1", b"2"][: len(responses)]
     assert recorder.events == ["outer begins /topb.Any/Call", "inner begins /topb.Any/Call"]
 
@@ -88,7 +92,7 @@ def test_an_error_becomes_a_status_that_the_outer_interceptor_sees(kind: str) ->
     recorder = Recorder()
     behaviour = behaviour_of(kind, InvalidRequestError("no", reason="NO"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        asyncio.run(call(kind, "topb.Any", behaviour, recorder.around("timer"), errors_as_status))
+        call(kind, behaviour, recorder.around("timer"), errors_as_status)
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no")
     assert recorder.events[1] == "timer sees AbortError StatusCode.INVALID_ARGUMENT"
 
@@ -96,7 +100,7 @@ def test_an_error_becomes_a_status_that_the_outer_interceptor_sees(kind: str) ->
 def test_services_of_others_are_left_alone() -> None:
     recorder = Recorder()
     behaviour = behaviour_of("unary_unary")
-    assert asyncio.run(call("unary_unary", "grpc.health", behaviour, recorder.around("timer"))) == [b"1"]
+    assert call("unary_unary", behaviour, recorder.around("timer"), service="grpc.health") == [b"1"]
     assert recorder.events == []
 
 
@@ -117,9 +121,7 @@ def test_a_call_that_is_cancelled_is_closed_and_not_translated(kind: str) -> Non
 
     behaviour = one_response if kind == "unary_unary" else many_responses
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        asyncio.run(
-            call(kind, "topb.Any", behaviour, errors_as_status, recorder.around("inner"), timeout=0.2)
-        )
+        call(kind, behaviour, errors_as_status, recorder.around("inner"), timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert closed == ["closed"]
     assert recorder.events[1].startswith("inner sees CancelledError")

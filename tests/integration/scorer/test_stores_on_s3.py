@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from support.again import repeated_with
-from support.pools import ANYWHERE, IMAGE, S3Prefix, items, opened, reasons
+from support.pools import ANYWHERE, IMAGE, items, opened, reasons
 from support.s3 import Bucket, s3_bucket
 from topb_scorer.errors import NotFoundError, UnreadablePoolError
 from topb_scorer.pools import AllowedRoots, PoolItem
 from topb_scorer.pools.storage import Stores
 from unit.topb_scorer.pools.storage import test_stores
-from unit.topb_scorer.pools.storage.test_stores import etag_of
 
 pytestmark = pytest.mark.scorer
 
@@ -30,16 +29,16 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def store(bucket: Bucket) -> S3Prefix:
-    return S3Prefix(bucket, uuid.uuid4().hex)
+def store(bucket: Bucket) -> Bucket:
+    return bucket.below(uuid.uuid4().hex)
 
 
-def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(bucket: Bucket, tmp_path: Path) -> None:
-    image = S3Prefix(bucket, "images").put("a%20b.png", IMAGE)
+def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(store: Bucket, tmp_path: Path) -> None:
+    image = store.put("a%20b.png", IMAGE)
     (tmp_path / "list.csv").write_text(f"id,path\n1,{image}\n")
     here = AllowedRoots.below([tmp_path])
     assert reasons(tmp_path / "list.csv", roots=here) == {"1": "FILE_NOT_ALLOWED"}
-    both = AllowedRoots.below([tmp_path, image.rpartition("/")[0]])
+    both = AllowedRoots.below([tmp_path, store.uri()])
     assert items(tmp_path / "list.csv", roots=both) == [PoolItem("1", IMAGE)]
 
 
@@ -50,20 +49,14 @@ def test_a_bucket_that_does_not_exist_is_not_found(key: str, bucket: Bucket) -> 
     assert caught.value.reason == "POOL_NOT_FOUND"
 
 
-def test_an_object_is_known_by_its_etag(bucket: Bucket) -> None:
-    uri = S3Prefix(bucket, "stamps").put("a", b"content")
-    assert Stores(ANYWHERE).location(uri).stamp() == (7, etag_of(b"content"))
-
-
 def test_an_outage_is_an_error_and_not_a_pool_of_broken_images(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = S3Prefix(bucket, "outage").uri()
-    bucket.put("outage/a.png", IMAGE)
-    (shard,) = opened(uri).shards
+    store.put("a.png", IMAGE)
+    (shard,) = opened(store.uri()).shards
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    away = Stores(ANYWHERE).location(uri)
-    for read in (lambda: list(replace(shard, folder=away).items()), lambda: opened(uri)):  # type: ignore[type-var]
+    away = Stores(ANYWHERE).location(store.uri())
+    for read in (lambda: list(replace(shard, folder=away).items()), lambda: opened(store.uri())):  # type: ignore[type-var]
         with pytest.raises(UnreadablePoolError) as caught:
             read()
         assert caught.value.reason == "POOL_UNREADABLE"

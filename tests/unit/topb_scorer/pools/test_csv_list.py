@@ -133,10 +133,3 @@ def test_a_list_that_changes_while_it_is_read_is_unreadable(folder: Path) -> Non
         write(path, text)
         with pytest.raises(UnreadablePoolError, match="changed"):
             list(pool.shards[0].items())
-
-
-def test_a_folder_of_lists_is_one_pool(folder: Path) -> None:
-    (folder / "lists").mkdir()
-    for id_ in "12":
-        write(folder / "lists" / f"{id_}.csv", f"id,path\n{id_},../shots/a.png\n")
-    assert items(folder / "lists") == [PoolItem(id_, IMAGE) for id_ in "12"]

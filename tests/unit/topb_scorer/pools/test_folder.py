@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.pools import IMAGE, identities, opened
+from support.pools import identities, opened
 from topb_scorer.pools.folder import is_image_name
 
 pytestmark = pytest.mark.scorer
@@ -20,16 +20,6 @@ def test_a_new_file_changes_its_own_slice_alone(tmp_path: Path) -> None:
     assert pool.rows == 3001
     (changed,) = [shard for shard in pool.shards if shard.identity not in before]
     assert "01500a.png" in {item.id for item in changed.items()}
-
-
-def test_a_slice_changes_when_one_of_its_files_does(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(IMAGE)
-    first = identities(tmp_path)
-    os.utime(tmp_path / "a.png", ns=(1, 1))
-    touched = identities(tmp_path)
-    (tmp_path / "b.png").write_bytes(IMAGE + b"\0")
-    assert len({*first, *touched, *identities(tmp_path)}) == 3
 
 
 def test_a_folder_elsewhere_with_the_same_files_is_another_pool(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from support.pools import reason_of
 from topb_scorer.errors import SelectionCancelledError
-from topb_scorer.pools import PoolItem, Unreadable
+from topb_scorer.pools import PoolItem
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 
 pytestmark = pytest.mark.scorer
@@ -17,30 +18,13 @@ def chunk(seq: int) -> ChunkShard:
     return ChunkShard(seq, [f"{seq}"], [b"image"])
 
 
-def test_the_images_of_a_chunk_come_with_their_ids() -> None:
-    shard = ChunkShard(3, ["a", "b"], [b"one", b"two"])
-    assert list(shard.items()) == [PoolItem("a", b"one"), PoolItem("b", b"two")]
-    assert shard.rows == 2
-
-
-def test_a_packed_chunk_gives_arrays() -> None:
+def test_an_image_comes_with_its_id_and_one_without_is_an_unreadable_row() -> None:
+    encoded, nameless = ChunkShard(4, ["a", ""], [b"one", b"two"]).items()
+    assert encoded == PoolItem("a", b"one")
+    assert (nameless.id, reason_of(nameless.image)) == ("4:1", "ID_MISSING")
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    first, second = ChunkShard(0, ["a", "b"], images).items()
-    assert isinstance(first.image, np.ndarray)
-    assert np.array_equal(first.image, images[0])
-    assert second.id == "b"
-
-
-def test_an_image_without_an_id_is_an_unreadable_row() -> None:
-    items = list(ChunkShard(4, ["a", ""], [b"one", b"two"]).items())
-    assert items[1].id == "4:1"
-    assert isinstance(items[1].image, Unreadable)
-    assert items[1].image.reason == "ID_MISSING"
-
-
-def test_ids_and_images_must_be_equally_many() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        list(ChunkShard(0, ["a", "b"], [b"one"]).items())
+    for image, item in zip(images, ChunkShard(0, ["a", "b"], images).items(), strict=True):
+        assert np.array_equal(item.image, image)
 
 
 def test_identities_differ_and_sort_as_the_chunks_do() -> None:

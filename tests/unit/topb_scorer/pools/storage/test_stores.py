@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,31 +57,37 @@ def test_a_folder_is_listed_without_what_is_hidden(store: Store) -> None:
     assert items(store.uri("pool/cats")) == [PoolItem("a.jpg", IMAGE), PoolItem("young/c.webp", IMAGE)]
 
 
-def test_parquet_files_are_read_one_by_one_and_by_the_folder(store: Store) -> None:
-    ids = [f"{i}" for i in range(40)]
-    one = store.put("pool/one.parquet", rows_of(*ids))
-    store.put("pool/sub/two.parquet", rows_of("x"))
-    store.put("pool/.three.parquet", b"no parquet")
-    store.put("pool/.staging/four.parquet", b"no parquet")
-    store.put("pool/README.md", b"no part of the pool")
-    assert [shard.rows for shard in opened(one).shards] == [16, 16, 8]
-    assert items(one) == [PoolItem(id_, IMAGE) for id_ in ids]
-    assert [item.id for item in items(store.uri("pool"))] == [*ids, "x"]
-    assert read_excluded_ids(one, "id", ANYWHERE) == ids
+def samples_of(*ids: str) -> bytes:
+    return tar_bytes([(f"{id_}.png", IMAGE) for id_ in ids])
 
 
-def test_tars_are_read_one_by_one_and_by_the_folder(store: Store) -> None:
-    names = [f"{i:04d}" for i in range(1030)]
-    one = store.put("pool/1.tar", tar_bytes([(f"{name}.png", IMAGE) for name in names]))
-    store.put("pool/more/2.tar", tar_bytes([("x.png", IMAGE), ("y.png", IMAGE)]))
-    store.put("pool/stats.json", b"{}")
-    assert [shard.rows for shard in opened(one).shards] == [1024, 6]
-    pool = opened(store.uri("pool"))
-    assert [shard.rows for shard in pool.shards] == [1024, 6, 2]
-    assert [item.id for item in pool.shards[1].items()] == names[1024:]
-    store.put("torn/0.tar", tar_bytes([("a.png", IMAGE)])[:1200])
-    with pytest.raises(UnreadablePoolError, match=r"torn/0\.tar"):
+@pytest.mark.parametrize(
+    ("suffix", "content_of", "shard_rows"),
+    [("parquet", rows_of, [16] * 64 + [6]), ("tar", samples_of, [1024, 6])],
+)
+def test_files_are_read_one_by_one_and_by_the_folder(
+    suffix: str, content_of: Callable[..., bytes], shard_rows: list[int], store: Store
+) -> None:
+    ids = [f"{i:04d}" for i in range(1030)]
+    one = store.put(f"pool/1.{suffix}", content_of(*ids))
+    store.put(f"pool/sub/2.{suffix}", content_of("x", "y"))
+    for name in (f".3.{suffix}", f".staging/4.{suffix}", "README.md"):
+        store.put(f"pool/{name}", b"no part of the pool")
+    for uri, rows in ((one, shard_rows), (store.uri("pool"), [*shard_rows, 2])):
+        pool = opened(uri)
+        assert [shard.rows for shard in pool.shards] == rows
+        assert pool.rows == sum(rows)
+        assert len({shard.identity for shard in pool.shards}) == len(rows)
+    read = [[item.id for item in shard.items()] for shard in reversed(pool.shards)]
+    assert [id_ for part in reversed(read) for id_ in part] == [*ids, "x", "y"]
+    store.put(f"torn/0.{suffix}", content_of("a")[:100])
+    with pytest.raises(UnreadablePoolError, match=rf"torn/0\.{suffix}"):
         opened(store.uri("torn"))
+
+
+def test_excluded_ids_are_read(store: Store) -> None:
+    uri = store.put("labelled.parquet", rows_of("a", "b"))
+    assert read_excluded_ids(uri, "id", ANYWHERE) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,7 @@ def test_tars_are_read_one_by_one_and_by_the_folder(store: Store) -> None:
         ("202[4]/**", ["2024/01/0", "2024/01/1", "2024/02/0", "2024/02/1"]),
         ("[odd]", ["[odd]/0", "[odd]/1"]),
         *((glob, []) for glob in ("*.parquet", "2024/*.parquet", "2026/*", "*/*/*/*", "2024/.*/none*")),
+        *((key, []) for key in ("none", "none.parquet", "none/*.parquet", "none*")),
     ],
 )
 def test_a_glob_matches_segment_by_segment(glob: str, expected: list[str], store: Store) -> None:
@@ -119,13 +127,6 @@ def test_a_glob_of_images_is_an_image_folder_of_those_that_match(store: Store) -
     for name in ("a/1.png", "a/2.jpg", "b/3.png"):
         store.put(name, IMAGE)
     assert items(store.uri("*/*.png")) == [PoolItem("a/1.png", IMAGE), PoolItem("b/3.png", IMAGE)]
-
-
-@pytest.mark.parametrize("key", ["none", "none.parquet", "none/*.parquet", "none*"])
-def test_what_does_not_exist_is_not_found(key: str, store: Store) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        opened(store.uri(key))
-    assert caught.value.reason == "POOL_NOT_FOUND"
 
 
 @pytest.mark.parametrize(
@@ -335,16 +336,12 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(
     assert caught.value.reason == "POOL_UNREADABLE"
 
 
-def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
-    (tmp_path / "pool.parquet").write_bytes(rows_of())
-    for path in (tmp_path / ("x" * 300), tmp_path / "pool.parquet" / "below"):
-        with pytest.raises(UnreadablePoolError) as caught:
-            opened(path)
-        assert caught.value.reason == "POOL_UNREADABLE"
-
-
-def test_a_dangling_link_among_the_files_of_a_pool_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["x" * 300, "1.parquet/below", "", "pipe"])
+def test_a_path_that_the_system_cannot_read_is_unreadable(path: str, tmp_path: Path) -> None:
     (tmp_path / "1.parquet").write_bytes(rows_of("a"))
+    # Listed with the folder, but there is nothing to read.
     (tmp_path / "2.parquet").symlink_to("gone.parquet")
-    with pytest.raises(UnreadablePoolError, match=r"gone\.parquet"):
-        opened(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnreadablePoolError) as caught:
+        opened(tmp_path / path, format="parquet")
+    assert caught.value.reason == "POOL_UNREADABLE"
