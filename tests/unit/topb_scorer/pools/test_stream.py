@@ -19,7 +19,9 @@ def chunk(seq: int) -> ChunkShard:
 
 
 def test_an_image_comes_with_its_id_and_one_without_is_an_unreadable_row() -> None:
-    encoded, nameless = ChunkShard(4, ["a", ""], [b"one", b"two"]).items()
+    shard = ChunkShard(4, ["a", ""], [b"one", b"two"])
+    encoded, nameless = shard.items()
+    assert shard.rows == 2
     assert encoded == PoolItem("a", b"one")
     assert (nameless.id, reason_of(nameless.image)) == ("4:1", "ID_MISSING")
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
