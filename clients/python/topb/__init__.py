@@ -1,7 +1,7 @@
 """Select the images of an unlabelled pool that are most worth labelling next.
 
 `Client` and `AsyncClient` talk to a scorer over gRPC. They return the frozen types below, and raise the
-exceptions that `topb.errors` draws as a tree.
+exceptions of `topb.errors`.
 """
 
 from importlib.metadata import version as _version

@@ -49,7 +49,7 @@ def pick(message: selection_pb2.Pick) -> Pick:
 
 
 def accounts(message: selection_pb2.Accounts) -> Accounts:
-    """Return what became of each row.
+    """Return the row counts by outcome.
 
     Raises:
         ProtocolError: If the counts do not add up.

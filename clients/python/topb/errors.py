@@ -1,4 +1,4 @@
-"""The exceptions of the SDK, as a tree. Each has a reason for programs.
+"""The exceptions of the SDK. Each has a `reason` that programs can act on.
 
 TopbError
 ├── InvalidRequestError       the request is invalid

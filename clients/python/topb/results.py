@@ -1,4 +1,4 @@
-"""The result of a selection: ranked picks, and what became of every row of the pool."""
+"""The result of a selection: its picks, and row counts by outcome."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """What became of each row of the pool: `read = scored + skipped + duplicate + excluded`."""
+    """Row counts by outcome: `read = scored + skipped + duplicate + excluded`."""
 
     read: int = 0
     """Rows read."""
@@ -89,7 +89,7 @@ class SelectionResult:
     picks: tuple[Pick, ...]
     """At most `budget` picks in rank order. Pointwise strategies rank by descending score, then by id."""
     accounts: Accounts
-    """What became of each row of the pool."""
+    """Row counts by outcome."""
     model: str
     """Id of the model that scored the pool."""
     strategy: str

@@ -35,7 +35,7 @@ class Selection:
     id: str
     """The id that the server gave it."""
     request_id: str
-    """The id that the caller gave the request. Repeating it gives this selection again."""
+    """The caller's id of the request. Another request with this id returns the same selection."""
     state: SelectionState
     """Its state."""
     model: str
@@ -57,7 +57,7 @@ class Selection:
     pick_count: int | None
     """Number of picks, or None if it has not succeeded."""
     accounts: Accounts | None
-    """What became of each row of the pool, or None if it has not succeeded."""
+    """Row counts by outcome, or None if it has not succeeded."""
     error_reason: str
     """Why it failed, in UPPER_SNAKE_CASE, or empty."""
     error_message: str

@@ -40,7 +40,7 @@ class SelectionHandle:
 
     @property
     def request_id(self) -> str:
-        """The id that the caller gave the request. Repeating it gives this selection again."""
+        """The caller's id of the request. Another request with this id returns the same selection."""
         return self._request_id
 
     def describe(self, *, timeout: float | None = None) -> Selection:

@@ -45,7 +45,7 @@ class Option(click.Option):
         self.section = _FIRST_SECTION
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
-        """Return the default; of a `StrEnum` the value, because the help would show the member's name."""
+        """Return the default. For a `StrEnum`, return the value, because the help would show the name."""
         default = super().get_default(ctx, call)
         return default.value if isinstance(default, enum.StrEnum) else default
 
