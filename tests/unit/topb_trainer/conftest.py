@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
+from support.images import encode
 from topb.image_input import ImageInput
 from topb_trainer.config import AssistantConfig, CotrainConfig, TaskConfig, TrainConfig, VaeConfig
 from topb_trainer.data.sets import LabelledSet, RoundData, UnlabelledSet
@@ -30,12 +30,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, "PNG")
-    return encoded.getvalue()
 
 
 def write_parquet(
@@ -70,7 +64,7 @@ def digit_files(
     """A folder with labelled.parquet (60), pool.parquet (those and 140 more) and test.parquet (100)."""
     images, labels = digits
     folder = tmp_path_factory.mktemp("digits")
-    encoded = [png(image) for image in images[:300]]
+    encoded = [encode(image) for image in images[:300]]
     ids = [f"digit-{i:03d}" for i in range(300)]
     write_parquet(folder / "labelled.parquet", ids[:60], encoded[:60], labels[:60].tolist(), DIGITS)
     write_parquet(folder / "pool.parquet", ids[:200], encoded[:200])
@@ -102,10 +96,13 @@ def tiny() -> TrainConfig:
     )
 
 
-def weights(module: nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in module.parameters()]
+def moved(update: Callable[[], object], *modules: nn.Module) -> list[list[bool]]:
+    """Return for each parameter of each module whether `update` changes it."""
+    before = [copy.deepcopy(module) for module in modules]
+    update()
+    return [differing(one, other) for one, other in zip(before, modules, strict=True)]
 
 
-def moved(module: nn.Module, before: list[Tensor]) -> list[bool]:
-    """Return for each parameter whether it has changed."""
-    return [not torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True)]
+def differing(one: nn.Module, other: nn.Module) -> list[bool]:
+    """Return for each parameter whether the modules differ in it."""
+    return [not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]

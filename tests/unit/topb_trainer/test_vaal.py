@@ -23,7 +23,7 @@ from topb_trainer.runtime.seeding import generator
 from topb_trainer.task import train_task
 from topb_trainer.vaal import VaalSelector, VaalTraining, image_elbo_loss, train_vaal
 
-from .conftest import moved, weights
+from .conftest import moved
 
 TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs=2, batch_size=16)
 
@@ -78,14 +78,14 @@ def test_each_update_moves_its_own_weights_and_no_others(digits) -> None:
     vae, discriminator = ImageVae(8, 8, TINY.channels, 4), Discriminator(4, TINY.hidden)
     training = VaalTraining(vae, discriminator, TINY, generator(0))
     images = torch.from_numpy(digits[0][:20])
-    vae_before, discriminator_before = weights(vae), weights(discriminator)
-    training.update_vae(images, 8)
-    assert all(moved(vae, vae_before))
-    assert not any(moved(discriminator, discriminator_before))
-    vae_before = weights(vae)
-    training.update_discriminator(images, 8)
-    assert not any(moved(vae, vae_before))
-    assert all(moved(discriminator, discriminator_before))
+    vae_moved, discriminator_moved = moved(lambda: training.update_vae(images, 8), vae, discriminator)
+    assert all(vae_moved)
+    assert not any(discriminator_moved)
+    vae_moved, discriminator_moved = moved(
+        lambda: training.update_discriminator(images, 8), vae, discriminator
+    )
+    assert not any(vae_moved)
+    assert all(discriminator_moved)
 
 
 def trained(

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from support.command_line import topb
+from support.images import encode
 from topb_trainer.experiment.records import open_records
 
-from ..conftest import DIGITS, png, write_parquet
+from ..conftest import DIGITS, write_parquet
 from .test_train import TINY
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def files(digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, labels = digits
     folder = tmp_path_factory.mktemp("files")
     for name, part in (("train", slice(0, 100)), ("test", slice(100, 150))):
-        encoded = [png(image) for image in images[part]]
+        encoded = [encode(image) for image in images[part]]
         ids = [f"{name}-{i}" for i in range(len(encoded))]
         write_parquet(folder / f"{name}.parquet", ids, encoded, labels[part].tolist(), DIGITS)
     indented = TINY.replace("[", "[train.").replace("= [train.", "= [")

@@ -12,11 +12,12 @@ import click
 import pytest
 
 from support.command_line import Outcome, topb
+from support.images import encode
 from topb_scorer.bundle import open_bundle
 from topb_trainer.commands.experiment import run as experiment_command
 from topb_trainer.commands.train import run as train_command
 
-from ..conftest import png, write_parquet
+from ..conftest import write_parquet
 
 TINY = """
 [task]
@@ -86,7 +87,7 @@ def test_it_remarks_on_test_classes_that_could_not_be_learned(
     digit_files: Path, digits, tmp_path: Path, tiny_preset: str
 ) -> None:
     images, labels = digits
-    encoded = [png(image) for image in images[:40]]
+    encoded = [encode(image) for image in images[:40]]
     names = [f"digit {label}" for label in labels[:40]]
     known = [i for i in range(40) if labels[i] < 3]
     parts = [[values[i] for i in known] for values in (encoded, names)]

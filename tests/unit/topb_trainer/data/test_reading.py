@@ -9,19 +9,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from support.images import encode
 from topb.image_input import ImageInput
 from topb_scorer.errors import NotFoundError, ScorerError
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
 from topb_trainer.errors import InvalidDataError
 
-from ..conftest import png, write_parquet
+from ..conftest import write_parquet
 
 EIGHT = ImageInput(8, 8)
 
 
 def solid(value: int, height: int = 8, width: int = 8) -> bytes:
-    return png(np.full((height, width, 3), value, np.uint8))
+    return encode(np.full((height, width, 3), value, np.uint8))
 
 
 FOUR = [solid(value) for value in (10, 20, 30, 40)]
