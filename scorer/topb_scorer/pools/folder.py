@@ -13,6 +13,7 @@ from topb_scorer.pools.pool import PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import FoundFile, Location
+from topb_scorer.pools.storage.location import read_image
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class FolderShard:
 
     folder: Location
     files: tuple[FoundFile, ...]
+    max_bytes: int
+    """The largest image that is read."""
 
     @property
     def identity(self) -> str:
@@ -48,12 +51,12 @@ class FolderShard:
             location = self.folder.child(file.id)
         except (AccessDeniedError, InvalidRequestError) as error:
             return Unreadable("FILE_NOT_ALLOWED", str(error))
-        return location.read_image()
+        return read_image(location, self.max_bytes)
 
 
-def folder_shards(folder: Location, files: Sequence[FoundFile]) -> list[FolderShard]:
-    """Return the shards of the listed files, which are sorted by id."""
-    return [FolderShard(folder, tuple(slice_)) for slice_ in slices(files, lambda file: file.id)]
+def folder_shards(folder: Location, files: Sequence[FoundFile], max_bytes: int) -> list[FolderShard]:
+    """Return slices of the listed files, which are sorted by id."""
+    return [FolderShard(folder, tuple(slice_), max_bytes) for slice_ in slices(files, lambda file: file.id)]
 
 
 def is_image_name(name: str) -> bool:

@@ -88,7 +88,7 @@ def open_pool(
             raise InvalidRequestError(
                 f"{uri} is not a folder, as format {format} requires", reason="POOL_FORMAT", uri=uri
             )
-        return OpenPool(folder_shards(found.location, found.files))
+        return OpenPool(folder_shards(found.location, found.files, limits.max_bytes))
 
     def shards_of(file: Location) -> Sequence[Shard]:
         if format == "webdataset":

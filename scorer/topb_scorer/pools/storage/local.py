@@ -15,15 +15,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from topb_scorer.errors import UnreadablePoolError
-from topb_scorer.pools.pool import Unreadable
 from topb_scorer.pools.storage.addresses import LocalAddress
-from topb_scorer.pools.storage.location import (
-    READ_ERRORS,
-    WILDCARD,
-    FoundFile,
-    too_large,
-    unreadable_pool,
-)
+from topb_scorer.pools.storage.location import READ_ERRORS, WILDCARD, FoundFile, unreadable_pool
 from topb_scorer.pools.storage.roots import AllowedRoots
 
 
@@ -33,8 +26,6 @@ class LocalLocation:
 
     address: LocalAddress
     roots: AllowedRoots
-    max_bytes: int
-    """The largest image file that is read."""
 
     is_remote = False
 
@@ -47,7 +38,7 @@ class LocalLocation:
 
     def child(self, id_: str) -> LocalLocation:
         child = LocalAddress(self._path / id_)
-        return LocalLocation(self.roots.check(child, str(child)), self.roots, self.max_bytes)
+        return LocalLocation(self.roots.check(child, str(child)), self.roots)
 
     def kind(self) -> fs.FileType:
         try:
@@ -85,21 +76,8 @@ class LocalLocation:
         with pa.OSFile(str(self)) as file:
             yield file
 
-    def read_image(self) -> bytes | Unreadable:
-        try:
-            status = self._path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return Unreadable("FILE_UNREADABLE", f"{self} is not a regular file")
-            if status.st_size > self.max_bytes:
-                return too_large(self, status.st_size, self.max_bytes)
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return Unreadable("FILE_MISSING", f"{self} does not exist")
-        except OSError as error:
-            return Unreadable("FILE_UNREADABLE", f"{self} cannot be read: {error.strerror}")
-
     def _at(self, path: Path) -> LocalLocation:
-        return LocalLocation(LocalAddress(path), self.roots, self.max_bytes)
+        return LocalLocation(LocalAddress(path), self.roots)
 
 
 def _found_file(path: Path, folder: Path) -> FoundFile:

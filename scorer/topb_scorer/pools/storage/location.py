@@ -110,12 +110,27 @@ class Location(Protocol):
             OSError: There is no regular file; one of `READ_ERRORS`.
         """
 
-    def read_image(self) -> bytes | Unreadable:
-        """Return the bytes of the file, or the reason why they cannot be read.
 
-        Raises:
-            UnreadablePoolError: The store as a whole fails, so that no row is at fault.
-        """
+def read_image(location: Location, max_bytes: int) -> bytes | Unreadable:
+    """Return the bytes of an image file, or the reason why they cannot be read.
+
+    Raises:
+        UnreadablePoolError: The store as a whole fails, so that no row is at fault.
+    """
+    try:
+        with location.open() as file:
+            if file.size() > max_bytes:
+                return too_large(location, file.size(), max_bytes)
+            content: bytes = file.read()
+            return content
+    except FileNotFoundError:
+        return Unreadable("FILE_MISSING", f"{location} does not exist")
+    except READ_ERRORS as error:
+        failure = unreadable_pool(location, error)
+        if location.is_remote:
+            # If the row were skipped, an outage would be logged as a pool of broken images.
+            raise failure from error
+        return Unreadable("FILE_UNREADABLE", str(failure))
 
 
 def buffer_bytes(location: Location, pattern: ReadPattern) -> int:

@@ -11,15 +11,8 @@ from functools import cached_property
 import pyarrow as pa
 from pyarrow import fs
 
-from topb_scorer.pools.pool import Unreadable
 from topb_scorer.pools.storage.addresses import S3Address
-from topb_scorer.pools.storage.location import (
-    READ_ERRORS,
-    WILDCARD,
-    FoundFile,
-    too_large,
-    unreadable_pool,
-)
+from topb_scorer.pools.storage.location import READ_ERRORS, WILDCARD, FoundFile, unreadable_pool
 
 _CONNECT_SECONDS = 5
 _REQUEST_SECONDS = 30
@@ -28,9 +21,6 @@ _REQUEST_SECONDS = 30
 @dataclass(frozen=True)
 class S3Store:
     """The S3 client, created at first use; threads may share it."""
-
-    max_bytes: int
-    """The largest image file that is read."""
 
     @cached_property
     def filesystem(self) -> fs.S3FileSystem:
@@ -98,20 +88,6 @@ class S3Location:
     def open(self) -> Iterator[pa.NativeFile]:
         with self.store.filesystem.open_input_file(self.address.path) as file:
             yield file
-
-    def read_image(self) -> bytes | Unreadable:
-        max_bytes = self.store.max_bytes
-        try:
-            with self.open() as file:
-                if file.size() > max_bytes:
-                    return too_large(self, file.size(), max_bytes)
-                content: bytes = file.read()
-                return content
-        except FileNotFoundError:
-            return Unreadable("FILE_MISSING", f"{self} does not exist")
-        except READ_ERRORS as error:
-            # If the row were skipped, an outage would be logged as a pool of broken images.
-            raise unreadable_pool(self, error) from error
 
     def _at(self, key: str) -> S3Location:
         return S3Location(S3Address(self.address.bucket, key), self.store)

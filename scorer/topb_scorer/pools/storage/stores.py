@@ -19,7 +19,7 @@ from topb_scorer.pools.storage.addresses import (
     parse_address,
 )
 from topb_scorer.pools.storage.local import LocalLocation
-from topb_scorer.pools.storage.location import Location
+from topb_scorer.pools.storage.location import Location, read_image
 from topb_scorer.pools.storage.roots import AllowedRoots
 from topb_scorer.pools.storage.s3 import S3Location, S3Store
 from topb_scorer.pools.storage.web import WebStore
@@ -34,7 +34,7 @@ class Stores:
 
     @cached_property
     def _s3(self) -> S3Store:
-        return S3Store(self.limits.max_bytes)
+        return S3Store()
 
     @cached_property
     def _web(self) -> WebStore:
@@ -74,7 +74,7 @@ class Stores:
             return Unreadable("FILE_NOT_ALLOWED", str(error))
         if isinstance(address, WebAddress):
             return self._web.fetch(address.url)
-        return self._stored(address).read_image()
+        return read_image(self._stored(address), self.limits.max_bytes)
 
     def is_remote(self, uri: str, file: Location) -> bool:
         """Return whether `read_image` waits for another machine, judging by the text of `uri` alone."""
@@ -95,7 +95,7 @@ class Stores:
     def _stored(self, address: StoredAddress) -> Location:
         if isinstance(address, S3Address):
             return S3Location(address, self._s3)
-        return LocalLocation(address, self.roots, self.limits.max_bytes)
+        return LocalLocation(address, self.roots)
 
 
 def _local_stamp(uri: str, file: Location) -> str:
