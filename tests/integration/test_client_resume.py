@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,25 +104,29 @@ def undisturbed(data: Path) -> topb.SelectionResult:
         return client.select_batch(rows(), 40)
 
 
-def select(address: str, asynchronous: bool, **options: object) -> topb.SelectionResult:
-    if not asynchronous:
-        with topb.Client(address, timeout=240, retry=PATIENT) as client:
-            return client.select_batch(rows(), 40, **options)  # type: ignore[arg-type]
+def select(address: str, request_id: str | None = None) -> topb.SelectionResult:
+    with topb.Client(address, timeout=240, retry=PATIENT) as client:
+        return client.select_batch(rows(), 40, request_id=request_id)
 
+
+def select_in_a_loop(address: str) -> topb.SelectionResult:
     async def selecting() -> topb.SelectionResult:
         async with topb.AsyncClient(address, timeout=240, retry=PATIENT) as client:
-            return await client.select_batch(rows(), 40, **options)  # type: ignore[arg-type]
+            return await client.select_batch(rows(), 40)
 
     return asyncio.run(selecting())
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asynchronous"])
+@pytest.mark.parametrize("selecting", [select, select_in_a_loop], ids=["blocking", "asynchronous"])
 def test_a_stream_outlives_its_server(
-    asynchronous: bool, restarting: Restarting, wire: Wire, undisturbed: topb.SelectionResult
+    selecting: Callable[[str], topb.SelectionResult],
+    restarting: Restarting,
+    wire: Wire,
+    undisturbed: topb.SelectionResult,
 ) -> None:
     restarts = [threading.Thread(target=restarting.restart) for _ in range(2)]
     wire.at_chunk = {5: restarts[0].start, 12: restarts[1].start}
-    result = select(restarting.address, asynchronous)
+    result = selecting(restarting.address)
     for thread in restarts:
         thread.join()
 
@@ -131,26 +136,20 @@ def test_a_stream_outlives_its_server(
 def test_a_killed_client_continues_under_its_request_id(
     restarting: Restarting, wire: Wire, undisturbed: topb.SelectionResult
 ) -> None:
-    class GoneError(Exception):
-        """Stands for the end of the first client process."""
-
     def some_rows() -> Iterator[tuple[str, object]]:
-        for i, row in enumerate(rows()):
-            if i == ROWS - 100:
-                raise GoneError
-            yield row
+        yield from itertools.islice(rows(), ROWS - 100)
+        raise KeyboardInterrupt
 
-    with topb.Client(restarting.address, timeout=240) as client, pytest.raises(GoneError):
+    with topb.Client(restarting.address, timeout=240) as client, pytest.raises(KeyboardInterrupt):
         client.select_batch(some_rows(), 40, request_id="round-1")
     assert len(wire.acknowledged) > 2
     restarting.restart()
 
-    result = select(restarting.address, False, request_id="round-1")
+    result = select(restarting.address, "round-1")
     assert (result.picks, result.accounts) == (undisturbed.picks, undisturbed.accounts)
 
     wire.sent.clear()
-    again = select(restarting.address, False, request_id="round-1")
-    assert again == result
+    assert select(restarting.address, "round-1") == result
     assert wire.sent == []
 
 

@@ -64,7 +64,7 @@ def test_a_stream_to_a_busy_server_is_told_when_to_retry_and_a_deadline_frees_th
         ThreadPoolExecutor() as threads,
     ):
         started = threading.Event()
-        first = threads.submit(client.select_batch, slow_rows(started, 30.0), 3, timeout=1.5)
+        first = threads.submit(client.select_batch, slow_rows(started, 30.0), 3, timeout=3)
         assert started.wait(10)
         with pytest.raises(grpc.RpcError) as caught:
             list(Stub(channel).SelectBatchFromStream(iter([START])))

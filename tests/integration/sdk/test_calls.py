@@ -37,41 +37,31 @@ def test_a_served_pool_is_selected_from_as_asked(server, new_client):
         return whole_answer(Response, pick_count=5)
 
     server.select_batch = serve
+    spec = {
+        "budget": 5,
+        "strategy": "random",
+        "model": "m",
+        "seed": 2**64 - 1,
+        "strategy_options": {"k": "v"},
+    }
+    pool = topb.Pool(Path("/pools/a.parquet"), id_column="key")
+    exclude = topb.ExcludeFile("/pools/labelled.parquet", column="name")
     with new_client(server.address) as client:
-        result = client.select_batch(
-            topb.Pool(Path("/pools/a.parquet"), id_column="key"),
-            5,
-            strategy="random",
-            model="m",
-            seed=2**64 - 1,
-            exclude=topb.ExcludeFile("/pools/labelled.parquet", column="name"),
-            strategy_options={"k": "v"},
-            request_id="round-3",
-            detached=True,
-        )
+        result = client.select_batch(pool, **spec, exclude=exclude, request_id="round-3", detached=True)
         client.select_batch("file:///pools/b", 1, exclude=["a", 7])
     full, bare = requests
     assert full == selection_pb2.SelectBatchRequest(
-        spec=selection_pb2.SelectionSpec(
-            budget=5,
-            strategy="random",
-            model="m",
-            seed=2**64 - 1,
-            exclude=selection_pb2.Exclusion(uri="/pools/labelled.parquet", column="name"),
-            strategy_options={"k": "v"},
-        ),
-        pool=selection_pb2.Pool(uri="/pools/a.parquet", id_column="key"),
+        spec={**spec, "exclude": {"uri": "/pools/labelled.parquet", "column": "name"}},
+        pool={"uri": "/pools/a.parquet", "id_column": "key"},
         request_id="round-3",
         detached=True,
     )
+    assert bare.request_id
     assert bare == selection_pb2.SelectBatchRequest(
-        spec=selection_pb2.SelectionSpec(
-            budget=1, strategy="aalu", exclude=selection_pb2.Exclusion(ids=["a", "7"])
-        ),
-        pool=selection_pb2.Pool(uri="file:///pools/b"),
+        spec={"budget": 1, "strategy": "aalu", "exclude": {"ids": ["a", "7"]}},
+        pool={"uri": "file:///pools/b"},
         request_id=bare.request_id,
     )
-    assert bare.request_id
     assert result.ids == tuple(f"image-{rank}" for rank in range(1, 6))
 
 
