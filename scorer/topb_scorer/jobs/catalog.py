@@ -71,11 +71,7 @@ class SelectionCatalog:
     """The selections of one state directory, shared by any number of servers."""
 
     def __init__(self, url: str, *, patience_seconds: float = 30.0) -> None:
-        """Connect to the database, and create or upgrade the catalog's schema.
-
-        Args:
-            url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
-            patience_seconds: how long to keep trying while the database does not answer.
+        """Connect to the database at an SQLAlchemy URL, and create or upgrade the catalog's schema.
 
         Raises:
             InvalidRequestError: the URL cannot be used.
@@ -169,7 +165,7 @@ class SelectionCatalog:
         """Return at most `size` selections, the latest first.
 
         Args:
-            size: how many to return at most.
+            size: the limit.
             before: id of a selection; only older ones are returned. Empty for no restriction.
             states: only selections in one of these states; empty for all.
             model: only selections by this model; empty for all.
@@ -260,12 +256,9 @@ class SelectionCatalog:
         return self._records(sa.select(_SELECTIONS).where(orphaned).order_by(_C.id))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
-        """Return at most `size` selections that ended before a time, ordered by id.
+        """Return at most `size` selections that ended before a time, in seconds since the epoch.
 
-        Args:
-            moment: seconds since the epoch.
-            size: how many to return at most.
-            after: id of a selection; only those with greater ids are returned.
+        They are ordered by id, and begin with the first id greater than `after`.
         """
         query = sa.select(_SELECTIONS).where(_C.ended < moment, _C.id > after)
         return self._records(query.order_by(_C.id).limit(size))

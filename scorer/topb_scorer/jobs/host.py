@@ -43,7 +43,7 @@ class SelectionHost:
         """Create a host that runs nothing yet.
 
         Args:
-            state: holds the catalog, the score logs and the results.
+            state: holds the catalog and the results.
             open_job: returns the job of a record, or raises ScorerError.
             owner: name under which this host takes leases; it must be unique among all servers.
             max_concurrent: how many selections may run at once.
@@ -74,10 +74,9 @@ class SelectionHost:
         return self._runs.get(selection)
 
     def claim(self, record: SelectionRecord) -> Run | None:
-        """Claim a selection, which must then be passed to `launch` or `abandon`.
+        """Claim a selection, and return its run, which must then be passed to `launch` or `abandon`.
 
-        Returns:
-            Its run; None if there is no room or another server runs it.
+        Return None if there is no room or another server runs it.
         """
         with self._lock:
             if self.draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
@@ -92,10 +91,7 @@ class SelectionHost:
     ) -> None:
         """Run a claimed selection on a thread. The catalog tells how it ended.
 
-        Args:
-            run: the run that `claim` returned.
-            open_job: called on that thread; raises ScorerError if the selection cannot be run.
-            observer: receives the progress of this run.
+        `open_job` is called on that thread, and raises ScorerError if the selection cannot be run.
         """
         try:
             self._workers.submit(self._execute, run, open_job, observer)
@@ -103,14 +99,9 @@ class SelectionHost:
             self.abandon(run)
 
     def start(self, record: SelectionRecord, job: Job | None = None) -> Run | None:
-        """Claim a selection and launch it.
+        """Claim a selection and launch it, with its job if that is open already.
 
-        Args:
-            record: the selection's record.
-            job: its job, if it is open already.
-
-        Returns:
-            Its run; None if it could not be claimed.
+        Return its run, or None if it could not be claimed.
         """
         run = self.claim(record)
         if run is not None:

@@ -111,11 +111,4 @@ class RunObserver(SelectionObserver):
     """Receives the progress of every selection that a host runs, on the threads that run them."""
 
     def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
-        """Note that a run has ended.
-
-        Args:
-            run: the run.
-            outcome: how it ended.
-            reason: reason of the error that ended it, or empty.
-            result: the selection's result if it succeeded.
-        """
+        """Note that a run has ended, with the reason of the error, if any, and the result if it succeeded."""

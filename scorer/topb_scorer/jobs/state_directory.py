@@ -15,6 +15,7 @@ LAYOUT_VERSION = 1
 """Increased when the layout changes in a way that older versions of topb cannot read."""
 
 _VERSION_FILE = "version"
+_SQLITE_FILE = "selections.sqlite"
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,14 @@ def check_state(path: Path) -> None:
 
 
 def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
-    """Open the catalog of a state directory that servers have used, without creating one.
-
-    Args:
-        path: of the state directory.
-        catalog_url: SQLAlchemy URL of the catalog; empty for SQLite in the directory.
+    """Open the catalog of a state directory that servers have used, without creating one in the directory.
 
     Raises:
         NotFoundError: the directory holds no catalog and no URL is given.
         NewerVersionError: a newer version of topb has upgraded the catalog.
         UnavailableError: the database cannot be reached.
     """
-    if not catalog_url and not _sqlite_catalog(path).is_file():
+    if not catalog_url and not (path / _SQLITE_FILE).is_file():
         raise NotFoundError(
             f"{path} contains no catalog: give the URL that the servers use with --catalog-url",
             reason="CATALOG_NOT_FOUND",
@@ -97,13 +94,8 @@ def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
     return SelectionCatalog(catalog_url or _sqlite_url(path))
 
 
-def _sqlite_catalog(path: Path) -> Path:
-    """Return the file in which a state directory keeps its catalog if no URL is given."""
-    return path / "selections.sqlite"
-
-
 def _sqlite_url(path: Path) -> str:
-    return f"sqlite:///{_sqlite_catalog(path).resolve()}"
+    return f"sqlite:///{(path / _SQLITE_FILE).resolve()}"
 
 
 def _stream_directory(path: Path, selection: str) -> Path:

@@ -54,11 +54,7 @@ class Transactions:
         self._engine.dispose()
 
     def transact_alone(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do the work in one transaction, after any other process that does the same has finished.
-
-        Raises:
-            UnavailableError: the database cannot be reached or written to.
-        """
+        """Do as `transact`, after any other process that does the same has finished."""
 
         def locked(connection: sa.Connection) -> T:
             connection.exec_driver_sql(_LOCK_STATEMENTS[connection.dialect.name])
@@ -67,15 +63,12 @@ class Transactions:
         return self.transact(locked)
 
     def transact(self, work: Callable[[sa.Connection], T], *, patience_seconds: float | None = None) -> T:
-        """Do the work in one transaction.
+        """Do the work in one transaction, and return what it returns.
 
         Args:
             work: uses the connection that it is given. It may be done twice if the database dies during the
                 commit, so doing it twice must have the same effect as doing it once.
             patience_seconds: how long to keep trying; None for the default.
-
-        Returns:
-            What `work` returns.
 
         Raises:
             UnavailableError: the database cannot be reached or written to.

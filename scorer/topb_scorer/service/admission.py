@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.engines.local import LocalEngine
@@ -17,16 +19,14 @@ from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import pool_of, spec_of
 
 
+@dataclass(frozen=True)
 class Admission:
     """Turns requests into selections. A request that cannot be served never enters the catalog."""
 
-    def __init__(
-        self, settings: ServerSettings, models: ModelCatalog, engines: EngineCache, state: StateDirectory
-    ) -> None:
-        self._settings = settings
-        self._models = models
-        self._engines = engines
-        self._state = state
+    settings: ServerSettings
+    models: ModelCatalog
+    engines: EngineCache
+    state: StateDirectory
 
     def pool_selection(self, request: pb.SelectBatchRequest) -> tuple[SelectionRecord, PoolJob | None]:
         """Return the selection for a request, and its job if this call created the selection.
@@ -38,16 +38,17 @@ class Admission:
         content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool).SerializeToString(
             deterministic=True
         )
-        found = self._state.catalog.find(request.request_id, content)
+        found = self.state.catalog.find(request.request_id, content)
         if found is not None:
             if request.detached and not found.detached:
-                self._state.catalog.detach(found.id)
+                self.state.catalog.detach(found.id)
             return found, None
         spec, engine = self._prepare(request.spec, request.spec.model)
         job = self._pool_job(request, spec, engine)
-        return self._create(
+        record = self._create(
             request.request_id, content, spec, engine, pool_uri=request.pool.uri, detached=request.detached
-        ), job
+        )
+        return record, job
 
     def stream_selection(self, start: pb.StreamStart) -> SelectionRecord:
         """Return the selection for a start message. It may have been created by an earlier call.
@@ -56,11 +57,11 @@ class Admission:
             ScorerError: the request cannot be served.
         """
         content = pb.StreamStart(spec=start.spec).SerializeToString(deterministic=True)
-        found = self._state.catalog.find(start.request_id, content)
+        found = self.state.catalog.find(start.request_id, content)
         if found is not None:
             return found
         spec, engine = self._prepare(start.spec, start.spec.model)
-        return self._create(start.request_id, content, spec, engine, pool_uri="", detached=False)
+        return self._create(start.request_id, content, spec, engine)
 
     def job_of(self, record: SelectionRecord) -> Job:
         """Return the job of a selection in the catalog, with the model to which it is pinned.
@@ -81,7 +82,7 @@ class Admission:
         """
         start = pb.StreamStart.FromString(record.request)
         spec, engine = self._prepare(start.spec, record.model)
-        log = self._state.stream_log(record.id, with_features=spec.needs_features)
+        log = self.state.stream_log(record.id, with_features=spec.needs_features)
         if record.stream_chunks is not None:
             held = chunks_without_a_gap(log.identities())
             if held != record.stream_chunks:
@@ -93,23 +94,21 @@ class Admission:
         return StreamJob(spec, engine, log)
 
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> PoolJob:
-        pool = open_pool(
-            pool_of(request.pool), roots=self._settings.roots, limits=self._settings.engine.limits
-        )
-        log = self._state.score_log(engine.bundle.model_id, with_features=True)
+        pool = open_pool(pool_of(request.pool), roots=self.settings.roots, limits=self.settings.engine.limits)
+        log = self.state.score_log(engine.bundle.model_id, with_features=True)
         if not spec.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):
-            log = self._state.score_log(engine.bundle.model_id)
+            log = self.state.score_log(engine.bundle.model_id)
         return PoolJob(spec, engine, log, pool.shards)
 
     def _prepare(self, message: pb.SelectionSpec, model: str) -> tuple[SelectionSpec, LocalEngine]:
         exclude = set(message.exclude.ids)
         if message.exclude.uri:
             column = message.exclude.column or "id"
-            exclude.update(read_excluded_ids(message.exclude.uri, column, self._settings.roots))
+            exclude.update(read_excluded_ids(message.exclude.uri, column, self.settings.roots))
         spec = spec_of(message, frozenset(exclude))
-        bundle = self._models.get(model)
+        bundle = self.models.get(model)
         check_strategy_served(spec, bundle)
-        return spec, self._engines.get(bundle)
+        return spec, self.engines.get(bundle)
 
     def _create(
         self,
@@ -118,8 +117,8 @@ class Admission:
         spec: SelectionSpec,
         engine: LocalEngine,
         *,
-        pool_uri: str,
-        detached: bool,
+        pool_uri: str = "",
+        detached: bool = False,
     ) -> SelectionRecord:
         new = NewSelection(
             request_id=request_id,
@@ -130,4 +129,4 @@ class Admission:
             pool_uri=pool_uri,
             detached=detached,
         )
-        return self._state.catalog.create(new)
+        return self.state.catalog.create(new)

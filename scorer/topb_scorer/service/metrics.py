@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 
 import grpc
@@ -38,54 +39,41 @@ class Metrics(RunObserver):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         Info("topb_server", "The server.", registry=self.registry).info({"version": metadata.version("topb")})
-        self._call_seconds = Histogram(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._call_seconds = histogram(
             "topb_call_seconds",
             "Time from the request to the last response of calls, by method and status code.",
             ["method", "code"],
             buckets=_CALL_SECONDS,
-            registry=self.registry,
         )
-        self._rows = Counter(
-            "topb_rows",
-            "Rows of pools that selections have scored or found in the score log.",
-            registry=self.registry,
+        self._rows = counter(
+            "topb_rows", "Rows of pools that selections have scored or found in the score log."
         )
-        self._committed = Counter(
-            "topb_rows_committed",
-            "Rows that were scored and committed to the score log.",
-            registry=self.registry,
+        self._committed = counter(
+            "topb_rows_committed", "Rows that were scored and committed to the score log."
         )
-        self._skipped = Counter(
-            "topb_rows_skipped",
-            "Rows that successful selections skipped, by reason.",
-            ["reason"],
-            registry=self.registry,
+        self._skipped = counter(
+            "topb_rows_skipped", "Rows that successful selections skipped, by reason.", ["reason"]
         )
-        self._ended = Counter(
+        self._ended = counter(
             "topb_selections_ended",
             "Selections that stopped running here, by strategy, outcome and reason of the error, if any.",
             ["strategy", "outcome", "reason"],
-            registry=self.registry,
         )
-        self._selection_seconds = Histogram(
+        self._selection_seconds = histogram(
             "topb_selection_seconds",
             "Time that successful selections ran here, by strategy.",
             ["strategy"],
             buckets=_SELECTION_SECONDS,
-            registry=self.registry,
         )
 
     def watch(self, host: SelectionHost) -> None:
         """Report from now on how many selections the host runs."""
-        running = Gauge("topb_selections_running", "Selections that run here now.", registry=self.registry)
-        running.set_function(lambda: host.running)
-        limit = Gauge(
-            "topb_selections_limit", "Selections that may run here at once.", registry=self.registry
-        )
-        limit.set(host.max_concurrent)
-        draining = Gauge(
-            "topb_draining", "1 once the server accepts no more selections.", registry=self.registry
-        )
+        gauge = partial(Gauge, registry=self.registry)
+        gauge("topb_selections_running", "Selections that run here now.").set_function(lambda: host.running)
+        gauge("topb_selections_limit", "Selections that may run here at once.").set(host.max_concurrent)
+        draining = gauge("topb_draining", "1 once the server accepts no more selections.")
         draining.set_function(lambda: host.draining)
 
     def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:

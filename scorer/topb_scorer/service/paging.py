@@ -6,12 +6,7 @@ from topb_scorer.errors import InvalidRequestError
 
 
 def page_size(requested: int, *, default: int, maximum: int) -> int:
-    """Return how many entries a page has at most.
-
-    Args:
-        requested: the request's page size, 0 for the default.
-        default: used if the request asks for no size.
-        maximum: used if the request asks for more.
+    """Return how many entries a page has at most, where a request for 0 entries asks for the default.
 
     Raises:
         InvalidRequestError: the requested size is negative.

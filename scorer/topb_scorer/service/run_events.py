@@ -40,9 +40,3 @@ class RunEvents(SelectionObserver):
             async with asyncio.timeout(PROGRESS_SECONDS):
                 await self._woken.wait()
         self._woken.clear()
-
-    async def wait_until_ended(self) -> None:
-        """Wait until the run has ended."""
-        while not self.run.ended.done():
-            await self._woken.wait()
-            self._woken.clear()

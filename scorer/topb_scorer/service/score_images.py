@@ -22,14 +22,7 @@ def score_images(
     settings: ServerSettings,
     cancelled: threading.Event,
 ) -> pb.ScoreImagesResponse:
-    """Score images with the code that scores pools.
-
-    Args:
-        request: the images, encoded.
-        models: holds the model that the request names.
-        engines: score the images.
-        settings: the limits of a call and of an image.
-        cancelled: setting it stops the work within one batch.
+    """Score images with the code that scores pools. Setting `cancelled` stops the work within one batch.
 
     Raises:
         LimitExceededError: there are more images than one call may contain.

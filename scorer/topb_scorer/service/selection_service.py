@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -38,34 +39,28 @@ from topb_scorer.strategies import names
 _PICKS_A_PAGE = 5_000
 
 
+@dataclass(eq=False)
 class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     """Answers calls about selections. All blocking work is done on worker threads."""
 
-    def __init__(
-        self,
-        settings: ServerSettings,
-        models: ModelCatalog,
-        engines: EngineCache,
-        state: StateDirectory,
-        host: SelectionHost,
-        admission: Admission,
-    ) -> None:
-        self._settings = settings
-        self._models = models
-        self._engines = engines
-        self._state = state
-        self._host = host
-        self._admission = admission
-        self._watchers = Watchers(state.catalog, host)
+    settings: ServerSettings
+    models: ModelCatalog
+    engines: EngineCache
+    state: StateDirectory
+    host: SelectionHost
+    admission: Admission
+
+    def __post_init__(self) -> None:
+        self._watchers = Watchers(self.state.catalog, self.host)
 
     async def SelectBatch(
         self, request: pb.SelectBatchRequest, context: Context
     ) -> AsyncIterator[pb.SelectBatchResponse]:
         """Select from a pool that this server reads."""
-        record, job = await asyncio.to_thread(self._admission.pool_selection, request)
+        record, job = await asyncio.to_thread(self.admission.pool_selection, request)
         if request.detached:
             # The caller may disconnect as soon as it knows the id.
-            await asyncio.to_thread(self._host.start, record, job)
+            await asyncio.to_thread(self.host.start, record, job)
         yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
         detached = request.detached or record.detached
         async with aclosing(self._watchers.follow(record, job, detached=detached)) as progress:
@@ -79,7 +74,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, requests: StreamRequests, context: Context
     ) -> AsyncIterator[StreamResponse]:
         """Select from a pool that the caller sends."""
-        call = StreamCall(self._settings, self._state, self._host, self._admission)
+        call = StreamCall(self.settings, self.state.catalog, self.host, self.admission)
         async with aclosing(call.responses(requests)) as responses:
             async for response in responses:
                 yield response
@@ -91,7 +86,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, request: pb.GetSelectionRequest, context: Context
     ) -> pb.GetSelectionResponse:
         """Return one selection."""
-        record = await asyncio.to_thread(self._state.catalog.get, request.selection)
+        record = await asyncio.to_thread(self.state.catalog.get, request.selection)
         return pb.GetSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ListSelections(
@@ -108,7 +103,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, request: pb.CancelSelectionRequest, context: Context
     ) -> pb.CancelSelectionResponse:
         """Cancel a selection."""
-        record = await asyncio.to_thread(self._host.cancel, request.selection)
+        record = await asyncio.to_thread(self.host.cancel, request.selection)
         return pb.CancelSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ScoreImages(self, request: pb.ScoreImagesRequest, context: Context) -> pb.ScoreImagesResponse:
@@ -116,7 +111,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         cancelled = threading.Event()
         try:
             return await asyncio.to_thread(
-                score_images, request, self._models, self._engines, self._settings, cancelled
+                score_images, request, self.models, self.engines, self.settings, cancelled
             )
         finally:
             # If the call is cancelled, its thread goes on: this stops it before its next batch.
@@ -126,10 +121,10 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
         """Return the server's version, devices, strategies and limits."""
-        settings = self._settings
+        settings = self.settings
         default_model = ""
         with suppress(NotFoundError):
-            default_model = await asyncio.to_thread(self._models.default_id)
+            default_model = await asyncio.to_thread(self.models.default_id)
         return pb.GetServerInfoResponse(
             version=metadata.version("topb"),
             devices=[settings.engine.device],
@@ -147,11 +142,11 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
 
     async def _result_of(self, selection: str) -> AsyncGenerator[dict[str, Any], None]:
         """Yield a result as events, which the responses of both selecting calls have in common."""
-        summary = await asyncio.to_thread(self._state.results.read_summary, selection)
+        summary = await asyncio.to_thread(self.state.results.read_summary, selection)
         yield {"summary": summary_message(*summary)}
         start = 0
         while picks := await asyncio.to_thread(
-            self._state.results.read_picks, selection, start, _PICKS_A_PAGE
+            self.state.results.read_picks, selection, start, _PICKS_A_PAGE
         ):
             yield {"picks": pb.PickPage(picks=[pick_message(pick) for pick in picks])}
             start += len(picks)
@@ -160,13 +155,13 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         summary = None
         if record.state is SelectionState.SUCCEEDED:
             with suppress(NotFoundError):
-                summary = summary_message(*self._state.results.read_summary(record.id))
+                summary = summary_message(*self.state.results.read_summary(record.id))
         return selection_message(record, summary)
 
     def _selections_page(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
         size = page_size(request.page_size, default=100, maximum=1000)
         states = [state for state, message in STATES.items() if message in request.states]
-        records = self._state.catalog.page(
+        records = self.state.catalog.page(
             size + 1, before=request.page_token, states=states, model=request.model
         )
         page = records[:size]
@@ -182,7 +177,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 f"page token {request.page_token!r} is invalid; expected the previous page's next_page_token",
                 reason="PAGE_TOKEN",
             )
-        record = self._state.catalog.get(request.selection)
+        record = self.state.catalog.get(request.selection)
         if record.state is not SelectionState.SUCCEEDED:
             raise InvalidRequestError(
                 f"selection {record.id} is {record.state}; only a selection that has succeeded has picks",
@@ -190,7 +185,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 selection=record.id,
             )
         start = int(request.page_token or 0)
-        picks = self._state.results.read_picks(record.id, start, size + 1)
+        picks = self.state.results.read_picks(record.id, start, size + 1)
         return pb.ListPicksResponse(
             picks=[pick_message(pick) for pick in picks[:size]],
             next_page_token=str(start + size) if len(picks) > size else "",

@@ -6,22 +6,21 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
+from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Run
-from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.run_events import PROGRESS_SECONDS, RunEvents
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import progress_message, shard_of
-from topb_scorer.service.watching import draining, failure_of
+from topb_scorer.service.watching import draining, has_succeeded
 
 # Chunks that a caller may send before the first is acknowledged: enough to hide a round trip, few enough to
 # bound memory.
@@ -34,21 +33,16 @@ StreamRequests = AsyncIterator[pb.SelectBatchFromStreamRequest]
 StreamResponse = pb.SelectBatchFromStreamResponse
 
 
+@dataclass(eq=False)
 class StreamCall:
-    """Everything that one call does, except sending the result.
+    """Everything that one call does, except sending the result."""
 
-    Attributes:
-        selection: id of the selection, once the first response has been sent.
-    """
-
-    def __init__(
-        self, settings: ServerSettings, state: StateDirectory, host: SelectionHost, admission: Admission
-    ) -> None:
-        self.selection = ""
-        self._settings = settings
-        self._catalog = state.catalog
-        self._host = host
-        self._admission = admission
+    settings: ServerSettings
+    catalog: SelectionCatalog
+    host: SelectionHost
+    admission: Admission
+    selection: str = field(default="", init=False)
+    """Id of the selection, once the first response has been sent."""
 
     async def responses(self, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
         """Yield all responses until the selection has succeeded.
@@ -57,7 +51,7 @@ class StreamCall:
             ScorerError: the stream is at fault, the selection failed, or this server cannot continue it.
         """
         start = await _start_of(requests)
-        record = await asyncio.to_thread(self._admission.stream_selection, start)
+        record = await asyncio.to_thread(self.admission.stream_selection, start)
         self.selection = record.id
         run = await self._claimed(record)
         if run is None:
@@ -66,31 +60,29 @@ class StreamCall:
             async with aclosing(self._run(run, requests)) as responses:
                 async for response in responses:
                     yield response
-        record = await asyncio.to_thread(self._catalog.get, record.id)
-        if record.state is SelectionState.SUCCEEDED:
+        record = await asyncio.to_thread(self.catalog.get, record.id)
+        if has_succeeded(record):
             return
-        if record.state.ended:
-            raise failure_of(record)
         if run is not None and run.error is not None:
             raise run.error
-        raise draining() if self._host.draining else SelectionCancelledError
+        raise draining() if self.host.draining else SelectionCancelledError
 
     async def _claimed(self, record: SelectionRecord) -> Run | None:
         """Return a run of the selection, taken over from any older call; None if the selection has ended."""
         # A server that died while it served this stream keeps its lease for a while.
-        deadline = time.monotonic() + 2 * self._settings.lease_seconds
+        deadline = time.monotonic() + 2 * self.settings.lease_seconds
         while True:
-            await asyncio.to_thread(self._host.pause, record.id)
-            run = await asyncio.to_thread(self._host.claim, record)
+            await asyncio.to_thread(self.host.pause, record.id)
+            run = await asyncio.to_thread(self.host.claim, record)
             if run is not None:
                 return run
-            if self._host.draining:
+            if self.host.draining:
                 raise draining()
-            record = await asyncio.to_thread(self._catalog.get, record.id)
+            record = await asyncio.to_thread(self.catalog.get, record.id)
             if record.state.ended:
                 return None
-            running = self._host.running
-            if running >= self._host.max_concurrent:
+            running = self.host.running
+            if running >= self.host.max_concurrent:
                 raise UnavailableError(
                     f"this server runs {running} selections, as many as it runs at once; try again later",
                     reason="SELECTIONS_BUSY",
@@ -105,8 +97,8 @@ class StreamCall:
     async def _run(self, run: Run, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
         launched = False
         try:
-            record = await asyncio.to_thread(self._catalog.get, run.record.id)
-            job = await asyncio.to_thread(self._admission.stream_job, record)
+            record = await asyncio.to_thread(self.catalog.get, run.record.id)
+            job = await asyncio.to_thread(self.admission.stream_job, record)
             next_seq = chunks_without_a_gap(await asyncio.to_thread(job.log.identities))
             complete = record.stream_chunks is not None
             yield self._accepted(record, next_seq=next_seq, complete=complete)
@@ -117,7 +109,7 @@ class StreamCall:
                 job = replace(job, shards=chunks.shards())
                 receiving = asyncio.create_task(self._receive(requests, chunks, acknowledgements, next_seq))
                 receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
-            self._host.launch(run, lambda: job, acknowledgements)
+            self.host.launch(run, lambda: job, acknowledgements)
             launched = True
             try:
                 async with aclosing(_responses_of(run, acknowledgements)) as responses:
@@ -133,10 +125,10 @@ class StreamCall:
                     receiving.cancel()
                     with suppress(Exception, asyncio.CancelledError):
                         await receiving
-                await acknowledgements.wait_until_ended()
+                await asyncio.shield(asyncio.wrap_future(run.ended))
         finally:
             if not launched:
-                await asyncio.shield(asyncio.to_thread(self._host.abandon, run))
+                await asyncio.shield(asyncio.to_thread(self.host.abandon, run))
 
     async def _receive(
         self, requests: StreamRequests, chunks: ChunkQueue, acknowledgements: _Acknowledgements, seq: int
@@ -160,7 +152,7 @@ class StreamCall:
             if request.chunk.seq < seq:
                 await acknowledgements.repeat(request.chunk.seq)
                 continue
-            shard = await asyncio.to_thread(shard_of, request.chunk, seq, self._settings.max_chunk_bytes)
+            shard = await asyncio.to_thread(shard_of, request.chunk, seq, self.settings.max_chunk_bytes)
             await asyncio.to_thread(chunks.put, shard)
             seq += 1
         raise InvalidRequestError(
@@ -172,7 +164,7 @@ class StreamCall:
             accepted=pb.StreamAccepted(
                 model=record.model,
                 window=STREAM_WINDOW,
-                max_chunk_bytes=self._settings.max_chunk_bytes,
+                max_chunk_bytes=self.settings.max_chunk_bytes,
                 selection=record.id,
                 next_seq=next_seq,
                 complete=complete,

@@ -155,12 +155,7 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
 def selection_message(
     record: SelectionRecord, summary: selection_pb2.SelectionSummary | None
 ) -> selection_pb2.Selection:
-    """Return the message for a selection.
-
-    Args:
-        record: the selection's record.
-        summary: its result, if it has succeeded.
-    """
+    """Return the message for a selection, with its summary if it has succeeded."""
     message = selection_pb2.Selection(
         id=record.id,
         request_id=record.request_id,

@@ -31,8 +31,8 @@ class Watchers:
         """Yield progress until the selection has succeeded.
 
         Args:
-            record: the selection's record.
-            job: the selection's job, if it is open already.
+            record: the selection.
+            job: its job, if that is open already.
             detached: whether the selection continues if this generator is closed early. Otherwise it stops
                 within one batch, unless another caller waits for it.
 
@@ -45,10 +45,8 @@ class Watchers:
         try:
             while True:
                 record = await asyncio.to_thread(self._catalog.get, record.id)
-                if record.state is SelectionState.SUCCEEDED:
+                if has_succeeded(record):
                     return
-                if record.state.ended:
-                    raise failure_of(record)
                 run = self._host.run_of(record.id)
                 if run is None and not self._host.draining and (job is not None or record.pool_uri):
                     run = await asyncio.to_thread(self._host.start, record, job)
@@ -77,13 +75,18 @@ class Watchers:
                     await asyncio.shield(asyncio.to_thread(self._host.pause, record.id))
 
 
-def failure_of(record: SelectionRecord) -> ScorerError:
-    """Return the error with which a selection ended."""
+def has_succeeded(record: SelectionRecord) -> bool:
+    """Return True if the selection has succeeded, and False if it is still open.
+
+    Raises:
+        ScorerError: it failed or was cancelled.
+    """
     if record.state is SelectionState.CANCELLED:
-        return SelectionCancelledError()
-    kind = getattr(errors, record.error_code, ScorerError)
-    error: ScorerError = kind(record.error_message, reason=record.error_reason, selection=record.id)
-    return error
+        raise SelectionCancelledError
+    if record.state is SelectionState.FAILED:
+        kind = getattr(errors, record.error_code, ScorerError)
+        raise kind(record.error_message, reason=record.error_reason, selection=record.id)
+    return record.state is SelectionState.SUCCEEDED
 
 
 def draining() -> UnavailableError:

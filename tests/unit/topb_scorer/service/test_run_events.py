@@ -60,8 +60,7 @@ def test_the_end_of_a_run_wakes_every_coroutine(run: Run, already: bool) -> None
         end = threading.Thread(target=run.ended.set_result, args=(None,))
         if already:
             await on_worker(end)
-        waiting = [asyncio.create_task(RunEvents(run).wait_until_ended()) for _ in range(3)]
-        waiting.append(asyncio.create_task(RunEvents(run).wait()))
+        waiting = [asyncio.create_task(RunEvents(run).wait()) for _ in range(3)]
         if not already:
             await asyncio.sleep(0)
             await on_worker(end)
