@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,20 @@ pytestmark = pytest.mark.scorer
 LEASE = 30.0
 EXPIRED = -1.0
 THREADS = 8
+ENDINGS: dict[SelectionState, Callable[[SelectionCatalog, str, str], bool]] = {
+    SelectionState.SUCCEEDED: lambda catalog, id_, owner: catalog.succeed(id_, owner),
+    SelectionState.FAILED: lambda catalog, id_, owner: catalog.fail(
+        id_, owner, code="C", reason="R", message="m"
+    ),
+    SelectionState.CANCELLED: lambda catalog, id_, owner: catalog.cancelled(id_, owner),
+}
+CHANGES: tuple[Callable[[SelectionCatalog, str, str], bool], ...] = (
+    lambda catalog, id_, owner: catalog.claim(id_, owner, LEASE),
+    lambda catalog, id_, owner: catalog.keep(id_, owner, LEASE, Progress(1, 1, 1)),
+    lambda catalog, id_, owner: catalog.release(id_, owner),
+    lambda catalog, id_, owner: catalog.complete_stream(id_, owner, 3),
+)
+"""What only the owner of a running selection may do."""
 
 
 @pytest.fixture
@@ -28,18 +43,18 @@ def catalog(url: str) -> Iterator[SelectionCatalog]:
     catalog.close()
 
 
-def new(request_id: str = "", *, request: bytes = b"request", **changed: object) -> NewSelection:
-    values: dict[str, object] = {
-        "request_id": request_id,
-        "request": request,
-        "model": "m",
-        "strategy": "margin",
-        "budget": 3,
-        "pool_uri": "/pool",
-        "detached": False,
-        **changed,
-    }
-    return NewSelection(**values)  # type: ignore[arg-type]
+def new(request_id: str = "", **changed: object) -> NewSelection:
+    unchanged = NewSelection(request_id, b"request", "m", "margin", 3, "/pool", detached=False)
+    return dataclasses.replace(unchanged, **changed)  # type: ignore[arg-type]
+
+
+def claimed(
+    catalog: SelectionCatalog, owner: str = "a", lease_seconds: float = LEASE, **changed: object
+) -> str:
+    """Create and claim a selection, and return its id."""
+    id_ = catalog.create(new(**changed)).id  # type: ignore[arg-type]
+    assert catalog.claim(id_, owner, lease_seconds)
+    return id_
 
 
 def at_once(work: Callable[[int], object], *, threads: int = THREADS) -> list[object]:
@@ -112,110 +127,79 @@ def test_one_of_many_concurrent_claims_succeeds(catalog: SelectionCatalog, url: 
 
 
 def test_an_expired_lease_is_claimed_by_one_of_those_who_wait(catalog: SelectionCatalog) -> None:
-    record = catalog.create(new())
-    assert catalog.claim(record.id, "dead", LEASE)
-    assert not catalog.claim(record.id, "other", LEASE)
+    id_ = claimed(catalog, "dead")
+    assert not catalog.claim(id_, "other", LEASE)
     assert catalog.orphans() == []
-    assert catalog.keep(record.id, "dead", EXPIRED, Progress(0, 0, 0))
-    assert [orphan.id for orphan in catalog.orphans()] == [record.id]
-    claimed = at_once(lambda thread: catalog.claim(record.id, f"server-{thread}", LEASE))
-    assert claimed.count(True) == 1
-    assert not catalog.keep(record.id, "dead", LEASE, Progress(9, 9, 9))
-    assert catalog.get(record.id).read == 0
+    assert catalog.keep(id_, "dead", EXPIRED, Progress(0, 0, 0))
+    assert [orphan.id for orphan in catalog.orphans()] == [id_]
+    assert at_once(lambda thread: catalog.claim(id_, f"server-{thread}", LEASE)).count(True) == 1
+    assert not catalog.keep(id_, "dead", LEASE, Progress(9, 9, 9))
+    assert catalog.get(id_).read == 0
 
 
 def test_keeping_a_lease_renews_it_and_records_the_progress(catalog: SelectionCatalog) -> None:
-    record = catalog.create(new())
-    assert catalog.claim(record.id, "a", EXPIRED)
-    assert catalog.keep(record.id, "a", LEASE, Progress(3, 7, 0.5))
-    assert not catalog.claim(record.id, "b", LEASE)
-    kept = catalog.get(record.id)
-    assert (kept.read, kept.total, kept.elapsed_seconds, kept.owner) == (3, 7, 0.5, "a")
+    id_ = claimed(catalog, lease_seconds=EXPIRED)
+    assert catalog.keep(id_, "a", LEASE, Progress(3, 7, 0.5))
+    assert not catalog.claim(id_, "b", LEASE)
+    kept = catalog.get(id_)
+    assert (kept.progress, kept.owner) == (Progress(3, 7, 0.5), "a")
 
 
 def test_an_owner_may_claim_its_own_again(catalog: SelectionCatalog) -> None:
     """The database may commit a claim and die before it can confirm it."""
-    record = catalog.create(new())
-    assert catalog.claim(record.id, "a", LEASE)
-    assert catalog.claim(record.id, "a", LEASE)
+    assert catalog.claim(claimed(catalog, "a"), "a", LEASE)
 
 
-def test_a_selection_that_has_ended_never_changes(catalog: SelectionCatalog) -> None:
-    endings: dict[SelectionState, Callable[[str], object]] = {
-        SelectionState.SUCCEEDED: lambda id_: catalog.succeed(id_, "a"),
-        SelectionState.FAILED: lambda id_: catalog.fail(id_, "a", code="C", reason="R", message="m"),
-        SelectionState.CANCELLED: lambda id_: catalog.cancelled(id_, "a"),
-    }
-    for state, end in endings.items():
-        record = catalog.create(new())
-        assert catalog.claim(record.id, "a", LEASE)
-        assert end(record.id)
-        ended = catalog.get(record.id)
-        assert (ended.state, ended.state.ended) == (state, True)
-        assert ended.ended is not None
-        for other in endings.values():
-            assert not other(record.id)
-        assert not catalog.claim(record.id, "a", LEASE)
-        assert not catalog.keep(record.id, "a", LEASE, Progress(1, 1, 1))
-        assert not catalog.release(record.id, "a")
-        assert not catalog.complete_stream(record.id, "a", 3)
-        assert catalog.cancel(record.id) == ended
-        assert catalog.orphans() == []
+@pytest.mark.parametrize("state", ENDINGS)
+def test_a_selection_that_has_ended_never_changes(state: SelectionState, catalog: SelectionCatalog) -> None:
+    id_ = claimed(catalog)
+    assert ENDINGS[state](catalog, id_, "a")
+    ended = catalog.get(id_)
+    assert (ended.state, ended.state.ended, ended.ended is not None) == (state, True, True)
+    for change in (*ENDINGS.values(), *CHANGES):
+        assert not change(catalog, id_, "a")
+    assert catalog.cancel(id_) == ended
+    assert catalog.orphans() == []
 
 
 def test_only_the_owner_ends_or_releases_it(catalog: SelectionCatalog) -> None:
-    record = catalog.create(new())
-    assert not catalog.succeed(record.id, "")
-    assert catalog.claim(record.id, "a", LEASE)
-    assert not catalog.succeed(record.id, "b")
-    assert not catalog.fail(record.id, "b", code="", reason="", message="")
-    assert not catalog.release(record.id, "b")
-    assert not catalog.complete_stream(record.id, "b", 1)
-    assert catalog.complete_stream(record.id, "a", 1)
-    assert catalog.release(record.id, "a")
-    released = catalog.get(record.id)
+    assert not catalog.succeed(catalog.create(new()).id, "")
+    id_ = claimed(catalog, "a")
+    for change in (*ENDINGS.values(), *CHANGES):
+        assert not change(catalog, id_, "b")
+    assert catalog.complete_stream(id_, "a", 1)
+    assert catalog.release(id_, "a")
+    released = catalog.get(id_)
     assert (released.state, released.owner, released.stream_chunks) == (SelectionState.PENDING, "", 1)
-    assert catalog.claim(record.id, "b", LEASE)
+    assert catalog.claim(id_, "b", LEASE)
 
 
 def test_one_of_many_concurrent_endings_takes_effect(catalog: SelectionCatalog) -> None:
+    endings = list(ENDINGS.values())
     for _ in range(5):
-        record = catalog.create(new())
-        assert catalog.claim(record.id, "a", LEASE)
-
-        def end(thread: int, id_: str = record.id) -> bool:
-            if thread % 2:
-                return catalog.succeed(id_, "a")
-            return catalog.fail(id_, "a", code="", reason="", message="")
-
-        assert at_once(end).count(True) == 1
+        id_ = claimed(catalog)
+        assert at_once(lambda i, id_=id_: endings[i % 3](catalog, id_, "a")).count(True) == 1  # type: ignore[misc]
 
 
 def test_cancelling_a_selection_that_no_server_runs_ends_it(catalog: SelectionCatalog) -> None:
-    pending = catalog.create(new())
-    assert catalog.cancel(pending.id).state is SelectionState.CANCELLED
-    deserted = catalog.create(new())
-    assert catalog.claim(deserted.id, "dead", EXPIRED)
-    assert catalog.cancel(deserted.id).state is SelectionState.CANCELLED
+    for id_ in (catalog.create(new()).id, claimed(catalog, "dead", EXPIRED)):
+        assert catalog.cancel(id_).state is SelectionState.CANCELLED
 
 
 def test_cancelling_a_running_selection_asks_its_owner_to_stop(catalog: SelectionCatalog) -> None:
-    record = catalog.create(new())
-    assert catalog.claim(record.id, "a", LEASE)
-    asked = catalog.cancel(record.id)
+    id_ = claimed(catalog)
+    asked = catalog.cancel(id_)
     assert (asked.state, asked.cancel_requested) == (SelectionState.RUNNING, True)
-    assert not catalog.keep(record.id, "a", LEASE, Progress(1, 1, 1))
-    assert catalog.cancelled(record.id, "a")
+    assert not catalog.keep(id_, "a", LEASE, Progress(1, 1, 1))
+    assert catalog.cancelled(id_, "a")
 
 
 def test_orphans_are_those_that_wait_for_a_server(catalog: SelectionCatalog) -> None:
-    detached = catalog.create(new(detached=True))
+    detached = catalog.create(new(detached=True)).id
     catalog.create(new())
-    deserted = catalog.create(new())
-    assert catalog.claim(deserted.id, "dead", EXPIRED)
-    alive = catalog.create(new(detached=True))
-    assert catalog.claim(alive.id, "a", LEASE)
-    assert [orphan.id for orphan in catalog.orphans()] == [detached.id, deserted.id]
+    deserted = claimed(catalog, "dead", EXPIRED)
+    claimed(catalog, detached=True)
+    assert [orphan.id for orphan in catalog.orphans()] == [detached, deserted]
 
 
 def test_pages_list_each_selection_once_the_latest_first(catalog: SelectionCatalog) -> None:

@@ -8,25 +8,26 @@ import pytest
 
 from support.images import random_pool
 from topb.results import SelectionResult
-from topb.selections import SelectionState
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.errors import UnavailableError, UnreadablePoolError
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
 from topb_scorer.jobs.state_directory import StateDirectory
-from topb_scorer.pools.pool import Shard
+from topb_scorer.pools.pool import PoolItem, Shard
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import SelectionSpec
 
 pytestmark = pytest.mark.scorer
+
+RunToItsEnd = Callable[[Callable[[Run], Job]], SelectionRecord]
 
 
 @dataclass
 class RecordingObserver(RunObserver):
     rows: int = 0
     committed: int = 0
-    ended: list[tuple[str, Outcome, str, int | None]] = field(default_factory=list)
+    ended: list[tuple[Outcome, str, int | None]] = field(default_factory=list)
 
     def on_rows(self, count: int) -> None:
         self.rows += count
@@ -35,7 +36,8 @@ class RecordingObserver(RunObserver):
         self.committed += shard.rows
 
     def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
-        self.ended.append((run.record.id, outcome, reason, len(result.picks) if result else None))
+        assert not run.ended.done()
+        self.ended.append((outcome, reason, len(result.picks) if result else None))
 
 
 @pytest.fixture
@@ -62,113 +64,88 @@ def no_job(record: SelectionRecord) -> Job:
 
 
 @pytest.fixture
+def run_to_its_end(host: SelectionHost, state: StateDirectory) -> RunToItsEnd:
+    """Run a new selection with the job that a function returns, and return its record afterwards."""
+
+    def run_to_its_end(open_job: Callable[[Run], Job]) -> SelectionRecord:
+        new = NewSelection("", b"request", "model", "margin", 3, "/pool", False)
+        run = host.claim(state.catalog.create(new))
+        assert run is not None
+        host.launch(run, lambda: open_job(run))
+        run.ended.result(30)
+        return state.catalog.get(run.record.id)
+
+    return run_to_its_end
+
+
+@pytest.fixture
 def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., PoolJob]:
-    def job_of(*shards: Shard) -> PoolJob:
-        return PoolJob(SelectionSpec(3, "margin"), engine, state.score_log("model"), shards)
-
-    return job_of
-
-
-def created(state: StateDirectory) -> SelectionRecord:
-    return state.catalog.create(NewSelection("", b"request", "model", "margin", 3, "/pool", False))
-
-
-def shards() -> list[Shard]:
     rows = list(random_pool(30))
-    return [
-        ChunkShard(seq, [id_ for id_, _ in part], [image for _, image in part])
-        for seq, part in enumerate((rows[:10], rows[10:]))
-    ]
 
+    def job(after_the_first_shard: Callable[[], object] = lambda: None) -> PoolJob:
+        """Return the job of a pool of 10 and 20 rows."""
 
-def run_to_its_end(host: SelectionHost, record: SelectionRecord, open_job: Callable[[], Job]) -> None:
-    run = host.claim(record)
-    assert run is not None
-    host.launch(run, open_job)
-    run.ended.result(30)
+        class FirstShard(ChunkShard):
+            def items(self) -> Iterator[PoolItem]:
+                yield from super().items()
+                after_the_first_shard()
 
+        first = FirstShard(0, *map(list, zip(*rows[:10], strict=True)))
+        second = ChunkShard(1, *map(list, zip(*rows[10:], strict=True)))
+        return PoolJob(SelectionSpec(3, "margin"), engine, state.score_log("model"), [first, second])
 
-def test_a_selection_that_succeeds(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
-) -> None:
-    record = created(state)
-    run_to_its_end(host, record, lambda: job(*shards()))
-    assert (observer.rows, observer.committed) == (30, 30)
-    assert observer.ended == [(record.id, "succeeded", "", 3)]
+    return job
 
 
 def test_rows_that_were_scored_before_are_rows_and_no_commits(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
+    run_to_its_end: RunToItsEnd, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
-    record, again = created(state), created(state)
-    for each in (record, again):
-        run_to_its_end(host, each, lambda: job(*shards()))
-    assert (observer.rows, observer.committed) == (60, 30)
-    assert [outcome for _, outcome, _, _ in observer.ended] == ["succeeded", "succeeded"]
+    for selections in (1, 2):
+        assert run_to_its_end(lambda _: job()).state == "succeeded"
+        assert (observer.rows, observer.committed) == (30 * selections, 30)
+    assert observer.ended == [("succeeded", "", 3)] * 2
 
 
-def test_a_selection_that_fails(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "state_after"),
+    [
+        (UnreadablePoolError("torn", reason="POOL_TORN"), "failed", "POOL_TORN", "failed"),
+        (ZeroDivisionError(), "failed", "INTERNAL", "failed"),
+        (OSError(28, "No space left on device"), "interrupted", "STORAGE_FULL", "pending"),
+        (UnavailableError("away", reason="AWAY"), "interrupted", "AWAY", "pending"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_an_error_ends_a_selection_or_leaves_it_open(
+    error: Exception,
+    outcome: str,
+    reason: str,
+    state_after: str,
+    run_to_its_end: RunToItsEnd,
+    observer: RecordingObserver,
 ) -> None:
-    class Torn(ChunkShard):
-        def items(self):
-            yield from ()
-            raise UnreadablePoolError("torn", reason="POOL_TORN")
+    def fail(_: Run) -> Job:
+        raise error
 
-    record = created(state)
-    run_to_its_end(host, record, lambda: job(*shards(), Torn(2, ["a"], [b""])))
-    assert observer.ended == [(record.id, "failed", "POOL_TORN", None)]
+    assert run_to_its_end(fail).state == state_after
+    assert observer.ended == [(outcome, reason, None)]
 
 
-def test_an_unexpected_error_is_a_failure(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver
+@pytest.mark.parametrize("by_its_caller", [True, False])
+def test_a_selection_that_is_stopped_stays_open_unless_its_caller_cancelled_it(
+    by_its_caller: bool,
+    run_to_its_end: RunToItsEnd,
+    state: StateDirectory,
+    observer: RecordingObserver,
+    job: Callable[..., PoolJob],
 ) -> None:
-    record = created(state)
-    run_to_its_end(host, record, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
-    assert observer.ended == [(record.id, "failed", "INTERNAL", None)]
+    def open_job(run: Run) -> Job:
+        def stop() -> None:
+            if by_its_caller:
+                state.catalog.cancel(run.record.id)
+            run.cancelled.set()
 
+        return job(stop)
 
-def test_a_selection_that_its_caller_cancels(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
-) -> None:
-    record = created(state)
-
-    class Cancelling(ChunkShard):
-        def items(self):
-            yield from super().items()
-            state.catalog.cancel(record.id)
-            host.run_of(record.id).cancelled.set()
-
-    first, second = shards()
-    run_to_its_end(host, record, lambda: job(Cancelling(0, first.ids, first.images), second))
-    assert observer.ended == [(record.id, "cancelled", "", None)]
-    assert state.catalog.get(record.id).state is SelectionState.CANCELLED
-
-
-def test_a_selection_that_a_drain_interrupts_stays_open(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver, job: Callable[..., PoolJob]
-) -> None:
-    record = created(state)
-
-    class Draining(ChunkShard):
-        def items(self):
-            yield from super().items()
-            host.run_of(record.id).cancelled.set()
-
-    first, second = shards()
-    run_to_its_end(host, record, lambda: job(Draining(0, first.ids, first.images), second))
-    assert observer.ended == [(record.id, "interrupted", "", None)]
-    assert not state.catalog.get(record.id).state.ended
-
-
-def test_a_full_disk_leaves_the_selection_open(
-    host: SelectionHost, state: StateDirectory, observer: RecordingObserver
-) -> None:
-    def full() -> Job:
-        raise OSError(28, "No space left on device")
-
-    record = created(state)
-    run_to_its_end(host, record, full)
-    ((_, outcome, reason, _),) = observer.ended
-    assert (outcome, reason) == ("interrupted", "STORAGE_FULL")
-    assert not state.catalog.get(record.id).state.ended
+    assert run_to_its_end(open_job).state == ("cancelled" if by_its_caller else "pending")
+    assert observer.ended == [("cancelled" if by_its_caller else "interrupted", "", None)]
