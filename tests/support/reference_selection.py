@@ -5,40 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topb.results import Accounts, Pick
 from topb_scorer import imaging
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import SkippedImageError
 from topb_scorer.scoring.session import ScoringSession
 
 Row = tuple[str | None, bytes | None]
-
-
-@dataclass(frozen=True)
-class RankedRow:
-    """One pick."""
-
-    id: str
-    score: float
-    predicted_class: int
-    probability: float
-    entropy: float
-
-
-@dataclass
-class ReferenceSelection:
-    """The picks in rank order, and the accounts of all rows."""
-
-    picks: list[RankedRow] = field(default_factory=list)
-    read: int = 0
-    scored: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    duplicate: int = 0
-    excluded: int = 0
 
 
 class ReferenceScorer:
@@ -77,26 +55,27 @@ def select(
     strategy: str,
     seed: int,
     exclude: Collection[str],
-) -> ReferenceSelection:
-    """Return the result that a selection from the rows must have."""
-    selection = ReferenceSelection()
-    best: dict[str, RankedRow] = {}
+) -> tuple[tuple[Pick, ...], Accounts]:
+    """Return the picks and accounts that a selection must have, but for the skipped examples."""
+    skipped: Counter[str] = Counter()
+    excluded = duplicate = 0
+    best: dict[str, Pick] = {}
     for id_, image in rows:
-        selection.read += 1
-        outputs = "ID_MISSING" if not id_ else scorer.outputs_of(image)
+        outputs = scorer.outputs_of(image) if id_ else "ID_MISSING"
         if id_ and id_ in exclude:
-            selection.excluded += 1
+            excluded += 1
         elif not id_ or isinstance(outputs, str):
-            selection.skipped[str(outputs)] += 1
+            skipped[str(outputs)] += 1
         else:
-            row = _ranked_row(id_, *outputs, strategy=strategy, seed=seed)
-            if id_ in best:
-                selection.duplicate += 1
-            else:
-                selection.scored += 1
-            best[id_] = min(row, best.get(id_, row), key=_order)
-    selection.picks = sorted(best.values(), key=_order)[:budget]
-    return selection
+            score, probabilities = outputs
+            value = acquisition(strategy, score, probabilities, id_, seed)
+            class_, first = int(probabilities.argmax()), float(probabilities.max())
+            pick = Pick(id_, 0, value, class_, first, entropy(probabilities))
+            duplicate += id_ in best
+            best[id_] = min(pick, best.get(id_, pick), key=_order)
+    ranked = sorted(best.values(), key=_order)[:budget]
+    picks = tuple(replace(pick, rank=rank) for rank, pick in enumerate(ranked, 1))
+    return picks, Accounts(len(rows), len(best), skipped, duplicate, excluded)
 
 
 def acquisition(
@@ -119,24 +98,9 @@ def acquisition(
 
 def entropy(probabilities: NDArray[np.float64]) -> float:
     """Return the entropy in nats, with 0 log 0 = 0."""
-    total = 0.0
-    for probability in probabilities:
-        if probability > 0:
-            total += float(probability * np.log(probability))
+    total = sum(float(probability * np.log(probability)) for probability in probabilities if probability > 0)
     return 0.0 - total
 
 
-def _ranked_row(
-    id_: str, score: float, probabilities: NDArray[np.float64], *, strategy: str, seed: int
-) -> RankedRow:
-    return RankedRow(
-        id_,
-        acquisition(strategy, score, probabilities, id_, seed),
-        int(probabilities.argmax()),
-        float(probabilities.max()),
-        entropy(probabilities),
-    )
-
-
-def _order(row: RankedRow) -> tuple[float, str, int, float, float]:
-    return -row.score, row.id, row.predicted_class, row.probability, row.entropy
+def _order(pick: Pick) -> tuple[float, str, int, float, float]:
+    return -pick.score, pick.id, pick.predicted_class, pick.probability, pick.entropy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,8 @@ from support.images import random_pool
 from support.selecting import RecordingObserver, selected
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import LimitExceededError, UnreadablePoolError
-from topb_scorer.pools import Shard
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
-from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec
@@ -26,20 +25,13 @@ SHARDS = [ChunkShard(i, [id_ for id_, _ in ROWS[i::3]], [image for _, image in R
 SPEC = SelectionSpec(9, "entropy")
 
 
-class Altering(SelectionObserver):
-    """Alters one shard each time that the log is complete, at most so many times."""
+class Altering(RecordingObserver):
+    """Alters one shard of a log each time that the log is complete, at most so many times."""
 
     def __init__(self, log: Path, times: int) -> None:
-        self.rows = 0
-        self.committed: list[str] = []
+        super().__init__()
         self._log = log
         self._times = times
-
-    def on_rows(self, count: int) -> None:
-        self.rows += count
-
-    def on_commit(self, shard: Shard) -> None:
-        self.committed.append(shard.identity)
 
     def on_complete(self, shards: int) -> None:
         assert shards == len(SHARDS)
@@ -56,46 +48,42 @@ def test_an_altered_shard_of_a_pool_is_scored_again(engine: LocalEngine, tmp_pat
     )
     assert result.picks == selected(SPEC, engine, SHARDS).picks
     assert len(observer.committed) == len(SHARDS) + 2
-    assert observer.rows == len(ROWS)
+    assert sum(observer.rows) == len(ROWS)
 
 
-def test_a_disk_that_alters_each_shard_is_an_error(engine: LocalEngine, tmp_path: Path) -> None:
-    observer = Altering(tmp_path, times=1000)
+@pytest.mark.parametrize(
+    ("select", "times", "reason"),
+    [
+        pytest.param(select_from_pool, 1000, "SCORE_LOG_UNREADABLE", id="a-disk-that-alters-each-shard"),
+        pytest.param(select_from_stream, 1, "STREAM_SCORES_LOST", id="a-stream-cannot-be-read-again"),
+    ],
+)
+def test_scores_that_cannot_be_restored_are_an_error(
+    engine: LocalEngine, tmp_path: Path, select: Callable[..., object], times: int, reason: str
+) -> None:
+    observer = Altering(tmp_path, times)
     with pytest.raises(UnreadablePoolError) as caught:
-        select_from_pool(
-            SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event()
-        )
-    assert caught.value.reason == "SCORE_LOG_UNREADABLE"
-
-
-def test_an_altered_shard_of_a_stream_is_lost(engine: LocalEngine, tmp_path: Path) -> None:
-    observer = Altering(tmp_path, times=1)
-    with pytest.raises(UnreadablePoolError) as caught:
-        select_from_stream(
-            SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event()
-        )
-    assert caught.value.reason == "STREAM_SCORES_LOST"
+        select(SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event())
+    assert caught.value.reason == reason
 
 
 def test_a_pool_whose_features_exceed_the_limit_is_refused_before_it_is_scored(engine: LocalEngine) -> None:
     (width,) = engine.bundle.output_shape("features")
     needed = len(ROWS) * width * 4
     observer = RecordingObserver()
-    with pytest.raises(LimitExceededError) as caught:
+
+    def select(max_set_bytes: int) -> None:
         select_from_pool(
             SelectionSpec(3, "core_set"),
             engine,
             SHARDS,
-            settings=SelectingSettings(max_set_bytes=needed - 1),
+            settings=SelectingSettings(max_set_bytes=max_set_bytes),
             observer=observer,
             cancelled=threading.Event(),
         )
+
+    with pytest.raises(LimitExceededError) as caught:
+        select(needed - 1)
     assert caught.value.reason == "FEATURES_OVER_LIMIT"
     assert observer.rows == []
-    select_from_pool(
-        SelectionSpec(3, "core_set"),
-        engine,
-        SHARDS,
-        settings=SelectingSettings(max_set_bytes=needed),
-        cancelled=threading.Event(),
-    )
+    select(needed)

@@ -39,11 +39,6 @@ def test_digests_that_share_a_half_are_told_apart(pairs: list[tuple[int, int]]) 
     assert distinct_rows(np.array(pairs, np.uint64).reshape(-1, 2)) == len(set(pairs))
 
 
-def test_nothing_is_no_ids(scratch: Path) -> None:
-    assert count(scratch) == 0
-    assert count(scratch, []) == 0
-
-
 def test_more_ids_than_were_expected_are_counted_too(scratch: Path) -> None:
     ids = [str(i) for i in range(20_000)]
     assert count(scratch, ids, ids[::2], expected=3) == 20_000
@@ -57,13 +52,9 @@ def test_counting_may_go_on(scratch: Path) -> None:
         assert distinct.count() == 3
 
 
-def test_only_a_bounded_number_of_files_is_opened(tmp_path: Path) -> None:
-    with closing(DistinctIds(tmp_path, 10**12)):
+def test_ids_are_spilled_to_a_bounded_number_of_files(tmp_path: Path) -> None:
+    with closing(DistinctIds(tmp_path, 10**12)) as distinct:
         assert len(list(tmp_path.iterdir())) == 512
-
-
-def test_ids_are_spilled_and_not_held(tmp_path: Path) -> None:
-    with closing(DistinctIds(tmp_path, 1000)) as distinct:
         distinct.add([str(i) for i in range(5_000)])
         distinct.count()
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) == 16 * 5_000
