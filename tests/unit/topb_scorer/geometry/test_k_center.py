@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from support.reference_k_center import brute_force, in_real_arithmetic
-from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.errors import DeviceError, InvalidRequestError, LimitExceededError
 from topb_scorer.geometry import euclidean
 from topb_scorer.geometry.k_center import BlockSizes, k_center_greedy
 from topb_scorer.geometry.k_center_in_parts import k_center_greedy_in_parts
@@ -40,6 +40,7 @@ def assert_exact(pool, labelled, budget, seed=0, sizes=SMALL):
 
 
 any_float32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True)
+# Their distances tie in real arithmetic, but not in float64.
 few_values = st.sampled_from([0.0, 1.0, -1.0, 0.1, 0.2, 0.3, 1 / 3]).map(np.float32)
 grid = st.integers(-2, 2).map(float)
 offsets = st.sampled_from([0.0, 1.0, 1e4, 2.0**24, 1e30])
@@ -56,28 +57,19 @@ def selections(draw, elements):
     return rows[:size], rows[size:], draw(st.integers(0, size))
 
 
+@pytest.mark.parametrize(
+    ("elements", "sizes"),
+    [
+        pytest.param(any_float32, SMALL, id="any float32"),
+        pytest.param(few_values, SMALL, id="ties that float64 breaks"),
+        pytest.param(grid, SMALL, id="ties on a grid"),
+        pytest.param(few_values, BlockSizes(), id="blocks of the usual sizes"),
+    ],
+)
 @settings(max_examples=80, deadline=None)
-@given(selections(any_float32))
-def test_any_features_are_picked_as_in_real_arithmetic(selection):
-    assert_exact(*selection)
-
-
-@settings(max_examples=80, deadline=None)
-@given(selections(few_values))
-def test_ties_that_float64_breaks_are_settled_by_the_lowest_index(selection):
-    assert_exact(*selection)
-
-
-@settings(max_examples=80, deadline=None)
-@given(selections(grid))
-def test_points_on_a_grid_tie_and_the_lowest_index_wins(selection):
-    assert_exact(*selection)
-
-
-@settings(max_examples=40, deadline=None)
-@given(selections(few_values))
-def test_blocks_as_large_as_in_production_pick_the_same(selection):
-    assert_exact(*selection, sizes=BlockSizes())
+@given(data=st.data())
+def test_picks_are_those_of_real_arithmetic_and_ties_go_to_the_lowest_index(data, elements, sizes):
+    assert_exact(*data.draw(selections(elements)), sizes=sizes)
 
 
 @settings(max_examples=30, deadline=None)
@@ -99,34 +91,23 @@ def test_rows_that_are_equally_far_tie_though_their_float64_sums_differ():
     assert_exact(pool, origin, 5, sizes=BlockSizes())
 
 
-def made(kind, size, width, seed=0):
-    random = np.random.default_rng(seed)
-    rows = random.standard_normal((size, width))
-    if kind == "clustered":
-        rows = rows * 0.05 + 3 * random.standard_normal((20, width))[random.integers(0, 20, size)]
-    if kind == "far apart":
-        rows[::2] += 1e6
-    if kind == "offset":
-        rows += 3e5
-    if kind == "small integers":
-        rows = random.integers(0, 4, (size, width))
-    if kind == "bytes":
-        rows = random.integers(0, 256, (size, width))
-    if kind == "tenths":
-        rows = random.integers(0, 2, (size, width)) * 0.1
-    if kind == "with an outlier":
-        rows[3] = 1e25
-    if kind == "tiny":
-        rows *= 1e-30
-    if kind == "huge":
-        rows *= 1e37
-    return rows.astype(np.float32)
+CENTRES = 3 * np.random.default_rng(1).standard_normal((20, 12))
+KINDS = {
+    "gaussian": lambda rows: rows,
+    "clustered": lambda rows: rows / 20 + CENTRES[np.arange(len(rows)) % 20, : rows.shape[1]],
+    "far apart": lambda rows: rows + 1e6 * (np.arange(len(rows)) % 2)[:, None],
+    "offset": lambda rows: rows + 3e5,
+    "small integers": np.floor,
+    "bytes": lambda rows: np.floor(rows * 256) % 256,
+    "tenths": lambda rows: (rows > 0) * 0.1,
+    "with an outlier": lambda rows: np.where(np.arange(len(rows))[:, None] == 3, 1e25, rows),
+    "tiny": lambda rows: rows * 1e-30,
+    "huge": lambda rows: rows * 1e37,
+}
 
 
-KINDS = [
-    "gaussian", "clustered", "far apart", "offset", "small integers", "bytes", "tenths", "with an outlier",
-    "tiny", "huge",
-]  # fmt: skip
+def made(kind, size, width):
+    return KINDS[kind](np.random.default_rng(0).standard_normal((size, width))).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,14 +128,7 @@ def test_more_ties_than_a_front_holds():
     pool = np.eye(40, dtype=np.float32) * np.float32(0.1)
     result = k_center_greedy(pool, np.zeros((1, 40), np.float32), 40, sizes=SMALL)
     assert result.indices.tolist() == list(range(40))
-    np.testing.assert_allclose(result.radii, [float(np.float32(0.1))] * 1 + [float(np.float32(0.1))] * 39)
-
-
-def test_of_duplicates_one_is_picked_and_the_rest_come_last_at_distance_zero():
-    pool = np.array([[1.0], [5.0], [5.0], [1.0], [3.0]], np.float32)
-    result = k_center_greedy(pool, np.array([[0.0]], np.float32), 5)
-    assert result.indices.tolist() == [1, 4, 0, 2, 3]
-    assert result.radii.tolist() == [5.0, 2.0, 1.0, 0.0, 0.0]
+    np.testing.assert_allclose(result.radii, [float(np.float32(0.1))] * 40)
 
 
 def test_all_rows_equal_are_picked_in_order():
@@ -162,25 +136,17 @@ def test_all_rows_equal_are_picked_in_order():
     assert k_center_greedy(pool, pool[:1], 1000).indices.tolist() == list(range(1000))
 
 
-def test_nothing_labelled_starts_where_the_seed_says():
+@pytest.mark.parametrize("known", [0, 2])
+def test_the_seed_draws_the_first_pick_if_nothing_is_labelled(known):
     pool = made("gaussian", 50, 2)
-    starts = {int(k_center_greedy(pool, pool[:0], 1, seed=seed).indices[0]) for seed in range(20)}
-    assert len(starts) > 5
-    again = [k_center_greedy(pool, pool[:0], 9, seed=7) for _ in range(2)]
-    assert again[0].indices.tolist() == again[1].indices.tolist()
-    assert again[0].radii[0] == np.inf
-
-
-def test_the_seed_changes_nothing_where_something_is_labelled():
-    pool = made("gaussian", 400, 3)
-    picks = [k_center_greedy(pool, pool[:2], 30, seed=seed).indices.tolist() for seed in (0, 1)]
-    assert picks[0] == picks[1]
+    picks = [k_center_greedy(pool, pool[:known], 9, seed=seed).indices.tolist() for seed in (*range(20), 0)]
+    assert picks[0] == picks[-1]
+    assert (len({first for first, *_ in picks}) > 5) == (known == 0)
 
 
 def test_a_budget_of_nothing_picks_nothing():
-    empty = np.empty((0, 4), np.float32)
-    for pool, labelled in [(empty, empty), (made("gaussian", 5, 4), empty)]:
-        result = k_center_greedy(pool, labelled, 0)
+    for size in (0, 5):
+        result = k_center_greedy(made("gaussian", size, 4), np.empty((0, 4), np.float32), 0)
         assert result.indices.shape == result.radii.shape == (0,)
 
 
@@ -195,16 +161,7 @@ def test_features_may_be_memory_mapped_or_strided_and_are_left_as_they_were(tmp_
     np.testing.assert_array_equal(rows, made("gaussian", 700, 6))
 
 
-def wrong(rows, value):
-    rows = rows.copy()
-    rows[4, 1] = value
-    return rows
-
-
-GOOD = made("gaussian", 6, 3)
-
-
-@pytest.mark.parametrize("found", ["nothing", "any row", "the farthest row", "some rows"])
+@pytest.mark.parametrize("found", [0.0, 0.5, 1.0, "the farthest row"])
 def test_whatever_a_device_finds_the_picks_are_the_same(found):
     random = np.random.default_rng(3)
     pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
@@ -215,15 +172,11 @@ def test_whatever_a_device_finds_the_picks_are_the_same(found):
         assert rows_searched.shape == labelled.shape
 
         def search(rows):
-            anything = random.integers(0, len(labelled), len(rows))
-            if found == "nothing":
-                return np.full(len(rows), -1)
-            if found == "any row":
-                return anything
-            if found == "some rows":
-                return np.where(random.random(len(rows)) < 0.5, anything, -1)
-            distances = ((rows[:, None].astype(float) - labelled[None]) ** 2).sum(2)
-            return distances.argmax(1)
+            if found == "the farthest row":
+                return ((rows[:, None].astype(float) - labelled[None]) ** 2).sum(2).argmax(1)
+            return np.where(
+                random.random(len(rows)) < found, random.integers(0, len(labelled), len(rows)), -1
+            )
 
         return search
 
@@ -241,6 +194,15 @@ def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(de
     with pytest.raises(DeviceError) as caught:
         k_center_greedy(rows, rows, 1, device=device)
     assert caught.value.reason == reason
+
+
+def wrong(rows, value):
+    rows = rows.copy()
+    rows[4, 1] = value
+    return rows
+
+
+GOOD = made("gaussian", 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +225,20 @@ def test_what_cannot_be_selected_from_is_refused_with_a_reason(pool, labelled, b
         with pytest.raises(InvalidRequestError) as refused:
             select(pool, labelled, budget)
         assert refused.value.reason == reason
-        assert isinstance(refused.value, ScorerError)
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit", "error", "reason"),
+    [
+        (50, 50 * 16, LimitExceededError, "FEATURES_OVER_LIMIT"),
+        (201, 2**30, InvalidRequestError, "BUDGET_TOO_LARGE"),
+    ],
+)
+def test_more_picks_than_may_be_kept_or_than_there_are_rows_are_refused(budget, limit, error, reason):
+    pool = made("gaussian", 100, 4)
+    with pytest.raises(error) as refused:
+        k_center_greedy_in_parts([pool, pool], pool[:0], budget, max_kept_bytes=limit)
+    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize("known", [0, 20])
@@ -290,17 +265,3 @@ def test_parts_smaller_than_the_budget_are_kept_whole():
     pool = made("gaussian", 30, 4)
     parted = k_center_greedy_in_parts([pool[:10], pool[10:10], pool[10:]], pool[:0], 30)
     assert sorted(parted.indices.tolist()) == list(range(30))
-
-
-def test_more_picks_than_may_be_kept_are_refused():
-    pool = made("gaussian", 100, 4)
-    with pytest.raises(LimitExceededError) as refused:
-        k_center_greedy_in_parts([pool, pool], pool[:0], 50, max_kept_bytes=50 * 16)
-    assert refused.value.reason == "FEATURES_OVER_LIMIT"
-
-
-def test_fewer_rows_in_all_parts_than_the_budget_are_refused():
-    pool = made("gaussian", 10, 4)
-    with pytest.raises(InvalidRequestError) as refused:
-        k_center_greedy_in_parts([pool, pool], pool[:0], 21)
-    assert refused.value.reason == "BUDGET_TOO_LARGE"
