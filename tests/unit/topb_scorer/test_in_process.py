@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args
 
@@ -113,3 +114,8 @@ def test_what_cannot_be_served_is_an_error_with_its_reason(
     with pytest.raises(error) as caught:
         select_batch(**arguments)
     assert caught.value.reason == reason
+
+
+def test_it_is_what_the_command_finds_as_its_engine() -> None:
+    (entry,) = entry_points(group="topb.engines", name="in_process")
+    assert entry.load() is select_batch

@@ -14,11 +14,8 @@ pytestmark = pytest.mark.scorer
 
 def made(size, width=3, known=0, seed=0, grid=False):
     random = np.random.default_rng(seed)
-    rows = (
-        random.integers(0, 3, (size + known, width))
-        if grid
-        else random.standard_normal((size + known, width))
-    )
+    shape = (size + known, width)
+    rows = random.integers(0, 3, shape) if grid else random.standard_normal(shape)
     scores = random.integers(0, 5, size) if grid else random.standard_normal(size)
     return scores.astype(np.float32), rows[:size].astype(np.float32), rows[size:].astype(np.float32)
 
@@ -79,17 +76,6 @@ def test_picks_what_the_reference_picks(
     assert batch.scores.tolist() == scores[picks].tolist()
 
 
-def test_near_duplicates_of_picks_and_of_labelled_rows_are_never_picked():
-    scores, features, labelled = made(400, known=30)
-    batch = diversified(scores, features, labelled, 40, min_distance=0.9)
-    chosen = [*labelled, *features[batch.indices]]
-    apart = [
-        distance(pick, other) for k, pick in enumerate(features[batch.indices]) for other in chosen[: 30 + k]
-    ]
-    assert min(apart) > 0.9
-    assert batch.measures["near_duplicates"] > 0
-
-
 def test_a_pool_of_duplicates_gives_one_of_each_and_counts_the_rest():
     features = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     batch = diversified(np.arange(12), features, features[:0], 6, 2)
@@ -104,23 +90,10 @@ def test_what_diversity_costs_in_score_and_gains_in_coverage_is_told():
     scores = features[:, 0].copy()
     batch = diversified(scores, features, features[:0], 20)
     candidates = np.argsort(-scores, kind="stable")[:100]
-    top = candidates[:20]
-    assert batch.measures["mean_score"] == pytest.approx(scores[batch.indices].mean())
-    assert batch.measures["mean_score_of_top"] == pytest.approx(scores[top].mean())
+    for chosen, suffix in ((batch.indices, ""), (candidates[:20], "_of_top")):
+        nearest = [min(distance(features[i], features[j]) for j in chosen) for i in candidates]
+        assert batch.measures["mean_score" + suffix] == pytest.approx(scores[chosen].mean())
+        assert batch.measures["radius" + suffix] == pytest.approx(max(nearest))
+        assert batch.measures["mean_distance" + suffix] == pytest.approx(np.mean(nearest))
     assert batch.measures["mean_score"] < batch.measures["mean_score_of_top"]
-
-    def nearest(chosen):
-        return [min(distance(features[i], features[j]) for j in chosen) for i in candidates]
-
-    assert batch.measures["radius"] == pytest.approx(max(nearest(batch.indices)))
-    assert batch.measures["radius_of_top"] == pytest.approx(max(nearest(top)))
-    assert batch.measures["mean_distance"] == pytest.approx(np.mean(nearest(batch.indices)))
-    assert batch.measures["mean_distance_of_top"] == pytest.approx(np.mean(nearest(top)))
     assert batch.measures["radius"] < batch.measures["radius_of_top"]
-
-
-def test_no_oversampling_is_the_plain_top_b():
-    scores, features, labelled = made(60, known=3)
-    batch = diversified(scores, features, labelled, 10, 1)
-    assert set(batch.indices.tolist()) == set(np.argsort(-scores)[:10].tolist())
-    assert batch.measures["mean_score"] == pytest.approx(batch.measures["mean_score_of_top"])
