@@ -37,14 +37,16 @@ def write_parquet(
     ids: Sequence[object],
     images: Sequence[bytes | None],
     labels: Sequence[object] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | str | None = None,
 ) -> Path:
+    """Write a table of images; `classes` are names, or the text of their metadata key."""
     columns: dict[str, object] = {"id": ids, "image": pa.array(images, pa.binary())}
     if labels is not None:
         columns["label"] = labels
     table = pa.table(columns)
     if classes is not None:
-        table = table.replace_schema_metadata({"classes": json.dumps(list(classes))})
+        text = classes if isinstance(classes, str) else json.dumps(classes)
+        table = table.replace_schema_metadata({"classes": text})
     pq.write_table(table, path)
     return path
 

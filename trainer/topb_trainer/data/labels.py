@@ -115,7 +115,9 @@ def _class_name(
     label: int | str | None, declared: Sequence[str] | None, known: Sequence[str] | None, where: str
 ) -> str:
     if label is None:
-        raise InvalidDataError(f"{where} has no label", reason="LABEL_MISSING")
+        raise InvalidDataError(
+            f"{where} has no label; label every row, or leave it out", reason="LABEL_MISSING"
+        )
     if isinstance(label, str):
         if declared is not None and label not in declared:
             raise InvalidDataError(
@@ -128,7 +130,8 @@ def _class_name(
         return str(label)
     if not 0 <= label < len(declared):
         raise InvalidDataError(
-            f"{where}: label {label}; expected 0 to {len(declared) - 1} for {len(declared)} classes",
+            f"{where}: label {label} is out of range; expected 0 to {len(declared) - 1} for {len(declared)} "
+            "classes",
             reason="LABEL_UNKNOWN",
         )
     return declared[label]

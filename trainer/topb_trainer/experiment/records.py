@@ -118,7 +118,9 @@ def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigurationError(
-                f"another experiment is running in {path}; name another --out", reason="EXPERIMENT_RUNNING"
+                f"another process is running an experiment in {path}; wait until it ends, or choose another "
+                "--out",
+                reason="EXPERIMENT_RUNNING",
             ) from error
         _remove_unpublished(path)
         if (path / _EXPERIMENT).exists():
@@ -182,7 +184,7 @@ def _require_same(path: Path, recorded: Settings, requested: Settings) -> None:
         shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in differing[:5])
         raise ConfigurationError(
             f"{path} holds an experiment with other settings: {shown}{'; …' if len(differing) > 5 else ''}. "
-            "Use its settings to resume it, or name another --out",
+            "Use its settings to resume it, or choose another --out",
             reason="EXPERIMENT_SETTINGS",
         )
 

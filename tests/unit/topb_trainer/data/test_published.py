@@ -15,6 +15,7 @@ import torchvision.datasets as tv
 from PIL import Image
 from scipy.io import savemat
 
+from topb.image_input import ImageInput
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.idx import read_idx
 from topb_trainer.data.opening import open_dataset
@@ -32,20 +33,21 @@ def md5(file: Path) -> str:
     return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def cifar_batch(file: Path, count: int, labels: dict[str, list[int]]) -> np.ndarray:
-    """A pickle as in the release: rows of 3072 values, red ones first. Returns images (N, 32, 32, 3)."""
+def cifar_batch(file: Path, content: dict[str, list[int]]) -> np.ndarray:
+    """Write a pickle as in the release, rows of 3072 values, red ones first; return images (N, 32, 32, 3)."""
+    count = len(content["coarse_labels"])
     images = np.random.default_rng(len(file.name)).integers(0, 256, (count, 32, 32, 3), np.uint8)
     rows = images.transpose(0, 3, 1, 2).reshape(count, 3072)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(pickle.dumps({"data": rows, **labels}))
+    file.write_bytes(pickle.dumps({"data": rows, **content}))
     return images
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "folder", "meta", "names_key", "labels_key"),
+    ("name", "kind", "folder", "meta", "prefix"),
     [
-        ("cifar10", tv.CIFAR10, "cifar-10-batches-py", "batches.meta", "label_names", "labels"),
-        ("cifar100", tv.CIFAR100, "cifar-100-python", "meta", "fine_label_names", "fine_labels"),
+        ("cifar10", tv.CIFAR10, "cifar-10-batches-py", "batches.meta", ""),
+        ("cifar100", tv.CIFAR100, "cifar-100-python", "meta", "fine_"),
     ],
 )
 def test_cifar_from_its_pickles(
@@ -53,24 +55,25 @@ def test_cifar_from_its_pickles(
     kind: type,
     folder: str,
     meta: str,
-    names_key: str,
-    labels_key: str,
+    prefix: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root, names = tmp_path / folder, [f"class {i}" for i in range(100)]
-    coarse = {"coarse_labels": [1, 1, 1]}
-    first = cifar_batch(root / "first", 3, {labels_key: [1, 2, 99], **coarse})
-    second = cifar_batch(root / "second", 2, {labels_key: [0, 4], **coarse})
-    test = cifar_batch(root / "test", 2, {labels_key: [5, 6], **coarse})
-    (root / meta).write_bytes(pickle.dumps({names_key: names, "coarse_label_names": ["coarse"] * 20}))
+    images = {
+        part: cifar_batch(root / part, {f"{prefix}labels": labels, "coarse_labels": [1] * len(labels)})
+        for part, labels in {"first": [1, 2, 99], "second": [0, 4], "test": [5, 6]}.items()
+    }
+    (root / meta).write_bytes(
+        pickle.dumps({f"{prefix}label_names": names, "coarse_label_names": ["coarse"] * 20})
+    )
     # torchvision holds the checksums of the release; these files have others.
     monkeypatch.setattr(kind, "train_list", [[part, md5(root / part)] for part in ("first", "second")])
     monkeypatch.setattr(kind, "test_list", [["test", md5(root / "test")]])
-    monkeypatch.setattr(kind, "meta", {"filename": meta, "key": names_key, "md5": md5(root / meta)})
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": md5(root / meta)})
     data = read(name, tmp_path)
-    assert np.array_equal(data.train.images, np.concatenate([first, second]))
-    assert np.array_equal(data.test.images, test)
+    assert np.array_equal(data.train.images, np.concatenate([images["first"], images["second"]]))
+    assert np.array_equal(data.test.images, images["test"])
     assert data.train.labels.tolist() == [1, 2, 99, 0, 4]
     assert data.train.classes == tuple(names)
     assert (data.train.ids[0], data.test.ids[1]) == (f"{name}-train-000000", f"{name}-test-000001")
@@ -79,13 +82,11 @@ def test_cifar_from_its_pickles(
 
 def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    # In MATLAB's order (32, 32, 3, N), and with 10 for the digit 0.
-    for split in ("train", "test"):
-        file = tmp_path / f"{split}_32x32.mat"
+    files = {split: tmp_path / f"{split}_32x32.mat" for split in ("train", "test")}
+    for file in files.values():
+        # In MATLAB's order (32, 32, 3, N), and with 10 for the digit 0.
         savemat(file, {"X": images.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [9]], np.uint8)})
-    splits = {
-        split: ["", f"{split}_32x32.mat", md5(tmp_path / f"{split}_32x32.mat")] for split in ("train", "test")
-    }
+    splits = {split: ["", file.name, md5(file)] for split, file in files.items()}
     monkeypatch.setattr(tv.SVHN, "split_list", splits)
     data = read("svhn", tmp_path)
     assert np.array_equal(data.train.images, images)
@@ -94,28 +95,23 @@ def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_caltech256_tests_on_ten_images_a_class_and_leaves_the_clutter_out(tmp_path: Path) -> None:
-    folders = tmp_path / "caltech256" / "256_ObjectCategories"
-    for number, (name, count) in enumerate([("ak47", 12), ("american-flag", 15), ("clutter", 11)], 1):
-        number = 257 if name == "clutter" else number
-        folder = folders / f"{number:03d}.{name}"
+    for number, name, count in [(1, "ak47", 12), (2, "american-flag", 15), (257, "clutter", 11)]:
+        folder = tmp_path / "caltech256" / "256_ObjectCategories" / f"{number:03d}.{name}"
         folder.mkdir(parents=True)
         for image in range(1, count + 1):
-            size = (20 + image, 30)
-            Image.new("RGB", size, (image, number, 0)).save(
-                folder / f"{number:03d}_{image:04d}.jpg", quality=95
-            )
+            picture = Image.new("RGB", (20 + image, 30), (image, number % 256, 0))
+            picture.save(folder / f"{number:03d}_{image:04d}.jpg", quality=95)
         (folder / "RENAME2").touch()  # such files lie in the release
-    data = read("caltech256", tmp_path, ImageConfig(height=24, width=24))
+    small = ImageConfig(height=24, width=24)
+    data = read("caltech256", tmp_path, small)
     assert data.train.classes == ("ak47", "american-flag")
     assert np.bincount(data.test.labels).tolist() == [10, 10]
     assert np.bincount(data.train.labels).tolist() == [2, 5]
     assert data.train.images.shape == (7, 24, 24, 3)
     together = np.concatenate([data.train.images, data.test.images])[:, 12, 12, 0]
     assert len(set(together.tolist())) >= 12  # each file once: its colour is its number
-    assert np.array_equal(
-        read("caltech256", tmp_path, ImageConfig(height=24, width=24)).test.images, data.test.images
-    )
-    assert (read("caltech256", tmp_path).target.height, ImageConfig().resize) == (224, "stretch")
+    assert np.array_equal(read("caltech256", tmp_path, small).test.images, data.test.images)
+    assert read("caltech256", tmp_path).target == ImageInput(224, 224, ImageConfig().resize)
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -130,14 +126,9 @@ def test_fashion_mnist_from_idx_files(tmp_path: Path, layout: str, zipped: bool)
     folder = tmp_path / layout
     folder.mkdir(parents=True, exist_ok=True)
     for stem in ("train", "t10k"):
-        for name, values in (
-            (f"{stem}-images-idx3-ubyte", grey),
-            (f"{stem}-labels-idx1-ubyte", np.arange(4, dtype=np.uint8)),
-        ):
-            content = idx(values)
-            (folder / (f"{name}.gz" if zipped else name)).write_bytes(
-                gzip.compress(content) if zipped else content
-            )
+        for name, values in (("images-idx3", grey), ("labels-idx1", np.arange(4, dtype=np.uint8))):
+            content = gzip.compress(idx(values)) if zipped else idx(values)
+            (folder / f"{stem}-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(content)
     data = read("fashion_mnist", tmp_path)
     assert data.train.images.shape == (4, 28, 28, 3)
     assert all(np.array_equal(data.test.images[..., channel], grey) for channel in range(3))
@@ -169,9 +160,8 @@ def test_without_files_and_internet_the_error_says_what_to_do(
     def unreachable(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no route")
 
-    for kind in (tv.CIFAR10, tv.CIFAR100, tv.Caltech256, tv.FashionMNIST):
+    for kind in (tv.CIFAR10, tv.CIFAR100, tv.SVHN, tv.Caltech256, tv.FashionMNIST):
         monkeypatch.setattr(kind, "download", unreachable)
-    monkeypatch.setattr(tv.SVHN, "download", unreachable)
     with pytest.raises(
         InvalidDataError, match=rf"{name} is missing from .*data.*no route.*--data-root"
     ) as caught:
@@ -194,9 +184,8 @@ def test_parquet_and_folders_come_with_a_test_set(digit_files: Path, tmp_path: P
 def test_a_limit_draws_the_same_images_each_time_and_the_digest_tells(
     digit_files: Path, tmp_path: Path
 ) -> None:
-    data = open_dataset(
-        str(digit_files / "labelled.parquet"), digit_files / "test.parquet", tmp_path, ImageConfig()
-    )
+    train, test = digit_files / "labelled.parquet", digit_files / "test.parquet"
+    data = open_dataset(str(train), test, tmp_path, ImageConfig())
     few = data.limited(20, 10, seed=0)
     assert few.train.ids == data.limited(20, 10, seed=0).train.ids
     assert set(few.train.ids) < set(data.train.ids)

@@ -29,28 +29,37 @@ FOUR = [solid(value) for value in (10, 20, 30, 40)]
 IDS = ["a", "b", "c", "d"]
 
 
-def test_integers_with_declared_classes_are_indices(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "l.parquet", IDS, FOUR, [2, 0, 0, 2], ["cat", "dog", "eel"])
-    labelled = read_labelled(path, EIGHT)
-    assert labelled.classes == ("cat", "dog", "eel")
-    assert labelled.labels.tolist() == [2, 0, 0, 2]
-    assert labelled.ids == ("a", "b", "c", "d")
-    assert labelled.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+def write_labelled(folder: Path, **columns: object) -> Path:
+    return write_parquet(
+        folder / "l.parquet", **{"ids": IDS, "images": FOUR, "labels": [0, 1, 0, 1], **columns}
+    )
 
 
-def test_integers_without_declared_classes_are_names_in_the_order_of_numbers(tmp_path: Path) -> None:
-    labelled = read_labelled(write_parquet(tmp_path / "l.parquet", IDS, FOUR, [10, 9, 9, -3]), EIGHT)
-    assert labelled.classes == ("-3", "9", "10")
-    assert labelled.labels.tolist() == [2, 1, 1, 0]
+CAT_DOG = ("cat", "dog")
+STRINGS = pa.array(["dog", "cat", "cat", "dog"])
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
-def test_strings_are_names(kind: pa.DataType, tmp_path: Path) -> None:
-    labels = pa.array(["dog", "cat", "cat", "dog"]).cast(kind)
-    labelled = read_labelled(write_parquet(tmp_path / "l.parquet", [1, 2, 3, 4], FOUR, labels), EIGHT)
-    assert labelled.classes == ("cat", "dog")
-    assert labelled.labels.tolist() == [1, 0, 0, 1]
+@pytest.mark.parametrize(
+    ("labels", "declared", "classes", "indices"),
+    [
+        pytest.param([2, 0, 0, 2], ["cat", "dog", "eel"], ("cat", "dog", "eel"), [2, 0, 0, 2], id="indices"),
+        pytest.param([10, 9, 9, -3], None, ("-3", "9", "10"), [2, 1, 1, 0], id="numbers in their order"),
+        pytest.param(STRINGS, None, CAT_DOG, [1, 0, 0, 1], id="strings"),
+        pytest.param(STRINGS.cast(pa.large_string()), None, CAT_DOG, [1, 0, 0, 1], id="large strings"),
+        pytest.param(STRINGS.dictionary_encode(), None, CAT_DOG, [1, 0, 0, 1], id="a dictionary"),
+        pytest.param(STRINGS, ["dog", "cat"], ("dog", "cat"), [0, 1, 1, 0], id="strings in a declared order"),
+    ],
+)
+def test_labels_are_names_or_indices_of_declared_classes(
+    labels, declared, classes, indices, tmp_path: Path
+) -> None:
+    labelled = read_labelled(
+        write_labelled(tmp_path, ids=[1, 2, 3, 4], labels=labels, classes=declared), EIGHT
+    )
+    assert labelled.classes == classes
+    assert labelled.labels.tolist() == indices
     assert labelled.ids == ("1", "2", "3", "4")
+    assert labelled.images[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
 
 
 def test_a_column_of_paths_is_read_beside_the_parquet_file(tmp_path: Path) -> None:
@@ -97,8 +106,7 @@ def test_a_test_set_is_labelled_by_the_names_of_the_labelled_classes(tmp_path: P
 
 
 def test_images_are_brought_to_the_size_of_the_model(tmp_path: Path) -> None:
-    images = [solid(value, 20 + value, 30) for value in (10, 20, 30, 40)]
-    path = write_parquet(tmp_path / "l.parquet", IDS, images, [0, 1, 0, 1])
+    path = write_labelled(tmp_path, images=[solid(value, 20 + value, 30) for value in (10, 20, 30, 40)])
     assert read_labelled(path, ImageInput(12, 16)).images.shape == (4, 12, 16, 3)
 
 
@@ -125,50 +133,45 @@ def refused(path: Path, reason: str, match: str, error: type[Exception] = Invali
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "reason", "match"),
+    ("columns", "reason", "match"),
     [
-        (None, None, "COLUMN_MISSING", "has no column 'label'; it has id, image"),
-        ([0, 1, None, 1], None, "LABEL_MISSING", "c has no label"),
-        ([0.5, 1, 1, 1], None, "LABEL_TYPE", "holds double"),
-        ([0, 1, 2, 1], ["cat", "dog"], "LABEL_UNKNOWN", "c: label 2; expected 0 to 1 for 2 classes"),
-        ([0, 1, -1, 1], ["cat", "dog"], "LABEL_UNKNOWN", "c: label -1; expected 0 to 1 for 2 classes"),
-        (["cat", "cow", "cat", "dog"], ["cat", "dog"], "LABEL_UNKNOWN", "b: 'cow' is not one of the classes"),
-        ([5, 5, 5, 5], None, "TOO_FEW_LABELLED", "4 labelled images of 1 classes; at least two of each"),
-    ],
-)
-def test_a_label_that_cannot_be_used_is_named(
-    labels: list | None, classes: list[str] | None, reason: str, match: str, tmp_path: Path
-) -> None:
-    refused(write_parquet(tmp_path / "l.parquet", IDS, FOUR, labels, classes), reason, match)
-
-
-@pytest.mark.parametrize(
-    ("ids", "images", "reason", "match"),
-    [
-        (["a", "b", "c", "b"], FOUR, "DUPLICATE_ID", "the id 'b' occurs twice"),
+        ({"labels": None}, "COLUMN_MISSING", "has no column 'label'; it has id, image"),
+        ({"labels": [0, 1, None, 1]}, "LABEL_MISSING", "c has no label"),
+        ({"labels": [0.5, 1, 1, 1]}, "LABEL_TYPE", "holds double"),
+        ({"labels": [0, 1, 2, 1], "classes": CAT_DOG}, "LABEL_UNKNOWN", "c: label 2 .* 0 to 1 for 2 classes"),
+        ({"labels": [0, 1, -1, 1], "classes": CAT_DOG}, "LABEL_UNKNOWN", "c: label -1 .* 0 to 1 for 2"),
         (
-            IDS,
-            [FOUR[0], b"broken", b"", FOUR[1]],
+            {"labels": ["cat", "cow", "cat", "dog"], "classes": CAT_DOG},
+            "LABEL_UNKNOWN",
+            "b: 'cow' is not one",
+        ),
+        ({"labels": [5] * 4}, "TOO_FEW_LABELLED", "4 labelled images of 1 classes; at least two of each"),
+        (
+            {"ids": ["a"], "images": FOUR[:1], "labels": [0]},
+            "TOO_FEW_LABELLED",
+            "1 labelled images of 1 classes; at least two of each",
+        ),
+        ({"ids": ["a", "b", "c", "b"]}, "DUPLICATE_ID", "the id 'b' occurs twice"),
+        (
+            {"images": [FOUR[0], b"broken", b"", FOUR[1]]},
             "IMAGE_UNUSABLE",
             r"the labelled image b cannot be used: IMAGE_FORMAT_UNKNOWN: .*\(1 others as well\)",
         ),
-        (["a"], FOUR[:1], "TOO_FEW_LABELLED", "1 labelled images of 1 classes; at least two of each"),
-        ([], [], "NO_IMAGES", "holds no labelled image"),
+        (
+            {"ids": pa.array([], pa.string()), "images": [], "labels": pa.array([], pa.int64())},
+            "NO_IMAGES",
+            "holds no labelled image",
+        ),
+        *(
+            ({"classes": text}, "CLASSES_INVALID", "not a JSON list of distinct names")
+            for text in ('"cat"', "[1, 2]", '["cat", "cat"]', "cat,dog")
+        ),
     ],
 )
-def test_images_that_cannot_be_used_are_named(
-    ids: list[str], images: list[bytes], reason: str, match: str, tmp_path: Path
+def test_labels_and_images_that_cannot_be_used_are_named(
+    columns: dict[str, object], reason: str, match: str, tmp_path: Path
 ) -> None:
-    labels = pa.array([0, 1, 0, 1][: len(ids)], pa.int64())
-    path = write_parquet(tmp_path / "l.parquet", pa.array(ids, pa.string()), images, labels)
-    refused(path, reason, match)
-
-
-@pytest.mark.parametrize("classes", ['"cat"', "[1, 2]", '["cat", "cat"]', "cat,dog"])
-def test_declared_classes_are_a_json_list_of_distinct_names(classes: str, tmp_path: Path) -> None:
-    table = pa.table({"id": IDS, "image": FOUR, "label": [0, 1, 0, 1]})
-    pq.write_table(table.replace_schema_metadata({"classes": classes}), tmp_path / "l.parquet")
-    refused(tmp_path / "l.parquet", "CLASSES_INVALID", "not a JSON list of distinct names")
+    refused(write_labelled(tmp_path, **columns), reason, match)
 
 
 def test_a_labelled_image_outside_the_folders_of_classes_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ RECORD = Record("random", 0, 0, 2, 0.1, 0.5, "", [], "", None, SETTINGS.sha256, 
 def test_two_experiments_do_not_run_in_one_directory(tmp_path: Path) -> None:
     with (
         writing_records(tmp_path, SETTINGS),
-        pytest.raises(ConfigurationError, match="another experiment is running") as caught,
+        pytest.raises(ConfigurationError, match="another process is running an experiment") as caught,
         writing_records(tmp_path, SETTINGS),
     ):
         pass
@@ -57,13 +57,10 @@ def test_a_damaged_or_foreign_record_is_an_error(
     assert caught.value.reason == reason
 
 
-def test_a_directory_without_an_experiment_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_altered_experiment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match="holds no experiment") as caught:
         open_records(tmp_path / "nowhere")
     assert caught.value.reason == "EXPERIMENT_NOT_FOUND"
-
-
-def test_an_altered_experiment_is_an_error(tmp_path: Path) -> None:
     with writing_records(tmp_path, SETTINGS):
         pass
     file = tmp_path / "experiment.json"
