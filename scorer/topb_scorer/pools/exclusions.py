@@ -35,9 +35,8 @@ def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
     try:
         with open_parquet_file(location) as file:
             check_id_column(location, file.schema_arrow, column)
-            table = file.read([column], use_threads=False)
-            chunks = map(ids_as_strings, table.column(0).chunks)
-            return [id_ for chunk in chunks for id_ in chunk if id_ is not None]
+            ids = ids_as_strings(file.read([column], use_threads=False).column(0))
+            return [id_ for id_ in ids if id_ is not None]
     except PARQUET_READ_ERRORS as error:
         raise UnreadablePoolError(
             f"{location} cannot be read as Parquet: {error}", reason="EXCLUSION_UNREADABLE", file=location

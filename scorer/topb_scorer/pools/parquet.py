@@ -23,15 +23,7 @@ _READ_ROWS = 64
 _FEW_ROW_GROUPS = 256
 _RUN_ROWS = 512
 
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    id: str | None
-    image: bytes | None
-    path: str
-    """Where the image is if it is not in the file; empty if there is none."""
-    where: str
-    """file:row group:row"""
+_Row = tuple[str, bytes | str | Unreadable]
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,7 @@ class ParquetShard:
         return map_ahead(self._item, self._rows(), is_remote=self._is_remote)
 
     def _rows(self) -> Iterator[_Row]:
+        """Yield each row's id, and its image, or the path of it, or the reason why there is none."""
         name = str(self.file).rpartition("/")[2]
         row_group = self.row_groups.start
         try:
@@ -66,25 +59,28 @@ class ParquetShard:
                     ):
                         ids = ids_as_strings(batch.column(0))
                         for id_, cell in zip(ids, batch.column(1), strict=True):
-                            yield _Row(id_, *_image_and_path(cell.as_py()), f"{name}:{row_group}:{row}")
+                            yield self._row(id_, cell.as_py(), f"{name}:{row_group}:{row}")
                             row += 1
         except PARQUET_READ_ERRORS as error:
             raise unreadable_file(self.file, "Parquet", f"row group {row_group}: {error}") from error
 
+    def _row(self, id_: str | None, cell: Any, where: str) -> _Row:
+        # The wire protocol cannot tell an empty id from a missing one.
+        if not id_:
+            return where, Unreadable("ID_MISSING", f"column {self.id_column} is empty at {where}")
+        if isinstance(cell, dict):
+            cell = cell.get("path") if cell["bytes"] is None else cell["bytes"]
+        if isinstance(cell, bytes) or (isinstance(cell, str) and cell):
+            return id_, cell
+        fault = f"column {self.image_column} contains neither an image nor a path"
+        return id_, Unreadable("IMAGE_MISSING", fault)
+
     def _is_remote(self, row: _Row) -> bool:
-        return row.image is None and row.path != "" and self.stores.is_remote(row.path, self.file)
+        return isinstance(row[1], str) and self.stores.is_remote(row[1], self.file)
 
     def _item(self, row: _Row) -> PoolItem:
-        # The wire protocol cannot tell an empty id from a missing one.
-        if not row.id:
-            fault = f"column {self.id_column} is empty at {row.where}"
-            return PoolItem(row.where, Unreadable("ID_MISSING", fault))
-        if row.image is not None:
-            return PoolItem(row.id, row.image)
-        if row.path:
-            return PoolItem(row.id, self.stores.read_image(row.path, self.file))
-        fault = f"column {self.image_column} contains neither an image nor a path"
-        return PoolItem(row.id, Unreadable("IMAGE_MISSING", fault))
+        id_, image = row
+        return PoolItem(id_, self.stores.read_image(image, self.file) if isinstance(image, str) else image)
 
 
 def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
@@ -122,18 +118,14 @@ def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list
     ]
 
 
-def row_group_runs(group_rows: Sequence[int], *, few: int = _FEW_ROW_GROUPS) -> list[range]:
-    """Return the row groups of each shard.
+def row_group_runs(group_rows: Sequence[int]) -> list[range]:
+    """Return the row groups of each shard, from the number of rows of each row group.
 
-    In a file of up to `few` row groups, each is a shard. In a file of more, which may have a row each,
+    In a file of up to 256 row groups, each is a shard. In a file of more, which may have a row each,
     consecutive ones form a shard as long as they have 512 rows or fewer together, because each shard costs a
     file in the score log.
-
-    Args:
-        group_rows: The number of rows of each row group.
-        few: The largest number of row groups that are not joined.
     """
-    if len(group_rows) <= few:
+    if len(group_rows) <= _FEW_ROW_GROUPS:
         return [range(i, i + 1) for i in range(len(group_rows))]
     runs: list[range] = []
     start = rows = 0
@@ -144,13 +136,6 @@ def row_group_runs(group_rows: Sequence[int], *, few: int = _FEW_ROW_GROUPS) -> 
         rows += count
     runs.append(range(start, len(group_rows)))
     return runs
-
-
-def _image_and_path(cell: Any) -> tuple[bytes | None, str]:
-    if isinstance(cell, dict):
-        path = cell.get("path")
-        return cell["bytes"], path if isinstance(path, str) else ""
-    return (None, cell) if isinstance(cell, str) else (cell, "")
 
 
 def _paths(file: pq.ParquetFile, row_groups: range, column: str) -> Iterator[str | None]:

@@ -77,7 +77,7 @@ def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
         raise _unfit(location, schema, column, "strings or integers")
 
 
-def ids_as_strings(ids: pa.Array) -> list[str | None]:
+def ids_as_strings(ids: pa.Array | pa.ChunkedArray) -> list[str | None]:
     """Convert ids, strings or integers, to strings; nulls stay."""
     strings: list[str | None] = ids.cast(pa.string()).to_pylist()
     return strings

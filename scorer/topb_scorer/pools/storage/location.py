@@ -44,7 +44,7 @@ class ReadPattern(Enum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class FoundFile:
-    """A file that was found by listing a folder. Files of one folder are in the order of their ids."""
+    """A file that was found by listing a folder. Files are ordered by id."""
 
     id: str
     """The path relative to the listed folder, with `/`. Bytes that are not UTF-8 are escaped, and such an id

@@ -108,11 +108,13 @@ def test_a_struct_without_bytes_is_read_at_its_path(path_type: pa.DataType, tmp_
     assert [reason_of(item.image) for item in found[2:]] == ["FILE_MISSING", "FILE_NOT_ALLOWED", *missing]
 
 
-@pytest.mark.parametrize("image", [None, {"bytes": None, "path": 1}, {"bytes": None}])
-def test_a_struct_with_neither_bytes_nor_path_is_a_missing_image(image: Any, tmp_path: Path) -> None:
-    fields = {"bytes": pa.binary(), **({"path": pa.int64()} if image and "path" in image else {})}
-    path = write(tmp_path / "pool.parquet", {"id": ["a"], "image": pa.array([image], pa.struct(fields))})
-    assert reasons(path) == {"a": "IMAGE_MISSING"}
+@pytest.mark.parametrize("fields", [{"bytes": pa.binary()}, {"bytes": pa.binary(), "path": pa.int64()}])
+def test_a_struct_with_neither_bytes_nor_path_is_a_missing_image(
+    fields: dict[str, pa.DataType], tmp_path: Path
+) -> None:
+    images = pa.array([None, {"bytes": None, "path": 1}], pa.struct(fields))
+    path = write(tmp_path / "pool.parquet", {"id": ["a", "b"], "image": images})
+    assert reasons(path) == {"a": "IMAGE_MISSING", "b": "IMAGE_MISSING"}
 
 
 @pytest.mark.parametrize(
@@ -128,13 +130,8 @@ def test_many_small_row_groups_are_run_together(row_group: int, expected: list[i
 
 
 def test_a_large_row_group_among_many_small_ones_is_a_shard() -> None:
-    assert row_group_runs([1, 2, 0, 700, 512, 1, 511, 1], few=2) == [
-        range(3),
-        range(3, 4),
-        range(4, 5),
-        range(5, 7),
-        range(7, 8),
-    ]
+    runs = row_group_runs([1, 2, 0, 700, 512, 1, 511, *[512] * 250])
+    assert runs[:5] == [range(3), range(3, 4), range(4, 5), range(5, 7), range(7, 8)]
 
 
 def test_identities_of_a_list_change_with_the_local_images(tmp_path: Path) -> None:
