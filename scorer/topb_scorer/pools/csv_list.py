@@ -56,10 +56,10 @@ class CsvShard:
             with open_buffered(self.file, ReadPattern.SLICE) as file:
                 file.seek(self.start)
                 rows = list(islice(_rows(file, self.header, self.columns), self.rows))
+            if _digest(rows) != self.digest:
+                raise csv.Error("it changed after the pool was opened")
         except _READ_ERRORS as error:
             raise unreadable_file(self.file, "CSV", error) from error
-        if _digest(rows) != self.digest:
-            raise unreadable_file(self.file, "CSV", "it changed after the pool was opened")
         yield from rows
 
     def _is_remote(self, row: _Row) -> bool:
@@ -140,8 +140,7 @@ def _lines(file: io.BufferedReader) -> Iterator[str]:
 def _digest(rows: Sequence[_Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        parts = [row.id, row.path, row.fault, "" if row.id else ",".join(row.fields)]
-        for part in parts:
+        for part in (row.id, row.path, row.fault, "" if row.id else ",".join(row.fields)):
             encoded = part.encode()
             digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()

@@ -51,11 +51,10 @@ class WebDatasetShard:
                 for key, members in islice(_samples(file), self.rows):
                     yield self._item(key, members)
                     count += 1
+            if count < self.rows:
+                raise EOFError(f"it has {self.rows - count} samples less than when the pool was opened")
         except _READ_ERRORS as error:
             raise unreadable_file(self.file, _FORMAT, error) from error
-        if count < self.rows:
-            fault = f"it has {self.rows - count} samples less than when the pool was opened"
-            raise unreadable_file(self.file, _FORMAT, fault)
 
     def _item(self, key: str, members: Iterable[_Member]) -> PoolItem:
         image: bytes | Unreadable | None = None

@@ -113,16 +113,15 @@ def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
     Raises:
         InvalidRequestError: It is none of these, or ambiguous (escaped dots, empty segments, a user, …).
     """
-    if "://" not in uri:
-        if not uri or "\0" in uri:
-            raise _refusal(uri, "is not a path or URI")
-        return file.beside(uri) if file else LocalAddress(Path(uri))
-    scheme = uri.partition("://")[0].lower()
-    if scheme == "s3":
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme.lower() == "s3":
         return _s3_address(uri)
-    if scheme in _DEFAULT_PORTS:
+    if separator and scheme.lower() in _DEFAULT_PORTS:
         return _web_address(uri)
-    return LocalAddress(Path(_file_path(uri)))
+    path = _file_path(uri) if separator else uri
+    if not path or "\0" in path:
+        raise _refusal(uri, "is not a path or URI")
+    return file.beside(path) if file else LocalAddress(Path(path))
 
 
 def _s3_address(uri: str) -> S3Address:
@@ -194,10 +193,7 @@ def _file_path(uri: str) -> str:
         raise _refusal(uri, "is not a path, a file:// URI of this machine, an s3:// URI or an http(s):// URL")
     if parts.query or parts.fragment:
         raise _refusal(uri, "has a query or fragment; in a file:// URI, write ? as %3F and # as %23")
-    path = unquote(parts.path)
-    if not path or "\0" in path:
-        raise _refusal(uri, "is not a path or URI")
-    return path
+    return unquote(parts.path)
 
 
 def _with_slash(text: str) -> str:

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
-from topb_scorer.pools.storage.addresses import (
-    Address,
-    BaseAddress,
-    StoredAddress,
-    WebAddress,
-    parse_address,
-)
+from topb_scorer.pools.storage.addresses import Address, BaseAddress, StoredAddress, WebAddress, parse_address
 
 AnyAddress = TypeVar("AnyAddress", bound=BaseAddress)
 

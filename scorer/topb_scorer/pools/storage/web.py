@@ -62,24 +62,22 @@ class WebStore:
         while True:
             try:
                 return self._fetch_once(url, deadline)
-            except _TemporaryError as error:
-                pause = self.patience.pause_seconds * attempt if error.pause is None else error.pause
+            except (HTTPError, OSError) as error:
+                wanted = error.pause if isinstance(error, _TemporaryError) else None
+                pause = self.patience.pause_seconds * attempt if wanted is None else wanted
                 if attempt == self.patience.attempts or time.monotonic() + pause >= deadline:
-                    return Unreadable("FILE_UNREADABLE", f"{url}: {error}")
+                    return Unreadable("FILE_UNREADABLE", f"{url}: {str(error) or type(error).__name__}")
             time.sleep(pause)
             attempt += 1
 
     def _fetch_once(self, url: str, deadline: float) -> bytes | Unreadable:
         asked = url
         for _ in range(_MAX_REDIRECTS + 1):
-            try:
-                with self._ask(asked, deadline) as response:
-                    target = response.headers.get("Location")
-                    if response.status not in _REDIRECTS or target is None:
-                        return self._outcome(url, response, deadline)
-                    _release(response)
-            except (HTTPError, OSError) as error:
-                raise _TemporaryError(str(error) or type(error).__name__) from error
+            with self._ask(asked, deadline) as response:
+                target = response.headers.get("Location")
+                if response.status not in _REDIRECTS or target is None:
+                    return self._outcome(url, response, deadline)
+                _release(response)
             try:
                 asked = str(self.roots.allowed_address(_redirected(asked, target)))
             except ValueError as error:
@@ -130,7 +128,7 @@ class WebStore:
         return self._clients[proxy]
 
 
-class _TemporaryError(Exception):
+class _TemporaryError(HTTPError):
     """Another attempt may succeed, after a pause if the server asks for one."""
 
     def __init__(self, fault: str, pause: float | None = None) -> None:
