@@ -51,7 +51,7 @@ class Bundle:
 
     @property
     def strategies(self) -> frozenset[str]:
-        """The names of the query strategies that the graph's outputs allow."""
+        """The names of the query strategies that the manifest declares; `strategies.served_by` needs them."""
         return frozenset(self.manifest.strategies)
 
     def labelled_features(self) -> NDArray[np.float32]:

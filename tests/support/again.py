@@ -1,4 +1,4 @@
-"""Tests that run again on another kind of server."""
+"""Run the tests of one module again in another, with another fixture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from types import ModuleType
 
 
 def repeated_with(fixture: str, module: ModuleType) -> dict[str, Callable[..., None]]:
-    """Return the tests of a module that ask for the fixture, by name, for the globals of another module."""
+    """Return the tests of `module` that take the fixture, by name.
+
+    A module that adds them to its globals runs them again, with its own fixture of that name.
+    """
     tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
     return {name: test for name, test in tests.items() if fixture in inspect.signature(test).parameters}

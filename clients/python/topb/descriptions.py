@@ -91,7 +91,8 @@ class Model:
     outputs: tuple[ModelOutput, ...]
     """The outputs of its graph."""
     strategies: tuple[str, ...]
-    """Names of the query strategies that its outputs allow."""
+    """Names of the query strategies that its manifest declares. A server also serves those that do not need
+    the output `score`."""
     labelled_count: int
     """Number of labelled images it was trained on."""
     test_accuracy: float | None

@@ -18,4 +18,8 @@ class SelectionObserver:
         """Note that a shard was scored and committed to the score log."""
 
     def on_complete(self, shards: int) -> None:
-        """Note that the score log holds the whole pool, and of how many shards it consists."""
+        """Note that the score log now holds every shard of the pool.
+
+        Args:
+            shards: the number of shards of the pool.
+        """

@@ -33,8 +33,11 @@ from topb_trainer.models.scoring import AnyScoringModel
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.seeding import derived_seed
 
-STRATEGIES = ("entropy", "least_confidence", "margin", "random")
-"""The query strategies that any bundle serves. A trained selector adds one of its own."""
+_DECLARED_STRATEGIES = ("entropy", "least_confidence", "margin", "random")
+"""The query strategies that every manifest declares, beside the one that ranks by the selector's score.
+
+The scorer reads the declared names only to decide which strategies may use the output `score`.
+"""
 
 _RANDOM_IMAGES = 64
 _RECORDED_LIBRARIES = (
@@ -95,7 +98,7 @@ def export_bundle(
             input=data.target.to_message(),
             classes=data.labelled.classes,
             outputs=_outputs(model),
-            strategies=sorted({*STRATEGIES, *([model.strategy] if model.strategy else [])}),
+            strategies=sorted({*_DECLARED_STRATEGIES, *([model.strategy] if model.strategy else [])}),
             labelled_count=len(data.labelled.ids),
             test_accuracy=test_accuracy,
             seed=context.config.seed,

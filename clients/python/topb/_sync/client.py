@@ -178,7 +178,11 @@ class Client:
 
         Rows that the caller sends are taken one by one on the calling thread, only as fast as the server
         accepts them. A few chunks of 2 MiB are held in memory, whatever the size of the pool. An exception
-        that the iterable or `progress` raises cancels the selection and propagates unchanged.
+        that the iterable or `progress` raises ends the call and propagates unchanged.
+
+        If the call ends early, for any reason, the server pauses the selection: it becomes PENDING and keeps
+        its scores. A call with the same `request_id` resumes it, and `SelectionHandle.cancel` ends it
+        for good.
 
         If the server goes away, the selection is retried as the client's `retry` says, and the same or
         another server continues it: rows that were scored are neither sent nor scored again. A call with the
@@ -198,8 +202,8 @@ class Client:
             seed: Seed of strategies that draw at random.
             strategy_options: Options of the strategy by name.
             request_id: An id that makes the request safe to repeat; None for a random UUID.
-            detached: Whether the selection continues on the server if this call ends early. Only for pools
-                that the server reads. By default, the selection is cancelled.
+            detached: Whether the selection continues on the server if this call ends early. By default, it
+                is paused. Only for pools that the server reads.
             progress: Called on the calling thread from time to time.
             timeout: Timeout in seconds; None for the client's timeout, `math.inf` for none.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -18,7 +18,7 @@ from topb.commands._progress_line import shown_progress
 from topb.commands._result_output import RESULT_OPTIONS, classes_at_server, show_result
 from topb.commands.options import Choice, Command, Option, section
 from topb.commands.output import print_json
-from topb.pools import ExcludeFile, Pool
+from topb.pools import ExcludeFile, Pool, PoolFormatName
 from topb.progress import Progress
 from topb.results import SelectionResult
 
@@ -58,7 +58,7 @@ _LAYOUT = section(
     Option(
         "--format",
         "Format of the pool.",
-        type=Choice(["parquet", "image-folder", "webdataset", "csv"]),
+        type=Choice(get_args(PoolFormatName)),
         show_default="detected by the scorer",
     ),
     Option("--id-column NAME", "Column with the ids.", default="id"),

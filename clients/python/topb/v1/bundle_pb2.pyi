@@ -111,7 +111,9 @@ class Bundle(_message.Message):
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]: ...
     @_builtins.property
     def strategies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Query strategies that the outputs allow."""
+        """Query strategies that the trainer declares. A strategy that ranks by `score` is served only if it is among
+        them; the scorer serves all others whether or not they are listed.
+        """
 
     @_builtins.property
     def configuration(self) -> _struct_pb2.Struct:
