@@ -21,7 +21,10 @@ from topb_scorer.service.translate import pool_of, spec_of
 
 @dataclass(frozen=True)
 class Admission:
-    """Turns requests into selections. A request that cannot be served never enters the catalog."""
+    """Turns requests into selections.
+
+    A request that cannot be served raises ScorerError and never enters the catalog.
+    """
 
     settings: ServerSettings
     models: ModelCatalog
@@ -29,11 +32,7 @@ class Admission:
     state: StateDirectory
 
     def pool_selection(self, request: pb.SelectBatchRequest) -> tuple[SelectionRecord, PoolJob | None]:
-        """Return the selection for a request, and its job if this call created the selection.
-
-        Raises:
-            ScorerError: the request cannot be served.
-        """
+        """Return the selection for a request, and its job if this call created the selection."""
         # The request id and whether the caller waits do not make two requests different.
         content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool).SerializeToString(
             deterministic=True
@@ -51,11 +50,7 @@ class Admission:
         return record, job
 
     def stream_selection(self, start: pb.StreamStart) -> SelectionRecord:
-        """Return the selection for a start message. It may have been created by an earlier call.
-
-        Raises:
-            ScorerError: the request cannot be served.
-        """
+        """Return the selection for a start message. It may have been created by an earlier call."""
         content = pb.StreamStart(spec=start.spec).SerializeToString(deterministic=True)
         found = self.state.catalog.find(start.request_id, content)
         if found is not None:

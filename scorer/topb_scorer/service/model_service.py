@@ -21,11 +21,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._catalog = catalog
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """Return a page of models, ordered by id."""
         return await asyncio.to_thread(self._page, request)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """Return one model."""
         bundle = await asyncio.to_thread(self._catalog.get, request.model)
         default_id = await asyncio.to_thread(self._catalog.default_id)
         return pb.GetModelResponse(model=model_message(bundle, default_id))

@@ -56,7 +56,6 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     async def SelectBatch(
         self, request: pb.SelectBatchRequest, context: Context
     ) -> AsyncIterator[pb.SelectBatchResponse]:
-        """Select from a pool that this server reads."""
         record, job = await asyncio.to_thread(self.admission.pool_selection, request)
         if request.detached:
             # The caller may disconnect as soon as it knows the id.
@@ -73,7 +72,6 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     async def SelectBatchFromStream(
         self, requests: StreamRequests, context: Context
     ) -> AsyncIterator[StreamResponse]:
-        """Select from a pool that the caller sends."""
         call = StreamCall(self.settings, self.state.catalog, self.host, self.admission)
         async with aclosing(call.responses(requests)) as responses:
             async for response in responses:
@@ -85,29 +83,24 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     async def GetSelection(
         self, request: pb.GetSelectionRequest, context: Context
     ) -> pb.GetSelectionResponse:
-        """Return one selection."""
         record = await asyncio.to_thread(self.state.catalog.get, request.selection)
         return pb.GetSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ListSelections(
         self, request: pb.ListSelectionsRequest, context: Context
     ) -> pb.ListSelectionsResponse:
-        """Return a page of selections, the latest first."""
         return await asyncio.to_thread(self._selections_page, request)
 
     async def ListPicks(self, request: pb.ListPicksRequest, context: Context) -> pb.ListPicksResponse:
-        """Return a page of the picks of a selection that succeeded."""
         return await asyncio.to_thread(self._picks_page, request)
 
     async def CancelSelection(
         self, request: pb.CancelSelectionRequest, context: Context
     ) -> pb.CancelSelectionResponse:
-        """Cancel a selection."""
         record = await asyncio.to_thread(self.host.cancel, request.selection)
         return pb.CancelSelectionResponse(selection=await asyncio.to_thread(self._message_of, record))
 
     async def ScoreImages(self, request: pb.ScoreImagesRequest, context: Context) -> pb.ScoreImagesResponse:
-        """Score a few images."""
         cancelled = threading.Event()
         try:
             return await asyncio.to_thread(
@@ -120,7 +113,6 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        """Return the server's version, devices, strategies and limits."""
         settings = self.settings
         default_model = ""
         with suppress(NotFoundError):

@@ -53,12 +53,8 @@ class Server:
         """Open the state directory and load the default model, so that faults are found before serving.
 
         Raises:
-            NotFoundError: the models directory or the default model does not exist.
-            BundleError: the default model is torn or altered.
-            DeviceError: a device cannot be used.
-            NewerVersionError: a newer version of topb wrote the state directory or the catalog.
+            ScorerError: the models, a device, the state directory or the catalog cannot be used.
             OSError: the state directory cannot be written to.
-            UnavailableError: the catalog cannot be reached.
         """
         check_search_device(settings.selecting.search_device)
         self._settings = settings
