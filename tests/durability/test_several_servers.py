@@ -61,14 +61,8 @@ def selection(address: str, request_id: str) -> pb.Selection:
 def once_ended(address: str, request_id: str) -> pb.Selection:
     """Wait until the selection has ended, and return it."""
     ended = (pb.SELECTION_STATE_SUCCEEDED, pb.SELECTION_STATE_FAILED, pb.SELECTION_STATE_CANCELLED)
-    found: list[pb.Selection] = []
-
-    def look() -> bool:
-        found[:] = [selection(address, request_id)]
-        return found[0].state in ended
-
-    once(look)
-    return found[0]
+    once(lambda: selection(address, request_id).state in ended)
+    return selection(address, request_id)
 
 
 def in_background(caller: PoolCaller | StreamCaller, address: str) -> Future[RawResult]:
@@ -78,23 +72,33 @@ def in_background(caller: PoolCaller | StreamCaller, address: str) -> Future[Raw
     return future
 
 
+def kill_under_way(
+    server: CrashingServer, address: str, caller: PoolCaller | StreamCaller, state: Path
+) -> Counter[str]:
+    """Kill the server once it has committed two shards, and return what it committed."""
+    calling = in_background(caller, address)
+    once(lambda: len(committed(state)) >= 2)
+    server.kill()
+    assert isinstance(calling.exception(30), grpc.RpcError)
+    return committed(state)
+
+
+def check_each_shard_is_there_once(state: Path) -> None:
+    assert list(committed(state).values()) == [1] * SHARDS
+
+
 @CATALOGS
 def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
     two_servers: TwoServers, data: Data
 ) -> None:
     state, (first, address), (second, other_address) = two_servers
-    calling = in_background(data.caller("read", "one"), address)
-    once(lambda: len(committed(state)) >= 2)
-    first.kill()
-    kept = committed(state)
-    assert isinstance(calling.exception(30), grpc.RpcError)
+    kept = kill_under_way(first, address, data.caller("read", "one"), state)
     # Nobody calls the other server: it finds the selection by itself once the lease has expired.
     assert once_ended(other_address, "one").state == pb.SELECTION_STATE_SUCCEEDED
     assert set(kept).isdisjoint(second.scored)
     assert len(second.scored) == SHARDS - len(kept)
     data.check(data.caller("read", "one").call(other_address))
-    assert set(committed(state).values()) == {1}
-    assert len(committed(state)) == SHARDS
+    check_each_shard_is_there_once(state)
 
 
 @CATALOGS
@@ -102,11 +106,7 @@ def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
 def test_a_caller_continues_at_another_server(path: str, two_servers: TwoServers, data: Data) -> None:
     state, (first, address), (second, other_address) = two_servers
     caller = data.caller(path, "one")
-    calling = in_background(caller, address)
-    once(lambda: len(committed(state)) >= 2)
-    first.kill()
-    kept = committed(state)
-    assert isinstance(calling.exception(30), grpc.RpcError)
+    kept = kill_under_way(first, address, caller, state)
     data.check(caller.call(other_address))
     assert set(kept).isdisjoint(second.scored)
 
@@ -127,8 +127,7 @@ def test_a_server_that_hung_past_its_lease_commits_nothing_twice(two_servers: Tw
     assert set(before).isdisjoint(second.scored)
     # It may score the shard that it was working on when it hung, but none that was committed meanwhile.
     assert len(first.scored) + len(second.scored) <= SHARDS + 1
-    assert committed(state) == Counter(dict.fromkeys(committed(state), 1))
-    assert len(committed(state)) == SHARDS
+    check_each_shard_is_there_once(state)
 
 
 @CATALOGS
@@ -175,8 +174,7 @@ def test_a_database_that_restarts_under_way_costs_nothing_but_time(
             assert isinstance(error, grpc.Call)
             assert error.code() == grpc.StatusCode.UNAVAILABLE, (error, server.log)
             calling = in_background(caller, address)
-        result = calling.result(60)
-        data.check(result)
+        data.check(calling.result(60))
         assert len(set(server.scored)) == len(server.scored) == SHARDS
 
 

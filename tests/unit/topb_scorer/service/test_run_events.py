@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
+from collections.abc import Callable
 
 import pytest
 
@@ -17,64 +17,51 @@ CHUNK = ChunkShard(0, ["a"], [b""])
 
 
 @pytest.fixture
-def run() -> Run:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of which no progress is due."""
+    monkeypatch.setattr(run_events, "PROGRESS_SECONDS", 60.0)
     return Run(record=None)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def _no_progress_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_events, "PROGRESS_SECONDS", 60.0)
+async def on_worker(work: Callable[..., object], *args: object) -> None:
+    thread = threading.Thread(target=work, args=args)
+    thread.start()
+    await asyncio.to_thread(thread.join)
 
 
-async def on_worker(work: threading.Thread) -> None:
-    work.start()
-    await asyncio.to_thread(work.join)
-
-
-def test_a_commit_wakes_a_coroutine_that_waits(run: Run) -> None:
+@pytest.mark.parametrize("before", [True, False], ids=["before", "during"])
+@pytest.mark.parametrize("what", ["commit", "end"])
+def test_what_happens_before_or_during_a_wait_ends_it(what: str, before: bool, run: Run) -> None:
     async def wait() -> None:
-        events = RunEvents(run)
-        waiting = asyncio.create_task(events.wait())
-        await on_worker(threading.Thread(target=events.on_commit, args=(CHUNK,)))
-        await asyncio.wait_for(waiting, 10)
-
-    asyncio.run(wait())
-
-
-def test_what_happens_before_a_wait_is_not_missed(run: Run) -> None:
-    async def wait() -> None:
-        events = RunEvents(run)
-        await on_worker(threading.Thread(target=events.on_commit, args=(CHUNK,)))
-        await asyncio.wait_for(events.wait(), 10)
-        # One wait answers for all that happened before it.
-        waiting = asyncio.create_task(events.wait())
-        assert not (await asyncio.wait([waiting], timeout=0.05))[0]
-        waiting.cancel()
-
-    asyncio.run(wait())
-
-
-@pytest.mark.parametrize("already", [True, False])
-def test_the_end_of_a_run_wakes_every_coroutine(run: Run, already: bool) -> None:
-    async def wait() -> None:
-        end = threading.Thread(target=run.ended.set_result, args=(None,))
-        if already:
-            await on_worker(end)
-        waiting = [asyncio.create_task(RunEvents(run).wait()) for _ in range(3)]
-        if not already:
-            await asyncio.sleep(0)
-            await on_worker(end)
+        all_events = [RunEvents(run) for _ in range(3)]
+        waiting = [] if before else [asyncio.create_task(events.wait()) for events in all_events]
+        await asyncio.sleep(0)
+        if what == "commit":
+            for events in all_events:
+                await on_worker(events.on_commit, CHUNK)
+        else:
+            await on_worker(run.ended.set_result, None)
+        waiting = waiting or [asyncio.create_task(events.wait()) for events in all_events]
         await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        # One wait answers for all that happened before it.
+        again = asyncio.create_task(all_events[0].wait())
+        assert not (await asyncio.wait([again], timeout=0.05))[0]
+        again.cancel()
+
+    asyncio.run(wait())
+
+
+def test_a_run_that_ended_before_anyone_looked_wakes_those_who_look(run: Run) -> None:
+    async def wait() -> None:
+        run.ended.set_result(None)
+        await asyncio.wait_for(RunEvents(run).wait(), 10)
 
     asyncio.run(wait())
 
 
 def test_a_wait_ends_when_progress_is_due(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait() -> None:
+        await asyncio.wait_for(RunEvents(run).wait(), 10)
+
     monkeypatch.setattr(run_events, "PROGRESS_SECONDS", 0.05)
-    started = time.monotonic()
-    asyncio.run(_wait_once(run))
-    assert time.monotonic() - started >= 0.05
-
-
-async def _wait_once(run: Run) -> None:
-    await RunEvents(run).wait()
+    asyncio.run(wait())

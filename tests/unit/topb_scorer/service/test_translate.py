@@ -42,16 +42,19 @@ def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> Scor
     return caught.value
 
 
-def test_an_empty_spec_takes_the_defaults() -> None:
-    assert spec_of(pb.SelectionSpec(budget=3), frozenset()) == SelectionSpec(3, "aalu", 0, frozenset(), {})
-
-
-def test_a_spec_comes_through_whole() -> None:
-    message = pb.SelectionSpec(
-        budget=7, strategy="entropy", seed=2**64 - 1, strategy_options={"diversify": "2"}
-    )
-    exclude = frozenset({"a", "b"})
-    assert spec_of(message, exclude) == SelectionSpec(7, "entropy", 2**64 - 1, exclude, {"diversify": "2"})
+@pytest.mark.parametrize(
+    ("fields", "spec"),
+    [
+        ({"budget": 3}, SelectionSpec(3, "aalu", 0, frozenset(), {})),
+        (
+            {"budget": 7, "strategy": "entropy", "seed": 2**64 - 1, "strategy_options": {"diversify": "2"}},
+            SelectionSpec(7, "entropy", 2**64 - 1, frozenset({"a"}), {"diversify": "2"}),
+        ),
+    ],
+    ids=["defaults", "whole"],
+)
+def test_a_spec_comes_through_whole(fields: dict[str, Any], spec: SelectionSpec) -> None:
+    assert spec_of(pb.SelectionSpec(**fields), spec.exclude) == spec
 
 
 @pytest.mark.parametrize(
@@ -86,31 +89,26 @@ def test_every_pool_format_is_known_and_one_of_a_later_release_is_refused() -> N
     assert caught.value.reason == "POOL_FORMAT"
 
 
-def test_a_chunk_of_encoded_images_is_a_shard() -> None:
-    shard = shard_of(encoded_chunk(5, ["a", "b"], [b"one", b""]), 5, MANY)
-    assert shard.seq == 5
-    assert [(item.id, item.image) for item in shard.items()] == [("a", b"one"), ("b", b"")]
-
-
-def test_a_packed_chunk_is_a_shard_of_arrays() -> None:
-    images = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
-    shard = shard_of(packed_chunk(["a", "b"], images.tobytes(), 3, 4), 0, MANY)
-    assert np.array_equal(np.stack([item.image for item in shard.items()]), images)
+IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
 
 
 @pytest.mark.parametrize(
-    "chunk",
+    ("chunk", "images"),
     [
-        encoded_chunk(0, [], []),
-        packed_chunk([], b"", 0, 0),
-        packed_chunk([], b"", 4, 4),
-        packed_chunk([], b"", 2**32 - 1, 2**32 - 1),
+        (encoded_chunk(5, ["a", "b"], [b"one", b""]), [b"one", b""]),
+        (packed_chunk(["a", "b"], IMAGES.tobytes(), 3, 4), IMAGES),
+        (encoded_chunk(0, [], []), []),
+        (packed_chunk([], b"", 0, 0), []),
+        (packed_chunk([], b"", 4, 4), []),
+        (packed_chunk([], b"", 2**32 - 1, 2**32 - 1), []),
     ],
 )
-def test_a_chunk_of_no_images_is_an_empty_shard(chunk: pb.PoolChunk) -> None:
-    shard = shard_of(chunk, 0, MANY)
-    assert shard.rows == 0
-    assert list(shard.items()) == []
+def test_a_chunk_is_a_shard_of_its_images(chunk: pb.PoolChunk, images: Any) -> None:
+    shard = shard_of(chunk, chunk.seq, MANY)
+    items = list(shard.items())
+    assert (shard.seq, shard.rows) == (chunk.seq, len(images))
+    assert [item.id for item in items] == list("ab"[: len(images)])
+    assert all(np.array_equal(item.image, image) for item, image in zip(items, images, strict=True))
 
 
 @pytest.mark.parametrize(("seq", "expected"), [(0, 1), (2, 1), (2**64 - 1, 0)])
