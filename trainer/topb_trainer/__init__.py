@@ -1,1 +1,1 @@
-"""Trains a round of active learning on images, and exports the bundle that the scorer scores a pool with."""
+"""Trains a round of active learning on images, and exports its models as a bundle for the scorer."""

@@ -32,7 +32,7 @@ from topb_trainer.task import TaskOutputs
 
 @dataclass(frozen=True)
 class Selector:
-    """The result of co-training: all that lies between the outputs of T and the score."""
+    """The result of co-training: the modules that turn the outputs of T into scores."""
 
     scaling: FeatureScaling | nn.Identity
     vae: Vae
@@ -193,7 +193,7 @@ def epoch_batches(
 
 
 class _Cycle:
-    """The indices 0 to n − 1, again and again, each time in a new random order."""
+    """Cycles through the indices 0 to n − 1, each time in a new random order."""
 
     def __init__(self, n: int, random: torch.Generator) -> None:
         self._n = n

@@ -1,4 +1,4 @@
-"""What can go wrong in the trainer. Each error has a reason that programs can rely on.
+"""The errors of the trainer. Each has a reason that programs can rely on.
 
 TopbError
 └── TrainerError

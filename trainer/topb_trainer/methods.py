@@ -19,7 +19,7 @@ class Method:
 
     name: str
     title: str
-    """The name that the paper prints."""
+    """The name in tables and figures, as in the paper."""
     strategy: str
     """The query strategy with which the scorer selects from the exported bundle."""
     kind: SelectorKind = "none"
@@ -28,7 +28,7 @@ class Method:
     prediction: bool = True
     ranking: bool = True
     kl_reduction: Reduction = "sum"
-    """The setting of `VaalConfig`, for the kind "vaal"."""
+    """The value of `VaalConfig.kl_reduction`, for the kind "vaal"."""
 
     @property
     def is_ablation(self) -> bool:
@@ -77,7 +77,7 @@ def methods_named(names: Sequence[str]) -> list[Method]:
     """Return the methods with these names, each once, in the given order.
 
     Raises:
-        ConfigurationError: a name is unknown, or there is none.
+        ConfigurationError: a name is unknown, or `names` is empty.
     """
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:

@@ -33,7 +33,7 @@ _MIN_IMAGES_PER_PROCESS = 2
 
 @dataclass(frozen=True)
 class TaskOutputs:
-    """What T computes for a set of images."""
+    """The outputs of T for a set of images."""
 
     features: Tensor
     """float32 (N, D), f."""

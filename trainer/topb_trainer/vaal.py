@@ -30,7 +30,7 @@ from topb_trainer.task import mirrored
 
 @dataclass(frozen=True)
 class VaalSelector:
-    """The result of training: all that lies between an image and its score."""
+    """The result of training: the modules that turn an image into its score."""
 
     vae: ImageVae
     discriminator: Discriminator

@@ -35,7 +35,7 @@ def open_images(path: Path) -> OpenPool:
     """Open Parquet or an image folder, without reading images.
 
     Raises:
-        ScorerError: nothing is there, or it cannot be read as a pool.
+        ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     # Training reads with the rights of its caller, so that no root is forbidden.
     return open_pool(str(path), roots=AllowedRoots.anywhere())
@@ -56,7 +56,7 @@ def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> 
 
     Raises:
         InvalidDataError: a label or an image cannot be used, or there are fewer than two images or classes.
-        ScorerError: nothing is there, or it cannot be read as a pool.
+        ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     labelled = _read_labelled(path, target, None, "labelled", progress)
     if len(labelled.ids) < 2 or len(labelled.classes) < 2:
@@ -78,7 +78,7 @@ def read_test(
     Raises:
         InvalidDataError: a label or an image cannot be used, there are no images, or none is of these
             classes.
-        ScorerError: nothing is there, or it cannot be read as a pool.
+        ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     test = _read_labelled(path, target, classes, "test", progress)
     if not (test.labels >= 0).any():
@@ -101,7 +101,7 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
 
     Raises:
         InvalidDataError: no unlabelled image is left.
-        ScorerError: nothing is there, or it cannot be read as a pool.
+        ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     pool = open_images(path)
     left_out: Counter[str] = Counter()
@@ -125,7 +125,7 @@ def _items(pool: OpenPool) -> Iterator[PoolItem]:
 
 
 def _images(pool: OpenPool) -> Iterator[PoolItem]:
-    """Return the items of a labelled set; a folder may hold files that are not named as images."""
+    """Yield the items of a labelled set, without the files of a folder that are not named as images."""
     for item in _items(pool):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
             yield item

@@ -64,7 +64,7 @@ class Settings:
 
     @property
     def sha256(self) -> str:
-        """The digest of the values."""
+        """SHA-256 of the values as JSON with sorted keys."""
         return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
 
 

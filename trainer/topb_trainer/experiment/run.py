@@ -134,7 +134,7 @@ class _Round:
     """(N), the labelled rows of the training set."""
 
     def run(self, share: float, budget: int) -> Record:
-        """Train T on the labelled rows, then select `budget` more; 0 in the last round."""
+        """Train T on the labelled rows, select `budget` more (0 in the last round), and return the record."""
         ids, seed = self.data.train.ids, self.context.config.seed
         task = self._task()
         picked: list[int] = []

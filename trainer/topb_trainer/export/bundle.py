@@ -72,7 +72,7 @@ def export_bundle(
         data: the images of the round. On those of the pool, torch and ONNX must agree.
         labelled_features: float32 (N, D), features of T for the labelled images.
         context: the round, whose settings the manifest records.
-        method: what trained the selector, such as "aalu" or "vaal"; "task" if there is none.
+        method: name of the method, such as "aalu" or "vaal"; "task" without a selector.
         test_accuracy: accuracy of T on the test set; None without a test set.
         parent: directory of bundles, which is created if it is missing.
 

@@ -1,4 +1,4 @@
-"""Presets: settings by name, from the TOML files in this folder, or from a file of the user's.
+"""Presets: settings by name, from the TOML files in this folder, or from a TOML file of the user.
 
 The presets of a round lie in this folder, those of an experiment in `experiments/`.
 """

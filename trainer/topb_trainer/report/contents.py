@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from topb_trainer.methods import Method
 from topb_trainer.report import paper
@@ -21,7 +21,7 @@ def contents(study: Study) -> list[Block]:
     blocks += [
         Heading("Accuracy by labelled share"),
         Paragraph(_NOTE_ON_CELLS),
-        _accuracies(study, study.methods),
+        _accuracies(study, study.methods, study.rounds),
     ]
     strategies = [method for method in study.methods if not method.is_ablation]
     ablations = [
@@ -63,25 +63,24 @@ def _about(study: Study) -> str:
     )
 
 
-def _accuracies(study: Study, methods: Sequence[Method], rounds: Sequence[int] | None = None) -> Table:
-    shown = study.rounds if rounds is None else rounds
-    head = ["method", *(f"{study.shares[index]:.0%}" for index in shown)]
-    rows = [
-        [method.title, *(_percent(study.accuracy(method.name, index)) for index in shown)]
-        for method in methods
-    ]
-    return Table(head, rows)
+def _by_round(
+    study: Study, methods: Sequence[Method], rounds: Sequence[int], cell: Callable[[str, int], str]
+) -> Table:
+    """Return a table with a row for each method and a column for each round."""
+    head = ["method", *(f"{study.shares[index]:.0%}" for index in rounds)]
+    return Table(
+        head, [[method.title, *(cell(method.name, index) for index in rounds)] for method in methods]
+    )
+
+
+def _accuracies(study: Study, methods: Sequence[Method], rounds: Sequence[int]) -> Table:
+    return _by_round(study, methods, rounds, lambda name, index: _percent(study.accuracy(name, index)))
 
 
 def _against_random(study: Study) -> list[Block]:
     others = [method for method in study.methods if method.name != BASELINE]
     # In the first round all methods share one T, and do not differ.
     rounds = [index for index in study.rounds if index > 0]
-    head = ["method", *(f"{study.shares[index]:.0%}" for index in rounds)]
-    rows = [
-        [method.title, *(_interval(study.difference(method.name, index)) for index in rounds)]
-        for method in others
-    ]
     needed = []
     for method in others:
         found = study.labels_needed(method.name)
@@ -99,7 +98,7 @@ def _against_random(study: Study) -> list[Block]:
             f"{CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that contains 0 "
             "shows no difference. Among many methods and rounds, some intervals exclude 0 by chance."
         ),
-        Table(head, rows),
+        _by_round(study, others, rounds, lambda name, index: _interval(study.difference(name, index))),
         Heading("Labels needed to reach Random's final accuracy"),
         Paragraph(
             "From the mean curves over the n seeds for which both are complete, linear between rounds. The "
@@ -133,11 +132,10 @@ def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
 
 
 def _table_2(study: Study) -> list[Block]:
-    ours = {method.name: study.query_seconds(method.name) for method in study.methods}
-    aalu = ours.get("aalu")
+    aalu = study.query_seconds("aalu")
     rows = []
     for method in study.methods:
-        found = ours[method.name]
+        found = study.query_seconds(method.name)
         if found is None:
             continue
         ratio = f"{found.mean / aalu.mean:.2f}" if aalu is not None and aalu.mean > 0 else _MISSING

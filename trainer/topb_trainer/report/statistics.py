@@ -30,8 +30,10 @@ class Summary:
         return quantile * self.deviation / math.sqrt(self.n)
 
 
-def summary_of(values: Sequence[float]) -> Summary:
-    """Return mean, standard deviation and number of at least one value."""
+def summary_of(values: Sequence[float]) -> Summary | None:
+    """Return mean, standard deviation and number of the values; None if there are none."""
+    if not values:
+        return None
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), deviation, len(values))
 

@@ -1,4 +1,4 @@
-"""Evaluates the records of an experiment: accuracies, differences from Random, labels saved, query times."""
+"""Evaluates the records of an experiment: accuracies, differences from Random, labels needed, query times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from topb_trainer.errors import InvalidDataError
@@ -50,16 +51,14 @@ class Study:
 
     def accuracy(self, method: str, round_index: int) -> Summary | None:
         """Return the test accuracy over seeds; None without a record."""
-        found = self._by_round.get((method, round_index))
-        return summary_of([record.accuracy for record in found.values()]) if found else None
+        found = self._by_round.get((method, round_index), {})
+        return summary_of([record.accuracy for record in found.values()])
 
     def difference(self, method: str, round_index: int) -> Summary | None:
         """Return the accuracy minus that of Random, paired by seed; None if no seed has both."""
         theirs = self._by_round.get((method, round_index), {})
         baseline = self._by_round.get((BASELINE, round_index), {})
         shared = sorted(theirs.keys() & baseline.keys())
-        if not shared:
-            return None
         return summary_of([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
 
     def labels_needed(self, method: str) -> LabelsNeeded | None:
@@ -74,13 +73,13 @@ class Study:
         )
 
     def query_seconds(self, method: str) -> Summary | None:
-        """Return the query time in seconds per 100 picks, over rounds and seeds."""
+        """Return the query time in seconds per 100 picks, over rounds and seeds; None without a pick."""
         per_hundred = [
             100 * sum(record.seconds.get(part, 0.0) for part in _QUERY_PARTS) / len(record.picked)
             for record in self.records
             if record.method == method and record.picked
         ]
-        return summary_of(per_hundred) if per_hundred else None
+        return summary_of(per_hundred)
 
     def seeds(self, method: str) -> list[int]:
         """Return the seeds with a record of a method."""
@@ -92,8 +91,7 @@ class Study:
 
     def _mean_curve(self, method: str, seeds: Sequence[int]) -> list[float]:
         return [
-            summary_of([self._by_round[method, index][seed].accuracy for seed in seeds]).mean
-            for index in self.rounds
+            fmean(self._by_round[method, index][seed].accuracy for seed in seeds) for index in self.rounds
         ]
 
 

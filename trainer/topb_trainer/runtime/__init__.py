@@ -1,1 +1,1 @@
-"""Where and how training runs: devices, seeds, processes, progress and time."""
+"""Manages devices, seeds, processes, progress bars and timing of a training run."""

@@ -1,4 +1,4 @@
-"""What all steps of a round share: settings, index, device, seeds and progress bars."""
+"""The settings, index, device and seeds that all steps of a round share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices: which one to train on, in which precision, and where the images lie."""
+"""Chooses the device of a training run, its precision, and the memory that holds the images."""
 
 from __future__ import annotations
 
