@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import PoolItem, Shard, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
+from topb_scorer.scoring.batches import Element
 from topb_scorer.scoring.pipeline import ShardRows, score_shards
 from topb_scorer.scoring.session import ScoringSession
 
@@ -26,42 +29,27 @@ BATCHES_AHEAD = 9
 
 
 @dataclass(frozen=True)
-class ListShard:
-    """A shard in memory."""
-
+class StubShard:
     identity: str
-    contents: tuple[PoolItem, ...]
-
-    @property
-    def rows(self) -> int:
-        return len(self.contents)
+    contents: Iterable[PoolItem]
+    rows: int = 0
 
     def items(self) -> Iterator[PoolItem]:
         return iter(self.contents)
-
-
-@dataclass(frozen=True)
-class EndlessShard:
-    """Images without end; counts those that were read."""
-
-    on_read: Callable[[int], None]
-    rows: int = 0
-    identity: str = "endless"
-
-    def items(self) -> Iterator[PoolItem]:
-        row = 0
-        while True:
-            self.on_read(row)
-            yield PoolItem(f"{row}", shade(row % 256))
-            row += 1
 
 
 def shade(red: int) -> np.ndarray:
     return np.full((16, 16, 3), red, np.uint8)
 
 
-def shard(name: str, *reds: int) -> ListShard:
-    return ListShard(name, tuple(PoolItem(f"{name}{row}", shade(red)) for row, red in enumerate(reds)))
+def shard(name: str, *reds: int) -> StubShard:
+    return StubShard(name, [PoolItem(f"{name}{row}", shade(red)) for row, red in enumerate(reds)])
+
+
+def endless(on_read: Callable[[int], object] = lambda _: None) -> StubShard:
+    """Return a shard without end, which tells `on_read` each row that is read."""
+    items = (PoolItem(f"{row}", shade(row % 256)) for row in itertools.count() if not on_read(row))
+    return StubShard("endless", items)
 
 
 def scored(
@@ -133,17 +121,15 @@ def test_nothing_to_score_scores_nothing(null_session: ScoringSession, shards: l
 
 
 def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: ScoringSession) -> None:
-    mixed = ListShard(
-        "mixed",
-        (
-            PoolItem("good", encode(random_image(1))),
-            PoolItem("missing", Unreadable("FILE_MISSING", "gone")),
-            PoolItem("text", b"no image"),
-            PoolItem("empty", b""),
-            PoolItem("large", encode(random_image(1, 40, 40))),
-            PoolItem("array", np.zeros((16, 16), np.uint8)),
-        ),
-    )
+    images = {
+        "good": encode(random_image(1)),
+        "missing": Unreadable("FILE_MISSING", "gone"),
+        "text": b"no image",
+        "empty": b"",
+        "large": encode(random_image(1, 40, 40)),
+        "array": np.zeros((16, 16), np.uint8),
+    }
+    mixed = StubShard("mixed", [PoolItem(id_, image) for id_, image in images.items()])
     with scored([mixed, shard("b", 7, 8)], null_session, limits=ImageLimits(max_pixels=1000)) as parts:
         rows = {part.rows.ids[row]: skip for part in parts for row, skip in part.rows.skips.items()}
     assert {id_: skip.reason for id_, skip in rows.items()} == {
@@ -160,7 +146,7 @@ def test_a_batch_with_nothing_to_score_is_not_run(
     null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(null_session, "run", lambda _: pytest.fail("there is nothing to run"))
-    broken = ListShard("broken", tuple(PoolItem(f"{i}", b"") for i in range(9)))
+    broken = StubShard("broken", [PoolItem(f"{i}", b"") for i in range(9)])
     with scored([broken], null_session) as parts:
         assert sum(len(part.rows.skips) for part in parts) == 9
 
@@ -184,42 +170,32 @@ def test_none_among_the_shards_brings_out_what_is_at_hand(null_session: ScoringS
 def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: ScoringSession) -> None:
     taken = 0
 
-    def read(row: int) -> None:
+    def on_read(row: int) -> None:
         # The batch that is being waited for counts as taken, and one item more tells that a batch is full.
         assert row <= (taken + 1 + BATCHES_AHEAD) * BATCH
 
-    with scored([EndlessShard(read)], null_session) as parts:
+    with scored([endless(on_read)], null_session) as parts:
         for _ in range(50):
             next(parts)
             taken += 1
 
 
-def test_cancelling_stops_within_one_batch(null_session: ScoringSession) -> None:
+@pytest.mark.parametrize(
+    ("pool", "taken"),
+    [
+        pytest.param(endless(), 1, id="within one batch"),
+        pytest.param(shard("a", *range(2 * BATCH + 1)), 1, id="the last batches"),
+        pytest.param(shard("a", 1), 0, id="before it begins"),
+    ],
+)
+def test_cancelling_stops_scoring(null_session: ScoringSession, pool: StubShard, taken: int) -> None:
     cancelled = threading.Event()
-    with scored([EndlessShard(lambda _: None)], null_session, cancelled=cancelled) as parts:
-        next(parts)
+    with scored([pool], null_session, cancelled=cancelled) as parts:
+        for _ in range(taken):
+            next(parts)
         cancelled.set()
         with pytest.raises(SelectionCancelledError):
             next(parts)
-
-
-def test_cancelling_stops_the_last_batches_of_a_pool_too(null_session: ScoringSession) -> None:
-    cancelled = threading.Event()
-    with scored([shard("a", *range(2 * BATCH + 1))], null_session, cancelled=cancelled) as parts:
-        next(parts)
-        cancelled.set()
-        with pytest.raises(SelectionCancelledError):
-            next(parts)
-
-
-def test_cancelled_before_it_begins_it_scores_nothing(null_session: ScoringSession) -> None:
-    cancelled = threading.Event()
-    cancelled.set()
-    with (
-        scored([shard("a", 1)], null_session, cancelled=cancelled) as parts,
-        pytest.raises(SelectionCancelledError),
-    ):
-        next(parts)
 
 
 def test_cancelling_while_a_stream_waits_stops_it(null_session: ScoringSession) -> None:
@@ -249,28 +225,36 @@ def test_closing_while_a_stream_waits_ends_it(null_session: ScoringSession) -> N
         assert late.wait(10)
 
 
-def test_an_error_of_a_reader_surfaces(null_session: ScoringSession) -> None:
-    def items() -> Iterator[PoolItem]:
-        yield PoolItem("a", shade(1))
-        raise UnreadablePoolError("torn", reason="POOL_UNREADABLE")
-
-    class TornShard(ListShard):
-        def items(self) -> Iterator[PoolItem]:
-            return items()
-
-    with (
-        scored([shard("good", *range(9)), TornShard("torn", ())], null_session) as parts,
-        pytest.raises(UnreadablePoolError, match="torn"),
-    ):
-        list(parts)
+class Unforeseen(bytes):
+    def __len__(self) -> int:
+        raise MemoryError("no room")
 
 
-def test_an_error_of_the_list_of_shards_surfaces(null_session: ScoringSession) -> None:
-    def shards() -> Iterator[Shard]:
-        yield shard("a", 1)
-        raise ConnectionError("gone")
+def torn(before: Element) -> Iterator[Element]:
+    yield before
+    raise UnreadablePoolError("torn", reason="POOL_UNREADABLE")
 
-    with scored(shards(), null_session) as parts, pytest.raises(ConnectionError, match="gone"):
+
+@pytest.mark.parametrize(
+    ("shards", "error"),
+    [
+        pytest.param(
+            lambda: [shard("good", *range(9)), StubShard("torn", torn(PoolItem("a", shade(1))))],
+            UnreadablePoolError,
+            id="of a reader",
+        ),
+        pytest.param(lambda: torn(shard("a", 1)), UnreadablePoolError, id="of the list of shards"),
+        pytest.param(
+            lambda: [StubShard("broken", [PoolItem("a", Unforeseen())]), shard("b", *range(40))],
+            MemoryError,
+            id="of a decoder that nobody foresaw",
+        ),
+    ],
+)
+def test_an_error_surfaces(
+    null_session: ScoringSession, shards: Callable[[], Iterable[Shard]], error: type[Exception]
+) -> None:
+    with scored(shards(), null_session) as parts, pytest.raises(error):
         list(parts)
 
 
@@ -281,49 +265,26 @@ def test_an_error_of_the_session_surfaces(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(null_session, "run", run)
-    with (
-        scored([EndlessShard(lambda _: None)], null_session) as parts,
-        pytest.raises(RuntimeError, match="out of memory"),
-    ):
+    with scored([endless()], null_session) as parts, pytest.raises(RuntimeError, match="out of memory"):
         next(parts)
-
-
-def test_an_error_in_decoding_that_nobody_foresaw_surfaces(null_session: ScoringSession) -> None:
-    class Unforeseen(bytes):
-        def __len__(self) -> int:
-            raise MemoryError("no room")
-
-    broken = ListShard("broken", (PoolItem("a", Unforeseen()),))
-    with scored([broken, shard("b", *range(40))], null_session) as parts, pytest.raises(MemoryError):
-        list(parts)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_closing_early_stops_all_threads(null_session: ScoringSession, taken: int) -> None:
-    with scored([EndlessShard(lambda _: None)], null_session) as parts:
+    before = threading.active_count()
+    with scored([endless()], null_session) as parts:
+        assert threading.active_count() == before
         for _ in range(taken):
             next(parts)
 
 
-def test_scoring_that_was_never_begun_has_started_nothing(null_session: ScoringSession) -> None:
-    before = threading.active_count()
-    with scored([EndlessShard(lambda _: None)], null_session):
-        assert threading.active_count() == before
-
-
 @pytest.mark.parametrize("decode_threads", [1, 2, 5])
 def test_a_session_may_score_for_several_at_once(null_session: ScoringSession, decode_threads: int) -> None:
-    results: dict[int, list[float]] = {}
+    reds = [[(number * 40 + i) % 256 for i in range(50)] for number in range(4)]
 
-    def work(number: int) -> None:
-        reds = [(number * 40 + i) % 256 for i in range(50)]
-        with scored([shard(f"{number}", *reds)], null_session, decode_threads=decode_threads) as parts:
-            results[number] = [score for part in parts for score in part.rows.score.tolist()]
-        assert results[number] == reds
+    def scores(reds: list[int]) -> list[float]:
+        with scored([shard("a", *reds)], null_session, decode_threads=decode_threads) as parts:
+            return [score for part in parts for score in part.rows.score.tolist()]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == {n: [(n * 40 + i) % 256 for i in range(50)] for n in range(4)}
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(scores, reds)) == reds
