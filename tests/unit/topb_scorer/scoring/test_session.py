@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -8,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from support.bundles import convolutional_graph, deep_graph, null_graph
-from topb_scorer.errors import DeviceError, InvalidRequestError
+from topb_scorer.errors import DeviceError, InvalidRequestError, ScorerError
 from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 pytestmark = pytest.mark.scorer
@@ -34,24 +35,15 @@ def expected(graph: bytes) -> dict[str, NDArray[np.float32]]:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch_size", [2, 3, 7, 32, 64])
-def test_neither_batch_size_nor_threads_change_a_bit(
+def test_neither_batch_size_nor_threads_nor_its_place_change_a_bit_of_a_row(
     graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int, threads: int
 ) -> None:
     session = ScoringSession(graph, batch_size=batch_size, threads=threads)
-    scored = session.score(images_for(session))
+    images = images_for(session)
+    order = np.random.default_rng(0).permutation(COUNT)
+    scored, shuffled, alone = (session.score(some) for some in (images, images[order], images[11:12]))
     for name in OUTPUTS:
         assert scored[name].tobytes() == expected[name].tobytes(), name
-
-
-@pytest.mark.parametrize("batch_size", [7, 32])
-def test_neither_its_place_nor_its_neighbours_change_a_bit_of_a_row(
-    graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int
-) -> None:
-    session = ScoringSession(graph, batch_size=batch_size, threads=2)
-    order = np.random.default_rng(0).permutation(COUNT)
-    shuffled = session.score(images_for(session)[order])
-    alone = session.score(images_for(session)[11:12])
-    for name in OUTPUTS:
         assert shuffled[name].tobytes() == expected[name][order].tobytes(), name
         assert alone[name].tobytes() == expected[name][11:12].tobytes(), name
 
@@ -67,16 +59,12 @@ def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDAr
 def test_only_the_outputs_that_are_asked_for_come_back() -> None:
     session = ScoringSession(GRAPHS["convolutional"], batch_size=4)
     assert set(session.score(images_for(session, 3), ["score"])) == {"score"}
+    assert session.score(images_for(session, 0))["probabilities"].shape == (0, 5)
     batch = session.new_buffers(["probabilities", "features"])
     assert {name: buffer.shape for name, buffer in batch.outputs.items()} == {
         "probabilities": (4, 5),
         "features": (4, 8),
     }
-
-
-def test_no_images_give_no_scores() -> None:
-    session = ScoringSession(GRAPHS["convolutional"])
-    assert session.score(images_for(session, 0))["probabilities"].shape == (0, 5)
 
 
 def test_batches_have_buffers_of_their_own() -> None:
@@ -97,18 +85,23 @@ def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
     assert session.output_shapes == {"score": (), "probabilities": (1,), "features": (1,)}
 
 
-@pytest.mark.parametrize("batch_size", [1, 0, -1])
-def test_a_batch_of_less_than_two_is_refused(batch_size: int) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        ScoringSession(null_graph(), batch_size=batch_size)
-    assert caught.value.reason == "BATCH_SIZE_TOO_SMALL"
-
-
-@pytest.mark.parametrize("device", ["", "gpu", "cpu:0", "cuda:-1", "cuda:x", "CPU", "tpu"])
-def test_what_is_no_device_is_refused(device: str) -> None:
-    with pytest.raises(DeviceError) as caught:
-        ScoringSession(null_graph(), device=device)
-    assert caught.value.reason == "DEVICE_UNKNOWN"
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        *(({"batch_size": size}, InvalidRequestError, "BATCH_SIZE_TOO_SMALL") for size in (1, 0, -1)),
+        *(
+            ({"device": device}, DeviceError, "DEVICE_UNKNOWN")
+            for device in ("", "gpu", "cpu:0", "cuda:-1", "cuda:x", "CPU", "tpu")
+        ),
+        ({"graph": b"no graph"}, DeviceError, "SESSION_FAILED"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(
+    changes: dict[str, Any], error: type[ScorerError], reason: str
+) -> None:
+    with pytest.raises(error) as caught:
+        ScoringSession(**{"graph": null_graph(), **changes})
+    assert caught.value.reason == reason
 
 
 @pytest.mark.skipif(
@@ -119,9 +112,3 @@ def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(device: str) -
     with pytest.raises(DeviceError, match="scorer-gpu") as caught:
         ScoringSession(null_graph(), device=device)
     assert caught.value.reason == "DEVICE_UNAVAILABLE"
-
-
-def test_a_graph_that_cannot_be_loaded_is_refused() -> None:
-    with pytest.raises(DeviceError) as caught:
-        ScoringSession(b"no graph")
-    assert caught.value.reason == "SESSION_FAILED"
