@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,9 +46,8 @@ def test_the_demo_trains_exports_serves_and_selects(demo: tuple[Path, str]) -> N
 def test_selecting_in_process_gives_the_picks_of_the_service(demo: tuple[Path, str]) -> None:
     out, told = demo
     (bundle,) = (out / "bundles").iterdir()
-    ended = topb(
-        "select", str(out / "images" / "pool.parquet"), "--bundle", str(bundle), "--budget", "15", "--json"
-    )
+    pool = str(out / "images" / "pool.parquet")
+    ended = topb("select", pool, "--bundle", str(bundle), "--budget", "15", "--json")
     assert ended.returncode == 0, ended.stderr
     picks = json.loads(ended.stdout)["picks"]
     served = re.findall(r"^ +\d+  (digit-\d{4}) +(0\.\d{4})", told, re.M)
@@ -65,18 +63,6 @@ def test_a_bundle_is_shown_as_text_and_as_json(demo: tuple[Path, str]) -> None:
     manifest = json.loads(as_json.stdout)
     assert manifest["modelId"] == bundle.name
     assert {gate["name"] for gate in manifest["gates"]} >= {"score_difference", "top_b_difference"}
-
-
-def test_an_altered_bundle_is_refused(demo: tuple[Path, str], tmp_path: Path) -> None:
-    (bundle,) = (demo[0] / "bundles").iterdir()
-    copy = shutil.copytree(bundle, tmp_path / bundle.name)
-    graph = bytearray((copy / "scorer.onnx").read_bytes())
-    graph[len(graph) // 2] ^= 1
-    (copy / "scorer.onnx").write_bytes(graph)
-    ended = topb("model", "show", str(copy))
-
-    assert ended.returncode == 1
-    assert "BUNDLE_ALTERED" in ended.stderr
 
 
 def test_the_demo_refuses_a_directory_with_other_files(tmp_path: Path) -> None:

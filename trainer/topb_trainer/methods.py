@@ -19,7 +19,7 @@ class Method:
 
     name: str
     title: str
-    """The name in tables and figures, as in the paper."""
+    """The name in tables and figures: that of the paper, if it has one."""
     strategy: str
     """The query strategy with which the scorer selects from the exported bundle."""
     kind: SelectorKind = "none"

@@ -41,7 +41,8 @@ def read_class_names(
         table = _read_columns(file)
         classes = _declared_classes(file, table.schema)
         declared = declared or classes
-        for id_, label in zip(table[ID_COLUMN].to_pylist(), table[LABEL_COLUMN].to_pylist(), strict=True):
+        ids = table[ID_COLUMN].cast(pa.string()).to_pylist()
+        for id_, label in zip(ids, table[LABEL_COLUMN].to_pylist(), strict=True):
             if id_ in names:
                 raise InvalidDataError(f"{file}: the id {id_!r} occurs twice", reason="DUPLICATE_ID", id=id_)
             names[id_] = _class_name(label, classes, known, f"{file}: {id_}")
@@ -86,9 +87,7 @@ def _read_columns(file: Path) -> pa.Table:
             f"{file}: column {LABEL_COLUMN!r} holds {kind}; expected integers or strings", reason="LABEL_TYPE"
         )
     # ParquetFile reads this file only; read_table would look for a partitioned data set.
-    table = pq.ParquetFile(file).read([ID_COLUMN, LABEL_COLUMN])
-    ids = table[ID_COLUMN].cast(pa.string())
-    return table.set_column(table.schema.get_field_index(ID_COLUMN), ID_COLUMN, ids)
+    return pq.ParquetFile(file).read([ID_COLUMN, LABEL_COLUMN])
 
 
 def _declared_classes(file: Path, schema: pa.Schema) -> list[str] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +27,10 @@ from topb_trainer.task import task_losses, task_outputs, train_task
 from topb_trainer.vaal import train_vaal
 
 
-def without_none(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: without_none(value) if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if value is not None
-    }
-
-
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_survives_the_manifest_of_a_bundle(name: str) -> None:
     config = load_preset(name)
-    assert from_mapping(TrainConfig, without_none(config.as_dict()), "a manifest") == config
+    assert from_mapping(TrainConfig, config.as_dict(), "a manifest") == config
     assert (config == TrainConfig()) == (name == "paper")
 
 
@@ -91,18 +82,16 @@ def test_a_missing_preset_is_refused_with_the_existing_ones() -> None:
     assert caught.value.reason == "PRESET_NOT_FOUND"
 
 
-SIZES = {"cifar10": 32, "cifar100": 32, "svhn": 32, "caltech256": 224, "fashion_mnist": 28}
-CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "caltech256": 256, "fashion_mnist": 10}
+PAPER = ("cifar10", "cifar100", "svhn", "caltech256")
 
 
 def test_there_is_one_for_each_data_set() -> None:
     names = experiment_preset_names()
     assert {load_experiment_preset(name).data for name in names} == set(PUBLISHED)
-    for data in ("cifar10", "cifar100", "svhn", "caltech256"):
-        assert {f"paper-{data}", f"small-{data}"} <= set(names)
+    assert {f"{kind}-{data}" for kind in ("paper", "small") for data in PAPER} <= set(names)
 
 
-@pytest.mark.parametrize("data", ["cifar10", "cifar100", "svhn", "caltech256"])
+@pytest.mark.parametrize("data", PAPER)
 def test_the_papers_are_the_papers_to_the_letter(data: str) -> None:
     preset = load_experiment_preset(f"paper-{data}")
     assert preset.data == data
@@ -114,12 +103,10 @@ def test_the_papers_are_the_papers_to_the_letter(data: str) -> None:
 @pytest.mark.parametrize("name", experiment_preset_names())
 def test_its_first_steps_run(name: str) -> None:
     preset = load_experiment_preset(name)
-    assert preset.data is not None
     train = preset.train
-    size = train.image.height or SIZES[preset.data]
+    size = train.image.height or {"caltech256": 224, "fashion_mnist": 28}.get(str(preset.data), 32)
     images = np.random.default_rng(0).integers(0, 256, (6, size, size, 3), np.uint8)
-    classes = tuple(str(i) for i in range(CLASSES[preset.data]))
-    labelled = LabelledSet(tuple("abcd"), images[:4], np.arange(4), classes)
+    labelled = LabelledSet(tuple("abcd"), images[:4], np.arange(4), tuple("wxyz"))
     train = replace(
         train,
         task=replace(train.task, epochs=1),
