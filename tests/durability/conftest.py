@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
         PoolCaller(pool_request(folder / "pool.parquet", "undisturbed", spec=spec)),
         StreamCaller(start, chunks_of(rows, SHARD_ROWS)),
     )
-    with crashing_server(folder / "models", folder, folder / "state", options=OPTIONS) as server:
+    with crashing_server(folder, folder / "state", options=OPTIONS) as server:
         address = server.ready_address()
         read, streamed = (caller.call(address) for caller in callers)
     assert read.content == streamed.content

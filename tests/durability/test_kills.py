@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.crashing_server import CrashingServer, Sabotage, crashing_server
+from support.crashing_server import CrashingServer, crashing_server
 from support.raw_selections import PoolCaller, RawResult, StreamCaller
 from support.undisturbed import OPTIONS, SHARDS, Data, committed
 from topb_scorer.durable import is_unpublished
@@ -49,9 +49,8 @@ class Lives:
     def live(self, *, die_at: int = 0, die_after: float | None = None) -> RawResult | None:
         """Start one more server and return the result, or None if it died before."""
         before = set(committed(self._state))
-        sabotage = Sabotage(die_at, BATCH_SECONDS)
         with crashing_server(
-            self._data.models, self._data.folder, self._state, options=OPTIONS, sabotage=sabotage
+            self._data.folder, self._state, options=OPTIONS, die_at=die_at, batch_seconds=BATCH_SECONDS
         ) as server:
             result = self._ask(server, die_after)
             scored = server.scored
@@ -68,9 +67,8 @@ class Lives:
         address = server.address()
         if address is None:
             return None
-        killer = threading.Timer(die_after, server.kill) if die_after is not None else None
-        if killer is not None:
-            killer.start()
+        killer = threading.Timer(threading.TIMEOUT_MAX if die_after is None else die_after, server.kill)
+        killer.start()
         started = time.monotonic()
         try:
             return self._caller.call(address)
@@ -80,9 +78,8 @@ class Lives:
             return None
         finally:
             self.call_seconds = time.monotonic() - started
-            if killer is not None:
-                killer.cancel()
-                killer.join()
+            killer.cancel()
+            killer.join()
 
 
 def report(line: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.crashing_server import CrashingServer, Sabotage, crashing_server
+from support.crashing_server import CrashingServer, crashing_server
 from support.postgresql import PostgresCluster
 from support.raw_selections import KilledCaller, PoolCaller, RawResult, StreamCaller, pool_request
 from support.undisturbed import OPTIONS, SHARDS, Data, committed
@@ -23,7 +23,6 @@ from topb.v1 import selection_pb2_grpc
 
 pytestmark = pytest.mark.scorer
 
-SLOW = Sabotage(batch_seconds=0.1)
 PATHS = pytest.mark.parametrize("path", ["read", "streamed"])
 TwoServers = tuple[Path, tuple[CrashingServer, str], tuple[CrashingServer, str]]
 """A state, and two servers on it with their addresses."""
@@ -41,7 +40,7 @@ def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 @contextmanager
 def server_on(data: Data, state: Path, options: tuple[str, ...]) -> Iterator[tuple[CrashingServer, str]]:
-    with crashing_server(data.models, data.folder, state, options=options, sabotage=SLOW) as server:
+    with crashing_server(data.folder, state, options=options, batch_seconds=0.1) as server:
         yield server, server.ready_address()
 
 

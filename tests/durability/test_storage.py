@@ -64,7 +64,7 @@ def test_on_a_full_disk_a_selection_waits_for_room(
     """The catalog is on the same disk, so writes to it may fail as well."""
     with mounted(tmp_path / "disk", "size=2m") as disk:
         caller = data.caller(path, "one")
-        with crashing_server(data.models, data.folder, disk / "state", options=OPTIONS) as server:
+        with crashing_server(data.folder, disk / "state", options=OPTIONS) as server:
             address = server.ready_address()
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
             (disk / "ballast").write_bytes(bytes(max(0, free - free_kilobytes * 1024)))
@@ -88,7 +88,7 @@ def test_a_selection_continues_after_its_state_was_read_only(
     with mounted(tmp_path / "disk", "size=8m") as disk:
         caller = data.caller(path, "one")
         options = (*OPTIONS, f"--catalog-url={catalog}")
-        with crashing_server(data.models, data.folder, disk / "state", options=options) as server:
+        with crashing_server(data.folder, disk / "state", options=options) as server:
             address = server.ready_address()
             remount(disk, "ro")
             assert failure(caller, address) == (grpc.StatusCode.INTERNAL, "STORAGE_FAILED")
@@ -100,7 +100,7 @@ def test_a_server_does_not_start_on_a_read_only_state(data: Data, tmp_path: Path
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         for state in (disk, disk / "state"):
             started = time.monotonic()
-            with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
+            with crashing_server(data.folder, state, options=OPTIONS) as server:
                 assert server.address() is None
                 server.process.join(10)
                 assert server.process.exitcode == 1
@@ -109,7 +109,7 @@ def test_a_server_does_not_start_on_a_read_only_state(data: Data, tmp_path: Path
 
 def test_altered_and_torn_shards_are_scored_again(data: Data, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
+    with crashing_server(data.folder, state, options=OPTIONS) as server:
         data.check(data.caller("read", "one").call(server.ready_address()))
     files = sorted(state.glob("scores/*/*/*.parquet"))
     assert len(files) == SHARDS
@@ -118,7 +118,7 @@ def test_altered_and_torn_shards_are_scored_again(data: Data, tmp_path: Path) ->
     files[0].write_bytes(altered)
     files[1].write_bytes(files[1].read_bytes()[:-9])
     files[2].write_bytes(b"")
-    with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
+    with crashing_server(data.folder, state, options=OPTIONS) as server:
         data.check(data.caller("read", "another").call(server.ready_address()))
         assert sorted(server.scored) == sorted(file.name.rpartition("-")[0] for file in files[:3])
 
@@ -127,7 +127,7 @@ def test_a_chunk_whose_scores_are_lost_is_requested_again(data: Data, tmp_path: 
     state = tmp_path / "state"
     caller = data.caller("streamed", "one")
     assert isinstance(caller, StreamCaller)
-    with crashing_server(data.models, data.folder, state, options=OPTIONS) as server:
+    with crashing_server(data.folder, state, options=OPTIONS) as server:
         short = StreamCaller(caller.start, caller.chunks[:3], end=False)
         assert failure(short, server.ready_address())[1] == "STREAM_CUT_SHORT"
         (lost,) = state.glob(f"streams/*/*/{1:020d}-*.parquet")

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from support.bundles import write_bundle
-from support.crashing_server import CrashingServer, Sabotage, crashing_server
+from support.crashing_server import CrashingServer, crashing_server
 from support.images import encode, random_image, random_pool, write_parquet
 from support.raw_selections import chunks_of, pool_request
 from support.rpc import Request, code_and_reason, end, retry_seconds
@@ -127,12 +127,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(folder: Path, tmp_path: Path) -> Iterator[Server]:
-    sabotage = Sabotage(batch_seconds=BATCH_SECONDS)
     state = tmp_path / "state"
     # Under a name of its own, so that none of it is scored yet.
     pool = folder / f"{tmp_path.name}.parquet"
     pool.write_bytes((folder / "pool.parquet").read_bytes())
-    with crashing_server(folder / "models", folder, state, options=OPTIONS, sabotage=sabotage) as running:
+    with crashing_server(folder, state, options=OPTIONS, batch_seconds=BATCH_SECONDS) as running:
         address = running.ready_address()
         with grpc.insecure_channel(address) as channel:
             stub = selection_pb2_grpc.SelectionServiceStub(channel)

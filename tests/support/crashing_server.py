@@ -32,16 +32,6 @@ _START.set_forkserver_preload(["__main__", "support.crashing_server", "topb_scor
 
 
 @dataclass(frozen=True)
-class Sabotage:
-    """How a server is disturbed."""
-
-    die_at: int = 0
-    """The step at which it kills itself, counted from 1; 0 for none."""
-    batch_seconds: float = 0.0
-    """Seconds added to each batch."""
-
-
-@dataclass(frozen=True)
 class CrashingServer:
     """A server that has been started."""
 
@@ -51,15 +41,9 @@ class CrashingServer:
 
     def address(self) -> str | None:
         """Wait until the server is ready and return its address, or None if it died before."""
-        deadline = time.monotonic() + _READY_SECONDS
-        while time.monotonic() < deadline:
-            said = (self.folder / "stdout").read_text() if (self.folder / "stdout").is_file() else ""
-            if said.endswith("\n"):
-                return said.split()[-1]
-            if not self.process.is_alive():
-                return None
-            time.sleep(0.01)
-        raise AssertionError(f"the server was not ready after {_READY_SECONDS} s: {self.log}")
+        stdout = self.folder / "stdout"
+        once(lambda: bool(_lines(stdout)) or not self.process.is_alive(), seconds=_READY_SECONDS)
+        return _lines(stdout)[0].split()[-1] if _lines(stdout) else None
 
     def ready_address(self) -> str:
         """Wait until the server is ready and return its address."""
@@ -112,12 +96,21 @@ class CrashingServer:
 
 @contextmanager
 def crashing_server(
-    models: Path, root: Path, state: Path, *, options: Iterable[str] = (), sabotage: Sabotage = Sabotage()
+    data: Path, state: Path, *, options: Iterable[str] = (), die_at: int = 0, batch_seconds: float = 0.0
 ) -> Iterator[CrashingServer]:
-    """Start a server on the bundles in `models` for pools in `root`; stop it on exit."""
+    """Start a server on the bundles in `data`/models for pools in `data`; stop it on exit.
+
+    Args:
+        data: the directory.
+        state: the server's state directory.
+        options: further options of `topb serve`.
+        die_at: the step at which the server kills itself, counted from 1; 0 for none.
+        batch_seconds: seconds added to each batch.
+    """
     folder = Path(tempfile.mkdtemp(prefix="topb-server-"))
-    arguments = [f"--models={models}", f"--allow-root={root}", f"--state={state}", "--listen=127.0.0.1:0"]
-    process = _START.Process(target=_serve, args=(folder, [*arguments, *options], sabotage))
+    arguments = [f"--models={data / 'models'}", f"--allow-root={data}", f"--state={state}"]
+    arguments += ["--listen=127.0.0.1:0", *options]
+    process = _START.Process(target=_serve, args=(folder, arguments, die_at, batch_seconds))
     process.start()
     try:
         yield CrashingServer(process, folder)
@@ -134,7 +127,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
+def _serve(folder: Path, arguments: list[str], die_at: int, batch_seconds: float) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     from topb_scorer import durable
@@ -142,9 +135,9 @@ def _serve(folder: Path, arguments: list[str], sabotage: Sabotage) -> None:
 
     threading.Thread(target=_die_with_the_tests, daemon=True).start()
     signal.signal(signal.SIGUSR1, lambda *_: _count_objects(folder / "objects"))
-    durable.on_step = _Steps(folder, sabotage.die_at)
-    if sabotage.batch_seconds:
-        _slow_down(folder, sabotage.batch_seconds)
+    durable.on_step = _Steps(folder, die_at)
+    if batch_seconds:
+        _slow_down(folder, batch_seconds)
     sys.exit(serve.run.main(arguments, standalone_mode=False))
 
 

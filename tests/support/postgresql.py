@@ -18,13 +18,19 @@ from support.servers import free_port
 _COMMAND_SECONDS = 60
 # initdb and postgres refuse to run as root: root runs them as one of these users.
 _USERS = ("postgres", "nobody")
+# Debian keeps the server's programs off PATH, and PATH may lack the directories of administrators' programs.
+_FOLDERS = [
+    *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+    os.environ.get("PATH", os.defpath),
+    "/usr/sbin",
+    "/sbin",
+]
 
 
 @dataclass(frozen=True)
 class PostgresCluster:
     """A cluster that can be stopped and started again."""
 
-    binaries: Path
     folder: Path
     port: int
     user: str | None
@@ -58,9 +64,9 @@ class PostgresCluster:
         # No pipes: the server that pg_ctl starts would keep them open.
         with (self.folder / f"{program}.out").open("w+") as output:
             # `user=` would make Python fork, which is unsafe beside gRPC's threads.
-            as_user = [] if self.user is None else [_runuser() or "runuser", "-u", self.user, "--"]
+            as_user = [] if self.user is None else [_path("runuser"), "-u", self.user, "--"]
             ended = subprocess.run(
-                [*as_user, str(self.binaries / program), *arguments],
+                [*as_user, _path(program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -74,25 +80,21 @@ class PostgresCluster:
 
 def missing() -> str:
     """Return why PostgreSQL cannot run here, or an empty string if it can."""
-    if _binaries() is None:
+    if not all(map(_path, ("initdb", "pg_ctl", "createdb"))):
         return "no initdb, pg_ctl and createdb of PostgreSQL are installed"
-    if os.geteuid() == 0 and _user() is None:
-        return f"PostgreSQL does not run as root, and there is no user {' or '.join(_USERS)}"
-    if os.geteuid() == 0 and _runuser() is None:
-        return "PostgreSQL does not run as root, and there is no runuser"
+    if os.geteuid() == 0 and not (_user() and _path("runuser")):
+        return f"PostgreSQL does not run as root, and there is no runuser or no user {' or '.join(_USERS)}"
     return ""
 
 
 @contextmanager
 def running_cluster() -> Iterator[PostgresCluster]:
     """Create and start a cluster; remove it on exit."""
-    binaries = _binaries()
-    assert binaries is not None
     folder = Path(tempfile.mkdtemp(prefix="topb-postgresql-"))
     user = _user() if os.geteuid() == 0 else None
     if user is not None:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-    cluster = PostgresCluster(binaries, folder, free_port(), user)
+    cluster = PostgresCluster(folder, free_port(), user)
     try:
         cluster.initialise()
         cluster.start()
@@ -104,20 +106,8 @@ def running_cluster() -> Iterator[PostgresCluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _binaries() -> Path | None:
-    on_path = shutil.which("initdb")
-    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    if on_path is not None:
-        folders.insert(0, Path(on_path).parent)
-    for folder in folders:
-        if all((folder / program).is_file() for program in ("initdb", "pg_ctl", "postgres", "createdb")):
-            return folder
-    return None
-
-
-def _runuser() -> str | None:
-    # PATH may lack the directories of administrators' programs.
-    return shutil.which("runuser", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+def _path(program: str) -> str:
+    return shutil.which(program, path=os.pathsep.join(_FOLDERS)) or ""
 
 
 def _user() -> str | None:

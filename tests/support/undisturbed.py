@@ -26,10 +26,6 @@ class Data:
     undisturbed: RawResult = field(repr=False)
 
     @property
-    def models(self) -> Path:
-        return self.folder / "models"
-
-    @property
     def pool(self) -> Path:
         return self.folder / "pool.parquet"
 
