@@ -26,7 +26,7 @@ SPEC = SelectionSpec(9, "entropy")
 
 
 class Altering(RecordingObserver):
-    """Alters one shard of a log each time that the log is complete, at most so many times."""
+    """Truncates or overwrites one shard each time that the log is complete, at most so many times."""
 
     def __init__(self, log: Path, times: int) -> None:
         super().__init__()
@@ -38,7 +38,8 @@ class Altering(RecordingObserver):
         self._times -= 1
         if self._times >= 0:
             path = min(self._log.rglob("*.parquet"))
-            path.write_bytes(path.read_bytes()[:-9])
+            content = path.read_bytes()
+            path.write_bytes(content[:-9] if self._times % 2 else content[:20] + b"altered" + content[27:])
 
 
 def test_an_altered_shard_of_a_pool_is_scored_again(engine: LocalEngine, tmp_path: Path) -> None:
