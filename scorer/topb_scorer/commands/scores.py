@@ -24,6 +24,7 @@ from topb_scorer.scoring.housekeeping import (
     stored_shards,
     summaries,
 )
+from topb_scorer.scoring.score_log import is_as_committed, shard_identity
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
@@ -61,7 +62,7 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
     """Read all scores and report altered shards. The exit code is 1 if there are any."""
     check_state(state)
     shards = stored_shards(state, model)
-    altered = [shard for shard in shards if not shard.is_as_committed()]
+    altered = [shard for shard in shards if not is_as_committed(shard.path)]
     if discard:
         for shard in altered:
             shard.path.unlink(missing_ok=True)
@@ -172,4 +173,9 @@ def _row(summary: LogSummary) -> dict[str, str]:
 
 
 def _as_dict(shard: StoredShard) -> dict[str, object]:
-    return {"log": shard.log, "identity": shard.identity, "bytes": shard.size, "modified": shard.modified}
+    return {
+        "log": shard.log,
+        "identity": shard_identity(shard.path),
+        "bytes": shard.size,
+        "modified": shard.modified,
+    }

@@ -41,7 +41,6 @@ class LocalEngine:
 
     Attributes:
         bundle: the model.
-        settings: as given.
         session: the loaded graph.
     """
 
@@ -54,13 +53,12 @@ class LocalEngine:
             InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
         self.bundle = bundle
-        self.settings = settings
+        self._settings = settings
+        default = 32 if settings.device == "cpu" else 256
         self.session = ScoringSession(
             bundle.graph,
             device=settings.device,
-            batch_size=_default_batch_size(settings.device)
-            if settings.batch_size is None
-            else settings.batch_size,
+            batch_size=default if settings.batch_size is None else settings.batch_size,
             threads=settings.session_threads,
         )
         _check_graph(bundle, self.session)
@@ -95,8 +93,8 @@ class LocalEngine:
                 self.session,
                 self.bundle.input,
                 outputs=log.outputs,
-                limits=self.settings.limits,
-                decode_threads=self.settings.decode_threads or usable_cores(),
+                limits=self._settings.limits,
+                decode_threads=self._settings.decode_threads or usable_cores(),
                 cancelled=cancelled,
             )
         ) as scored:
@@ -109,23 +107,14 @@ class LocalEngine:
                     on_commit(part.shard)
 
 
-def _default_batch_size(device: str) -> int:
-    return 32 if device == "cpu" else 256
-
-
 def _check_graph(bundle: Bundle, session: ScoringSession) -> None:
-    expected = (bundle.input.height, bundle.input.width)
-    if session.image_shape != expected:
-        raise BundleError(
-            f"bundle {bundle.model_id}: images are {expected} in the manifest and {session.image_shape} "
-            "in the graph; export the bundle again",
-            reason="BUNDLE_GRAPH",
-        )
-    for output in OUTPUTS:
-        shape = bundle.output_shape(output)
-        if session.output_shapes.get(output) != shape:
+    in_graph = {"images": session.image_shape, **session.output_shapes}
+    in_manifest = {output: bundle.output_shape(output) for output in OUTPUTS}
+    in_manifest["images"] = (bundle.input.height, bundle.input.width)
+    for name, shape in in_manifest.items():
+        if in_graph.get(name) != shape:
             raise BundleError(
-                f"bundle {bundle.model_id}: output {output!r} of an image is {shape} in the manifest and "
-                f"{session.output_shapes.get(output)} in the graph; export the bundle again",
+                f"bundle {bundle.model_id}: for one image, {name!r} has shape {shape} in the manifest and "
+                f"{in_graph.get(name)} in the graph; export the bundle again",
                 reason="BUNDLE_GRAPH",
             )

@@ -35,12 +35,30 @@ def blocks(size: int, rows_at_once: int = ROWS_AT_ONCE) -> list[slice]:
     return [slice(first, min(first + rows_at_once, size)) for first in range(0, size, rows_at_once)]
 
 
-def check_features(features: Features, name: str) -> None:
-    """Raise unless `features` is a finite float32 array of shape (N, D) with D ≥ 1.
+def check_features(pool: Features, labelled: Features, name: str = "pool") -> None:
+    """Raise unless both are finite float32 arrays, of shape (N, D) and (L, D) with D ≥ 1.
+
+    Args:
+        pool: N rows.
+        labelled: L rows.
+        name: what messages call the pool.
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE or FEATURES_NOT_FINITE.
     """
+    _check(pool, name)
+    _check(labelled, "labelled")
+    if pool.shape[1] != labelled.shape[1]:
+        raise InvalidRequestError(
+            f"rows of the pool have {pool.shape[1]} features, labelled rows {labelled.shape[1]}; "
+            "both must come from the same model",
+            reason="FEATURES_SHAPE",
+            pool=pool.shape,
+            labelled=labelled.shape,
+        )
+
+
+def _check(features: Features, name: str) -> None:
     if features.ndim != 2 or features.shape[1] == 0:
         raise InvalidRequestError(
             f"{name} has shape {features.shape}; expected (N, D) with D at least 1",
@@ -64,24 +82,8 @@ def check_features(features: Features, name: str) -> None:
             )
 
 
-def check_same_width(pool: Features, labelled: Features) -> None:
-    """Raise unless both arrays have the same number of columns.
-
-    Raises:
-        InvalidRequestError: with reason FEATURES_SHAPE.
-    """
-    if pool.shape[1] != labelled.shape[1]:
-        raise InvalidRequestError(
-            f"rows of the pool have {pool.shape[1]} features, labelled rows {labelled.shape[1]}; "
-            "both must come from the same model",
-            reason="FEATURES_SHAPE",
-            pool=pool.shape,
-            labelled=labelled.shape,
-        )
-
-
 def squared_distances(x: Features, y: Features) -> Doubles:
-    """Return ‖xᵢ − yᵢ‖², float64 (n,), with a relative error of at most `relative_error(D)`.
+    """Return ‖xᵢ − yᵢ‖², float64 (n,), with a relative error of at most (D + 4) · 2^−53.
 
     Args:
         x: float32 (n, D).
@@ -91,11 +93,6 @@ def squared_distances(x: Features, y: Features) -> Doubles:
     differences -= y
     summed: Doubles = np.einsum("ij,ij->i", differences, differences)
     return summed
-
-
-def relative_error(width: int) -> float:
-    """Return the largest relative error of `squared_distances` in `width` dimensions."""
-    return (width + 4) * 2.0**-53
 
 
 @dataclass(frozen=True)
@@ -109,13 +106,9 @@ class Placed:
     norms: Doubles
     """float64 (n,): ‖near‖², with the rounding error of a product at most."""
 
-    def take(self, positions: Indices) -> Placed:
-        """Return the rows at `positions`, int64 (m,)."""
+    def take(self, positions: Indices | slice) -> Placed:
+        """Return the rows at `positions`, int64 (m,), or of a slice."""
         return Placed(self.rows[positions], self.near[positions], self.norms[positions])
-
-    def since(self, first: int) -> Placed:
-        """Return the rows from `first` on, as views."""
-        return Placed(self.rows[first:], self.near[first:], self.norms[first:])
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, relative_error
+from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices
 
 _UNIT = 2.0**149
 """Every float32 number times this is an integer, which float64 holds exactly."""
 
 
 def near_ties(width: int) -> float:
-    """Return the largest relative difference between two computed squared distances that may be equal."""
-    return 4 * relative_error(width)
+    """Return the largest relative difference between two results of `squared_distances` that may be equal."""
+    return 4 * (width + 4) * 2.0**-53
 
 
 def exact_squared_distance(x: Features, y: Features) -> int:

@@ -32,7 +32,6 @@ from topb_scorer.geometry.euclidean import (
     Indices,
     blocks,
     check_features,
-    check_same_width,
     squared_distances,
 )
 from topb_scorer.geometry.exact_ties import ExactDistances, near_ties
@@ -122,9 +121,7 @@ def k_center_greedy(
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE, BUDGET_NEGATIVE
             or BUDGET_TOO_LARGE.
     """
-    check_features(pool, "pool")
-    check_features(labelled, "labelled")
-    check_same_width(pool, labelled)
+    check_features(pool, labelled)
     check_budget(budget, len(pool))
     check_search_device(device)
     if budget == 0:
@@ -229,7 +226,7 @@ class _Cover:
             for part, candidates in groups:
                 first = max(int(self.seen[rows[part.start]]), start)
                 if first < end:
-                    self.frame.nearer(candidates, centres.since(first - start), nearest[part])
+                    self.frame.nearer(candidates, centres.take(slice(first - start, None)), nearest[part])
         self.nearest[rows] = nearest
         self.seen[rows] = self.centres
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from topb_scorer.errors import LimitExceededError
-from topb_scorer.geometry.euclidean import Features, check_features, check_same_width
+from topb_scorer.geometry.euclidean import Features, check_features
 from topb_scorer.geometry.k_center import KCenterResult, check_budget, k_center_greedy
 
 DEFAULT_MAX_KEPT_BYTES = 4 * 2**30
@@ -52,12 +52,10 @@ def k_center_greedy_in_parts(
         InvalidRequestError: as `k_center_greedy`; the message names the part.
         LimitExceededError: with reason FEATURES_OVER_LIMIT.
     """
-    check_features(labelled, "labelled")
     check_budget(budget, budget)
     kept_rows, kept_indices, size, kept_bytes = [labelled[:0]], [np.empty(0, np.int64)], 0, 0
     for number, part in enumerate(parts):
-        check_features(part, f"part {number} of the pool")
-        check_same_width(part, labelled)
+        check_features(part, labelled, f"part {number} of the pool")
         kept_bytes += min(budget, len(part)) * part.itemsize * part.shape[1]
         if kept_bytes > max_kept_bytes:
             raise LimitExceededError(

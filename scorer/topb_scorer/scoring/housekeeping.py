@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topb_scorer.durable import is_unpublished
-from topb_scorer.scoring.score_log import is_as_committed, shard_identity
 
 # A file that is being written has the same name as one that a dead server left behind. Only its age tells.
 _LEFT_BEHIND_SECONDS = 3600.0
@@ -42,15 +41,6 @@ class StoredShard:
         """The id of the model that scored it."""
         return _model_of(self.log)
 
-    @property
-    def identity(self) -> str:
-        """The identity of the shard in its pool."""
-        return shard_identity(self.path)
-
-    def is_as_committed(self) -> bool:
-        """Read the file; return whether it still holds what was committed."""
-        return is_as_committed(self.path)
-
 
 @dataclass(frozen=True)
 class LogSummary:
@@ -65,9 +55,8 @@ class LogSummary:
     """Shards whose rows cannot be counted."""
     bytes: int
     oldest: float
-    """When its oldest shard was committed, in seconds since the epoch."""
     newest: float
-    """When its newest shard was committed, in seconds since the epoch."""
+    """When its oldest and its newest shard were committed, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
             except FileNotFoundError:  # removed in the meantime
                 continue
             found.append(StoredShard(log.name, path, status.st_size, status.st_mtime))
-    return sorted(found, key=lambda shard: (shard.log, shard.path.name))
+    return sorted(found, key=attrgetter("log", "path.name"))
 
 
 def summaries(shards: Iterable[StoredShard]) -> list[LogSummary]:
@@ -155,19 +144,17 @@ def plan_pruning(
 def _removable(
     shards: Sequence[StoredShard], of_one_model: bool, older_than_seconds: float | None, max_bytes: int | None
 ) -> list[StoredShard]:
-    oldest_first = sorted(shards, key=lambda shard: shard.modified)
+    oldest_first = sorted(shards, key=attrgetter("modified"))
     if older_than_seconds is None and max_bytes is None:
         return oldest_first if of_one_model else []
     limit = time.time() - older_than_seconds if older_than_seconds is not None else -1.0
-    removable = [shard for shard in oldest_first if shard.modified < limit]
-    if max_bytes is not None:
-        kept = oldest_first[len(removable) :]
-        size = sum(shard.size for shard in kept)
-        for shard in kept:
-            if size <= max_bytes:
-                break
-            removable.append(shard)
-            size -= shard.size
+    removable: list[StoredShard] = []
+    left = sum(shard.size for shard in shards)
+    for shard in oldest_first:
+        if shard.modified >= limit and (max_bytes is None or left <= max_bytes):
+            break
+        removable.append(shard)
+        left -= shard.size
     return removable
 
 

@@ -84,7 +84,7 @@ class ModelCatalog:
                 reason="MODEL_NOT_FOUND",
                 model="",
             )
-        return max(bundles, key=_created).model_id
+        return max((bundle.manifest.create_time.ToNanoseconds(), bundle.model_id) for bundle in bundles)[1]
 
     def _open(self, name: str) -> Bundle:
         # A published bundle never changes, so it is verified once only.
@@ -99,8 +99,3 @@ class ModelCatalog:
                     )
                 self._verified[name] = bundle
             return self._verified[name]
-
-
-def _created(bundle: Bundle) -> tuple[int, int, str]:
-    created = bundle.manifest.create_time
-    return created.seconds, created.nanos, bundle.model_id

@@ -105,20 +105,14 @@ def select_from_stream(
 ) -> SelectionResult:
     """Score shards as they arrive, then select from all that the log holds.
 
+    Arguments and errors are those of `select_from_pool`, with these differences.
+
     Args:
-        spec: what to select.
-        engine: scores the shards.
         shards: those that the log does not hold yet. They can be read once only. A None means that none is
             ready: the partial batch is scored at once.
-        log: the stream's own log, of the engine's model, with features if the strategy needs them.
-        settings: memory and devices of selecting.
-        observer: receives the progress.
-        cancelled: setting it stops the work within one batch.
+        log: the stream's own log.
 
     Raises:
-        InvalidRequestError: the model cannot serve the strategy.
-        LimitExceededError: the strategy would have to hold more than `settings` allow.
-        SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: scores in the log are lost, and the stream would have to be sent again.
     """
     started = time.monotonic()

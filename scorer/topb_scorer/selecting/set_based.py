@@ -50,13 +50,10 @@ def select_set_based(
     Excluded images count as labelled if the log holds their features.
 
     Args:
-        strategy: that of the spec.
-        spec: what to select.
+        strategy, spec, rows, scratch: as for `select_pointwise`.
         read_log: reads all rows from the start, in parts; called twice.
         labelled: float32 (L, D), features of the images that the model was trained on.
         classes: C, the classes that the model predicts.
-        rows: about how many rows there are; sizes the counting of duplicates.
-        scratch: a directory for temporary files, which the caller removes.
         settings: how much memory the features may take, and where to search.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.geometry.euclidean import check_features, check_same_width
+from topb_scorer.geometry.euclidean import check_features
 from topb_scorer.scoring.score_log import ScoredRows
 
 Output = Literal["score", "probabilities", "features"]
@@ -95,9 +95,7 @@ class SetCandidates:
     """Where FAISS searches for labelled neighbours: `cpu` or `cuda:<index>`."""
 
     def __post_init__(self) -> None:
-        check_features(self.features, "features")
-        check_features(self.labelled, "labelled")
-        check_same_width(self.features, self.labelled)
+        check_features(self.features, self.labelled, "features")
         _check_probabilities(self.probabilities, len(self.features))
 
 
