@@ -32,10 +32,8 @@ def test_with_the_imagenet_stem_and_width_64_it_is_torchvision_s_resnet18() -> N
 
 @pytest.mark.parametrize(("size", "width"), [((8, 8), 4), ((32, 32), 8), ((33, 17), 4), ((1, 1), 4)])
 def test_features_are_eight_times_the_width(size: tuple[int, int], width: int) -> None:
-    model = ResNet18(HALF, 7, width, "cifar").eval()
-    features, logits = model(images(2, *size))
-    assert features.shape == (2, 8 * width)
-    assert logits.shape == (2, 7)
+    features, logits = ResNet18(HALF, 7, width, "cifar").eval()(images(2, *size))
+    assert (features.shape, logits.shape) == ((2, 8 * width), (2, 7))
 
 
 def test_the_cifar_stem_keeps_the_resolution_and_the_imagenet_stem_quarters_it() -> None:

@@ -78,11 +78,8 @@ def test_an_image_folder_is_labelled_by_its_folders(tmp_path: Path) -> None:
     (tmp_path / "cat/.hidden.png").write_bytes(FOUR[0])
     labelled = read_labelled(tmp_path, EIGHT)
     assert labelled.classes == ("cat", "dog")
-    assert dict(zip(labelled.ids, labelled.labels, strict=True)) == {
-        "dog/x.png": 1,
-        "cat/y.png": 0,
-        "cat/more/z.png": 0,
-    }
+    found = dict(zip(labelled.ids, labelled.labels, strict=True))
+    assert found == {"dog/x.png": 1, "cat/y.png": 0, "cat/more/z.png": 0}
     # The ids are those that the pool reader gives the same files.
     assert read_pool(tmp_path, EIGHT, frozenset({"dog/x.png"})).labelled == 1
 

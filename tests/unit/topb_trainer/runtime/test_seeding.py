@@ -15,30 +15,29 @@ def test_each_purpose_has_a_seed_of_its_own_that_never_changes() -> None:
 
 
 def test_what_runs_inside_is_seeded_and_what_runs_outside_is_not_touched() -> None:
+    threads = torch.get_num_threads()
     torch.manual_seed(1)
     expected = torch.rand(2)
     torch.manual_seed(1)
     with reproducible(5, CPU):
         inside = torch.rand(2)
         assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == threads
     assert torch.equal(torch.rand(2), expected)
     with reproducible(5, CPU):
         assert torch.equal(torch.rand(2), inside)
     assert torch.equal(inside, torch.rand(2, generator=generator(5)))
 
 
-def test_threads_are_limited_inside_alone() -> None:
-    before = torch.get_num_threads()
-    with reproducible(5, CPU, threads=before + 1):
-        assert torch.get_num_threads() == before + 1
-    with reproducible(5, CPU):
-        assert torch.get_num_threads() == before
-    assert torch.get_num_threads() == before
+def test_threads_and_random_state_are_restored_even_after_an_error() -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
 
+    def fail() -> None:
+        assert torch.get_num_threads() == threads + 1
+        raise ZeroDivisionError
 
-def test_an_error_inside_restores_all_the_same() -> None:
-    before = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), reproducible(5, CPU):
-        torch.rand(1 // 0)
-    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ZeroDivisionError), reproducible(5, CPU, threads=threads + 1):
+        fail()
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
