@@ -192,7 +192,7 @@ class SelectionHost:
                 self._catalog.complete_stream(run.record.id, self._owner, shards)
 
         progress = _RunProgress(run, (self._observer, observer), on_complete)
-        result = job.select(self._selecting, progress, run.cancelled)
+        result = job.select(settings=self._selecting, observer=progress, cancelled=run.cancelled)
         self._results.write(run.record.id, result)
         if not self._catalog.succeed(run.record.id, self._owner):
             return None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from topb.progress import Progress
 from topb.results import SelectionResult
@@ -25,6 +25,14 @@ Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
 """How a run ended. After an interrupted run the selection is still open, for this server or another."""
 
 
+class SelectingOptions(TypedDict):
+    """What a host decides about the selections that it runs."""
+
+    settings: SelectingSettings
+    observer: SelectionObserver
+    cancelled: threading.Event
+
+
 @dataclass(frozen=True)
 class PoolJob:
     """A selection from a pool that this server reads."""
@@ -39,19 +47,9 @@ class PoolJob:
         """How many rows the pool has."""
         return sum(shard.rows for shard in self.shards)
 
-    def select(
-        self, settings: SelectingSettings, observer: SelectionObserver, cancelled: threading.Event
-    ) -> SelectionResult:
+    def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
         """Score what the log does not hold yet, and select."""
-        return select_from_pool(
-            self.spec,
-            self.engine,
-            self.shards,
-            self.log,
-            settings=settings,
-            observer=observer,
-            cancelled=cancelled,
-        )
+        return select_from_pool(self.spec, self.engine, self.shards, self.log, **options)
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,9 @@ class StreamJob:
     total: int = 0
     """The number of rows is not known."""
 
-    def select(
-        self, settings: SelectingSettings, observer: SelectionObserver, cancelled: threading.Event
-    ) -> SelectionResult:
+    def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
         """Score the shards as they arrive, and select."""
-        return select_from_stream(
-            self.spec,
-            self.engine,
-            self.shards,
-            self.log,
-            settings=settings,
-            observer=observer,
-            cancelled=cancelled,
-        )
+        return select_from_stream(self.spec, self.engine, self.shards, self.log, **options)
 
 
 Job = PoolJob | StreamJob
