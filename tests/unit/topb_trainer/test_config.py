@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from topb_trainer.config import CotrainConfig, ImageConfig, TaskConfig, TrainConfig, VaeConfig
+from topb_trainer.config import CotrainConfig, ImageConfig, TaskConfig, TrainConfig, VaalConfig, VaeConfig
 from topb_trainer.errors import ConfigurationError
 
 
@@ -28,6 +28,10 @@ def test_the_defaults_are_the_paper_s() -> None:
         (lambda: CotrainConfig(margin=-0.1), r"at least 0; not 1.0, 10.0, -0.1"),
         (lambda: CotrainConfig(adversary=False, ranking=False), r"no loss is left to train the assistant"),
         (lambda: VaeConfig(hidden=()), r"vae.hidden is a list of sizes"),
+        (lambda: VaalConfig(channels=(1, 2, 3)), r"vaal.channels has four sizes; not \(1, 2, 3\)"),
+        (lambda: VaalConfig(epochs=0), r"vaal.epochs is at least 1; not 0"),
+        (lambda: VaalConfig(hidden=()), r"vaal.hidden is a list of sizes"),
+        (lambda: VaalConfig(batch_size=1), r"vaal.batch_size is at least 2; not 1"),
         (lambda: ImageConfig(height=32), r"image.width together"),
         (lambda: ImageConfig(height=0, width=3), r"at least 1; not 0"),
         (lambda: TrainConfig(seed=-1), r"unsigned 64-bit"),

@@ -17,8 +17,6 @@ from topb_trainer.task import accuracy_on, train_task
 
 from ..conftest import differing
 
-pytestmark = pytest.mark.slow
-
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3)).astype(np.uint8)
 
@@ -28,6 +26,7 @@ def linear() -> nn.Module:
     return nn.Linear(12, 1)
 
 
+@pytest.mark.slow
 def test_they_take_the_steps_that_one_would() -> None:
     alone, together = linear(), linear()
     descend(alone, torch.from_numpy(IMAGES), CPU, SINGLE_PROCESS)
@@ -37,17 +36,20 @@ def test_they_take_the_steps_that_one_would() -> None:
     torch.testing.assert_close(together.bias, alone.bias, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_arrives_as_it_was_raised() -> None:
     with pytest.raises(TrainingDivergedError) as caught:
         train_in_parallel(diverge, linear(), IMAGES, CPU, 2)
     assert caught.value.metadata == {"model": "the task model", "epoch": "7"}
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_one_ends_them_all() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)process 1 of 2 .* only here"):
         train_in_parallel(fail_in_one, linear(), IMAGES, CPU, 2)
 
 
+@pytest.mark.slow
 def test_t_learns_real_digits_and_a_seed_decides_it(digit_round: RoundData) -> None:
     settings = {"width": 8, "epochs": 5, "batch_size": 16, "learning_rate": 2e-3, "horizontal_flip": False}
     context = RoundContext(TrainConfig(seed=1, task=TaskConfig(processes=2, **settings)))
