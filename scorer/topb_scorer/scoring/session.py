@@ -41,7 +41,6 @@ class ScoringSession:
     nor the place of a row changes them.
 
     Attributes:
-        device: "cpu" or "cuda:<index>".
         batch_size: images in a run.
         image_shape: (height, width).
         output_shapes: shapes of the outputs for one image, by name.
@@ -75,7 +74,6 @@ class ScoringSession:
                 reason="BATCH_SIZE_TOO_SMALL",
                 batch_size=batch_size,
             )
-        self.device = device
         self.batch_size = batch_size
         provider, provider_options = _provider(device)
         options = ort.SessionOptions()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 import pkgutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from topb_scorer import strategies
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.scoring.score_log import ScoredRows, scored_rows
 from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy, configured, names, served_by
+from topb_scorer.strategies.options import option, parsed
 from topb_scorer.strategies.strategy import Shortlist
 
 pytestmark = pytest.mark.scorer
@@ -143,3 +145,14 @@ def test_options_are_read_from_text() -> None:
     assert vars(diversified)["min_distance"] == 0.1
     assert vars(diversified)["score_weight"] == 0.0
     assert vars(configured("prob_cover", {"radius": "2"}))["radius"] == 2.0
+
+
+def test_an_option_without_a_default_is_required() -> None:
+    @dataclass(frozen=True)
+    class Demanding:
+        neighbours: int = option("How many neighbours count.", kind=int, least=1)
+
+    assert parsed(Demanding, "demanding", {"neighbours": "3"}) == {"neighbours": 3}
+    with pytest.raises(InvalidRequestError, match="neighbours") as caught:
+        parsed(Demanding, "demanding", {})
+    assert caught.value.reason == "STRATEGY_OPTION_UNKNOWN"
