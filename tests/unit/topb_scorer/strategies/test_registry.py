@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 import pkgutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
