@@ -211,7 +211,7 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One round of AALU."""
+    """All settings of one round of training."""
 
     seed: int = 0
     """Seeds weights, shuffles, flips and noise. On the CPU, the same seed gives the same model id."""

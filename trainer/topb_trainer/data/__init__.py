@@ -1,1 +1,1 @@
-"""Training images in memory: how they are read, labelled and split."""
+"""Reads images and labels into memory, and splits them for an experiment."""

@@ -1,8 +1,8 @@
 """Reads IDX files, plain or gzipped: the format of Fashion-MNIST.
 
-The format (LeCun's MNIST page): two zero bytes, the type (8 is unsigned byte), the number of dimensions,
-their sizes as big-endian 32-bit integers, then the values. torchvision's reader takes no gzipped file, and
-reports a damaged one by an assertion without a message.
+A file holds two zero bytes, the type (8 is unsigned byte), the number of dimensions, their sizes as
+big-endian 32-bit integers, and the values (LeCun's MNIST page). The reader of torchvision cannot read gzipped
+files, and reports a damaged file by an assertion without a message.
 """
 
 from __future__ import annotations

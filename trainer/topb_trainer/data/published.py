@@ -105,8 +105,8 @@ def caltech256(root: Path, image: ImageConfig) -> Dataset:
         files = sorted((folders / category).glob("*.jpg"))
         if len(files) <= CALTECH256_TEST_PER_CLASS:
             raise InvalidDataError(
-                f"{folders / category} holds {len(files)} images; more than {CALTECH256_TEST_PER_CLASS} are "
-                "needed, as that many are the test images of a class",
+                f"{folders / category} holds {len(files)} images; expected more than "
+                f"{CALTECH256_TEST_PER_CLASS}, because that many of each class are held out for testing",
                 reason="TOO_FEW_IMAGES",
             )
         held_out = set(draw.choice(len(files), CALTECH256_TEST_PER_CLASS, replace=False).tolist())

@@ -76,7 +76,7 @@ class RecordStore:
         self.settings = settings
 
     def initial(self, seed: int) -> Path:
-        """Return the file of the first round's T for a seed."""
+        """Return the path of the file that holds the first round's T for a seed."""
         return self.path / _INITIAL / f"seed-{seed}.pt"
 
     def read(self, method: str, seed: int, round_index: int) -> Record | None:
@@ -169,7 +169,10 @@ def _read_record(file: Path, settings_sha256: str) -> Record:
     try:
         record = Record(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise InvalidDataError(f"{file} is not a record: {error}", reason="RECORD_UNREADABLE") from error
+        raise InvalidDataError(
+            f"{file} is not a record: {error}; delete the file, and the experiment repeats its round",
+            reason="RECORD_UNREADABLE",
+        ) from error
     if record.settings_sha256 != settings_sha256:
         raise InvalidDataError(
             f"{file} is a record of other settings than those of its experiment", reason="RECORD_SETTINGS"

@@ -24,7 +24,7 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Gate:
-    """One measurement and its limit."""
+    """A measurement of the exported graph, and its limit."""
 
     name: str
     measured: float

@@ -1,4 +1,4 @@
-"""The contents of a report."""
+"""Assembles the headings, paragraphs, tables and figures of a report."""
 
 from __future__ import annotations
 
