@@ -32,15 +32,17 @@ CATALOGS = pytest.mark.parametrize("catalog", ["sqlite", "postgresql"])
 @pytest.fixture
 def options(catalog: str, request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Return the options of servers that share a catalog."""
+    # On a busy machine a live server must not lose its lease to the other one.
+    options = (*OPTIONS, "--lease-seconds=1.5")
     if catalog == "sqlite":
-        return OPTIONS
+        return options
     cluster: PostgresCluster = request.getfixturevalue("cluster")
-    return (*OPTIONS, f"--catalog-url={cluster.create_database()}")
+    return (*options, f"--catalog-url={cluster.create_database()}")
 
 
 @contextmanager
 def server_on(data: Data, state: Path, options: tuple[str, ...]) -> Iterator[tuple[CrashingServer, str]]:
-    with crashing_server(data.folder, state, options=options, batch_seconds=0.1) as server:
+    with crashing_server(data.folder, state, options=options, batch_seconds=0.15) as server:
         yield server, server.ready_address()
 
 
