@@ -26,9 +26,9 @@ from packaging.utils import canonicalize_name
 Document = dict[str, Any]
 
 OLDEST_KUBERNETES = "1.30"
-"""The first version whose preStop hook can sleep without a feature gate; docs/operations.md names it too."""
+"""The first version in which a preStop hook can sleep without a feature gate, as docs/operations.md says."""
 CANCEL_SECONDS = 5
-"""How long after --grace-seconds the server waits for the calls that it then ends."""
+"""How long the server waits, after --grace-seconds, for calls to end."""
 CATALOG_VARIABLE = "TOPB_CATALOG_URL"
 GPU = "nvidia.com/gpu"
 IMAGES_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
@@ -82,7 +82,10 @@ def manifest_problems(root: Path) -> Iterator[str]:
 
 @functools.cache
 def _schema_problems(serialised: str) -> list[str]:
-    """Return what the schemas refuse in a document, given as JSON: most overlays share most documents."""
+    """Return what the schemas refuse in a document, given as JSON.
+
+    Results are cached, because most overlays share most documents.
+    """
     problems = []
     for version in (OLDEST_KUBERNETES, kubernetes_validate.latest_version()):
         try:
@@ -163,7 +166,7 @@ def _state_problems(
     claim = volumes[mounts[options.state]["name"]].get("persistentVolumeClaim", {}).get("claimName")
     catalog = next((item for item in container.get("env", []) if item["name"] == CATALOG_VARIABLE), None)
     if (claim is None) != (catalog is None):
-        yield f"its state is on claim {claim}, its {CATALOG_VARIABLE} is {catalog}; share both or neither"
+        yield f"its state is on claim {claim}, and its {CATALOG_VARIABLE} is {catalog}; share both or neither"
     if catalog is not None and "secretKeyRef" not in catalog.get("valueFrom", {}):
         yield f"{CATALOG_VARIABLE} holds a password, but does not come from a Secret"
     replicas = workload["spec"].get("replicas", "set by an autoscaler")
@@ -191,7 +194,7 @@ def pin_problems(root: Path) -> Iterator[str]:
 
 
 def _pins(path: Path) -> dict[str, str]:
-    """Return versions by canonical name, as they hold in the images."""
+    """Return the pinned versions by canonical name, for the platform of the images."""
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     requirements = [Requirement(line) for line in lines if line]
     return {

@@ -1,4 +1,4 @@
-"""Check the health of a server, for HEALTHCHECK in a container: exit with 0 if it is serving, else with 1."""
+"""Check the health of a server, for HEALTHCHECK in a container. Exit with 0 if it is serving, else with 1."""
 
 import argparse
 import sys

@@ -4,7 +4,7 @@
 FROM python:3.12.13-slim-bookworm AS build
 WORKDIR /src
 COPY deploy/constraints.txt /constraints.txt
-# Also constrains the build of the wheel.
+# This also constrains the build of the wheel.
 ENV PIP_CONSTRAINT=/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
@@ -18,8 +18,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb scorer (CPU)" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The home is /tmp, which must be writable even if the root file system is read-only. So must /state: a volume
-# that Docker creates there gets the owner of the directory.
+# The home is /tmp, because /tmp and /state are the only writable directories if the root file system is read-only.
+# A volume that Docker creates at /state gets the owner of this directory.
 RUN groupadd --gid 10001 topb \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb \
     && install --directory --owner=10001 --group=10001 /state

@@ -1,11 +1,11 @@
-# The trainer, on CPUs or on an NVIDIA GPU: torch brings its own CUDA libraries, and the gates of a bundle are
+# The trainer, on CPUs or on an NVIDIA GPU. torch installs its own CUDA libraries, and the gates of a bundle are
 # checked on the CPU. Build it from the root of the repository:
 #   docker build -f deploy/trainer.Dockerfile -t topb-trainer:0.1.0 .
 
 FROM python:3.12.13-slim-bookworm AS build
 WORKDIR /src
 COPY deploy/constraints.txt /constraints.txt
-# Also constrains the build of the wheel.
+# This also constrains the build of the wheel.
 ENV PIP_CONSTRAINT=/constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb trainer" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The home is /tmp, the only writable place if the root file system is read-only.
+# The home is /tmp, because it is the only writable directory if the root file system is read-only.
 RUN groupadd --gid 10001 topb \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin topb
 COPY --from=build /opt/topb /opt/topb
@@ -30,7 +30,7 @@ ENV PATH=/opt/topb/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# It runs to completion and serves no requests.
+# The container runs to completion and serves no requests, so there is no health to check.
 HEALTHCHECK NONE
 ENTRYPOINT ["topb"]
 CMD ["train", "--help"]

@@ -2,7 +2,8 @@
 
     python examples/compare_strategies.py 127.0.0.1:50051 /data/pool.parquet 100
 
-The server scores the pool once for all pointwise strategies: the others find its scores in the log.
+These strategies are pointwise, so they share the scores of the model. If one of them has scored a shard, the
+others find it in the score log.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
     python examples/follow_a_selection.py 127.0.0.1:50051 /data/pool.parquet 100 round-3
 
-Run it twice with the same arguments: the second run finds the first run's selection and fetches its result.
-Stop it and run it again: the selection has gone on meanwhile.
+If you run it again with the same arguments, it finds the selection of the first run and fetches its result.
+If you stop it, the selection continues on the server.
 """
 
 import sys

@@ -13,8 +13,8 @@ import topb
 def images_below(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield an id and the encoded image for each file, in an order that stays the same.
 
-    If the server goes away, the client sends the rest of the pool to its successor. That works because this
-    generator would give the same rows again.
+    If the server goes away, the client continues to send the pool to the next server. If you repeat the call
+    under the same request id, the rows must come in the same order again, so the files are sorted.
     """
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}:

@@ -1,8 +1,9 @@
-"""Two rounds of active learning on real digits: train, select, label, train again.
+"""Run two rounds of active learning on real digits: train, select, label, and train again.
 
     python examples/two_rounds.py rounds/
 
-Needs the demo's packages: pip install 'topb[demo]'. The data set plays the person who labels.
+This needs the packages of the demo: pip install 'topb[demo]'. The labels of the data set take the place of a
+person who labels.
 """
 
 import io
@@ -30,7 +31,7 @@ def png(digit: np.ndarray) -> bytes:
 
 
 def write(path: Path, rows: list[int], images: list[bytes], labels: list[str] | None = None) -> Path:
-    """Write rows as a Parquet file that `topb train` reads: id, image and, where they are known, label."""
+    """Write rows as a Parquet file that `topb train` reads, with id, image and, if it is known, label."""
     columns = {"id": [f"digit-{row}" for row in rows], "image": [images[row] for row in rows]}
     if labels is not None:
         columns["label"] = [labels[row] for row in rows]

@@ -1,8 +1,9 @@
-"""Select in this process, without a server; needs the scorer: pip install 'topb[scorer]'.
+"""Select in this process, without a server.
 
     python examples/without_a_server.py bundles/0123456789abcdef /data/pool.parquet 100
 
-The picks are those that a server gives for the same bundle, pool, strategy and seed.
+This needs the scorer: pip install 'topb[scorer]'. The picks are the same as those of a server with the same
+bundle, pool, strategy and seed.
 """
 
 import sys

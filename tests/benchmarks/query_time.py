@@ -168,15 +168,15 @@ def told(result: dict) -> str:
     lines = [
         "# Query time",
         "",
-        "Seconds a 100 picks: training of the selector, and selection (Table 2 of the paper). One run: "
-        "differences of tens of percent mean nothing.",
+        "The table shows seconds per 100 picks, for training the selector and selecting (Table 2 of the "
+        "paper). Each method ran once, so differences of tens of percent are not significant.",
         "",
         *(f"* {name}: {value}" for name, value in result["setting"].items()),
         *(f"* extrapolated: {name}, {how}" for name, how in result["extrapolated"].items()),
         f"* {result['machine']['processor']}, {result['machine']['cores']} cores, "
         f"{result['machine']['date']}; the whole run took {result['seconds_this_took']:.0f} s",
         "",
-        "| method | seconds a 100 picks | × AALU | the paper's seconds | × AALU in the paper |",
+        "| method | seconds per 100 picks | × AALU | the paper's seconds | × AALU in the paper |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, found in methods.items():
@@ -184,8 +184,8 @@ def told(result: dict) -> str:
             f"| {name} | {found['per_100']:.2f} | {found['per_100'] / aalu:.2f} | {PAPER[name]:.2f} "
             f"| {PAPER[name] / PAPER['aalu']:.2f} |"
         )
-    lines += ["", "Where the time goes, in seconds of one query:", "", "| method | part | seconds |"]
-    lines.append("| --- | --- | ---: |")
+    lines += ["", "The next table shows the parts of one query, in seconds:", ""]
+    lines += ["| method | part | seconds |", "| --- | --- | ---: |"]
     for name, found in methods.items():
         lines += [f"| {name} | {part} | {value:.1f} |" for part, value in found["seconds"].items()]
     return "\n".join(lines) + "\n"

@@ -29,10 +29,10 @@ class _ResizeRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResizeRule
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESIZE_RULE_UNSPECIFIED: _ResizeRule.ValueType  # 0
     RESIZE_RULE_STRETCH: _ResizeRule.ValueType  # 1
-    """Bilinear with antialiasing to height × width, whatever the aspect ratio."""
+    """Resize bilinearly with antialiasing to height × width, whatever the aspect ratio."""
     RESIZE_RULE_COVER_AND_CENTER_CROP: _ResizeRule.ValueType  # 2
-    """Bilinear with antialiasing, keeping the aspect ratio, until the image covers height × width; then the
-    centre is cropped.
+    """Resize bilinearly with antialiasing, keeping the aspect ratio, until the image covers height × width. Then
+    crop the centre.
     """
 
 class ResizeRule(_ResizeRule, metaclass=_ResizeRuleEnumTypeWrapper):
@@ -40,16 +40,16 @@ class ResizeRule(_ResizeRule, metaclass=_ResizeRuleEnumTypeWrapper):
 
 RESIZE_RULE_UNSPECIFIED: ResizeRule.ValueType  # 0
 RESIZE_RULE_STRETCH: ResizeRule.ValueType  # 1
-"""Bilinear with antialiasing to height × width, whatever the aspect ratio."""
+"""Resize bilinearly with antialiasing to height × width, whatever the aspect ratio."""
 RESIZE_RULE_COVER_AND_CENTER_CROP: ResizeRule.ValueType  # 2
-"""Bilinear with antialiasing, keeping the aspect ratio, until the image covers height × width; then the
-centre is cropped.
+"""Resize bilinearly with antialiasing, keeping the aspect ratio, until the image covers height × width. Then
+crop the centre.
 """
 Global___ResizeRule: _TypeAlias = ResizeRule  # noqa: Y015
 
 @_typing.final
 class Bundle(_message.Message):
-    """A bundle's manifest.json, in proto3 JSON. In it the trainer describes the model to the scorer."""
+    """The contents of a bundle's manifest.json, in proto3 JSON. The trainer describes the model in it to the scorer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -90,13 +90,13 @@ class Bundle(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
-    """Version of the bundle layout; this is version 1."""
+    """Version of the bundle layout. The current version is 1."""
     model_id: _builtins.str
-    """The first 16 hex digits of the SHA-256 of scorer.onnx; also the name of the bundle's directory."""
+    """The first 16 hex digits of the SHA-256 of scorer.onnx. The bundle's directory has the same name."""
     method: _builtins.str
-    """The method that trained the assistant, such as "aalu"."""
+    """The method that trained the model's selector, such as "aalu" or "vaal"; "task" if there is none."""
     round: _builtins.int
-    """0 for the round that was trained on the initial labelled set."""
+    """Index of the round. 0 is the round that was trained on the initial labelled set."""
     labelled_count: _builtins.int
     test_accuracy: _builtins.float
     """Share of test images that the task model classifies correctly; absent if there was no test set."""
@@ -192,11 +192,11 @@ class ModelOutput(_message.Message):
     MEANING_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the graph: "score", "probabilities" or "features"."""
+    """Name of the output in the graph: "score", "probabilities" or "features"."""
     meaning: _builtins.str
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sizes after the batch dimension: () for score, (C) for probabilities, (D) for features."""
+        """Sizes without the batch dimension: () for score, (C) for probabilities, (D) for features."""
 
     def __init__(
         self,
@@ -221,9 +221,9 @@ class BundleFile(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Relative to the bundle's directory."""
+    """Path relative to the bundle's directory."""
     sha256: _builtins.str
-    """Lower-case hex."""
+    """Digest of the contents, in lower-case hex."""
     size_bytes: _builtins.int
     def __init__(
         self,
@@ -242,7 +242,7 @@ Global___BundleFile: _TypeAlias = BundleFile  # noqa: Y015
 
 @_typing.final
 class GateMeasurement(_message.Message):
-    """One check that the export had to pass."""
+    """A check that the export had to pass."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

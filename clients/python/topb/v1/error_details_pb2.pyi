@@ -22,10 +22,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ErrorStatus(_message.Message):
-    """These messages are wire-compatible with those of google/rpc/status.proto and google/rpc/error_details.proto
-    that the service sends. With them a client needs only protobuf to read the details of an error.
+    """The service sends errors as messages of google/rpc/status.proto and google/rpc/error_details.proto. The
+    messages of this file are wire-compatible with them, so a client needs only protobuf to read an error.
 
-    google.rpc.Status
+    Wire-compatible with google.rpc.Status.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -54,7 +54,7 @@ Global___ErrorStatus: _TypeAlias = ErrorStatus  # noqa: Y015
 
 @_typing.final
 class ErrorInfo(_message.Message):
-    """google.rpc.ErrorInfo"""
+    """Wire-compatible with google.rpc.ErrorInfo."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,7 +82,7 @@ class ErrorInfo(_message.Message):
     DOMAIN_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """What went wrong, in UPPER_SNAKE_CASE."""
+    """The reason of the error, in UPPER_SNAKE_CASE."""
     domain: _builtins.str
     """Always "topb"."""
     @_builtins.property
@@ -104,7 +104,7 @@ Global___ErrorInfo: _TypeAlias = ErrorInfo  # noqa: Y015
 
 @_typing.final
 class RetryInfo(_message.Message):
-    """google.rpc.RetryInfo"""
+    """Wire-compatible with google.rpc.RetryInfo."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

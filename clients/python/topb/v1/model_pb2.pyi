@@ -26,7 +26,7 @@ class Model(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     is_default: _builtins.bool
-    """Whether requests that name no model use this one."""
+    """Whether requests that name no model use this model."""
     @_builtins.property
     def bundle(self) -> _bundle_pb2.Bundle:
         """The manifest that the trainer wrote into the bundle."""

@@ -61,7 +61,7 @@ class _SelectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Select
     DESCRIPTOR: _descriptor.EnumDescriptor
     SELECTION_STATE_UNSPECIFIED: _SelectionState.ValueType  # 0
     SELECTION_STATE_PENDING: _SelectionState.ValueType  # 1
-    """Waiting for a server, or for its caller to send the pool."""
+    """Waiting for a server, or for its caller to repeat the request or to send the pool."""
     SELECTION_STATE_RUNNING: _SelectionState.ValueType  # 2
     SELECTION_STATE_SUCCEEDED: _SelectionState.ValueType  # 3
     SELECTION_STATE_FAILED: _SelectionState.ValueType  # 4
@@ -72,7 +72,7 @@ class SelectionState(_SelectionState, metaclass=_SelectionStateEnumTypeWrapper):
 
 SELECTION_STATE_UNSPECIFIED: SelectionState.ValueType  # 0
 SELECTION_STATE_PENDING: SelectionState.ValueType  # 1
-"""Waiting for a server, or for its caller to send the pool."""
+"""Waiting for a server, or for its caller to repeat the request or to send the pool."""
 SELECTION_STATE_RUNNING: SelectionState.ValueType  # 2
 SELECTION_STATE_SUCCEEDED: SelectionState.ValueType  # 3
 SELECTION_STATE_FAILED: SelectionState.ValueType  # 4
@@ -81,7 +81,7 @@ Global___SelectionState: _TypeAlias = SelectionState  # noqa: Y015
 
 @_typing.final
 class SelectionSpec(_message.Message):
-    """What to select. It does not depend on how the pool is given."""
+    """What to select, independently of the pool and of how it is given."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -229,8 +229,8 @@ class SelectBatchRequest(_message.Message):
     have the server generate one.
     """
     detached: _builtins.bool
-    """Whether the selection continues after the caller has disconnected. Otherwise it stops, keeps its scores,
-    and continues when the same request is made again.
+    """Whether the selection continues after the caller has disconnected. Otherwise it is paused: it becomes
+    SELECTION_STATE_PENDING, keeps its scores, and continues when the same request is made again.
     """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
@@ -380,7 +380,9 @@ class PoolChunk(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """0, 1, 2, … A chunk that is sent again is acknowledged and otherwise ignored. A gap is an error."""
+    """Chunks are numbered 0, 1, 2, … A chunk that is sent again is acknowledged and otherwise ignored. A gap is
+    an error.
+    """
     crc32: _builtins.int
     """CRC-32 (ISO-HDLC, as computed by zlib) of the image bytes: of `packed.data`, or of the concatenated
     encoded images.
@@ -414,7 +416,7 @@ Global___PoolChunk: _TypeAlias = PoolChunk  # noqa: Y015
 
 @_typing.final
 class PackedImages(_message.Message):
-    """Decoded images of one size, uint8 RGB, shape (N, height, width, 3) in C order."""
+    """Decoded images of one size: uint8 RGB of shape (N, height, width, 3), in C order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -469,7 +471,7 @@ class StreamEnd(_message.Message):
 
     CHUNKS_FIELD_NUMBER: _builtins.int
     chunks: _builtins.int
-    """How many chunks were sent, so that a lost chunk is detected."""
+    """How many chunks were sent. The server detects a lost chunk by it."""
     def __init__(
         self,
         *,
@@ -592,9 +594,9 @@ class SelectionProgress(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     read: _builtins.int
-    """Rows of the pool read so far."""
+    """Number of rows of the pool that were read so far."""
     total: _builtins.int
-    """Rows of the pool in total, 0 if unknown."""
+    """Number of rows of the pool, or 0 if it is not known."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
     def __init__(
@@ -817,8 +819,8 @@ class Pick(_message.Message):
     entropy: _builtins.float
     """Entropy of the predicted distribution, in nats."""
     radius: _builtins.float
-    """For core_set and diversified strategies: the Euclidean distance to the nearest labelled or previously
-    picked image at the moment this one was picked.
+    """The Euclidean distance to the nearest labelled or previously picked image, at the moment when this one was
+    picked. Only core_set and diversified strategies set it.
     """
     def __init__(
         self,

@@ -128,14 +128,14 @@ class SelectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelSelection(self, request, context):
-        """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes.
+        """Cancels a selection for good. If it is running, it stops within one batch. If it has ended, nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreImages(self, request, context):
-        """Scores a few images, to show what the model predicts for them.
+        """Scores a few images and returns what the model predicts for them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

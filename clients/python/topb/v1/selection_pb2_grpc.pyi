@@ -55,9 +55,9 @@ class SelectionServiceStub:
     ListPicks: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]
     """Lists the picks of a selection that has succeeded, in rank order, in pages."""
     CancelSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]
-    """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
+    """Cancels a selection for good. If it is running, it stops within one batch. If it has ended, nothing changes."""
     ScoreImages: _grpc.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]
-    """Scores a few images, to show what the model predicts for them."""
+    """Scores a few images and returns what the model predicts for them."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]
     """Returns the server's version, devices, strategies and limits."""
 
@@ -88,9 +88,9 @@ class SelectionServiceAsyncStub(SelectionServiceStub):
     ListPicks: _aio.UnaryUnaryMultiCallable[_selection_pb2.ListPicksRequest, _selection_pb2.ListPicksResponse]  # type: ignore[assignment]
     """Lists the picks of a selection that has succeeded, in rank order, in pages."""
     CancelSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.CancelSelectionRequest, _selection_pb2.CancelSelectionResponse]  # type: ignore[assignment]
-    """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
+    """Cancels a selection for good. If it is running, it stops within one batch. If it has ended, nothing changes."""
     ScoreImages: _aio.UnaryUnaryMultiCallable[_selection_pb2.ScoreImagesRequest, _selection_pb2.ScoreImagesResponse]  # type: ignore[assignment]
-    """Scores a few images, to show what the model predicts for them."""
+    """Scores a few images and returns what the model predicts for them."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetServerInfoRequest, _selection_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Returns the server's version, devices, strategies and limits."""
 
@@ -154,7 +154,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.CancelSelectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.CancelSelectionResponse, _abc.Awaitable[_selection_pb2.CancelSelectionResponse]]:
-        """Cancels a selection. If it is running, it stops within one batch. If it has ended, nothing changes."""
+        """Cancels a selection for good. If it is running, it stops within one batch. If it has ended, nothing changes."""
 
     @_abc_1.abstractmethod
     def ScoreImages(
@@ -162,7 +162,7 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _selection_pb2.ScoreImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_selection_pb2.ScoreImagesResponse, _abc.Awaitable[_selection_pb2.ScoreImagesResponse]]:
-        """Scores a few images, to show what the model predicts for them."""
+        """Scores a few images and returns what the model predicts for them."""
 
     @_abc_1.abstractmethod
     def GetServerInfo(
