@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 DEADLINE_SECONDS = 4
-"""Shorter than the timeout of HEALTHCHECK, so that the error is still printed."""
+"""Shorter than the timeout of HEALTHCHECK, which leaves time to print the error."""
 
 
 def main() -> int:
