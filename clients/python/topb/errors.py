@@ -77,7 +77,7 @@ class PreconditionError(TopbError):
 
 
 class DeadlineExceededError(TopbError):
-    """The call took longer than its timeout. The server stops working on it."""
+    """The call took longer than its timeout. The server pauses its selection, unless it is detached."""
 
 
 class RequestCancelledError(TopbError):

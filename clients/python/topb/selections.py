@@ -16,7 +16,7 @@ class SelectionState(StrEnum):
     """The state of a selection."""
 
     PENDING = "pending"
-    """It waits for a server, or for its caller to send the pool."""
+    """It waits for a server, or for its caller to repeat the request or to send the pool."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -97,7 +97,7 @@ class AsyncSelectionHandle:
                 return collector.result()
 
     async def cancel(self, *, timeout: float | None = None) -> Selection:
-        """Cancel the selection unless it has ended, and return it.
+        """Cancel the selection for good, unless it has ended, and return it.
 
         The server stops working on it within one batch of images.
         """
