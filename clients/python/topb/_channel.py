@@ -21,7 +21,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    # Pings without data: as many as a selection without events needs, instead of two.
+    # Allow any number of pings without data. The default of two is too few for a selection without events.
     ("grpc.http2.max_pings_without_data", 0),
     # By default, these grow from 1 s to 120 s: clients would fail long after their server is back.
     ("grpc.initial_reconnect_backoff_ms", 200),

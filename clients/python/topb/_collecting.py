@@ -31,7 +31,7 @@ class ResultCollector:
         self._picks: list[Pick] = []
 
     def begin(self) -> None:
-        """Prepare for an answer from its start; a partial one from another connection is dropped."""
+        """Prepare for a new answer, and discard a partial one from an earlier connection."""
         self._summary = None
         self._picks = []
 

@@ -1,4 +1,4 @@
-"""How long a call may take, however often it is retried."""
+"""The deadline of a call, which covers all its attempts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """The remaining seconds, at least 0, or None without a timeout."""
+        """The remaining time in seconds, at least 0; None without a timeout."""
         return None if self._at is None else max(self._at - time.monotonic(), 0.0)
 
     def shortened(self, seconds: float) -> float:
-        """Return `seconds`, or the remaining seconds if those are fewer."""
+        """Return `seconds`, or the remaining time if that is shorter."""
         left = self.left
         return seconds if left is None else min(seconds, left)

@@ -65,7 +65,7 @@ class PoolStream:
         self._hold(self._open_chunker().add(row))
 
     def close(self) -> None:
-        """Note that the pool has no more rows.
+        """Mark the end of the pool.
 
         Raises:
             InvalidRequestError: If the server has more chunks than this pool, so that the pools differ.

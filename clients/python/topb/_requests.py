@@ -1,4 +1,4 @@
-"""Turn the arguments of calls into messages, and reject invalid ones before anything is sent."""
+"""Convert the arguments of calls to messages, and reject invalid arguments before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INT64_LIMIT = 2**63
 
 
 def image_id(value: object, *, where: str) -> str:
-    """Return an id as the contract defines it: a string unchanged, an integer in decimal.
+    """Return an id as the contract defines it: strings stay unchanged, and integers are written in decimal.
 
     Args:
         value: The id that the caller gave.
@@ -63,7 +63,7 @@ def selection_spec(
     seed: int,
     strategy_options: Mapping[str, str] | None,
 ) -> selection_pb2.SelectionSpec:
-    """Return what to select from whichever pool.
+    """Return the part of a request that does not depend on the kind of pool.
 
     Raises:
         InvalidRequestError: If an argument has the wrong type, or a number is out of range.

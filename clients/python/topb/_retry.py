@@ -1,4 +1,4 @@
-"""How often, and after which delays, a call is retried when its server goes away."""
+"""Decide how often, and after which delays, a call is retried if its server goes away."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class RetryPolicy:
     """
 
     attempts: int = 10
-    """Consecutive attempts without progress, including the first, before the error is raised. An
-    acknowledged chunk is progress of a stream; a row that the server reads is progress of a pool at a URI."""
+    """Consecutive attempts without progress, including the first, before the error is raised. A stream makes
+    progress if the server acknowledges a chunk; a selection from a pool at a URI, if the server reads a
+    row."""
     initial_delay: float = 0.2
     """Seconds before the second attempt. The delay doubles with each attempt; up to half of it is subtracted
     at random."""
@@ -52,8 +53,8 @@ class Retries:
 
         Args:
             error: The error of the last attempt.
-            reached: How far the call has come, as a count of steps that must be finite. If it is larger than
-                ever before, the attempts are counted from zero again.
+            reached: Number of steps that the call has completed; the total must be finite. If the number has
+                increased, the attempts are counted from zero again.
 
         Raises:
             ServerUnavailableError: The error itself, if there is no next attempt.
@@ -66,7 +67,7 @@ class Retries:
             raise error
         # The exponent is bounded because a float overflows at 2**1024.
         backoff = min(policy.initial_delay * 2.0 ** min(self._failures - 1, 64), policy.maximum_delay)
-        # Random, so that clients that lost a server at the same moment do not return at the same moment.
+        # The delay is random because clients that lost a server together should not return together.
         delay = max(backoff * random.uniform(0.5, 1.0), error.retry_delay or 0.0)
         left = self._deadline.left
         if left is not None and delay >= left:

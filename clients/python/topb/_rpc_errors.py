@@ -1,4 +1,4 @@
-"""Turn gRPC statuses and their details into the exceptions of `topb.errors`."""
+"""Convert gRPC statuses and their details to the exceptions of `topb.errors`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ EXCEPTIONS: dict[grpc.StatusCode, type[errors.TopbError]] = {
 
 
 class ConnectionLostError(Exception):
-    """The server went away during a call, which may be retried.
+    """The server went away during a call. The call may be retried.
 
-    A ServerUnavailableError that the caller's own callback raises is not one of these.
+    The class tells it from a ServerUnavailableError that the caller's own callback raises.
     """
 
     def __init__(self, error: errors.ServerUnavailableError) -> None:
@@ -56,7 +56,7 @@ def client_closed() -> errors.RequestCancelledError:
 
 @contextmanager
 def mapped_errors(address: str, timeout: float | None) -> Iterator[None]:
-    """Turn a gRPC error of the body into the matching TopbError.
+    """Convert a gRPC error raised in the body to the matching TopbError.
 
     Args:
         address: Address of the server, for the message.
@@ -103,7 +103,7 @@ def _explained(
         )
     if exception is errors.DeadlineExceededError:
         waited = "in time" if timeout is None else f"within {timeout:g} s"
-        return f"{address} did not finish {waited}; use a longer timeout, or none"
+        return f"the call to {address} did not finish {waited}; use a longer timeout, or none"
     if exception is errors.UnsupportedError:
         return f"{address} does not support this call: {message}. Is it a topb server of this version?"
     return message
@@ -111,7 +111,7 @@ def _explained(
 
 @dataclass(frozen=True, slots=True)
 class _Details:
-    """What google.rpc.Status adds to the code and the message."""
+    """The fields of google.rpc.Status other than the code and the message."""
 
     reason: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How to wait for a detached selection to end, and what its end means."""
+"""Poll a detached selection until it ends, and interpret its final state."""
 
 from __future__ import annotations
 

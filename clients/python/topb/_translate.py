@@ -1,4 +1,4 @@
-"""Turn messages of the contract into the SDK's frozen types."""
+"""Convert messages of the contract to the SDK's frozen types."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class ModelOutput:
     name: str
     """Its name in the graph: "score", "probabilities" or "features"."""
     meaning: str
-    """What it is, in words."""
+    """Description of its values."""
     shape: tuple[int, ...]
     """Its shape after the batch dimension."""
 
@@ -67,7 +67,7 @@ class GateMeasurement:
     limit: float
     """The limit for the measured value."""
     meaning: str
-    """What was measured, in words."""
+    """Description of the measurement."""
 
 
 @dataclass(frozen=True, slots=True)

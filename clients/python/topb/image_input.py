@@ -1,4 +1,4 @@
-"""The array that a model takes for one image, and how an image becomes one."""
+"""The array that a model takes for one image, and the rules that convert an image to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ImageInput:
     width: int
     """In pixels."""
     resize: ResizeRule = ResizeRule.STRETCH
-    """How an image becomes height × width."""
+    """How an image is resized to height × width."""
 
     @classmethod
     def from_message(cls, message: bundle_pb2.ImageInput) -> ImageInput:

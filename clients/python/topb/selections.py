@@ -1,4 +1,4 @@
-"""A selection as a server keeps it."""
+"""The description of a selection on a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SelectionState(StrEnum):
     """The state of a selection."""
 
     PENDING = "pending"
-    """It waits for a server, or for its caller to repeat the request or to send the pool."""
+    """The selection waits for a server, or for its caller to repeat the request or to send the pool."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

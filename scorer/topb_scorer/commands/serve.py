@@ -66,7 +66,7 @@ _COMPUTE = section(
     ),
     Option(
         "--batch-size N",
-        "Images in one run of the model.",
+        "Number of images in a batch.",
         type=click.IntRange(min=2),
         show_default="32 on a CPU, 256 on a GPU",
     ),

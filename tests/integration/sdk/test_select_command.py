@@ -87,7 +87,7 @@ def test_every_account_is_said_in_words(server):
         "Of 2,010 rows read: 1,990 scored, 3 skipped (3 IMAGE_CORRUPT), 5 duplicate, 12 excluded.",
         r"  skipped a\x1b[31m: IMAGE_CORRUPT, no\nJPEG",
     ]
-    assert "0 of the 1 images asked for were picked" in captured.err
+    assert "picked 0 images although 1 were requested" in captured.err
 
 
 def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, answer):

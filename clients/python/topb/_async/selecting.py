@@ -1,4 +1,4 @@
-"""Run selections to completion, over as many connections as that takes."""
+"""Run selections to completion, and reconnect as often as necessary."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ async def start_served(
                 async for event in events:
                     if event.WhichOneof("event") == "started":
                         return str(event.started.selection)
-            raise ProtocolError("the server did not name the new selection", reason="RESULT_INCOMPLETE")
+            raise ProtocolError(
+                "the server did not return the id of the new selection", reason="RESULT_INCOMPLETE"
+            )
         except ConnectionLostError as lost:
             error = lost.error
         await connection.wait(retries.delay_after(error))

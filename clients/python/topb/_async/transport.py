@@ -1,4 +1,4 @@
-"""How calls travel over grpc.aio. What differs between the asynchronous and the blocking client is here."""
+"""Make calls over grpc.aio. Only this module differs between the asynchronous and the blocking client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 PoolRows = Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]
 POOL_TYPES = (Iterable, AsyncIterable)
 
-# Events are small. A caller that takes them slowly slows the server down.
+# Events are small. A caller that reads them slowly slows the server down.
 _MAX_HELD_EVENTS = 64
 _SETTLING_SECONDS = 1.0
 
@@ -74,7 +74,7 @@ class AsyncTransport:
 
     @contextmanager
     def mapped_errors(self, deadline: Deadline) -> Iterator[None]:
-        """Turn a gRPC error of the body into the matching TopbError."""
+        """Convert a gRPC error raised in the body to the matching TopbError."""
         try:
             with mapped_errors(self.address, deadline.timeout):
                 yield
@@ -121,12 +121,12 @@ async def rows_of(pool: PoolRows) -> AsyncGenerator[object, None]:
     else:
         for row in pool:
             yield row
-            # Let other tasks run, and the server's events arrive.
+            # Let other tasks run and the server's events arrive.
             await asyncio.sleep(0)
 
 
 class AsyncStreamCall:
-    """A bidirectional call: requests are sent and events taken when it suits the caller."""
+    """A bidirectional call. The caller sends requests and reads events independently of each other."""
 
     def __init__(self, transport: AsyncTransport, deadline: Deadline) -> None:
         # Holds at most one window of chunks: no more are ever unacknowledged.
@@ -188,7 +188,7 @@ async def _until_none(requests: asyncio.Queue[Request | None]) -> AsyncIterator[
 
 
 class _FinalStatus:
-    """The status that the server ended a call with.
+    """The status with which the server ended a call.
 
     If a request cannot be sent because the call has ended, grpc.aio reports a status of its own instead,
     before or after the actual one arrives.

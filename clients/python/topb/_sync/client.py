@@ -45,10 +45,10 @@ class Client:
     """A client of one server. Threads may share it.
 
     It is a context manager. The connection opens with the first call. Callbacks and iterables
-    that the caller gives run on the calling thread.
+    of the caller run on the calling thread.
 
-    If the server goes away, calls about selections are retried as `retry` says; their request ids make that
-    safe. Other calls are not retried. Only `wait_until_ready` waits for a server that is still starting.
+    If the server goes away, calls about selections are retried according to `retry`; their request ids make
+    that safe. Other calls are not retried. Only `wait_until_ready` waits for a server that is still starting.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Client:
                 return models
 
     def get_model(self, model: str | None = None, *, timeout: float | None = None) -> Model:
-        """Return one model by id, or the server's default model for None.
+        """Return the model with this id, or the server's default model if `model` is None.
 
         Raises:
             NotFoundError: If the server has no such model.
@@ -184,10 +184,10 @@ class Client:
         its scores. A call with the same `request_id` resumes it, and `SelectionHandle.cancel` ends it
         for good.
 
-        If the server goes away, the selection is retried as the client's `retry` says, and the same or
-        another server continues it: rows that were scored are neither sent nor scored again. A call with the
-        same `request_id` and arguments continues the selection or returns its result, also from another
-        process. If the pool consists of rows, that call must give the same rows in the same order.
+        If the server goes away, the selection is retried according to the client's `retry` policy, and the
+        same or another server continues it: rows that were scored are neither sent nor scored again. A call
+        with the same `request_id` and arguments continues the selection or returns its result, also from
+        another process. If the pool consists of rows, that call must give the same rows in the same order.
 
         Args:
             pool: A path, glob or URI that the server reads (Parquet, WebDataset, CSV list or folder of
@@ -254,7 +254,7 @@ class Client:
         `request_id` and arguments return the same selection.
 
         Raises:
-            TopbError: As `select_batch` raises it for a request that cannot be served.
+            TopbError: If the request cannot be served; see `select_batch` for the subclasses.
         """
         deadline = self._connection.deadline(timeout)
         spec = selection_spec(

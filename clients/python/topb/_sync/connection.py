@@ -57,7 +57,7 @@ class Connection(Transport):
         repeatable: bool = False,
         wait_for_ready: bool | None = None,
     ) -> ResponseMessage:
-        """Return the response to a request. If it is repeatable, retry as the policy says."""
+        """Return the response to a request. A repeatable request is retried according to the policy."""
         retries = Retries(self.retry if repeatable else None, deadline)
         while True:
             try:

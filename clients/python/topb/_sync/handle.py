@@ -18,9 +18,9 @@ from topb.v1 import selection_pb2
 class SelectionHandle:
     """One selection on the server: its state, its result, and a way to cancel it.
 
-    `Client.submit` returns the handle of a new selection, `Client.selection` that of an existing
-    one. A handle works until its client is closed. If the server goes away, every method retries as the
-    client's `retry` says.
+    `Client.submit` returns a handle to a new selection, and `Client.selection` a handle to an
+    existing one. A handle works until its client is closed. If the server goes away, every method retries
+    according to the client's `retry` policy.
     """
 
     __slots__ = ("_connection", "_id", "_request_id")

@@ -1,6 +1,6 @@
 # Generated from topb/_async/selecting.py by clients/python/generate_sync.py. Edit that file instead.
 
-"""Run selections to completion, over as many connections as that takes."""
+"""Run selections to completion, and reconnect as often as necessary."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def start_served(
                 for event in events:
                     if event.WhichOneof("event") == "started":
                         return str(event.started.selection)
-            raise ProtocolError("the server did not name the new selection", reason="RESULT_INCOMPLETE")
+            raise ProtocolError(
+                "the server did not return the id of the new selection", reason="RESULT_INCOMPLETE"
+            )
         except ConnectionLostError as lost:
             error = lost.error
         connection.wait(retries.delay_after(error))

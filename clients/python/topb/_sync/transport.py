@@ -1,4 +1,4 @@
-"""How calls travel over blocking gRPC. What differs between the asynchronous and the blocking client is here.
+"""Make calls over blocking gRPC. Only this module differs between the asynchronous and the blocking client.
 
 The caller's iterable and progress callback run on the caller's thread: exceptions that they raise reach the
 caller directly, and objects that they use, such as a database cursor, stay on one thread. gRPC takes
@@ -25,7 +25,7 @@ from topb.v1 import model_pb2_grpc, selection_pb2_grpc
 PoolRows = Iterable[tuple[Any, Any]]
 POOL_TYPES = (Iterable,)
 
-# Events are small. A caller that takes them slowly slows the server down.
+# Events are small. A caller that reads them slowly slows the server down.
 _MAX_HELD_EVENTS = 64
 
 
@@ -59,7 +59,7 @@ class Transport:
             raise client_closed()
 
     def mapped_errors(self, deadline: Deadline) -> AbstractContextManager[None]:
-        """Turn a gRPC error of the body into the matching TopbError."""
+        """Convert a gRPC error raised in the body to the matching TopbError."""
         return mapped_errors(self.address, deadline.timeout)
 
     def events(self, call: Any, deadline: Deadline) -> Generator[Any, None, None]:
@@ -85,7 +85,7 @@ def rows_of(pool: PoolRows) -> Generator[object, None, None]:
 
 
 class StreamCall:
-    """A bidirectional call: requests are sent and events taken when it suits the caller."""
+    """A bidirectional call. The caller sends requests and reads events independently of each other."""
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         # Holds at most one window of chunks: no more are ever unacknowledged.

@@ -1,4 +1,4 @@
-"""The options that name a server and say how to connect to it."""
+"""Options that give the address of a server and configure the connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TLS_OPTIONS = section(
     Option("--tls-ca PEM", "Certificates of the authorities to trust."),
     Option("--tls-certificate PEM", "Client certificate, for a server that asks for one."),
     Option("--tls-key PEM", "Private key of --tls-certificate."),
-    Option("--tls-server-name NAME", "Name in the certificate, if not the address's."),
+    Option("--tls-server-name NAME", "Name in the certificate, if it differs from the address."),
 )
 
 
@@ -41,7 +41,7 @@ def connection_options(*, timeout: float | None) -> list[Option]:
 
 
 def open_client(options: Mapping[str, Any]) -> Client:
-    """Return a client of the server that the options name, over TLS if any TLS option was given."""
+    """Return a client of the server that the options name. Any TLS option turns TLS on."""
     tls = None
     if any(options[str(option.name)] not in (None, False) for option in TLS_OPTIONS):
         tls = TlsOptions(

@@ -11,12 +11,12 @@ class MissingPackageError(click.ClickException):
     exit_code = 2
 
     def __init__(self, command: str, error: ModuleNotFoundError, *, extra: str | None) -> None:
-        """Name the missing package and what to install.
+        """Create the error. Its message names the missing package and the command that installs it.
 
         Args:
             command: The command as typed.
             error: The error of the import.
-            extra: the extra that the command needs.
+            extra: The extra that the command needs.
         """
         missing = error.name or str(error)
         package = missing.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What `topb select` and `topb selections result` do with a result: a table, JSON, a file."""
+"""Show the result of a selection as a table or JSON, and write its picks to a file."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def show_result(
     Args:
         result: The result of the selection.
         classes: Class names by index, for the table; empty if they are unknown.
-        out: file for all picks, or None.
-        as_json: whether to print the whole result as JSON.
-        quiet: whether to print no table.
+        out: File for all picks, or None.
+        as_json: Whether to print the whole result as JSON.
+        quiet: Whether to print no table.
     """
     if out is not None:
         write_picks(result, out)
@@ -47,8 +47,8 @@ def show_result(
         print(_result_text(result, classes, out))
     if result.fell_short:
         print(
-            f"warning: {len(result.picks):,} of the {result.budget:,} images asked for were picked: "
-            "the pool has no more that can be ranked",
+            f"warning: picked {len(result.picks):,} images although {result.budget:,} were requested: "
+            "the pool has no more images that can be ranked",
             file=sys.stderr,
         )
 
@@ -63,7 +63,7 @@ def classes_at_server(client: Client, model: str) -> Sequence[str]:
 
 
 def accounts_text(accounts: Accounts) -> str:
-    """Return in words what became of each row of the pool."""
+    """Return the row counts by outcome as text, followed by examples of skipped rows."""
     parts = [f"{accounts.scored:,} scored"]
     if accounts.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in accounts.skipped.items())

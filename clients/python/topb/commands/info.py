@@ -1,4 +1,4 @@
-"""`topb info`: a server, its limits and its models."""
+"""The `topb info` command, which shows a server, its limits and its models."""
 
 from __future__ import annotations
 

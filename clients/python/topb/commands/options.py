@@ -1,4 +1,4 @@
-"""The look that all commands share: options as the help shows them, sections, and suggestions."""
+"""The click classes that all commands share: options, commands with sections, groups and choices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 _FIRST_SECTION = "Options"
-# In the help of every command these words stand for values of these types; any other word stands for text.
+# The types that placeholders in the help stand for. Any other placeholder stands for text.
 _TYPES: dict[str, click.ParamType[Any]] = {
     **dict.fromkeys(("DIR", "FILE", "PATH", "PEM"), PATH),
     "N": click.INT,
@@ -79,7 +79,7 @@ class Group(click.Group):
 
 
 class Choice(click.Choice[str]):
-    """One of several words or members of a `StrEnum`; a mistyped one is answered with the nearest."""
+    """A choice of words or members of a `StrEnum`. The error for a mistyped word suggests the nearest one."""
 
     def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
         """Return the word on the command line: for a member of a `StrEnum` its value."""

@@ -1,4 +1,4 @@
-"""How commands print tables, JSON, sizes, times, and text that others wrote."""
+"""Format what commands print: tables, JSON, sizes, times and untrusted text."""
 
 from __future__ import annotations
 

@@ -71,12 +71,12 @@ _WITH_SERVER = section(
     Option(
         "--request-id ID", "Name of this request. Repeating it resumes the selection, or fetches its result."
     ),
-    Option("--detach", "Print the selection's id and leave it to the server; see topb selections."),
+    Option("--detach", "Print the selection's id and do not wait for its result; see topb selections."),
 )
 _WITH_BUNDLE = section(
     "With --bundle",
     Option("--device DEVICE", '"cpu" or "cuda:0".', default="cpu"),
-    Option("--batch-size N", "Images in one run of the model.", show_default="depends on the device"),
+    Option("--batch-size N", "Number of images in a batch.", show_default="depends on the device"),
 )
 
 
@@ -123,7 +123,7 @@ def run(context: click.Context, /, **parameters: Any) -> None:
 
 
 def _check(context: click.Context, options: SimpleNamespace) -> None:
-    """Raise UsageError for what is known to be wrong before anything is scored."""
+    """Raise UsageError if the options contradict each other, before anything is scored."""
 
     def is_given(option: str | None) -> bool:
         return context.get_parameter_source(str(option)) is ParameterSource.COMMANDLINE

@@ -1,4 +1,5 @@
-"""`topb selections`: the selections that a server keeps, and their results."""
+"""The `topb selections` commands, which list, show and cancel a server's selections and fetch their
+results."""
 
 from __future__ import annotations
 
