@@ -1,6 +1,6 @@
 """The settings of a training run. The defaults are those of the paper where it gives any.
 
-A preset file sets some of them and the command line overrides it. Every bundle records the result.
+A preset sets some of them, and the command line overrides the preset. Every bundle records the result.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ class ImageConfig:
     """How an image becomes the input of the task model."""
 
     height: int | None = None
-    """Height in pixels. By default, that of the labelled images if all have the same size of at most 64 × 64,
-    and 224 otherwise."""
+    """Height in pixels. By default, the height of the labelled images if they all have the same size, at most
+    64 × 64; otherwise 224."""
     width: int | None = None
     """Width in pixels, given together with the height. The default follows the same rule."""
     resize: Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP] = ResizeRule.STRETCH
-    """How images are resized: to height × width whatever their aspect ratio, which loses no part of them; or
-    until they cover it, followed by a crop of the centre."""
+    """How images are resized. "stretch" resizes them to height × width whatever their aspect ratio, so no
+    part is lost. "cover_and_center_crop" keeps the aspect ratio, resizes until the image covers height ×
+    width, and crops the centre."""
     normalisation: Literal["labelled", "imagenet"] = "labelled"
-    """Mean and deviation of each channel, which are brought to 0 and 1: those of the labelled images, which
-    suit any data set, or those of ImageNet."""
+    """Mean and standard deviation with which each channel is standardised. "labelled" computes them from the
+    labelled images, which suits any data set; "imagenet" takes those of ImageNet."""
 
     def __post_init__(self) -> None:
         _require((self.height is None) == (self.width is None), "give image.height and image.width together")
         for size in (self.height, self.width):
-            _require(size is None or size >= 1, f"image.height and width are pixels, at least 1; not {size}")
+            _require(size is None or size >= 1, f"an image size is {size} pixels; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,17 @@ class TaskConfig:
     """The task model T, a ResNet18, and its training."""
 
     width: int = 64
-    """Channels of the first stage. ResNet18 has 64; 16 takes a sixteenth of the arithmetic, for studies on a
-    CPU."""
+    """Channels of the first stage. ResNet18 has 64. With 16, training takes a sixteenth of the arithmetic,
+    which suits studies on a CPU."""
     stem: Stem = "auto"
-    """First layers of T. "cifar" is a 3×3 convolution that keeps the resolution; "imagenet" is a 7×7
-    convolution and pooling that reduce it by a factor of 4, which makes small images cheap as well. "auto" is
-    "cifar" up to 64 × 64 pixels."""
+    """First layers of T. "cifar" is a 3×3 convolution that keeps the resolution. "imagenet" is a 7×7
+    convolution and pooling, which reduce the resolution by a factor of 4; small images become cheap as well.
+    "auto" means "cifar" for images of up to 64 × 64 pixels, and "imagenet" otherwise."""
     epochs: int = 100
     """Passes over the labelled images. The paper trains each module for 100 epochs."""
     batch_size: int = 128
-    """Images in a mini-batch; 128 in the paper. A last batch of one image joins the one before, because batch
-    norm needs two."""
+    """Images in a mini-batch; 128 in the paper. A last batch of a single image is merged with the one before,
+    because batch norm needs at least two."""
     learning_rate: float = 5e-4
     """Learning rate of Adam; 5·10⁻⁴ in the paper."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -65,9 +66,9 @@ class TaskConfig:
     """Whether training images are mirrored with probability ½, as in the paper. Turn it off where mirroring
     changes the class, as it does for digits."""
     processes: int = 1
-    """Number of processes that train T together, each on its share of every mini-batch. On GPUs each has a
-    device of its own, starting at `device`. Batch norms cover the whole mini-batch on GPUs, and each share on
-    the CPU."""
+    """Number of processes that train T together, each on its share of every mini-batch. On GPUs, each process
+    has its own device, starting at `device`, and batch norm covers the whole mini-batch. On the CPU, batch
+    norm covers each share separately."""
     mixed_precision: MixedPrecision = "auto"
     """Whether T trains in bfloat16. "auto" turns it on for GPUs that support it. Features are always
     float32."""
@@ -88,8 +89,8 @@ class VaeConfig:
     """Layer sizes between features and z in the encoder, mirrored in the decoder. Two sizes make MLPs of
     three layers, as in the paper."""
     kl_reduction: Reduction = "mean"
-    """How the KL divergences of a mini-batch are reduced. "mean" treats them like the squared errors; "sum",
-    as in the code of VAAL, multiplies their weight by the batch size."""
+    """How the KL divergences of a mini-batch are reduced. "mean" averages them like the squared errors.
+    "sum", as in the code of VAAL, multiplies their weight by the batch size."""
 
     def __post_init__(self) -> None:
         _at_least(1, "vae", latent_size=self.latent_size)
@@ -110,34 +111,37 @@ class AssistantConfig:
 
 @dataclass(frozen=True)
 class CotrainConfig:
-    """Co-training of VAE and assistant on T's features and predictions: the second loop of Algorithm 1."""
+    """Co-training of VAE and assistant on T's features and predictions, the second loop of Algorithm 1."""
 
     epochs: int = 100
-    """Passes over the unlabelled features, with the labelled ones cycled alongside. The paper trains each
+    """Passes over the unlabelled features. The labelled features are cycled alongside. The paper trains each
     module for 100 epochs."""
     batch_size: int = 128
-    """Unlabelled samples in a mini-batch, and as many labelled ones: the 2n of eq. 8, hence even."""
+    """Number of unlabelled samples in a mini-batch, and of labelled ones. It is the 2n of eq. 8, so it must
+    be even."""
     learning_rate: float = 5e-4
-    """Constant learning rate of both Adams; 5·10⁻⁴ in the paper."""
+    """Constant learning rate of both Adam optimisers; 5·10⁻⁴ in the paper."""
     beta: float = 1.0
-    """β of eq. 6: weight of the adversarial loss in the loss of the VAE; 1 in the paper."""
+    """Weight β of the adversarial loss in eq. 6, the loss of the VAE; 1 in the paper."""
     ranking_weight: float = 10.0
-    """λ of eq. 9: weight of the ranking loss in the loss of the assistant; 10 in the paper."""
+    """Weight λ of the ranking loss in eq. 9, the loss of the assistant; 10 in the paper."""
     margin: float = 0.1
-    """ξ of eq. 8; 0.1 in the paper."""
+    """Margin ξ of the ranking loss, eq. 8; 0.1 in the paper."""
     adversary: bool = True
-    """Whether eq. 5 trains the VAE and eq. 7 the assistant. Without it, the VAE only represents features and
-    the assistant only ranks. For ablations."""
+    """Whether the adversarial losses are used: eq. 5 for the VAE and eq. 7 for the assistant. Without them,
+    the VAE only learns to represent features, and the assistant only learns to rank. Turn it off for
+    ablations."""
     prediction: bool = True
-    """Whether the assistant sees T's prediction p in addition to z. For ablations."""
+    """Whether the assistant sees T's prediction p in addition to z. Turn it off for ablations."""
     ranking: bool = True
-    """Whether eq. 8 trains the assistant. For ablations."""
+    """Whether the ranking loss, eq. 8, trains the assistant. Turn it off for ablations."""
     latent_for_assistant: Literal["mean", "sample"] = "mean"
-    """Which z the assistant sees in training: the encoder's mean, as in the code of VAAL, or a sample. When
-    scoring it is always the mean, so that an image always has the same score."""
+    """The z that the assistant sees in training: the encoder's mean, as in the code of VAAL, or a sample.
+    Scoring always uses the mean, which gives an image the same score every time."""
     standardise_features: bool = False
-    """Whether features are brought to mean 0 and deviation 1 over labelled images and pool before the VAE
-    sees them, in the exported graph as well. Off, because the paper does not mention it."""
+    """Whether features are standardised to mean 0 and deviation 1, over labelled images and pool, before the
+    VAE sees them. The exported graph then does the same. It is off by default because the paper does not
+    mention it."""
     threads: int | None = None
     """Number of CPU threads; by default, torch's own number. One thread suits small layers and shared
     machines: a step of the preset "small" took 4 to 7 ms on one thread, and 35 to 210 ms on two that other
@@ -147,41 +151,43 @@ class CotrainConfig:
         _at_least(1, "cotrain", epochs=self.epochs, threads=1 if self.threads is None else self.threads)
         _require(
             self.batch_size >= 2 and self.batch_size % 2 == 0,
-            f"cotrain.batch_size is the 2n of eq. 8, even and at least 2; not {self.batch_size}",
+            f"cotrain.batch_size is {self.batch_size}; "
+            "expected an even number of at least 2 (the 2n of eq. 8)",
         )
         _positive("cotrain", learning_rate=self.learning_rate)
         _require(
             min(self.beta, self.ranking_weight, self.margin) >= 0,
-            "cotrain.beta, ranking_weight and margin are at least 0; "
-            f"not {self.beta}, {self.ranking_weight}, {self.margin}",
+            f"cotrain.beta, ranking_weight and margin are {self.beta}, {self.ranking_weight} "
+            f"and {self.margin}; expected numbers of at least 0",
         )
         _require(
             self.adversary or self.ranking,
-            "cotrain.adversary and cotrain.ranking are both off: no loss is left to train the assistant",
+            "cotrain.adversary and cotrain.ranking are both off, so no loss trains the assistant; "
+            "turn one of them on",
         )
 
 
 @dataclass(frozen=True)
 class VaalConfig:
-    """VAAL, the adversarial method on images. Sizes and rates are those of its public code."""
+    """VAAL, the adversarial method on images. The default sizes and rates are those of its public code."""
 
     epochs: int = 100
     """Passes over the pool. The paper of AALU trains VAAL for 100 epochs too."""
     batch_size: int = 128
-    """Unlabelled images in a mini-batch, and as many labelled ones."""
+    """Number of unlabelled images in a mini-batch, and of labelled ones."""
     learning_rate: float = 5e-4
-    """Constant learning rate of both Adams."""
+    """Constant learning rate of both Adam optimisers."""
     latent_size: int = 32
     """Dimensions of z."""
     channels: tuple[int, ...] = (128, 256, 512, 1024)
-    """Channels of the encoder's four convolutions, mirrored in the decoder. Fewer suit a CPU."""
+    """Channels of the encoder's four convolutions, mirrored in the decoder. Smaller numbers suit a CPU."""
     hidden: tuple[int, ...] = (512, 512)
     """Layer sizes between z and the single output of the discriminator."""
     adversary_weight: float = 1.0
     """Weight of the adversarial loss in the loss of the VAE."""
     kl_reduction: Reduction = "sum"
-    """How the KL divergences of a mini-batch are reduced. "sum" is the published code, which averages the
-    squared error; the posterior then collapses. "mean" reduces both in the same way."""
+    """How the KL divergences of a mini-batch are reduced. "sum" is what the published code does, although it
+    averages the squared error; the posterior then collapses. "mean" averages both in the same way."""
     mixed_precision: MixedPrecision = "auto"
     """Whether VAAL trains in bfloat16. "auto" turns it on for GPUs that support it."""
 
@@ -190,9 +196,10 @@ class VaalConfig:
         _at_least(2, "vaal", batch_size=self.batch_size)
         _positive("vaal", learning_rate=self.learning_rate)
         _require(
-            self.adversary_weight >= 0, f"vaal.adversary_weight is at least 0; not {self.adversary_weight}"
+            self.adversary_weight >= 0,
+            f"vaal.adversary_weight is {self.adversary_weight}; expected at least 0",
         )
-        _require(len(self.channels) == 4, f"vaal.channels has four sizes; not {self.channels}")
+        _require(len(self.channels) == 4, f"vaal.channels is {self.channels}; expected four sizes")
         _layer_sizes("vaal.channels", self.channels)
         _layer_sizes("vaal.hidden", self.hidden)
 
@@ -202,8 +209,8 @@ class ExportConfig:
     """The checks of an exported graph."""
 
     gate_images: int = 256
-    """Number of pool images on which torch and ONNX must agree; as many random images, at most 64, are
-    checked as well. An export takes seconds, and 256 images add little to it."""
+    """Number of pool images on which torch and ONNX must agree. The same number of random images, at most 64,
+    is checked as well. An export takes seconds, and 256 images add little to it."""
 
     def __post_init__(self) -> None:
         _at_least(1, "export", gate_images=self.gate_images)
@@ -226,10 +233,10 @@ class TrainConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**64, f"seed is an unsigned 64-bit integer; not {self.seed}")
+        _require(0 <= self.seed < 2**64, f"seed is {self.seed}; expected an integer from 0 to 2**64 - 1")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings as nested JSON values: tuples become lists."""
+        """Return all settings as nested JSON values, in which tuples are lists."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
@@ -241,13 +248,13 @@ def _require(condition: bool, message: str) -> None:
 
 def _at_least(least: int, section: str, **values: int) -> None:
     for name, value in values.items():
-        _require(value >= least, f"{section}.{name} is at least {least}; not {value}")
+        _require(value >= least, f"{section}.{name} is {value}; expected at least {least}")
 
 
 def _positive(section: str, **values: float) -> None:
     for name, value in values.items():
-        _require(value > 0, f"{section}.{name} is above 0; not {value}")
+        _require(value > 0, f"{section}.{name} is {value}; expected a number above 0")
 
 
 def _layer_sizes(name: str, sizes: tuple[int, ...]) -> None:
-    _require(bool(sizes) and min(sizes) >= 1, f"{name} is a list of sizes, each at least 1; not {sizes}")
+    _require(bool(sizes) and min(sizes) >= 1, f"{name} is {sizes}; expected one or more sizes of at least 1")

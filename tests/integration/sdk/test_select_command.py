@@ -95,7 +95,7 @@ def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, ans
     captured = topb_select(server, "--quiet", budget=5)
     assert captured.exit_code == 0
     assert captured.out == ""
-    assert captured.err.startswith("warning: 3 of the 5 images")
+    assert captured.err.startswith("warning: picked 3 images although 5 were requested")
 
 
 def test_json_stands_alone_on_stdout(server, answer):

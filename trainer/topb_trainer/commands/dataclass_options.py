@@ -1,4 +1,4 @@
-"""Command-line options from a dataclass of settings.
+"""Derive command-line options from a dataclass of settings.
 
 Each field becomes an option with its name, type and default; the docstring below the field becomes the help.
 Fields of a nested dataclass become `--section.field`, under a heading of their own. Supported types are bool,
@@ -29,7 +29,7 @@ _SEPARATOR = "__"
 
 
 class SettingsCommand(Command):
-    """A command whose repeatable options also take several values at once: `--vae.hidden 128 64`."""
+    """A command whose repeatable options also accept several values at once: `--vae.hidden 128 64`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, with `--name a b` read as `--name a --name b` and `_` in names read as `-`."""
@@ -63,9 +63,9 @@ def from_options(defaults: Config, options: Mapping[str, Any], *path: str) -> Co
     """Return the settings that a command was given.
 
     Args:
-        defaults: what `dataclass_options` made the options of.
+        defaults: the instance from which `dataclass_options` derived the options.
         options: the parameters of the command, by name.
-        *path: where `defaults` is nested in the outermost dataclass.
+        *path: the names of the fields that lead from the outermost dataclass to `defaults`.
     """
     values = {}
     for name, value in _values(defaults).items():
@@ -79,9 +79,9 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
     """Return the option `--preset`, whose settings become the defaults of the other options.
 
     Args:
-        names: the presets that have names.
+        names: the names of the presets.
         load: returns the settings of a preset by its name, or of a TOML file by its path.
-        default: the preset without the option.
+        default: the preset to use if the option is not given.
     """
 
     def use(context: click.Context, _option: click.Parameter, name: str | None) -> None:
@@ -97,7 +97,7 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
         f"Settings by name ({', '.join(names)}), or the path of a TOML file. "
         "Command-line options override the preset, which overrides the defaults.",
         default=default,
-        # Before the other options, so that the preset decides their defaults.
+        # Process this option first, because the preset decides the defaults of the others.
         is_eager=True,
         expose_value=False,
         callback=use,
@@ -135,7 +135,7 @@ def _values(settings: Any) -> dict[str, Any]:
 
 
 def _field_docs(config: type) -> dict[str, str]:
-    """Return the string literals below the fields, by field; Python itself does not keep them."""
+    """Return the string literal below each field, by field name. Python itself does not keep them."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
     assert isinstance(definition, ast.ClassDef)
     return {
@@ -168,7 +168,7 @@ def _parameter_type(kind: Any) -> click.ParamType[Any]:
 
 
 class _OrNone(click.ParamType[Any]):
-    """A value, or the word None, which undoes what a preset sets."""
+    """A value, or the word None, which resets a value that the preset sets."""
 
     def __init__(self, kind: click.ParamType[Any]) -> None:
         self.name = f"{kind.name}|none"

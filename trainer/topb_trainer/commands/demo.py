@@ -1,4 +1,5 @@
-"""`topb demo`: train a round, export it, serve it, select over gRPC, and show what was picked."""
+"""The `topb demo` command, which trains, exports and serves a round, selects over gRPC, and shows the
+picks."""
 
 from __future__ import annotations
 
@@ -40,10 +41,10 @@ class DemoError(TrainerError):
             "Labelled images: Parquet with id, image and label, or a folder of class/file.jpg.",
             show_default="handwritten digits",
         ),
-        Option("--limit N", "Draw this many of the images.", show_default="all"),
+        Option("--limit N", "Number of images to draw.", show_default="all"),
         Option("--budget N", "Number of images to pick.", show_default="5 % of the pool"),
-        Option("--seed N", "Seed of the split and of the training.", default=0),
-        Option("--out DIR", "Directory, which is emptied first.", default=Path("demo-out")),
+        Option("--seed N", "Seed of the split and the training.", default=0),
+        Option("--out DIR", "Output directory. It is emptied first.", default=Path("demo-out")),
     ],
 )
 def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out: Path) -> None:
@@ -111,7 +112,7 @@ def _train(images: DemoImages, out: Path, seed: int, *, flip: bool) -> Bundle:
         command.append("--task.no-horizontal-flip")
     _show(command)
     if subprocess.run(_topb(command), check=False).returncode:
-        raise DemoError("training ended with the error above", reason="DEMO_TRAINING")
+        raise DemoError("training failed; see the error above", reason="DEMO_TRAINING")
     (path,) = (out / "bundles").iterdir()
     return open_bundle(path)
 
@@ -127,7 +128,7 @@ def _served(out: Path) -> Iterator[str]:
             assert server.stdout is not None
             ready = server.stdout.readline().strip()
             if not ready:
-                raise DemoError("the server ended with the error above", reason="DEMO_SERVER")
+                raise DemoError("the server failed; see the error above", reason="DEMO_SERVER")
             print(ready)
             yield ready.split()[-1]
         finally:

@@ -1,4 +1,5 @@
-"""`topb experiment`: compare methods over rounds and seeds, as the paper does; a stopped one resumes."""
+"""The `topb experiment` command, which compares methods over rounds and seeds and resumes if it was
+stopped."""
 
 from __future__ import annotations
 
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
     params=[
         Option(
             "--out DIR",
-            "Directory of records: a new one, or that of the experiment to resume.",
+            "Directory of records: a new one, or the directory of the experiment to resume.",
             required=True,
         ),
         Option(
             "--methods NAME...",
-            f"Methods to compare, in this order within each seed, of {', '.join(METHODS)}.",
+            f"Methods to compare, in this order within each seed: {', '.join(METHODS)}.",
             multiple=True,
             default=("random", "entropy", "core_set", "vaal", "aalu"),
             shell_complete=lambda _context, _option, word: [
                 name for name in METHODS if name.startswith(word)
             ],
         ),
-        Option("--seeds N", "Number of runs of every method.", default=5),
+        Option("--seeds N", "Number of seeds. Every method runs once with each.", default=5),
         Option("--first-seed N", "First of the consecutive seeds.", default=0),
         Option("--test PATH", "Test images, if --data is a path; laid out like the training images."),
         Option(
             "--data-root DIR",
-            "Directory in which published data sets lie, or to which they are downloaded.",
+            "Directory of published data sets. Missing ones are downloaded into it.",
             default=Path("data"),
         ),
         preset_option(experiment_preset_names(), load_experiment_preset),
@@ -66,13 +67,13 @@ def run(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Compare methods over rounds and seeds, by the protocol of the paper unless told otherwise.
+    """Compare methods over rounds and seeds. The default protocol is the paper's.
 
     Each finished round of a method and seed is a durable record in --out: stop the command at any moment and
     repeat it to resume. More methods or seeds can be added later. topb report makes tables and figures of the
     records.
     """
-    # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
+    # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
     from topb_trainer.data.opening import open_dataset
     from topb_trainer.experiment.records import writing_records
     from topb_trainer.experiment.run import run_experiment, settings_of
@@ -83,7 +84,7 @@ def run(
     compared = methods_named(methods)
     if seeds < 1 or first_seed < 0:
         raise ConfigurationError(
-            f"--seeds is at least 1 and --first-seed at least 0; not {seeds}, {first_seed}",
+            f"--seeds is {seeds} and --first-seed is {first_seed}; expected at least 1 and at least 0",
             reason="INVALID_CONFIGURATION",
         )
     torch_device(config.train.device)
@@ -114,7 +115,7 @@ def _record_printer() -> Callable[[Record, bool], None]:
     def print_record(record: Record, fresh: bool) -> None:
         nonlocal last
         before, last = last, time.monotonic()
-        took = f"{last - before:.0f} s" if fresh else "was there"
+        took = f"{last - before:.0f} s" if fresh else "already recorded"
         print(
             f"seed {record.seed} · {record.method} · {record.share:.0%} labelled ({record.labelled}) · "
             f"accuracy {record.accuracy:.2%} · {took}",

@@ -1,4 +1,4 @@
-"""`topb report`: the records of an experiment as tables and figures, in Markdown and in one HTML file."""
+"""The `topb report` command, which turns the records of an experiment into tables and figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topb_trainer.report.study import read_study
     cls=Command,
     params=[
         click.Argument(["results"], nargs=-1, required=True, type=PATH),
-        Option("--out DIR", "Directory of the report.", default=Path("report")),
+        Option("--out DIR", "Directory to write the report to.", default=Path("report")),
     ],
 )
 def run(results: tuple[Path, ...], out: Path) -> None:
@@ -26,7 +26,7 @@ def run(results: tuple[Path, ...], out: Path) -> None:
     different seeds count as one experiment.
 
     The command writes report.md with its figures beside it, and report.html with the figures inside. An
-    unfinished experiment is reported as far as it has come; every mean is given with its n.
+    unfinished experiment is reported with the rounds that are finished. Every mean is given with its n.
     """
     study = read_study(results)
     blocks = contents(study)

@@ -1,4 +1,5 @@
-"""`topb train`: train one round of AALU on labelled images and a pool, and export its bundle."""
+"""The `topb train` command, which trains one round of AALU on labelled images and a pool and exports its
+bundle."""
 
 from __future__ import annotations
 
@@ -34,17 +35,23 @@ if TYPE_CHECKING:
         ),
         Option(
             "--pool PATH",
-            "Unlabelled images: Parquet with id, and image or path; or a folder. Labelled ids are left out.",
+            "Unlabelled images: Parquet with id, and image or path; or a folder. "
+            "Images with labelled ids are left out.",
             required=True,
         ),
-        Option("--out DIR", "Directory of bundles. The new bundle is named by its model id.", required=True),
+        Option(
+            "--out DIR",
+            "Directory of bundles. The new bundle is a subdirectory named after its model id.",
+            required=True,
+        ),
         Option(
             "--test PATH",
-            "Test images, laid out like the labelled ones. They give the accuracy in the manifest.",
+            "Test images, laid out like the labelled ones. The manifest records the accuracy on them.",
         ),
         Option(
             "--round N",
-            "0 trains on the initial labelled set. Weights and shuffles differ from round to round.",
+            "Index of the round. 0 trains on the initial labelled set. "
+            "Weights and shuffles differ between rounds.",
             name="round_index",
             default=0,
         ),
@@ -60,7 +67,7 @@ def run(
 
     The defaults are the settings of the paper. With --json no progress is shown.
     """
-    # Here, because torch takes seconds to import: the help, completion and usage errors do not wait for it.
+    # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
     from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
     from topb_trainer.data.sets import RoundData
     from topb_trainer.rounds import train_round
@@ -90,12 +97,12 @@ def run(
 
 
 def _remarks(data: RoundData) -> list[str]:
-    """Return the remarks on rows and classes that a user may not expect."""
+    """Return a remark on each property of the data that a user may not expect."""
     pool, remarks = data.pool, []
     if pool.labelled:
-        remarks.append(f"pool: {pool.labelled} rows left out, as their ids are labelled")
+        remarks.append(f"pool: {pool.labelled} rows left out because their ids are labelled")
     if pool.duplicates:
-        remarks.append(f"pool: {pool.duplicates} rows left out, as their ids came before")
+        remarks.append(f"pool: {pool.duplicates} rows left out because an earlier row has the same id")
     if pool.skipped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in pool.skipped.items())
         remarks.append(f"pool: {sum(pool.skipped.values())} images skipped ({reasons})")
@@ -108,12 +115,14 @@ def _test_remarks(test: LabelledSet, labelled: LabelledSet) -> list[str]:
     remarks = []
     if unknown := int((test.labels < 0).sum()):
         remarks.append(
-            f"test: {unknown} images are of classes that the labelled set does not have; they count as wrong"
+            f"test: {unknown} images have classes that the labelled set does not have; they count as wrong"
         )
     unseen = sorted({*test.labels[test.labels >= 0].tolist()} - {*labelled.labels.tolist()})
     if unseen:
         names = ", ".join(test.classes[label] for label in unseen[:10]) + (", …" if len(unseen) > 10 else "")
-        remarks.append(f"test: no labelled image shows {names}; the task model cannot have learned that")
+        remarks.append(
+            f"test: no labelled image shows {names}; the task model cannot have learned these classes"
+        )
     return remarks
 
 

@@ -11,30 +11,31 @@ from topb_trainer.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """How many images are labelled in which round. Shares are of the training set."""
+    """How many images are labelled in each round. Shares are relative to the training set."""
 
     initial: float = 0.10
-    """Share that is labelled at random before the first round. The paper starts with 10 %."""
+    """Share of the images that are labelled at random before the first round. The paper starts with 10 %."""
     step: float = 0.05
-    """Share that is labelled after each round but the last. The paper adds 5 %."""
+    """Share of the images that are labelled after each round except the last. The paper adds 5 %."""
     final: float = 0.40
-    """Share that is labelled in the last round. The curves of the paper end at 40 %."""
+    """Share of the images that are labelled in the last round. The curves of the paper end at 40 %."""
     train_images: int | None = None
-    """Draw this many training images, the same for all seeds, to make experiments smaller; default: all."""
+    """Number of training images to draw, the same for all seeds, to make experiments smaller. By default, all
+    are used."""
     test_images: int | None = None
-    """Draw this many test images, the same for all seeds; default: all."""
+    """Number of test images to draw, the same for all seeds. By default, all are used."""
 
     def __post_init__(self) -> None:
         if not (0 < self.initial <= self.final <= 1 and self.step > 0):
             raise ConfigurationError(
-                "protocol: expected shares with 0 < initial ≤ final ≤ 1 and step > 0; "
-                f"not {self.initial}, {self.final}, {self.step}",
+                f"protocol: initial, final and step are {self.initial}, {self.final} and {self.step}; "
+                "expected 0 < initial ≤ final ≤ 1 and step > 0",
                 reason="INVALID_CONFIGURATION",
             )
         steps = (self.final - self.initial) / self.step
         if abs(steps - round(steps)) > 1e-6:
             raise ConfigurationError(
-                f"protocol: steps of {self.step} do not lead from {self.initial} to {self.final}",
+                f"protocol: final is {self.final}; expected {self.initial} plus a multiple of {self.step}",
                 reason="INVALID_CONFIGURATION",
             )
 
@@ -69,8 +70,8 @@ class ExperimentConfig:
     path; or a folder of class/file.jpg."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The training of each round. The experiment sets the seed; the methods set the ablation switches and the
-    KL reduction of VAAL."""
+    """The training of each round. The experiment overrides the seed; the methods override the ablation
+    switches and the KL reduction of VAAL."""
 
     def as_settings(self) -> dict[str, Any]:
         """Return the settings that decide results, as JSON values.

@@ -1,4 +1,4 @@
-"""Presets: settings by name, from the TOML files in this folder, or from a TOML file of the user.
+"""Load presets: named settings in the TOML files of this folder, or a TOML file of the user.
 
 The presets of a round lie in this folder, those of an experiment in `experiments/`.
 """
@@ -37,7 +37,8 @@ def experiment_preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> TrainConfig:
-    """Return the settings of a round from a preset, or from a TOML file; others keep their defaults.
+    """Return the settings of a round from a preset or a TOML file. Settings that it omits keep their
+    defaults.
 
     Args:
         name: the name of a preset, or the path of a file.
@@ -59,17 +60,17 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str)
     Args:
         config: a dataclass, whose fields may be dataclasses.
         settings: a value for each field that does not keep its default.
-        source: where the settings are from, for errors.
+        source: the origin of the settings, for error messages.
 
     Raises:
         ConfigurationError: a setting is unknown, or its value has the wrong type or is out of range.
     """
-    # As JSON: there, the strict mode of pydantic takes a list for a tuple, but still no string for a number.
+    # pydantic's strict mode accepts a list as a tuple only in JSON. It never accepts a string as a number.
     text = json.dumps(settings, default=str)
     try:
         return TypeAdapter(config).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        # An unknown setting first: it explains best what went wrong.
+        # Report an unknown setting first, because it explains best what went wrong.
         found = min(error.errors(), key=lambda one: one["type"] != "unexpected_keyword_argument")
     path = [str(part) for part in found["loc"]]
     where = f"{source}: {'.'.join(path)}"
@@ -78,7 +79,7 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str)
         near = get_close_matches(path[-1], known, n=1)
         raise ConfigurationError(
             f"{where} is not a setting; {f'did you mean {near[0]}? ' if near else ''}"
-            f"There are {', '.join(known)}",
+            f"The settings are {', '.join(known)}",
             reason="UNKNOWN_SETTING",
         )
     # pydantic names members of a StrEnum by their repr, <ResizeRule.STRETCH: 'stretch'>.

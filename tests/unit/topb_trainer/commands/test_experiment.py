@@ -48,14 +48,14 @@ def test_the_command_says_each_record_and_finds_it_again(files: Path, tmp_path: 
     assert outcome.err.count("seed 0 · random · ") == 2
     assert "20% labelled (20) · accuracy" in outcome.err
     assert "topb report" in outcome.out
-    assert topb("experiment", *arguments(files, tmp_path, *more)).err.count("was there") == 2
+    assert topb("experiment", *arguments(files, tmp_path, *more)).err.count("already recorded") == 2
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--methods", "bald"], ["no method 'bald'", "random, entropy"]),
-        (["--seeds", "0"], ["seeds is at least 1", "[INVALID_CONFIGURATION]"]),
+        (["--seeds", "0"], ["seeds is 0", "[INVALID_CONFIGURATION]"]),
         (["--data", "None"], ["no data set is named", "[DATASET_MISSING]"]),
     ],
 )

@@ -60,7 +60,7 @@ def test_it_trains_exports_and_says_what_came_of_it(
     assert "60 labelled of 10 classes · 140 unlabelled" in told.out
     assert f"test {bundle.manifest.test_accuracy:.1%} of 100" in told.out
     assert told.out.count("≤") == len(bundle.manifest.gates) == 5
-    assert "pool: 60 rows left out, as their ids are labelled" in told.err
+    assert "pool: 60 rows left out because their ids are labelled" in told.err
     assert bundle.manifest.labelled_count == 60
     assert (bundle.input.height, bundle.input.width) == (8, 8)
 
@@ -96,7 +96,7 @@ def test_it_remarks_on_test_classes_that_could_not_be_learned(
     paths = ("--labelled", tmp_path / "l.parquet", "--test", tmp_path / "t.parquet")
     told = train(digit_files, tmp_path / "b", tiny_preset, *paths).err
     unknown = sum(label > 3 for label in labels[:40])
-    assert f"test: {unknown} images are of classes that the labelled set does not have" in told
+    assert f"test: {unknown} images have classes that the labelled set does not have" in told
     assert "test: no labelled image shows digit 3;" in told
 
 

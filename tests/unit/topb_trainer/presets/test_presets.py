@@ -51,8 +51,12 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
     ("text", "match", "reason"),
     [
         ("sed = 3", r"sed is not a setting; did you mean seed\?", "UNKNOWN_SETTING"),
-        ("[task]\nepoch = 3", r"task\.epoch is .* mean epochs\? There are width, stem,", "UNKNOWN_SETTING"),
-        ("[task]\nx = 3", r"task\.x is not a setting; There are width, stem", "UNKNOWN_SETTING"),
+        (
+            "[task]\nepoch = 3",
+            r"task\.epoch is .* mean epochs\? The settings are width, stem,",
+            "UNKNOWN_SETTING",
+        ),
+        ("[task]\nx = 3", r"task\.x is not a setting; The settings are width, stem", "UNKNOWN_SETTING"),
         ("[task]\nepochs = '3'", r"task\.epochs is '3'\. .* integer", "INVALID_SETTING"),
         ("[task]\nepochs = true", r"task\.epochs is True\. .* integer", "INVALID_SETTING"),
         ("[task]\nepochs = 3.0", r"task\.epochs is 3\.0\. .* integer", "INVALID_SETTING"),
@@ -64,7 +68,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("[vae]\nhidden = [3, 'x']", r"vae\.hidden\.1 is 'x'\. .* integer", "INVALID_SETTING"),
         ("task = 3", r"task is 3\. .* object", "INVALID_SETTING"),
         ("task", "is not TOML", "PRESET_UNREADABLE"),
-        ("[task]\nepochs = 0", r"task\.epochs is at least 1; not 0", "INVALID_CONFIGURATION"),
+        ("[task]\nepochs = 0", r"task\.epochs is 0; expected at least 1", "INVALID_CONFIGURATION"),
     ],
 )
 def test_a_mistake_in_a_preset_is_named_with_its_place(
