@@ -1,4 +1,4 @@
-"""Open and verify a bundle: the directory by which the trainer hands a model to the scorer."""
+"""Open and verify bundles, the directories in which the trainer hands models to the scorer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL_ID_LENGTH = 16
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its files have the sizes and digests of its manifest."""
+    """A verified bundle: its files have the sizes and digests that its manifest states."""
 
     path: Path
     manifest: bundle_pb2.Bundle
@@ -51,7 +51,7 @@ class Bundle:
 
     @property
     def strategies(self) -> frozenset[str]:
-        """The names of the query strategies that the manifest declares; `strategies.served_by` needs them."""
+        """The names of the query strategies that the manifest declares."""
         return frozenset(self.manifest.strategies)
 
     def labelled_features(self) -> NDArray[np.float32]:
@@ -64,7 +64,7 @@ class Bundle:
         """Return the shape of an output without the batch dimension.
 
         Raises:
-            BundleError: The graph has no such output.
+            BundleError: the graph has no such output.
         """
         for output in self.manifest.outputs:
             if output.name == name:
@@ -80,13 +80,14 @@ def open_bundle(path: Path) -> Bundle:
     """Read the manifest of the bundle in the directory `path` and verify the size and sha256 of every file.
 
     Raises:
-        NotFoundError: There is no directory at `path`, or it has no manifest.
-        BundleError: The manifest is invalid or of another schema version, or a file is missing or altered.
+        NotFoundError: there is no directory at `path`, or it has no manifest.
+        BundleError: the manifest is invalid or has another schema version, or a file is missing or altered.
     """
     manifest = _read_manifest(path)
     if manifest.schema_version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path} has bundle schema version {manifest.schema_version}; this scorer reads {SCHEMA_VERSION}",
+            f"{path} has bundle schema version {manifest.schema_version}; this scorer reads version "
+            f"{SCHEMA_VERSION}: export the model with the same version of topb as the scorer's",
             reason="BUNDLE_SCHEMA_VERSION",
         )
     declared = {file.name: file for file in manifest.files}
@@ -98,13 +99,14 @@ def open_bundle(path: Path) -> Bundle:
     if declared[GRAPH].sha256[:MODEL_ID_LENGTH] != manifest.model_id:
         raise BundleError(
             f"{path}: the manifest has model id {manifest.model_id}, "
-            f"but that of {GRAPH} is {declared[GRAPH].sha256[:MODEL_ID_LENGTH]}",
+            f"but the sha256 of {GRAPH} begins with {declared[GRAPH].sha256[:MODEL_ID_LENGTH]}",
             reason="BUNDLE_MODEL_ID",
         )
     target = ImageInput.from_message(manifest.input)
     if target.resize is ResizeRule.UNSPECIFIED or min(target.height, target.width) < 1:
         raise BundleError(
-            f"{path}: the manifest's input has no valid size or no known resize rule: {manifest.input}",
+            f"{path}: the manifest's input must have a height and a width of at least 1 and a known resize "
+            f"rule: {manifest.input}",
             reason="BUNDLE_INPUT",
         )
     return Bundle(path, manifest)
@@ -138,7 +140,9 @@ def _verify(path: Path, file: bundle_pb2.BundleFile) -> None:
             f"{path}: the manifest lists {file.name!r}, which is outside the bundle", reason="BUNDLE_MANIFEST"
         )
     if not file_path.is_file():
-        raise BundleError(f"{path}: {file.name} is missing", reason="BUNDLE_INCOMPLETE")
+        raise BundleError(
+            f"{path}: {file.name} is missing; copy the whole bundle again", reason="BUNDLE_INCOMPLETE"
+        )
     size = file_path.stat().st_size
     if size != file.size_bytes:
         raise BundleError(

@@ -21,14 +21,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 on_step: Callable[[str, Path | None], None] | None = None
-"""Test seam: called with the name of each step on the way to durability, and the file that it concerns.
+"""A hook for tests: it is called with the name of each step of a durable write, and the file concerned.
 
 A test sets it to stop the process between two steps. It is None in production.
 """
 
 
 def step(name: str, path: Path | None = None) -> None:
-    """Tell `on_step`, if it is set, that this step is done."""
+    """Call `on_step`, if it is set."""
     if on_step is not None:
         on_step(name, path)
 
@@ -77,9 +77,9 @@ def publish_file(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def unpublished_directory(parent: Path) -> Iterator[Path]:
-    """Create a temporary directory in `parent`, to be filled and passed to `publish_directory`.
+    """Create a temporary directory in `parent`. The caller fills it and calls `publish_directory`.
 
-    It is removed on exit unless it was published.
+    The directory is removed on exit unless it was published.
     """
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=_UNPUBLISHED, dir=parent))
@@ -91,7 +91,7 @@ def unpublished_directory(parent: Path) -> Iterator[Path]:
 
 
 def publish_directory(directory: Path, path: Path) -> None:
-    """Publish a directory of files under the name `path`.
+    """Publish `directory`, which contains only files, as `path`.
 
     Raises:
         OSError: `path` exists and is not empty.
@@ -104,14 +104,14 @@ def publish_directory(directory: Path, path: Path) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory and all it contains, as far as possible. The removal is not atomic."""
+    """Remove a directory and its contents, ignoring errors. The removal is not atomic."""
     step("directory removal begins", path)
     shutil.rmtree(path, ignore_errors=True)
     step("directory removed", path)
 
 
 def is_unpublished(path: Path) -> bool:
-    """Return whether the path is the remainder of a publication that was interrupted."""
+    """Return whether an interrupted publication left `path` behind."""
     return path.name.startswith(_UNPUBLISHED)
 
 

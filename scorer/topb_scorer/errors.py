@@ -1,18 +1,18 @@
-"""What can go wrong in the scorer. Each error has a reason that programs can rely on.
+"""Define the scorer's exceptions. Programs can rely on the `reason` of each.
 
 TopbError
 └── ScorerError
-    ├── InvalidRequestError       the request cannot be served as it is
+    ├── InvalidRequestError       the request is invalid
     ├── NotFoundError             a model, a pool or a file does not exist
-    ├── AccessDeniedError         a pool lies outside what this scorer may read
+    ├── AccessDeniedError         a pool is outside the locations that this scorer may read
     ├── LimitExceededError        the request asks for more than this scorer allows
-    ├── BundleError               a bundle is torn, altered or of an unknown layout
+    ├── BundleError               a bundle is incomplete, altered or of an unknown layout
     ├── DeviceError               a requested device cannot be used
-    ├── InstallationError         the installed packages do not fit together
+    ├── InstallationError         the installed packages are incompatible
     ├── NewerVersionError         a catalog or state directory was written by a newer version of topb
     ├── ListenError               the server cannot listen on its address
     ├── UnreadablePoolError       a pool exists but cannot be read to its end
-    ├── UnavailableError          not now: try again later, or at another server
+    ├── UnavailableError          the request cannot be served now: retry later or on another server
     └── SelectionCancelledError   the caller cancelled the selection or disconnected
 """
 
@@ -24,12 +24,12 @@ from topb.errors import TopbError
 
 
 class ScorerError(TopbError):
-    """Root of the scorer's errors.
+    """The base class of the scorer's exceptions.
 
     Attributes:
         reason: what went wrong, in UPPER_SNAKE_CASE, stable between versions.
-        metadata: the values at fault, by name.
-        retry_delay: seconds after which another attempt is worthwhile, or None.
+        metadata: the values that caused the error, by name.
+        retry_delay: seconds to wait before a retry, or None if a retry would not help.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ScorerError(TopbError):
 
 
 class InvalidRequestError(ScorerError):
-    """The request cannot be served as it is."""
+    """The request is invalid."""
 
 
 class NotFoundError(ScorerError):
@@ -48,7 +48,7 @@ class NotFoundError(ScorerError):
 
 
 class AccessDeniedError(ScorerError):
-    """A pool lies outside what this scorer may read."""
+    """A pool is outside the locations that this scorer may read."""
 
 
 class LimitExceededError(ScorerError):
@@ -56,7 +56,7 @@ class LimitExceededError(ScorerError):
 
 
 class BundleError(ScorerError):
-    """A bundle is torn, altered or of an unknown layout."""
+    """A bundle is incomplete, altered or of an unknown layout."""
 
 
 class DeviceError(ScorerError):
@@ -64,7 +64,7 @@ class DeviceError(ScorerError):
 
 
 class InstallationError(ScorerError):
-    """The installed packages do not fit together."""
+    """The installed packages are incompatible."""
 
 
 class NewerVersionError(ScorerError):
@@ -80,7 +80,7 @@ class UnreadablePoolError(ScorerError):
 
 
 class UnavailableError(ScorerError):
-    """The request cannot be served now: try again later, or at another server."""
+    """The request cannot be served now: retry later or on another server."""
 
     def __init__(self, message: str, *, reason: str, retry_delay: float = 5.0, **metadata: object) -> None:
         super().__init__(message, reason=reason, retry_delay=retry_delay, **metadata)
@@ -94,8 +94,8 @@ class SelectionCancelledError(ScorerError):
 
 
 def storage_error(error: OSError) -> ScorerError:
-    """Return the error to report when the disk of the state directory fails; the selection stays open."""
-    advice = "completed scores are kept: repair the storage and repeat the request under the same request id"
+    """Return the error to report when the disk of the state directory fails. The selection stays open."""
+    advice = "completed scores are kept: repair the storage and repeat the request with the same request id"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
     return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")

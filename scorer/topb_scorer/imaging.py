@@ -1,4 +1,4 @@
-"""Decode and resize images: from an encoded image or an array to the uint8 RGB array that a model takes."""
+"""Decode images and resize them to the uint8 RGB arrays that models take."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _REFUSED_FORMATS = {"EPS"}
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Images beyond these limits are refused before they are decoded."""
+    """Size limits of images. Larger images are refused before they are decoded."""
 
     max_bytes: int = 64 * 2**20
     """The largest encoded image, in bytes."""
     max_pixels: int = 89_478_485
-    """The largest decoded image, height × width: 256 MiB as uint8 RGB, where Pillow too begins to warn. A
-    small file can claim far more."""
+    """The largest decoded image, in pixels (height × width): 256 MiB as uint8 RGB, Pillow's own warning
+    threshold. A small file can declare far more."""
 
 
 DEFAULT_LIMITS = ImageLimits()
 
 
 class SkippedImageError(Exception):
-    """An image cannot be used; the rest of the pool can."""
+    """An image cannot be used. Its row is skipped; the rest of the pool is not affected."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -48,15 +48,15 @@ def load(
     """Return an image as the array that a model takes.
 
     Args:
-        image: An encoded image, or uint8 (h, w, 3), RGB.
-        target: The size of the array and how the image is resized to it.
-        limits: The largest image that is decoded.
+        image: an encoded image, or uint8 (h, w, 3), RGB.
+        target: the size of the array and how the image is resized to it.
+        limits: size limits; larger images are refused.
 
     Returns:
         uint8 (height, width, 3), RGB.
 
     Raises:
-        SkippedImageError: The reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE or
+        SkippedImageError: the reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE or
             IMAGE_SHAPE.
     """
     if isinstance(image, np.ndarray):
@@ -67,11 +67,11 @@ def load(
 def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG, WebP or any other format that Pillow opens to uint8 (h, w, 3), RGB and upright.
 
-    JPEG is decoded by libjpeg-turbo, and by Pillow if libjpeg-turbo refuses it, as it does CMYK. Transparent
-    pixels become black, grey becomes RGB, and the first frame of an animation counts.
+    libjpeg-turbo decodes JPEG; Pillow decodes what libjpeg-turbo refuses, such as CMYK. Transparent pixels
+    become black, grey becomes RGB, and only the first frame of an animation is used.
 
     Raises:
-        SkippedImageError: The reason is one of those of `load`, except IMAGE_SHAPE.
+        SkippedImageError: the reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN or IMAGE_TOO_LARGE.
     """
     if not encoded:
         raise SkippedImageError("IMAGE_EMPTY", "the image has no bytes")
@@ -90,7 +90,7 @@ def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.u
         raise SkippedImageError(
             "IMAGE_FORMAT_UNKNOWN", "it is not an image that Pillow can identify"
         ) from error
-    # On damaged files Pillow's decoders raise many types, including SyntaxError and struct.error.
+    # On damaged files Pillow's decoders raise many types of errors, such as SyntaxError and struct.error.
     except Exception as error:
         raise SkippedImageError("IMAGE_CORRUPT", f"{type(error).__name__}: {error}") from error
 
@@ -116,8 +116,8 @@ def fit(image: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    # Pillow loads its rarer formats when it first meets one, and another thread that opens such a file
-    # meanwhile may fail to identify it.
+    # Pillow loads its rarer formats when it first needs them. A thread that opens such a file while another
+    # thread loads them may fail to identify it.
     Image.preinit()
     Image.init()
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
@@ -135,7 +135,7 @@ def _decode_opened(opened: Image.Image, encoded: bytes, limits: ImageLimits) -> 
         try:
             decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded, colorspace="RGB")
         except ValueError:
-            # Pillow decides whether it is damaged.
+            # libjpeg-turbo refuses some valid images; Pillow finds out whether this one is damaged.
             pass
         else:
             return decoded

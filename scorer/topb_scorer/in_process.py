@@ -1,4 +1,4 @@
-"""Select in this process, without a server, by the same code and with the same result."""
+"""Select images in this process instead of on a server, with the same code and the same result."""
 
 from __future__ import annotations
 
@@ -37,25 +37,26 @@ def select_batch(
     """Select the b best images of a pool that this process can read.
 
     Args:
-        pool: a path, a glob, or a file:// or s3:// URI in any format, or a `topb.Pool` that also describes
-            its layout.
+        pool: a path, a glob, or a file:// or s3:// URI of a pool in any format, or a `topb.Pool`, which also
+            describes its layout.
         budget: b, at least 1.
         bundle: the directory of the model's bundle.
         strategy: the name of a query strategy.
         seed: seeds strategies that draw at random.
         exclude: ids to leave out.
         exclude_uri: a Parquet file with further ids to leave out.
-        exclude_column: the column of that file.
-        strategy_options: options of the strategy by name, as text.
+        exclude_column: the column of that file that contains the ids.
+        strategy_options: options of the strategy: a mapping from name to value, both text.
         device: "cpu" or "cuda:<index>".
-        batch_size: images in a run; None: the device's default.
-        progress: called while images are scored.
+        batch_size: images per batch; None for the device's default.
+        progress: called with the progress while images are scored.
 
     Returns:
-        ranked picks, and the accounts of every row of the pool.
+        the ranked picks, and the accounts, which count every row of the pool.
 
     Raises:
-        ScorerError: the request, the pool, the bundle or the device is at fault; `reason` tells why.
+        ScorerError: the request is invalid, or the pool, the bundle or the device cannot be used; `reason`
+            says why.
     """
     started = time.monotonic()
     roots = AllowedRoots.anywhere()

@@ -1,4 +1,4 @@
-"""Pools of unlabelled images: each a list of shards, each shard an iterator of items."""
+"""Pools of unlabelled images. A pool is a list of shards, and a shard yields items, one per image."""
 
 from topb_scorer.pools.exclusions import read_excluded_ids
 from topb_scorer.pools.opening import open_pool

@@ -1,4 +1,4 @@
-"""Pools that are CSV files (RFC 4180, with a header) of ids and the paths or URLs of images."""
+"""Read pools from CSV files (RFC 4180, with a header) that list ids and the paths or URLs of images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CsvShard:
         return bool(row.id and row.path) and self.stores.is_remote(row.path, self.file)
 
     def _item(self, row: _Row) -> PoolItem:
-        # The row's contents name it: its place in the file may change while the row does not.
+        # A row without an id is named by its contents, because its position in the file may change.
         id_ = row.id or f"(no id) {','.join(row.fields)}"[:200]
         if row.fault:
             return PoolItem(id_, Unreadable("ROW_MALFORMED", row.fault))
@@ -78,11 +78,11 @@ class CsvShard:
 
 
 def csv_shards(location: Location, columns: Columns, stores: Stores) -> list[CsvShard]:
-    """Return slices of the rows of a file. Empty lines are ignored.
+    """Return the shards of a CSV file, which are slices of its rows. Empty lines are ignored.
 
     Raises:
-        InvalidRequestError: The header lacks a column or has it twice.
-        UnreadablePoolError: The file is not UTF-8 or violates RFC 4180.
+        InvalidRequestError: a column is missing from the header, or occurs more than once.
+        UnreadablePoolError: the file is not UTF-8 or violates RFC 4180.
     """
     shards: list[CsvShard] = []
     seen: Counter[str] = Counter()
@@ -93,7 +93,7 @@ def csv_shards(location: Location, columns: Columns, stores: Stores) -> list[Csv
                 start, digest = rows[0].start, _digest(rows)
                 stamps = stores.digest_of_local_images((row.path for row in rows), location)
                 contents = identity_of("list", str(location), digest, stamps)
-                # A slice may occur again further down the file, as a shard of its own.
+                # The file may contain equal slices, and each needs an identity of its own.
                 seen[contents] += 1
                 identity = identity_of(contents, seen[contents])
                 shards.append(CsvShard(location, header, start, len(rows), digest, identity, columns, stores))
@@ -122,7 +122,7 @@ def _rows(file: io.BufferedReader, header: Sequence[str], columns: Columns) -> I
     start = file.tell()
     for fields in csv.reader(_lines(file), strict=True):
         if fields and len(fields) != len(header):
-            # The text is a part of identities: changing it loses the scores of these slices.
+            # This text is part of the shard's identity: changing it invalidates the scores of the shard.
             fault = f"{len(fields)} fields; the header has {len(header)}"
             yield _Row(tuple(fields), "", "", fault, start)
         elif fields:

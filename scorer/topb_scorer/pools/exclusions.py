@@ -1,4 +1,4 @@
-"""Read the ids that a selection is to leave out."""
+"""Read the ids that a selection excludes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from topb_scorer.pools.storage import AllowedRoots, Stores
 
 
 def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
-    """Return the ids in one column of a Parquet file, without nulls.
+    """Return the ids in one column of a Parquet file. Nulls are left out.
 
     Args:
-        uri: A path, a file:// URI or an s3:// URI.
-        column: Strings or integers.
-        roots: What may be read.
+        uri: a path, a file:// URI or an s3:// URI.
+        column: the name of a column of strings or integers.
+        roots: the locations that may be read.
 
     Raises:
-        InvalidRequestError: There is no such file or column, or the column is of another type.
-        AccessDeniedError: The file is outside `roots`.
-        UnreadablePoolError: The file is not Parquet or is damaged.
+        InvalidRequestError: there is no such file or column, or the column has another type.
+        AccessDeniedError: the file is outside `roots`.
+        UnreadablePoolError: the file is not Parquet or is damaged.
     """
     location = Stores(roots).location(uri)
     if location.kind() != fs.FileType.File:
         raise InvalidRequestError(
-            f"there is no file {uri} of ids to exclude; give a Parquet file", reason="EXCLUSION_NOT_FOUND"
+            f"there is no file {uri}; give a Parquet file with the ids to exclude",
+            reason="EXCLUSION_NOT_FOUND",
         )
     try:
         with open_parquet_file(location) as file:

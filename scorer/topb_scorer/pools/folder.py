@@ -1,4 +1,4 @@
-"""Pools that are folders of image files: each file is a row, and its path below the folder is the id."""
+"""Read pools from folders of image files. Each file is a row; its id is its path relative to the folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FolderShard:
     folder: Location
     files: tuple[FoundFile, ...]
     max_bytes: int
-    """The largest image that is read."""
+    """The size of the largest image that is read, in bytes."""
 
     @property
     def identity(self) -> str:
@@ -36,7 +36,7 @@ class FolderShard:
         return len(self.files)
 
     def items(self) -> Iterator[PoolItem]:
-        """Yield each file's bytes. A file whose name is not that of an image is an unreadable row."""
+        """Yield each file's bytes. A file without the suffix of an image format is an unreadable row."""
         return map_ahead(self._item, self.files, is_remote=lambda _: self.folder.is_remote)
 
     def _item(self, file: FoundFile) -> PoolItem:
@@ -55,7 +55,7 @@ class FolderShard:
 
 
 def folder_shards(folder: Location, files: Sequence[FoundFile], max_bytes: int) -> list[FolderShard]:
-    """Return slices of the listed files, which are sorted by id."""
+    """Return the shards of a folder, which are slices of its files. `files` must be sorted by id."""
     return [FolderShard(folder, tuple(slice_), max_bytes) for slice_ in slices(files, lambda file: file.id)]
 
 

@@ -23,12 +23,12 @@ from topb_scorer.pools.storage import AllowedRoots, FoundFile, Location, Stores
 from topb_scorer.pools.webdataset import webdataset_shards
 
 _FORMATS: dict[str, PoolFormatName] = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv"}
-"""By suffix."""
+"""The format of a file by its suffix."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What a URI leads to: one file, or files below a folder."""
+    """The file, or the files in a folder, that a URI refers to."""
 
     uri: str
     location: Location
@@ -38,7 +38,7 @@ class _Found:
     by_glob: bool = False
 
     def locations(self, format: PoolFormatName) -> list[Location]:
-        """Return the files to read. A glob or a file's own URI selects files whatever their suffix."""
+        """Return the files to read. Files named by a glob or by their own URI may have any suffix."""
         if self.files is None:
             return [self.location]
         return [self._child(file) for file in self.files if self.by_glob or _format_of(file.id) == format]
@@ -58,19 +58,19 @@ def open_pool(
 ) -> OpenPool:
     """Open the pool at a path, a file:// URI or an s3:// URI.
 
-    If no format is named, .parquet, .tar and .csv files are what their suffix says. A folder is a pool of its
-    Parquet files or tars if it has any, else of its images, else of its CSV files.
+    If no format is given, the suffix of a file (.parquet, .tar or .csv) determines it. In a folder, Parquet
+    files and tars take precedence over images, and images take precedence over CSV files.
 
     Args:
-        pool: One file, a folder, or a glob; a `topb.Pool` also names format and columns.
-        roots: What may be read.
-        limits: The largest image that is read.
+        pool: one file, a folder, or a glob; a `topb.Pool` also gives the format and the columns.
+        roots: the locations that may be read.
+        limits: size limits of images.
 
     Raises:
-        InvalidRequestError: The URI, the format or a column is not one that can be read.
-        NotFoundError: Nothing is there.
-        AccessDeniedError: It is outside `roots`.
-        UnreadablePoolError: A file is damaged, or a folder or S3 cannot be read.
+        InvalidRequestError: the URI or the format is invalid, or a column is missing or has the wrong type.
+        NotFoundError: there is no such file or folder, or no file matches the glob.
+        AccessDeniedError: the pool is outside `roots`.
+        UnreadablePoolError: a file is damaged, or a folder or S3 cannot be read.
     """
     pool = pool if isinstance(pool, Pool) else Pool(pool)
     uri = os.fspath(pool.uri)
@@ -86,7 +86,7 @@ def open_pool(
     if format == "image-folder":
         if found.files is None:
             raise InvalidRequestError(
-                f"{uri} is not a folder, as format {format} requires", reason="POOL_FORMAT", uri=uri
+                f"{uri} is a file; format {format} requires a folder", reason="POOL_FORMAT", uri=uri
             )
         return OpenPool(folder_shards(found.location, found.files, limits.max_bytes))
 
@@ -123,7 +123,7 @@ def _format_by_names(found: _Found) -> PoolFormatName:
     formats = {_format_of(name) for name in names}
     if {"parquet", "webdataset"} <= formats:
         raise InvalidRequestError(
-            f"{found.uri} contains both .parquet and .tar files; name the format that is meant",
+            f"{found.uri} contains both .parquet and .tar files; give the format of the pool",
             reason="POOL_FORMAT",
             uri=found.uri,
         )
@@ -137,7 +137,7 @@ def _format_by_names(found: _Found) -> PoolFormatName:
         return "csv"
     raise InvalidRequestError(
         f"{found.uri} is neither a .parquet, .tar or .csv file nor a folder of those or of images; "
-        "name its format if its files have other suffixes, or if an empty pool is meant",
+        "give its format if its files have other suffixes or if the pool is empty",
         reason="POOL_FORMAT",
         uri=found.uri,
     )
@@ -151,6 +151,6 @@ def _matches(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
     if not pattern:
         return not path
     if pattern[0] == "**":
-        # A trailing ** matches every file below.
+        # A trailing ** matches every file below the folder.
         return len(pattern) == 1 or any(_matches(pattern[1:], path[i:]) for i in range(len(path) + 1))
     return bool(path) and fnmatchcase(path[0], pattern[0]) and _matches(pattern[1:], path[1:])

@@ -1,4 +1,4 @@
-"""Pools that are Parquet files, of encoded images or of their paths and URLs."""
+"""Read pools from Parquet files that contain encoded images, or paths and URLs of images."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class ParquetShard:
     identity: str
     id_column: str
     image_column: str
-    """Images, paths, or structs of both."""
+    """The column of images, of paths, or of structs with both."""
     stores: Stores
 
     def items(self) -> Iterator[PoolItem]:
-        """Yield each row's image, from its bytes or read from its path or URL."""
+        """Yield each row's image, taken from the row or read from its path or URL."""
         return map_ahead(self._item, self._rows(), is_remote=self._is_remote)
 
     def _rows(self) -> Iterator[_Row]:
-        """Yield each row's id, and its image, or the path of it, or the reason why there is none."""
+        """Yield each row's id with its image, the path of its image, or the reason why it has none."""
         name = str(self.file).rpartition("/")[2]
         row_group = self.row_groups.start
         try:
@@ -84,11 +84,11 @@ class ParquetShard:
 
 
 def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
-    """Return the row groups of a file, the small ones of many joined.
+    """Return the shards of a Parquet file. `row_group_runs` tells which row groups form a shard.
 
     Raises:
-        InvalidRequestError: A column is missing, there twice, or of another type.
-        UnreadablePoolError: The file is not Parquet or is damaged.
+        InvalidRequestError: a column is missing, occurs more than once or has the wrong type.
+        UnreadablePoolError: the file is not Parquet or is damaged.
     """
     try:
         stamp = location.stamp()
@@ -119,11 +119,10 @@ def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list
 
 
 def row_group_runs(group_rows: Sequence[int]) -> list[range]:
-    """Return the row groups of each shard, from the number of rows of each row group.
+    """Return the row groups of each shard, given the number of rows in each row group.
 
-    In a file of up to 256 row groups, each is a shard. In a file of more, which may have a row each,
-    consecutive ones form a shard as long as they have 512 rows or fewer together, because each shard costs a
-    file in the score log.
+    In a file with up to 256 row groups, each row group is a shard. In a file with more, consecutive row
+    groups with up to 512 rows in total form one shard, because each shard costs a file in the score log.
     """
     if len(group_rows) <= _FEW_ROW_GROUPS:
         return [range(i, i + 1) for i in range(len(group_rows))]

@@ -1,4 +1,4 @@
-"""Parquet files on any store: open one, and find the columns of ids and images."""
+"""Open Parquet files on any store, and find their columns of ids and images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from topb_scorer.pools.storage.location import READ_ERRORS, buffer_bytes
 
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BINARIES = (pa.binary(), pa.large_binary(), pa.binary_view())
-# Text that is not UTF-8 raises UnicodeDecodeError, and only once it is converted.
+# pyarrow raises UnicodeDecodeError only when it converts text that is not UTF-8 to Python strings.
 PARQUET_READ_ERRORS = (*READ_ERRORS, UnicodeDecodeError)
-"""What reading a Parquet file raises on any store."""
+"""The exceptions that reading a Parquet file raises, on any store."""
 
 
 @contextmanager
 def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file, so that a row group of any size is read through a small buffer."""
+    """Open a Parquet file. Row groups of any size are read through a small buffer."""
     with location.open() as source:
         yield pq.ParquetFile(
             source,
@@ -33,10 +33,10 @@ def open_parquet_file(location: Location) -> Iterator[pq.ParquetFile]:
 
 
 def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str:
-    """Return the column of a file with this schema that contains images or, failing that, their paths.
+    """Return the name of the column of images or, if the file has none, of the column of paths.
 
     Raises:
-        InvalidRequestError: A column is missing, there twice, or of another type.
+        InvalidRequestError: a column is missing, occurs more than once or has the wrong type.
     """
     for column in (columns.id, columns.image, columns.path):
         if schema.names.count(column) > 1:
@@ -57,7 +57,7 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
         raise _unfit(location, schema, columns.path, "strings")
     raise InvalidRequestError(
         f"{location} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "
-        f"its columns are {', '.join(schema.names)}; name one of them",
+        f"choose one of its columns: {', '.join(schema.names)}",
         reason="POOL_COLUMN_MISSING",
         file=location,
     )
@@ -67,8 +67,7 @@ def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
     """Raise InvalidRequestError unless the column exists and contains strings or integers."""
     if column not in schema.names:
         raise InvalidRequestError(
-            f"{location} has no id column {column!r}; "
-            f"its columns are {', '.join(schema.names)}; name one of them",
+            f"{location} has no id column {column!r}; choose one of its columns: {', '.join(schema.names)}",
             reason="POOL_COLUMN_MISSING",
             file=location,
         )
@@ -78,7 +77,7 @@ def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
 
 
 def ids_as_strings(ids: pa.Array | pa.ChunkedArray) -> list[str | None]:
-    """Convert ids, strings or integers, to strings; nulls stay."""
+    """Convert ids that are strings or integers to strings. A null becomes None."""
     strings: list[str | None] = ids.cast(pa.string()).to_pylist()
     return strings
 

@@ -1,4 +1,4 @@
-"""What every kind of pool has in common: shards, items, and the columns of ids and images."""
+"""Define what all kinds of pools have in common: shards, items, and columns of ids and images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Unreadable:
     """Takes the place of an image that cannot be read."""
 
     reason: str
-    """In UPPER_SNAKE_CASE, such as FILE_MISSING."""
+    """A stable name in UPPER_SNAKE_CASE, such as FILE_MISSING."""
     detail: str
-    """The reason in words, for a person."""
+    """An explanation for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PoolItem:
     id: str
     """The caller's name for the image."""
     image: bytes | NDArray[np.uint8] | Unreadable
-    """The encoded image, or uint8 (h, w, 3), or why it cannot be read."""
+    """The encoded image, uint8 (h, w, 3) in RGB, or the reason why it cannot be read."""
 
 
 class Shard(Protocol):
@@ -37,19 +37,19 @@ class Shard(Protocol):
 
     @property
     def identity(self) -> str:
-        """A name for the contents: it changes when they do, and no two shards of a pool share one."""
+        """An identifier of the contents: it changes when they change, and is unique within the pool."""
 
     @property
     def rows(self) -> int:
         """The number of items."""
 
     def items(self) -> Iterator[PoolItem]:
-        """Read the items from the first one on. May be called again."""
+        """Yield the items, starting with the first at each call."""
 
 
 @dataclass(frozen=True)
 class OpenPool:
-    """The shards of a pool that was opened. Their order does not affect the result."""
+    """An opened pool. The order of its shards does not affect the result of a selection."""
 
     shards: Sequence[Shard]
 
@@ -64,14 +64,14 @@ class Columns:
     """The columns of Parquet and CSV files. Image folders and WebDataset have none."""
 
     id: str
-    """Ids: strings or, in Parquet, integers."""
+    """The column of ids: strings or, in Parquet, integers."""
     image: str
-    """Encoded images, in Parquet only: binary, or a struct with a binary field `bytes`."""
+    """The column of encoded images, in Parquet only: binary, or a struct with a binary field `bytes`."""
     path: str
-    """Paths and URLs of images, relative to the file's folder or absolute. In Parquet they are read only if
-    there is no image column."""
+    """The column of paths and URLs of images. Relative paths are relative to the file's folder. In Parquet
+    this column is read only if there is no image column."""
 
 
 def identity_of(*parts: object) -> str:
-    """Return a shard identity, 32 hex digits, from everything that it depends on."""
+    """Return a shard identity of 32 hex digits that depends on all `parts`."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

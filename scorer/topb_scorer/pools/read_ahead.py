@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 def map_ahead(
     read: Callable[[Row], Result], rows: Iterable[Row], *, is_remote: Callable[[Row], bool]
 ) -> Iterator[Result]:
-    """Yield `read(row)` for each row, in order, with up to 16 remote rows being read at once.
+    """Yield `read(row)` for each row, in order, reading up to 16 remote rows at once.
 
     Rows that are not remote are read when their turn comes. Closing the iterator cancels the reads that have
     not begun.

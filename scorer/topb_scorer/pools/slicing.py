@@ -14,7 +14,7 @@ Row = TypeVar("Row")
 def slices(rows: Iterable[Row], id_of: Callable[[Row], str], *, max_rows: int = 4096) -> Iterator[list[Row]]:
     """Cut rows into slices of 512 rows on average and `max_rows` at most.
 
-    A slice ends after a row whose id hashes to 0 modulo 512, whatever slices come before it.
+    A slice ends after a row whose id hashes to 0 modulo 512, regardless of the slices before it.
     """
     current: list[Row] = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Pools that a caller streams in chunks: each chunk is a shard."""
+"""Receive pools that callers stream in chunks. Each chunk is a shard."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChunkShard:
         return len(self.ids)
 
     def items(self) -> Iterator[PoolItem]:
-        """Yield the chunk's images. One without an id is an unreadable row."""
+        """Yield the chunk's images. An image without an id is an unreadable row."""
         for row, (id_, image) in enumerate(zip(self.ids, self.images, strict=True)):
             if id_:
                 yield PoolItem(id_, image)
@@ -45,12 +45,16 @@ class ChunkShard:
 
 
 def chunks_without_a_gap(identities: Sequence[str]) -> int:
-    """Return how many chunks from the start of a stream are among these sorted identities without a gap."""
+    """Return how many chunks from the start of the stream are present without a gap.
+
+    Args:
+        identities: the identities of the chunks that are present, sorted.
+    """
     return next((seq for seq, held in enumerate(identities) if held != _identity(seq)), len(identities))
 
 
 class ChunkQueue:
-    """Hands chunks from the thread that receives them to the thread that scores, and holds a few at most."""
+    """A bounded queue of chunks between the thread that receives them and the thread that scores them."""
 
     def __init__(self, capacity: int, cancelled: threading.Event) -> None:
         self._chunks: queue.Queue[ChunkShard | None] = queue.Queue(capacity)
@@ -60,7 +64,7 @@ class ChunkQueue:
         """Add a chunk, waiting for room if the queue is full. None ends the stream.
 
         Raises:
-            SelectionCancelledError: The selection was cancelled in the meantime.
+            SelectionCancelledError: the selection was cancelled in the meantime.
         """
         while not self._cancelled.is_set():
             try:
@@ -74,7 +78,7 @@ class ChunkQueue:
         """Yield chunks as they arrive. `None` means that none is ready: run the partial batch now.
 
         Raises:
-            SelectionCancelledError: The selection was cancelled in the meantime.
+            SelectionCancelledError: the selection was cancelled in the meantime.
         """
         late = False
         while not self._cancelled.is_set():
@@ -82,7 +86,7 @@ class ChunkQueue:
                 chunk = self._chunks.get(timeout=_POLL_SECONDS if late else _IDLE_SECONDS)
             except queue.Empty:
                 late = True
-                # Repeatedly, so that a reader that is stopped for another reason notices.
+                # Yielding at every poll lets the reader stop for reasons of its own.
                 yield None
                 continue
             if chunk is None:

@@ -1,4 +1,4 @@
-"""Pools that are WebDataset tars: consecutive members with one key are one sample, and the key is its id."""
+"""Read pools from WebDataset tars. Consecutive members with the same key form a sample; the key is its id."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class WebDatasetShard:
     rows: int
     identity: str
     max_bytes: int
-    """The largest image that is read."""
+    """The size of the largest image that is read, in bytes."""
 
     def items(self) -> Iterator[PoolItem]:
-        """Yield each sample's image. A sample without one is an unreadable row."""
+        """Yield each sample's image. A sample without an image is an unreadable row."""
         count = 0
         try:
             with open_buffered(self.file, ReadPattern.THROUGH) as file:
@@ -52,7 +52,7 @@ class WebDatasetShard:
                     yield self._item(key, members)
                     count += 1
             if count < self.rows:
-                raise EOFError(f"it has {self.rows - count} samples less than when the pool was opened")
+                raise EOFError(f"it has {self.rows - count} samples fewer than when the pool was opened")
         except _READ_ERRORS as error:
             raise unreadable_file(self.file, _FORMAT, error) from error
 
@@ -60,7 +60,7 @@ class WebDatasetShard:
         image: bytes | Unreadable | None = None
         is_plain = False
         for member in members:
-            # "jpg" takes precedence over "mask.png", and among equals the first one counts.
+            # "jpg" takes precedence over "mask.png"; otherwise the first image of a sample is used.
             is_better = image is None or ("." not in member.extension and not is_plain)
             if is_better and is_image_name(f"_.{member.extension}"):
                 image, is_plain = self._read(member), "." not in member.extension
@@ -81,15 +81,15 @@ class WebDatasetShard:
 
 
 def webdataset_shards(location: Location, max_bytes: int) -> list[WebDatasetShard]:
-    """Return slices of the samples of an uncompressed tar.
+    """Return the shards of an uncompressed tar, which are slices of its samples.
 
-    A key is the name of a member up to its first dot. Directories, links, members without a key (no dot, or a
-    leading one) and WebDataset's own `__…__` members are ignored.
+    The key of a member is its name up to the first dot. Directories, links, members without a key (names
+    without a dot or with a leading one) and WebDataset's own `__…__` members are ignored.
 
-    All headers are read, to count the samples and to notice damage.
+    This function reads all headers, to count the samples and to detect damage.
 
     Raises:
-        UnreadablePoolError: The file is not a tar, is compressed, or is damaged.
+        UnreadablePoolError: the file is not a tar, is compressed, or is damaged.
     """
     starts: list[int] = []
     samples = 0
@@ -119,7 +119,7 @@ def _samples(file: io.BufferedReader) -> Iterator[tuple[str, Iterator[_Member]]]
 
 
 def _members(file: io.BufferedReader) -> Iterator[_Member]:
-    """Yield the members of samples, from the current position on."""
+    """Yield the members that belong to samples, starting at the current position of the file."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (header := tar.next()) is not None:
             # Otherwise TarFile keeps every header that it has seen.
@@ -135,12 +135,12 @@ def _members(file: io.BufferedReader) -> Iterator[_Member]:
 
 
 def _check_end(file: io.BufferedReader, offset: int) -> None:
-    # tarfile takes a file that is cut off or damaged between two members for one that ends there.
+    # If the file is cut off or damaged between two members, tarfile assumes that the archive ends there.
     file.seek(offset)
     block = file.read(_BLOCK_BYTES)
     if len(block) < _BLOCK_BYTES or any(block):
         raise tarfile.ReadError(
-            f"neither a member nor the end of the archive at byte {offset}: it is cut off or damaged"
+            f"there is neither a member nor the end of the archive at byte {offset}: it is cut off or damaged"
         )
     while rest := file.read(_BLOCK_BYTES * 64):
         if any(rest):

@@ -1,4 +1,4 @@
-"""Where pools are stored: on this machine, on S3 or on the web, behind one protocol."""
+"""Read pools from this machine and from S3 through one protocol, and fetch single images from the web."""
 
 from topb_scorer.pools.storage.location import FoundFile, Location, ReadPattern
 from topb_scorer.pools.storage.roots import AllowedRoots

@@ -1,4 +1,4 @@
-"""Parse paths and URIs strictly into addresses: values with one spelling for each file or folder."""
+"""Parse paths and URIs strictly into addresses, with one canonical form for each file or folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_UNQUOTES = 8
 
 
 class BaseAddress:
-    """What all addresses have in common."""
+    """The base class of addresses."""
 
     __slots__ = ()
 
@@ -32,18 +32,18 @@ class BaseAddress:
         return _with_slash(str(self))
 
     def resolved(self) -> Self:
-        """Return the address without links and `..`. For S3 and the web, parsing has resolved it.
+        """Return the address without links and `..`. S3 and web addresses are resolved when parsed.
 
         Raises:
-            OSError: A local path cannot be resolved.
-            RuntimeError: A local path contains a loop of links (before Python 3.13).
+            OSError: a local path cannot be resolved.
+            RuntimeError: a local path contains a loop of links (before Python 3.13).
         """
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAddress(BaseAddress):
-    """A path of this machine."""
+    """A path on this machine."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class LocalAddress(BaseAddress):
         return replace(self, path=self.path.resolve())
 
     def beside(self, path: str) -> LocalAddress:
-        """Return the address of a path in this file."""
+        """Return the address of a path that this file contains."""
         return LocalAddress(self.path.parent / path)
 
 
@@ -65,18 +65,18 @@ class S3Address(BaseAddress):
 
     bucket: str
     key: str
-    """Without a slash at either end; empty for the whole bucket."""
+    """The key or prefix without a slash at either end; empty for the whole bucket."""
 
     def __str__(self) -> str:
         return f"s3://{self.path}"
 
     @property
     def path(self) -> str:
-        """Bucket and key, as pyarrow takes them."""
+        """The bucket and the key, in the form that pyarrow takes: `bucket/key`."""
         return f"{self.bucket}/{self.key}" if self.key else self.bucket
 
     def beside(self, path: str) -> LocalAddress | S3Address:
-        """Return the address of a path in this file; an absolute path is one of this machine."""
+        """Return the address of a path that this file contains. Absolute paths refer to this machine."""
         if path.startswith("/"):
             return LocalAddress(Path(path))
         return _s3_address(f"s3://{self.path.rpartition('/')[0]}/{path}")
@@ -106,12 +106,12 @@ def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
     """Parse a path or URI. Links and `..` in a local path are not followed yet.
 
     Args:
-        uri: A path, or a file://, s3://, http:// or https:// URI.
-        file: The file that contains `uri`. A relative path is relative to its folder, or to the working
-            directory without a file.
+        uri: a path, or a file://, s3://, http:// or https:// URI.
+        file: the file that contains `uri`; a relative path is relative to its folder. None for a path
+            relative to the working directory.
 
     Raises:
-        InvalidRequestError: It is none of these, or ambiguous (escaped dots, empty segments, a user, …).
+        InvalidRequestError: `uri` is none of these or is ambiguous (escaped dots, empty segments, a user, …).
     """
     scheme, separator, _ = uri.partition("://")
     if separator and scheme.lower() == "s3":
@@ -125,7 +125,7 @@ def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
 
 
 def _s3_address(uri: str) -> S3Address:
-    # Percent signs, `?` and `#` are parts of a key, as for the AWS command line.
+    # Percent signs, `?` and `#` are part of the key, as in the AWS command line.
     bucket, _, key = uri[len("s3://") :].partition("/")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket:
         raise _refusal(uri, "does not name an S3 bucket")
@@ -138,7 +138,7 @@ def _s3_address(uri: str) -> S3Address:
 
 
 def _web_address(uri: str) -> WebAddress:
-    # Parsed strictly and written anew, so that no later parser can read it differently.
+    # The URL is parsed strictly and rebuilt, so no later parser can read it differently.
     if _CONTROL.search(uri) or "\\" in uri:
         raise _refusal(uri, "contains control characters or backslashes")
     try:
@@ -161,9 +161,9 @@ def _quoted(text: str, safe: str) -> str:
 
 
 def _without_dots(uri: str, path: str) -> str:
-    """Resolve the `.` and `..` segments of `path`; refuse escaped ones.
+    """Resolve the `.` and `..` segments of `path`, and refuse escaped ones.
 
-    HTTP clients and servers resolve them too, and some do so after undoing escapes.
+    HTTP clients and servers resolve them too, and some decode escapes first.
     """
     kept: list[str] = []
     for segment in path.split("/"):

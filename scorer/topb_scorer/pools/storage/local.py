@@ -1,4 +1,4 @@
-"""Files and folders of this machine."""
+"""Read files and folders on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from topb_scorer.pools.storage.roots import AllowedRoots
 
 @dataclass(frozen=True)
 class LocalLocation:
-    """A path of this machine, absolute and without links; implements `Location`."""
+    """An absolute path on this machine with its links resolved. Implements `Location`."""
 
     address: LocalAddress
     roots: AllowedRoots
@@ -71,7 +71,7 @@ class LocalLocation:
     @contextmanager
     def open(self) -> Iterator[pa.NativeFile]:
         if not stat.S_ISREG(self._path.stat().st_mode):
-            # A pipe would wait for a writer, and a device may never end.
+            # Reading a pipe would wait for a writer, and a device may never end.
             raise OSError(errno.EINVAL, "not a regular file", str(self))
         with pa.OSFile(str(self)) as file:
             yield file
@@ -87,7 +87,7 @@ def _found_file(path: Path, folder: Path) -> FoundFile:
     try:
         status = path.stat()
     except OSError:
-        # A row all the same: reading it gives the reason.
+        # The file still counts as a row: reading it reports the reason.
         return FoundFile(id_, is_utf8, -1, -1)
     return FoundFile(id_, is_utf8, status.st_size, status.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""What a store offers at a location, whichever store it is.
+"""Define locations: files and folders that can be listed and read in the same way on every store.
 
 An *address* is a parsed path or URI, a plain value. A *location* is an address that the allowed roots permit,
 with the means to read it. `local` and `s3` implement the protocol; `web` only fetches images.
@@ -22,24 +22,24 @@ from topb_scorer.pools.pool import Unreadable
 from topb_scorer.pools.storage.addresses import StoredAddress
 
 READ_ERRORS = (OSError, pa.ArrowException)
-"""What reading a file raises on any store."""
+"""The exceptions that reading a file raises, on any store."""
 
 WILDCARD = re.compile(r"[*?[]")
-"""What makes a segment of a path a pattern."""
+"""The characters that make a segment of a path a pattern."""
 
 
 class ReadPattern(Enum):
-    """How a reader goes through a file: the sizes of its buffer on this machine and on another, in bytes.
+    """How a file is read. Each value has two buffer sizes in bytes, for local and for remote files.
 
-    A request to another machine takes some tens of milliseconds, however little it asks for.
+    A request to another machine takes tens of milliseconds, however little it reads.
     """
 
     THROUGH = (1 << 20, 8 << 20)
-    """From some point on, most of what follows."""
+    """Reads most of the file from some position on."""
     SKIPPING = (1 << 13, 8 << 20)
-    """Small pieces. A large buffer would also read the gaps between them."""
+    """Reads small pieces of the file. A large local buffer would also read the gaps between them."""
     SLICE = (1 << 20, 1 << 18)
-    """Some tens of kilobytes."""
+    """Reads tens of kilobytes at one position."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,67 +47,68 @@ class FoundFile:
     """A file that was found by listing a folder. Files are ordered by id."""
 
     id: str
-    """The path relative to the listed folder, with `/`. Bytes that are not UTF-8 are escaped, and such an id
-    cannot be used to open the file."""
+    """The path relative to the listed folder, with `/`. Bytes that are not UTF-8 are escaped; an id with
+    escapes cannot be used to open the file."""
     is_utf8: bool
     size: int
-    """In bytes; -1 if the file is gone or is a dangling link."""
+    """The size in bytes; -1 if the file is gone or is a dangling link."""
     modified_ns: int
 
 
 class Location(Protocol):
-    """A file or folder on this machine or on S3. `str()` of it is its canonical path or URI."""
+    """A file or folder on this machine or on S3. `str(location)` is its canonical path or URI."""
 
     @property
     def address(self) -> StoredAddress:
-        """The address as a plain value."""
+        """The address of the location."""
 
     @property
     def is_remote(self) -> bool:
-        """Whether reading waits for another machine, so that it pays to read ahead in parallel."""
+        """Whether reads wait for another machine. If so, it pays to read ahead in parallel."""
 
     def child(self, id_: str) -> Location:
         """Return the file that a listing of this folder found under `id_`.
 
         Raises:
-            AccessDeniedError: It is a link that leads outside the allowed roots.
-            InvalidRequestError: It is a link that leads nowhere.
+            AccessDeniedError: the file is a link that leads outside the allowed roots.
+            InvalidRequestError: the file is a link that cannot be resolved.
         """
 
     def kind(self) -> fs.FileType:
         """Return whether there is a file, a folder (`Directory`) or nothing (`NotFound`).
 
         Raises:
-            UnreadablePoolError: The store does not answer or refuses access.
+            UnreadablePoolError: the store does not answer or refuses access.
         """
 
     def files_below(self, *, deep: bool = True) -> Iterator[FoundFile]:
         """List the files in this folder and, if `deep`, in the folders below it.
 
-        Hidden files and folders (a leading dot) are left out. Links to folders are not followed.
+        Hidden files and folders, whose names begin with a dot, are left out. Links to folders are not
+        followed.
 
         Raises:
-            UnreadablePoolError: A folder cannot be listed.
+            UnreadablePoolError: a folder cannot be listed.
         """
 
     def split_glob(self) -> tuple[Location, tuple[str, ...]] | None:
-        """Split at the first segment with a wildcard, or return None if no segment is a pattern.
+        """Return the folder above the first pattern, and the segments from there on; None without a pattern.
 
-        What exists under its literal name is not a pattern.
+        A segment is a pattern if it contains a wildcard and no file or folder has its literal name.
         """
 
     def stamp(self) -> tuple[int, str]:
-        """Return the size in bytes and what else changes with the contents: a modification time or an ETag.
+        """Return the size in bytes and the modification time or ETag, which change with the contents.
 
         Raises:
-            OSError: The file cannot be read; one of `READ_ERRORS`.
+            OSError: the file cannot be read. Other types in `READ_ERRORS` are raised too.
         """
 
     def open(self) -> AbstractContextManager[pa.NativeFile]:
         """Open the file for random access, unbuffered.
 
         Raises:
-            OSError: There is no regular file; one of `READ_ERRORS`.
+            OSError: there is no regular file. Other types in `READ_ERRORS` are raised too.
         """
 
 
@@ -115,7 +116,7 @@ def read_image(location: Location, max_bytes: int) -> bytes | Unreadable:
     """Return the bytes of an image file, or the reason why they cannot be read.
 
     Raises:
-        UnreadablePoolError: The store as a whole fails, so that no row is at fault.
+        UnreadablePoolError: a remote store failed. The fault may affect all rows, not only this image.
     """
     try:
         with location.open() as file:
@@ -128,7 +129,7 @@ def read_image(location: Location, max_bytes: int) -> bytes | Unreadable:
     except READ_ERRORS as error:
         failure = unreadable_pool(location, error)
         if location.is_remote:
-            # If the row were skipped, an outage would be logged as a pool of broken images.
+            # If such rows were skipped, an outage would be logged as a pool of broken images.
             raise failure from error
         return Unreadable("FILE_UNREADABLE", str(failure))
 
@@ -160,7 +161,7 @@ def unreadable_pool(location: object, error: BaseException) -> UnreadablePoolErr
 
 
 def unreadable_file(file: Location, format: str, fault: object) -> UnreadablePoolError:
-    """Return the error to raise if `file` is not of the format that it is read as."""
+    """Return the error to raise if `file` cannot be read as `format`."""
     return UnreadablePoolError(
         f"{file} cannot be read as {format}: {fault}", reason="POOL_UNREADABLE", file=file
     )

@@ -1,4 +1,4 @@
-"""Which paths and URIs a scorer may read."""
+"""Restrict the paths and URIs that a scorer may read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ AnyAddress = TypeVar("AnyAddress", bound=BaseAddress)
 
 @dataclass(frozen=True)
 class AllowedRoots:
-    """The directories and the S3 and web prefixes below which everything may be read."""
+    """Directories, S3 prefixes and web prefixes. A scorer may read everything below them."""
 
     prefixes: tuple[str, ...] | None
-    """/directory/, s3://bucket/key/ and https://host/path/, resolved, each with a trailing slash. None allows
-    everything everywhere."""
+    """Resolved prefixes such as /directory/, s3://bucket/key/ and https://host/path/, each with a trailing
+    slash. None allows everything."""
 
     @classmethod
     def anywhere(cls) -> AllowedRoots:
-        """Return roots without limits, for callers that read with their own rights."""
+        """Return roots that allow everything, for callers that read with their own permissions."""
         return cls(None)
 
     @classmethod
@@ -31,10 +31,10 @@ class AllowedRoots:
         """Return roots that allow only what is below one of `roots`.
 
         Args:
-            roots: Directories, s3://bucket[/key] or http(s)://host[/path].
+            roots: directories, s3://bucket[/key] or http(s)://host[/path].
 
         Raises:
-            InvalidRequestError: One of them is none of these, or is a URL with a query.
+            InvalidRequestError: a root cannot be parsed, or is a URL with a query.
         """
         addresses = [parse_address(str(root)) for root in roots]
         for address in addresses:
@@ -49,20 +49,24 @@ class AllowedRoots:
     def allowed_address(self, uri: str, file: StoredAddress | None = None) -> Address:
         """Parse a path or URI and check that it may be read, after resolving links and `..` in a local path.
 
-        The arguments are those of `parse_address`.
+        The arguments are the same as for `parse_address`.
 
         Raises:
-            InvalidRequestError: It is not a path or URI, or is ambiguous.
-            AccessDeniedError: It is outside the allowed roots.
+            InvalidRequestError: `uri` is not a path or URI, or is ambiguous.
+            AccessDeniedError: `uri` is outside the allowed roots.
         """
         return self.check(parse_address(uri, file), uri)
 
     def check(self, address: AnyAddress, uri: str) -> AnyAddress:
-        """Return the resolved address if it may be read; errors call it `uri`.
+        """Resolve an address, check that it may be read, and return it.
+
+        Args:
+            address: the address.
+            uri: the name of the address in error messages.
 
         Raises:
-            InvalidRequestError: It contains a loop of links.
-            AccessDeniedError: It is outside the allowed roots.
+            InvalidRequestError: the address cannot be resolved, for example because of a loop of links.
+            AccessDeniedError: the address is outside the allowed roots.
         """
         try:
             resolved = address.resolved()

@@ -1,4 +1,4 @@
-"""Objects and prefixes on S3, or on another store that speaks its protocol."""
+"""Read objects and prefixes on S3, or on another store with the same protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUEST_SECONDS = 30
 
 @dataclass(frozen=True)
 class S3Store:
-    """The S3 client, created at first use; threads may share it."""
+    """The S3 client. It is created at first use and can be shared between threads."""
 
     @cached_property
     def filesystem(self) -> fs.S3FileSystem:
@@ -38,7 +38,7 @@ class S3Store:
 
 @dataclass(frozen=True)
 class S3Location:
-    """An object or a prefix; implements `Location`. A prefix counts as a folder."""
+    """An object or a prefix on S3. Implements `Location`; a prefix counts as a folder."""
 
     address: S3Address
     store: S3Store

@@ -1,4 +1,4 @@
-"""From URIs to locations that may be read."""
+"""Turn paths and URIs into locations, and check that they may be read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from topb_scorer.pools.storage.web import WebStore
 
 @dataclass(frozen=True)
 class Stores:
-    """The stores that a pool is read from, limited to the allowed roots; threads may share it."""
+    """The stores of pools and images, limited to the allowed roots. Threads can share an instance."""
 
     roots: AllowedRoots
     limits: ImageLimits = DEFAULT_LIMITS
@@ -44,13 +44,13 @@ class Stores:
         """Return the file or folder at a path, a file:// URI or an s3:// URI.
 
         Raises:
-            InvalidRequestError: It is none of these.
-            AccessDeniedError: It is outside the allowed roots.
+            InvalidRequestError: `uri` is none of these.
+            AccessDeniedError: `uri` is outside the allowed roots.
         """
         address = self.roots.allowed_address(uri)
         if isinstance(address, WebAddress):
             raise InvalidRequestError(
-                f"{uri}: pools are not read over http, only the images of a list are; "
+                f"{uri}: a pool cannot be read over http, only the images in a list can; "
                 "give a path or an s3:// URI",
                 reason="POOL_URI",
                 uri=uri,
@@ -61,9 +61,9 @@ class Stores:
         """Return the bytes of an image, or the reason why they cannot be read.
 
         Args:
-            uri: A path, relative to the folder of `file` or absolute, or a file://, s3://, http:// or https://
+            uri: a path, relative to the folder of `file` or absolute, or a file://, s3://, http:// or https://
                 URI.
-            file: The list that contains `uri`.
+            file: the list that contains `uri`.
 
         Raises:
             UnreadablePoolError: S3 does not answer or refuses the credentials.
@@ -77,15 +77,15 @@ class Stores:
         return read_image(self._stored(address), self.limits.max_bytes)
 
     def is_remote(self, uri: str, file: Location) -> bool:
-        """Return whether `read_image` waits for another machine, judging by the text of `uri` alone."""
+        """Return whether `read_image` waits for another machine. Only the text of `uri` is examined."""
         if "://" in uri:
             return not uri[:7].lower().startswith("file://")
         return file.is_remote and not uri.startswith("/")
 
     def digest_of_local_images(self, uris: Iterable[str | None], file: Location) -> str:
-        """Return a digest of the sizes and modification times of those images that are on this machine.
+        """Return a digest of the sizes and modification times of the images that are on this machine.
 
-        It is part of shard identities. Links are not followed, and nothing is read from other machines.
+        The digest is part of shard identities. Links are not followed, and no other machine is contacted.
         """
         digest = hashlib.sha256()
         for uri in uris:
@@ -103,7 +103,7 @@ def _local_stamp(uri: str, file: Location) -> str:
         address = parse_address(uri, file.address)
         if not isinstance(address, LocalAddress):
             return ""
-        status = os.stat(address.path)  # noqa: PTH116 - a million times
+        status = os.stat(address.path)  # noqa: PTH116 - called once per row
     except (InvalidRequestError, OSError, ValueError):
         return ""
     return f"{status.st_size} {status.st_mtime_ns}"

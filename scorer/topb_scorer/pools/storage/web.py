@@ -1,4 +1,4 @@
-"""Images on the web, fetched over http or https."""
+"""Fetch images over http and https."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-# For each host; more than are read at once, as shards may be read side by side.
+# Connections per host: more than one shard reads at once, because shards may be read in parallel.
 _KEPT_CONNECTIONS = 64
 _PIECE_BYTES = 1 << 16
 _HEADERS = {"User-Agent": "topb", "Accept": "image/*,*/*;q=0.5"}
@@ -29,33 +29,33 @@ _HEADERS = {"User-Agent": "topb", "Accept": "image/*,*/*;q=0.5"}
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a URL is waited for, and how often it is asked for."""
+    """The timeouts and the number of attempts of a download."""
 
     socket_seconds: float = 10.0
-    """For a connection, and for each piece of an answer."""
+    """Timeout of connecting and of each read."""
     total_seconds: float = 30.0
-    """For all attempts, including the pauses between them."""
+    """Timeout of all attempts together, including the pauses between them."""
     attempts: int = 3
     pause_seconds: float = 0.5
-    """Before the second attempt, unless the server sends Retry-After; twice as long before the third."""
+    """Pause before the second attempt, unless the server sends Retry-After. The next is twice as long."""
 
 
 @dataclass(frozen=True)
 class WebStore:
-    """The HTTP client, with its pools of connections; threads may share it."""
+    """An HTTP client with pools of connections. Threads can share an instance."""
 
     roots: AllowedRoots
     max_bytes: int
-    """The largest image file that is read."""
+    """The size of the largest image that is read, in bytes."""
     patience: Patience = field(default_factory=Patience)
     _clients: dict[str | None, urllib3.PoolManager] = field(default_factory=dict, init=False, repr=False)
-    """By the URL of the proxy; None is without a proxy."""
+    """Clients by the URL of their proxy; None for the client without a proxy."""
 
     def fetch(self, url: str) -> bytes | Unreadable:
-        """Return what the URL answers with, or the reason why there is no answer.
+        """Return the body of the response, or the reason why there is none.
 
-        Redirects are followed as long as the roots allow each hop. Temporary faults are retried within the
-        total time, after the pause that the server asks for with Retry-After, if it does.
+        Redirects are followed if the allowed roots contain each target. Temporary faults are retried within
+        the total time, after the pause given by the server's Retry-After header, if there is one.
         """
         deadline = time.monotonic() + self.patience.total_seconds
         attempt = 1
@@ -93,7 +93,7 @@ class WebStore:
             url,
             headers=_HEADERS,
             timeout=urllib3.Timeout(connect=seconds, read=seconds),
-            # Attempts and redirects are counted and judged here.
+            # The callers count attempts and check the target of each redirect.
             retries=False,
             redirect=False,
             preload_content=False,
@@ -110,13 +110,13 @@ class WebStore:
         if not 200 <= response.status < 300:
             return Unreadable("FILE_UNREADABLE", f"{url}: {fault}")
         content = bytearray()
-        # read1 returns what has arrived, so that a server that sends a byte at a time meets the deadline too.
+        # read1 returns what has arrived, so the deadline also holds if a server sends one byte at a time.
         while piece := response.read1(_PIECE_BYTES, decode_content=False):
             content += piece
             if len(content) > self.max_bytes:
                 return Unreadable("IMAGE_TOO_LARGE", f"{url} has more than {self.max_bytes} bytes")
             if time.monotonic() > deadline:
-                raise _TemporaryError(f"no complete answer within {self.patience.total_seconds:.0f} s")
+                raise _TemporaryError(f"no complete response within {self.patience.total_seconds:.0f} s")
         return bytes(content)
 
     def _client_for(self, url: str) -> urllib3.PoolManager:
@@ -129,7 +129,7 @@ class WebStore:
 
 
 class _TemporaryError(HTTPError):
-    """Another attempt may succeed, after a pause if the server asks for one."""
+    """An attempt failed, but a later one may succeed."""
 
     def __init__(self, fault: str, pause: float | None = None) -> None:
         super().__init__(fault)
@@ -143,14 +143,14 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
 
 
 def _release(response: urllib3.BaseHTTPResponse) -> None:
-    """Read the rest of a short answer that has arrived already, so that its connection can be used again."""
+    """Read the rest of a short response, so that its connection can be reused."""
     if response.length_remaining is not None:
         with suppress(HTTPError):
             response.read1(_PIECE_BYTES, decode_content=False)
 
 
 def _redirected(url: str, target: str) -> str:
-    # The header's bytes came as Latin-1; what is not ASCII in them is not escaped yet.
+    # urllib3 decodes headers as Latin-1, and characters outside ASCII are not escaped yet.
     joined = urljoin(url, quote(target, safe=string.punctuation, encoding="latin-1"))
     if not joined.lower().startswith(("http://", "https://")):
         raise ValueError("it is not on the web")
