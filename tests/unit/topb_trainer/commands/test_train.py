@@ -106,7 +106,7 @@ def test_it_remarks_on_test_classes_that_could_not_be_learned(
         (["--labelled", "pool.parquet"], ["no column 'label'"]),
         (["--test", "nowhere.parquet"], ["no pool at ", "nowhere.parquet", "[POOL_NOT_FOUND]"]),
         (["--preset", "papr"], ["no preset 'papr'", "[PRESET_NOT_FOUND]"]),
-        (["--cotrain.batch-size", "3"], ["even and at least 2; not 3", "[INVALID_CONFIGURATION]"]),
+        (["--cotrain.batch-size", "3"], ["batch_size is 3; expected an even number", "[INVALID_CONFIGURATION]"]),
     ],
 )
 def test_errors_have_reasons(

@@ -20,7 +20,7 @@ def test_the_protocol_is_the_papers_by_default() -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: ProtocolConfig(0.1, 0.04, 0.4), "do not lead from"),
+        (lambda: ProtocolConfig(0.1, 0.04, 0.4), "expected 0.1 plus a multiple of 0.04"),
         (lambda: ProtocolConfig(0.5, 0.1, 0.4), "0 < initial"),
         (lambda: ProtocolConfig().labelled_counts(10), "at least 2, and more each round"),
     ],
