@@ -104,7 +104,9 @@ def test_a_selection_whose_server_is_killed_is_taken_up_by_another(
 
 @CATALOGS
 @PATHS
-def test_a_caller_continues_at_another_server(path: str, two_servers: TwoServers, data: Data) -> None:
+def test_a_caller_continues_its_selection_at_another_server(
+    path: str, two_servers: TwoServers, data: Data
+) -> None:
     state, (first, address), (second, other_address) = two_servers
     caller = data.caller(path, "one")
     kept = kill_under_way(first, address, caller, state)
@@ -141,7 +143,7 @@ def test_one_request_at_two_servers_is_one_selection(two_servers: TwoServers, da
 
 
 @CATALOGS
-def test_any_server_cancels_what_another_runs(two_servers: TwoServers, data: Data) -> None:
+def test_any_server_cancels_a_selection_that_another_runs(two_servers: TwoServers, data: Data) -> None:
     state, (first, address), (_, other_address) = two_servers
     calling = in_background(data.caller("read", "one"), address)
     once(lambda: len(committed(state)) >= 1)

@@ -11,7 +11,7 @@ from topb_scorer.geometry.k_center import k_center_greedy
 pytestmark = pytest.mark.gpu
 
 
-def test_the_gpu_picks_what_the_cpu_picks() -> None:
+def test_k_center_picks_the_same_rows_on_a_gpu_as_on_the_cpu() -> None:
     if not faiss.get_num_gpus():
         pytest.skip("FAISS sees no GPU: install faiss-gpu-cu12 in place of faiss-cpu")
     random = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from topb_scorer.selecting.spec import SelectionSpec
 pytestmark = pytest.mark.gpu
 
 
-def test_the_gpu_scores_what_the_cpu_scores(tmp_path: Path) -> None:
+def test_scores_on_a_gpu_agree_with_scores_on_the_cpu(tmp_path: Path) -> None:
     bundle = open_bundle(write_bundle(tmp_path))
     images = np.stack([random_image(i) for i in range(100)])
     on_cpu = LocalEngine(bundle).session.score(images)
@@ -29,7 +29,7 @@ def test_the_gpu_scores_what_the_cpu_scores(tmp_path: Path) -> None:
         np.testing.assert_allclose(on_gpu[name], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_selection_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
+def test_a_repeated_selection_on_a_gpu_gives_the_same_result(tmp_path: Path) -> None:
     engine = LocalEngine(open_bundle(write_bundle(tmp_path)), EngineSettings(device="cuda:0"))
     path = write_parquet(tmp_path / "pool.parquet", random_pool(500))
     first, second = (

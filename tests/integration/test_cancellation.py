@@ -166,7 +166,7 @@ RPCS = pytest.mark.parametrize("rpc", ["SelectBatch", "SelectBatchFromStream"])
 
 @RPCS
 @pytest.mark.parametrize("ending", ["cancel", "deadline", "disconnect", "CancelSelection"])
-def test_work_stops_within_a_batch_and_leaves_nothing(
+def test_work_of_an_ended_call_stops_within_a_batch_and_leaves_no_files(
     rpc: str, ending: str, server: Server, folder: Path, tmp_path: Path
 ) -> None:
     state, code = pb.SELECTION_STATE_PENDING, grpc.StatusCode.CANCELLED
@@ -234,7 +234,9 @@ UNARY: tuple[Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future], .
 
 
 @pytest.mark.parametrize("ending", ["cancel", "disconnect"])
-def test_a_lost_short_call_leaves_nothing(ending: str, server: Server, tmp_path: Path) -> None:
+def test_a_short_call_that_loses_its_caller_leaves_nothing_behind(
+    ending: str, server: Server, tmp_path: Path
+) -> None:
     for call in UNARY * 20:
         with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
             future = call(selection_pb2_grpc.SelectionServiceStub(other))
@@ -255,7 +257,9 @@ def test_scoring_a_few_images_stops_within_a_batch(server: Server) -> None:
     assert settled_batches(server) <= before_the_end + BATCHES_AFTER_THE_END
 
 
-def test_many_lost_calls_leave_no_objects(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_many_calls_that_lose_their_callers_leak_no_objects(
+    server: Server, folder: Path, tmp_path: Path
+) -> None:
     def lose(first: int, count: int) -> None:
         for i in range(first, first + count):
             for rpc in ("SelectBatch", "SelectBatchFromStream"):

@@ -118,7 +118,7 @@ def select_in_a_loop(address: str) -> topb.SelectionResult:
 
 
 @pytest.mark.parametrize("selecting", [select, select_in_a_loop], ids=["blocking", "asynchronous"])
-def test_a_stream_outlives_its_server(
+def test_a_streamed_selection_survives_the_death_of_its_server(
     selecting: Callable[[str], topb.SelectionResult],
     restarting: Restarting,
     wire: Wire,
@@ -153,7 +153,7 @@ def test_a_killed_client_continues_under_its_request_id(
     assert wire.sent == []
 
 
-def test_a_served_selection_outlives_its_server(restarting: Restarting, data: Path) -> None:
+def test_a_served_selection_survives_the_death_of_its_server(restarting: Restarting, data: Path) -> None:
     with topb.Client(restarting.address, timeout=240, retry=PATIENT) as client:
         expected = client.select_batch(data / "pool.parquet", 25, strategy="margin")
         restarting.kill()
@@ -164,9 +164,7 @@ def test_a_served_selection_outlives_its_server(restarting: Restarting, data: Pa
     assert (result.picks, result.accounts) == (expected.picks, expected.accounts)
 
 
-def test_a_submitted_selection_runs_on_and_its_result_is_fetched_from_the_next_server(
-    restarting: Restarting, data: Path
-) -> None:
+def test_a_submitted_selection_survives_the_death_of_its_server(restarting: Restarting, data: Path) -> None:
     with topb.Client(restarting.address, timeout=240, retry=PATIENT) as client:
         expected = client.select_batch(data / "pool.parquet", 25)
         handle = client.submit(data / "pool.parquet", 25, request_id="round-2")

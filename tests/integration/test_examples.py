@@ -29,13 +29,13 @@ def pool(data: Path) -> str:
     return str(data / "pool.parquet")
 
 
-def test_select_from_a_pool(server: RunningServer, pool: str) -> None:
+def test_example_select_from_a_pool_prints_the_picks(server: RunningServer, pool: str) -> None:
     lines = run_example("select_from_a_pool.py", server.address, pool, "5").splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["1", "2", "3", "4", "5"]
     assert lines[5] == "read 300, scored 300, skipped {}"
 
 
-def test_stream_a_folder(server: RunningServer, tmp_path: Path) -> None:
+def test_example_stream_a_folder_sends_every_image(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for id_, image in random_pool(12):
         (tmp_path / "below" / f"{id_}.png").write_bytes(image)
@@ -45,7 +45,7 @@ def test_stream_a_folder(server: RunningServer, tmp_path: Path) -> None:
     assert all(id_.startswith("below/") for id_ in picked)
 
 
-def test_follow_a_selection_finds_it_again(server: RunningServer, pool: str) -> None:
+def test_example_follow_a_selection_finds_its_selection_again(server: RunningServer, pool: str) -> None:
     first, second = (
         run_example("follow_a_selection.py", server.address, pool, "3", "followed-round") for _ in range(2)
     )
@@ -53,13 +53,13 @@ def test_follow_a_selection_finds_it_again(server: RunningServer, pool: str) -> 
     assert "3 picks; the best is " in second
 
 
-def test_compare_strategies(server: RunningServer, pool: str) -> None:
+def test_example_compare_strategies_counts_shared_picks(server: RunningServer, pool: str) -> None:
     lines = run_example("compare_strategies.py", server.address, pool, "300").splitlines()
     assert len(lines) == 6
     assert all(line.endswith("share 300 of 300 picks") for line in lines)
 
 
-def test_without_a_server(data: Path, pool: str) -> None:
+def test_example_without_a_server_selects_in_this_process(data: Path, pool: str) -> None:
     (bundle,) = (data / "models").iterdir()
     ranks = [
         line.split()[0] for line in run_example("without_a_server.py", str(bundle), pool, "4").splitlines()
@@ -67,13 +67,13 @@ def test_without_a_server(data: Path, pool: str) -> None:
     assert ranks == ["1", "2", "3", "4"]
 
 
-def test_two_rounds(tmp_path: Path) -> None:
+def test_example_two_rounds_trains_and_selects_twice(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="the example trains, and torch is not installed")
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     rounds = run_example("two_rounds.py", str(tmp_path / "rounds")).splitlines()
     assert [line.split(",")[0] for line in rounds] == ["round 0: 60 labels", "round 1: 100 labels"]
 
 
-def test_the_index_lists_every_example() -> None:
+def test_the_index_of_examples_lists_every_example() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in sorted(EXAMPLES.glob("*.py")) if f"({path.name})" not in index] == []

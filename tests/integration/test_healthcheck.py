@@ -34,25 +34,25 @@ def check(address: str) -> tuple[int, str]:
     return run.returncode, run.stderr
 
 
-def test_a_serving_server_is_healthy(server: tuple[str, health.HealthServicer]) -> None:
+def test_the_health_check_passes_for_a_serving_server(server: tuple[str, health.HealthServicer]) -> None:
     address, servicer = server
     servicer.set("topb.v1.SelectionService", SERVING)
     assert check(address) == (0, f"topb.v1.SelectionService at {address}: SERVING\n")
 
 
-def test_a_draining_server_is_not(server: tuple[str, health.HealthServicer]) -> None:
+def test_the_health_check_fails_for_a_draining_server(server: tuple[str, health.HealthServicer]) -> None:
     address, servicer = server
     servicer.set("topb.v1.SelectionService", NOT_SERVING)
     assert check(address) == (1, f"topb.v1.SelectionService at {address}: NOT_SERVING\n")
 
 
-def test_a_server_without_the_service_is_not(server: tuple[str, health.HealthServicer]) -> None:
+def test_the_health_check_fails_if_the_service_is_missing(server: tuple[str, health.HealthServicer]) -> None:
     code, said = check(server[0])
     assert code == 1
     assert "NOT_FOUND" in said
 
 
-def test_no_server_is_not() -> None:
+def test_the_health_check_fails_without_a_server() -> None:
     code, said = check("localhost:1")
     assert code == 1
     assert "localhost:1 does not answer: UNAVAILABLE" in said

@@ -94,7 +94,7 @@ def test_calls_are_timed_by_method_and_code(scraped: Scraped, data: Path) -> Non
         assert scraped.soon("topb_call_seconds_count", method=f"/topb.v1.{method}", code=code) == 1
 
 
-def test_a_streamed_selection_counts_like_any_other(scraped: Scraped) -> None:
+def test_metrics_count_a_streamed_selection_like_any_other(scraped: Scraped) -> None:
     rows = [(str(seed), random_image(seed)) for seed in range(40)]
     with topb.Client(scraped.address, timeout=60) as client:
         client.select_batch(iter(rows), budget=3)
@@ -103,7 +103,7 @@ def test_a_streamed_selection_counts_like_any_other(scraped: Scraped) -> None:
     assert scraped.soon("topb_call_seconds_count", method=method, code="OK") == 1
 
 
-def test_a_taken_address_is_an_error(data: Path) -> None:
+def test_a_metrics_address_in_use_is_an_error(data: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

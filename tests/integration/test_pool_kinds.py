@@ -109,14 +109,14 @@ def key_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_the_expected_result_has_all_images(expected: topb.SelectionResult) -> None:
+def test_the_reference_result_contains_every_image(expected: topb.SelectionResult) -> None:
     assert set(expected.ids) == set(IMAGES)
     assert expected.accounts.scored == 60
     assert dict(expected.accounts.skipped) == {"IMAGE_FORMAT_UNKNOWN": 1}
 
 
 @pytest.mark.parametrize("pool", ["folder", "list.csv", "parts", "parts/**/*.parquet", *PARQUET])
-def test_every_layout_gives_the_same_result_here_on_s3_and_served(
+def test_every_layout_gives_the_same_result_locally_on_s3_and_served(
     pool: str, here: Path, bundle: Path, client: topb.Client, expected: topb.SelectionResult
 ) -> None:
     results = [
@@ -130,7 +130,7 @@ def test_every_layout_gives_the_same_result_here_on_s3_and_served(
         assert result.accounts == expected.accounts
 
 
-def test_tars_give_the_same_scores_under_their_keys(
+def test_tar_files_give_the_same_scores_under_their_keys(
     here: Path, bundle: Path, client: topb.Client, expected: topb.SelectionResult
 ) -> None:
     results = [
@@ -157,7 +157,7 @@ def test_a_list_of_urls_gives_the_same_scores(
     assert "/secret.png" not in site.asked
 
 
-def test_ids_to_exclude_may_be_on_s3(here: Path, bucket: Bucket, client: topb.Client) -> None:
+def test_excluded_ids_can_be_read_from_s3(here: Path, bucket: Bucket, client: topb.Client) -> None:
     uri = bucket.put("data/labelled.parquet", parquet_bytes({"id": list(IMAGES)[:50]}, row_group_size=16))
     result = client.select_batch(here / "bytes.parquet", 100, exclude=topb.ExcludeFile(uri))
 
@@ -166,7 +166,7 @@ def test_ids_to_exclude_may_be_on_s3(here: Path, bucket: Bucket, client: topb.Cl
 
 
 @pytest.mark.parametrize("key", ["secret", "data/../secret", "", "data-beside", "*/a.png"])
-def test_objects_outside_the_root_are_refused(key: str, client: topb.Client) -> None:
+def test_s3_objects_outside_the_roots_are_refused(key: str, client: topb.Client) -> None:
     with pytest.raises(topb.TopbError) as caught:
         client.select_batch(f"s3://{BUCKET}/{key}", 1)
     assert caught.value.reason == "POOL_NOT_ALLOWED"

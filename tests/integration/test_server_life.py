@@ -46,7 +46,7 @@ def test_models_are_listed_in_pages_and_the_newest_is_the_default(tmp_path: Path
     assert found_later.is_default
 
 
-def test_health_and_reflection_answer(server: RunningServer, channel: grpc.Channel) -> None:
+def test_the_server_answers_health_and_reflection_calls(server: RunningServer, channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "topb.v1.SelectionService", "topb.v1.ModelService"):
         response = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
@@ -55,7 +55,7 @@ def test_health_and_reflection_answer(server: RunningServer, channel: grpc.Chann
     assert {"topb.v1.SelectionService", "topb.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
 
 
-def test_a_stream_to_a_busy_server_is_told_when_to_retry_and_a_deadline_frees_the_slot(data: Path) -> None:
+def test_a_busy_server_asks_for_a_delay_and_a_deadline_frees_its_slot(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
@@ -90,7 +90,7 @@ def test_a_draining_server_finishes_running_selections(data: Path) -> None:
         assert server.process.wait(10) == 0
 
 
-def test_a_taken_address_is_an_error_at_startup(server: RunningServer, data: Path) -> None:
+def test_a_listen_address_in_use_is_an_error_at_startup(server: RunningServer, data: Path) -> None:
     command = [sys.executable, "-m", "topb", "serve", "--models", str(data / "models")]
     ended = subprocess.run([*command, "--listen", server.address], capture_output=True, text=True, timeout=60)
 

@@ -39,13 +39,13 @@ def defines(body: Iterable[ast.AST], names: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_path_exists(page: Path) -> None:
+def test_every_path_in_the_documentation_exists(page: Path) -> None:
     paths = [path for (path,) in spans(page, r"([\w.-][\w./-]*(?:/|\.py)[\w./-]*)(?:: [\w.]+)?")]
     assert [path for path in paths if not existing(path)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_definition_is_in_the_module_that_is_named(page: Path) -> None:
+def test_every_documented_definition_is_in_the_named_module(page: Path) -> None:
     missing = [
         f"{path}: {name}"
         for path, name in spans(page, r"([\w./-]+\.py): ([\w.]+)")
@@ -56,7 +56,7 @@ def test_every_definition_is_in_the_module_that_is_named(page: Path) -> None:
     assert missing == []
 
 
-def test_every_name_of_the_architecture_is_in_the_code() -> None:
+def test_every_name_in_the_architecture_page_is_in_the_code() -> None:
     sources = [file for package in PACKAGES for file in package.rglob("*.py")]
     words = {word for file in sources for word in re.findall(r"\w+", file.read_text("utf-8"))}
     names = {name for (name,) in spans(ARCHITECTURE, r"([A-Za-z_][\w.]*)") if not existing(name)}
@@ -64,7 +64,7 @@ def test_every_name_of_the_architecture_is_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("package", ["topb_scorer", "topb_trainer"])
-def test_the_rooms_of_the_architecture_are_those_of_import_linter(package: str) -> None:
+def test_the_architecture_page_lists_the_layers_of_import_linter(package: str) -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
         "contracts"
     ]

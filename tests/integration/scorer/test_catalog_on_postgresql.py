@@ -29,7 +29,7 @@ def url(cluster: PostgresCluster) -> str:
     return cluster.create_database()
 
 
-def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresCluster) -> None:
+def test_the_catalog_waits_for_a_database_that_comes_back(cluster: PostgresCluster) -> None:
     catalog = SelectionCatalog(cluster.create_database(), patience_seconds=30)
     record = catalog.create(new("one"))
     cluster.stop()
@@ -41,7 +41,7 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(cluster: PostgresClus
     catalog.close()
 
 
-def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCluster) -> None:
+def test_a_database_that_stays_away_is_an_error_after_a_bounded_wait(cluster: PostgresCluster) -> None:
     catalog = SelectionCatalog(cluster.create_database(), patience_seconds=1)
     record = catalog.create(new())
     assert catalog.claim(record.id, "a", 2)
@@ -62,7 +62,7 @@ def test_a_database_that_stays_away_is_an_error_in_good_time(cluster: PostgresCl
     catalog.close()
 
 
-def test_a_user_who_may_not_create_the_schema_is_told_what_is_missing(url: str, engine: sa.Engine) -> None:
+def test_the_error_for_missing_schema_rights_names_the_rights(url: str, engine: sa.Engine) -> None:
     guest = f"guest_{secrets.token_hex(4)}"
     SelectionCatalog(url).close()
     with engine.begin() as connection:

@@ -97,7 +97,7 @@ def test_an_error_becomes_a_status_that_the_outer_interceptor_sees(kind: str) ->
     assert recorder.events[1] == "timer sees AbortError StatusCode.INVALID_ARGUMENT"
 
 
-def test_services_of_others_are_left_alone() -> None:
+def test_interceptors_do_not_touch_other_services() -> None:
     recorder = Recorder()
     behaviour = behaviour_of("unary_unary")
     assert call("unary_unary", behaviour, recorder.around("timer"), service="grpc.health") == [b"1"]
@@ -105,7 +105,7 @@ def test_services_of_others_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
-def test_a_call_that_is_cancelled_is_closed_and_not_translated(kind: str) -> None:
+def test_a_cancelled_call_is_closed_and_its_error_is_not_translated(kind: str) -> None:
     closed: list[str] = []
     recorder = Recorder()
 

@@ -33,7 +33,7 @@ def store(bucket: Bucket) -> Bucket:
     return bucket.below(uuid.uuid4().hex)
 
 
-def test_a_local_list_leads_to_s3_as_far_as_the_roots_reach(store: Bucket, tmp_path: Path) -> None:
+def test_a_local_list_may_name_s3_images_within_the_roots(store: Bucket, tmp_path: Path) -> None:
     image = store.put("a%20b.png", IMAGE)
     (tmp_path / "list.csv").write_text(f"id,path\n1,{image}\n")
     here = AllowedRoots.below([tmp_path])
@@ -49,7 +49,7 @@ def test_a_bucket_that_does_not_exist_is_not_found(key: str, bucket: Bucket) -> 
     assert caught.value.reason == "POOL_NOT_FOUND"
 
 
-def test_an_outage_is_an_error_and_not_a_pool_of_broken_images(
+def test_an_s3_outage_is_an_error_and_not_a_pool_of_broken_images(
     store: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("a.png", IMAGE)

@@ -48,7 +48,7 @@ def write_list(folder: Path, urls: list[str]) -> Path:
     return path
 
 
-def test_images_are_fetched_in_order_and_many_at_a_time(site: Site, tmp_path: Path) -> None:
+def test_images_are_fetched_concurrently_and_returned_in_order(site: Site, tmp_path: Path) -> None:
     waiting = threading.Semaphore(0)
 
     def last(handler: BaseHTTPRequestHandler) -> None:
@@ -67,7 +67,7 @@ def test_images_are_fetched_in_order_and_many_at_a_time(site: Site, tmp_path: Pa
     assert items(path) == [*expected, PoolItem("9", b"last")]
 
 
-def test_a_url_is_normalised_before_it_is_asked_for(site: Site, tmp_path: Path) -> None:
+def test_a_url_is_normalised_before_it_is_requested(site: Site, tmp_path: Path) -> None:
     paths = {
         "/a b/é.png": "/a%20b/%C3%A9.png",
         "/x/../a/./c.png": "/a/c.png",
@@ -80,7 +80,7 @@ def test_a_url_is_normalised_before_it_is_asked_for(site: Site, tmp_path: Path) 
     assert [item.image for item in read] == [IMAGE] * len(paths)
 
 
-def test_what_is_outside_the_prefixes_is_not_asked_for(site: Site, tmp_path: Path) -> None:
+def test_urls_outside_the_allowed_prefixes_are_not_requested(site: Site, tmp_path: Path) -> None:
     host = site.root.removeprefix("http://")
     paths = ["open/../b", "open/%2e%2e/b", "open/%252e%252e/b", "open/..%2fb", "open/..\\b", "open-b", "b"]
     urls = [f"{site.root}/{path}" for path in paths]
@@ -104,7 +104,9 @@ def test_what_is_outside_the_prefixes_is_not_asked_for(site: Site, tmp_path: Pat
         ("FILE_UNREADABLE", ["http://[half/open/a.png"]),
     ],
 )
-def test_each_hop_of_a_redirect_is_judged(expected: bytes | str, targets: list[str], site: Site) -> None:
+def test_each_hop_of_a_redirect_is_checked_against_the_roots(
+    expected: bytes | str, targets: list[str], site: Site
+) -> None:
     for path in ("/open/a.png", "/open/%C3%A9%20%C3%BC.png", "/secret/b.png"):
         site.put(path, IMAGE)
     site.answers["/open/hop"] = reply(302, Location="/open/a.png")
@@ -133,7 +135,7 @@ def test_temporary_faults_are_retried(status: int, reason: str, attempts: int, s
     assert site.asked == ["/a"] * attempts
 
 
-def test_a_fault_that_passes_leaves_no_trace(site: Site) -> None:
+def test_a_temporary_fault_does_not_change_the_result(site: Site) -> None:
     answers = iter([reply(503), reply(200, IMAGE, Content_Length=str(len(IMAGE) + 5)), reply(200, IMAGE)])
 
     def next_answer(handler: BaseHTTPRequestHandler) -> None:
@@ -145,7 +147,7 @@ def test_a_fault_that_passes_leaves_no_trace(site: Site) -> None:
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
-def test_the_pause_that_the_server_asks_for_is_kept(kind: str, site: Site) -> None:
+def test_a_retry_waits_as_long_as_the_web_server_asks(kind: str, site: Site) -> None:
     asked_at: list[float] = []
 
     def busy_once(handler: BaseHTTPRequestHandler) -> None:
@@ -160,13 +162,13 @@ def test_the_pause_that_the_server_asks_for_is_kept(kind: str, site: Site) -> No
 
 
 @pytest.mark.parametrize(("retry_after", "attempts"), [("3600", 1), ("soon", 3)])
-def test_no_pause_goes_beyond_the_total_time(retry_after: str, attempts: int, site: Site) -> None:
+def test_no_retry_waits_beyond_the_total_time(retry_after: str, attempts: int, site: Site) -> None:
     site.answers["/a"] = reply(503, Retry_After=retry_after)
     assert fetch(site, "/a") == "FILE_UNREADABLE"
     assert len(site.asked) == attempts
 
 
-def test_connections_are_used_again(site: Site) -> None:
+def test_connections_are_reused(site: Site) -> None:
     site.put("/a", IMAGE)
     site.answers["/r"] = reply(302, b"over there", Location="/a")
     store = store_of(site, Patience())
@@ -176,7 +178,7 @@ def test_connections_are_used_again(site: Site) -> None:
     assert len(site.connections) == 1
 
 
-def test_no_more_than_the_limit_is_read(site: Site) -> None:
+def test_a_response_is_read_only_up_to_the_size_limit(site: Site) -> None:
     sent = 0
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -206,7 +208,7 @@ def test_a_compressed_answer_is_not_decompressed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("answer", ["silent", "drips"])
-def test_a_server_that_dawdles_is_given_up(answer: str, site: Site) -> None:
+def test_a_slow_web_server_times_out(answer: str, site: Site) -> None:
     over = threading.Event()
 
     def dawdle(handler: BaseHTTPRequestHandler) -> None:
@@ -236,7 +238,7 @@ def test_a_server_that_does_not_exist_is_a_row_with_a_reason(url: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_the_proxy_of_the_environment_is_used(
+def test_the_proxy_from_the_environment_is_used(
     scheme: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authorizations: list[str | None] = []

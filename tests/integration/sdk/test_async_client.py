@@ -25,7 +25,7 @@ def run(server, use):
     return asyncio.run(with_client())
 
 
-def test_a_pool_may_be_asynchronous_too(server):
+def test_an_async_iterable_is_accepted_as_a_pool(server):
     stream = server.select_batch_from_stream = StreamServer([("committed", 1)], max_chunk_bytes=CHUNK)
 
     async def pool():
@@ -37,7 +37,7 @@ def test_a_pool_may_be_asynchronous_too(server):
     assert stream.rows == POOL
 
 
-def test_selections_run_side_by_side_on_one_loop(server):
+def test_selections_run_concurrently_on_one_event_loop(server):
     server.select_batch_from_stream = lambda requests, context: StreamServer(pick_count=2)(requests, context)
     server.select_batch = whole_answer(selection_pb2.SelectBatchResponse)
 
@@ -48,7 +48,7 @@ def test_selections_run_side_by_side_on_one_loop(server):
     assert [len(result.picks) for result in run(server, select)] == [2, 3, 2]
 
 
-def test_other_tasks_run_while_an_ordinary_iterable_is_sent(server):
+def test_other_tasks_run_while_an_ordinary_iterable_is_streamed(server):
     server.select_batch_from_stream = StreamServer()
     turns = 0
 
@@ -75,7 +75,7 @@ async def started(server, client, pool):
 
 
 @BOTH_POOLS
-def test_a_cancelled_task_cancels_the_call(server, pool):
+def test_cancelling_a_task_cancels_its_call(server, pool):
     async def select(client):
         selecting = await started(server, client, pool)
         selecting.cancel()
@@ -87,7 +87,7 @@ def test_a_cancelled_task_cancels_the_call(server, pool):
 
 
 @BOTH_POOLS
-def test_closing_a_client_ends_its_calls(server, pool):
+def test_closing_an_async_client_cancels_its_running_calls(server, pool):
     async def select(client):
         selecting = await started(server, client, pool)
         await client.close()
@@ -97,7 +97,7 @@ def test_closing_a_client_ends_its_calls(server, pool):
     run(server, select)
 
 
-def test_a_client_may_be_created_where_no_loop_runs(server):
+def test_an_async_client_can_be_created_without_a_running_loop(server):
     server.get_server_info = server_info_message()
     client = topb.AsyncClient(server.address)
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.sdk
 Response = selection_pb2.SelectBatchResponse
 
 
-def test_a_served_pool_is_selected_from_as_asked(server, new_client):
+def test_select_batch_sends_every_argument_and_returns_the_result(server, new_client):
     requests = []
 
     def serve(request, _context):
@@ -81,7 +81,7 @@ def test_the_timeout_of_a_call_overrides_that_of_the_client(server, new_client):
     assert endless is None or endless > 1e6
 
 
-def test_a_closed_client_makes_no_calls(server, new_client):
+def test_a_call_on_a_closed_client_is_refused(server, new_client):
     with new_client(server.address) as client:
         client.close()
         with pytest.raises(topb.InvalidRequestError) as caught:
@@ -89,7 +89,7 @@ def test_a_closed_client_makes_no_calls(server, new_client):
     assert caught.value.reason == "CLIENT_CLOSED"
 
 
-def test_images_are_scored(server, new_client):
+def test_score_images_returns_one_outcome_per_image(server, new_client):
     requests = []
 
     def serve(request, _context):
@@ -135,7 +135,7 @@ def test_models_are_listed_over_pages_and_found_by_id(server, new_client):
     assert asked == ["", "abc"]
 
 
-def test_a_client_waits_for_a_server_that_starts_later(server, new_client):
+def test_wait_until_ready_waits_for_a_server_that_starts_later(server, new_client):
     server.stop()
     later = []
 
@@ -153,7 +153,7 @@ def test_a_client_waits_for_a_server_that_starts_later(server, new_client):
     later[0].stop()
 
 
-def test_waiting_for_a_server_ends_with_the_timeout(new_client):
+def test_wait_until_ready_raises_after_the_timeout(new_client):
     with new_client("127.0.0.1:1") as client, pytest.raises(topb.ServerUnavailableError) as caught:
         client.wait_until_ready(0.3)
     assert caught.value.reason == "SERVER_NOT_READY"
@@ -204,7 +204,7 @@ def test_a_trusted_server_answers_over_tls_and_an_untrusted_one_is_refused(tls_s
         client.server_info()
 
 
-def test_threads_share_a_client(server):
+def test_threads_can_share_a_client(server):
     server.select_batch = whole_answer(Response)
     server.select_batch_from_stream = lambda requests, context: StreamServer(pick_count=2)(requests, context)
     pools = ["/p", [("a", b"x")]] * 4
@@ -213,7 +213,7 @@ def test_threads_share_a_client(server):
         assert [len(result.picks) for result in results] == [3, 2] * 4
 
 
-def test_closing_a_client_ends_the_calls_of_other_threads(server):
+def test_closing_a_client_cancels_the_calls_of_other_threads(server):
     server.select_batch = stall
     client = topb.Client(server.address)
     with ThreadPoolExecutor(1) as threads:
@@ -224,7 +224,7 @@ def test_closing_a_client_ends_the_calls_of_other_threads(server):
             selecting.result(5)
 
 
-def test_closing_a_client_ends_its_wait_for_the_next_attempt(server):
+def test_closing_a_client_ends_its_wait_before_a_retry(server):
     def fail(_request, context):
         abort(context, grpc.StatusCode.UNAVAILABLE, "", error_details("SERVER_DRAINING", retry_delay=60))
 

@@ -15,7 +15,7 @@ from topb.v1 import selection_pb2
 pytestmark = pytest.mark.sdk
 
 
-def test_ctrl_c_ends_a_running_selection_with_130(server):
+def test_ctrl_c_ends_a_running_selection_with_exit_code_130(server):
     server.select_batch = stall
     arguments = ["select", "/p", "--budget", "1", "--server", server.address]
     # Where the tests run in the background SIGINT is ignored, and a child would inherit that.
@@ -37,7 +37,7 @@ def test_ctrl_c_ends_a_running_selection_with_130(server):
     assert (out, err) == ("", "error: interrupted\n")
 
 
-def test_a_reader_that_has_enough_is_no_error(server):
+def test_a_closed_output_pipe_is_no_error(server):
     server.select_batch = lambda _request, _context: whole_answer(
         selection_pb2.SelectBatchResponse, pick_count=5000
     )

@@ -25,7 +25,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"),
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_of_the_guide_runs(example, server, tmp_path, monkeypatch, capsys):
+def test_every_code_block_of_the_sdk_guide_runs(example, server, tmp_path, monkeypatch, capsys):
     def serve(request, context):
         if request.spec.model:
             abort(context, grpc.StatusCode.NOT_FOUND, "no such model", error_details("MODEL_NOT_FOUND"))

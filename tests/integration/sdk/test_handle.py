@@ -130,7 +130,7 @@ def test_a_failed_selection_raises_its_reason(server, new_client):
     assert caught.value.reason == "POOL_UNREADABLE"
 
 
-def test_a_cancelled_selection_raises(server, new_client):
+def test_the_result_of_a_cancelled_selection_raises_request_cancelled(server, new_client):
     catalog = Catalog(server, "RUNNING", "CANCELLED")
     with new_client(server.address) as client:
         handle = client.selection("s-1")

@@ -17,7 +17,7 @@ def described(server, server_info_message, model_message):
     return server
 
 
-def test_a_server_is_shown_for_a_person(described):
+def test_info_shows_a_server_as_text(described):
     assert topb("info", "--server", described.address).printed.splitlines() == [
         f"topb 0.1.0 at {described.address}",
         "  devices     cpu",
@@ -32,7 +32,7 @@ def test_a_server_is_shown_for_a_person(described):
     ]
 
 
-def test_a_server_is_shown_for_a_program(described):
+def test_info_shows_a_server_as_json(described):
     shown = json.loads(topb("info", "--server", described.address, "--json").printed)
     assert shown["server"]["limits"]["max_budget"] == 1_000_000
     assert shown["models"][0]["id"] == "0123456789abcdef"
@@ -40,11 +40,11 @@ def test_a_server_is_shown_for_a_program(described):
     assert shown["models"][0]["configuration"] == {"task": {"epochs": 3.0}}
 
 
-def test_a_server_without_models_says_so(described):
+def test_info_reports_a_server_without_models(described):
     described.list_models = lambda _request, _context: model_pb2.ListModelsResponse()
     assert topb("info", "--server", described.address).printed.endswith("No models.\n")
 
 
-def test_the_server_may_come_from_the_environment(described, monkeypatch):
+def test_the_server_address_can_come_from_the_environment(described, monkeypatch):
     monkeypatch.setenv("TOPB_SERVER", described.address)
     assert topb("info").printed.startswith(f"topb 0.1.0 at {described.address}\n")

@@ -40,7 +40,7 @@ def topb_select(server, *arguments, pool="/p", budget=3):
     return topb("select", pool, "--budget", budget, "--server", server.address, *arguments)
 
 
-def test_a_table_and_the_accounts(server, answer, script):
+def test_select_prints_a_table_of_picks_and_the_row_counts(server, answer, script):
     answer()
     captured = topb_select(server)
     assert captured.exit_code == 0
@@ -55,7 +55,7 @@ def test_a_table_and_the_accounts(server, answer, script):
     assert captured.err == ""
 
 
-def test_a_long_result_shows_the_first_twenty_and_where_the_others_are(server, answer, tmp_path):
+def test_a_long_table_is_cut_after_twenty_picks_and_names_the_options_for_all(server, answer, tmp_path):
     answer(50)
     lines = topb_select(server, budget=50).printed.splitlines()
     assert lines[20].split()[1] == "image-20"
@@ -65,13 +65,13 @@ def test_a_long_result_shows_the_first_twenty_and_where_the_others_are(server, a
     assert lines[21] == f"All 50 picks are in {out}."
 
 
-def test_classes_go_by_number_where_the_server_cannot_name_them(server, answer):
+def test_classes_are_shown_by_number_if_the_server_cannot_name_them(server, answer):
     answer()
     del server.get_model
     assert topb_select(server).printed.splitlines()[1].split()[3] == "1"
 
 
-def test_every_account_is_said_in_words(server):
+def test_every_row_count_is_shown_as_text(server):
     def serve(request, context):
         summary = selection_pb2.SelectionSummary(model="m", strategy="aalu", budget=1)
         summary.accounts.CopyFrom(selection_pb2.Accounts(read=2010, scored=1990, duplicate=5, excluded=12))
@@ -90,7 +90,7 @@ def test_every_account_is_said_in_words(server):
     assert "picked 0 images although 1 were requested" in captured.err
 
 
-def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, answer):
+def test_a_pool_smaller_than_the_budget_causes_a_warning_even_with_quiet(server, answer):
     answer(3, budget=5)
     captured = topb_select(server, "--quiet", budget=5)
     assert captured.exit_code == 0
@@ -98,7 +98,7 @@ def test_a_pool_that_falls_short_is_warned_of_even_where_it_is_quiet(server, ans
     assert captured.err.startswith("warning: picked 3 images although 5 were requested")
 
 
-def test_json_stands_alone_on_stdout(server, answer):
+def test_with_json_nothing_else_is_written_to_stdout(server, answer):
     answer(3, budget=5)
     result = json.loads(topb_select(server, "--json").printed)
     assert result["fell_short"] is True
@@ -138,7 +138,7 @@ def test_every_option_reaches_the_server(server, answer, tmp_path):
     assert 25 < server.timeouts[0] < 31
 
 
-def test_a_detached_selection_is_left_to_the_server_with_its_id(server):
+def test_detach_prints_the_selection_id_and_does_not_wait(server):
     requests = []
 
     def serve(request, context):
@@ -154,7 +154,7 @@ def test_a_detached_selection_is_left_to_the_server_with_its_id(server):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_file_holds_every_pick(server, answer, tmp_path, suffix):
+def test_the_output_file_holds_every_pick(server, answer, tmp_path, suffix):
     answer(50)
     out = tmp_path / f"picks.{suffix}"
     assert topb_select(server, "--out", out, "--quiet", budget=50) == Outcome(0, "", "")
@@ -192,7 +192,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--bundle", "/b"], "--server and --bundle cannot be used together"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, arguments, said):
+def test_contradictory_options_are_refused_before_anything_is_scored(server, answer, arguments, said):
     requests = answer()
     refused = topb_select(server, *arguments)
     assert refused.exit_code == 2
@@ -204,13 +204,13 @@ def test_what_cannot_work_is_refused_before_anything_is_scored(server, answer, a
     "option",
     [["--model", "m"], ["--timeout", "5"], ["--request-id", "r"], ["--detach"], ["--tls"], ["--tls-ca", "x"]],
 )
-def test_options_of_a_server_are_refused_with_a_bundle(option):
+def test_server_options_are_refused_with_a_bundle(option):
     refused = topb("select", "/p", "-b", 1, "--bundle", "/b", *option)
     assert refused.exit_code == 2
     assert f"{option[0]} requires --server" in refused.err
 
 
-def test_an_error_of_the_server_is_one_line(server, script):
+def test_an_error_of_the_server_is_printed_as_one_line(server, script):
     import grpc
 
     server.select_batch = lambda _request, context: script.abort(
@@ -224,7 +224,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, monkeypatch):
+def test_progress_on_a_terminal_is_erased_at_the_end(server, answer, monkeypatch):
     answer()
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert commands.main(["select", "/p", "--budget", "3", "--server", server.address, "--json"]) == 0
@@ -233,7 +233,7 @@ def test_a_terminal_sees_progress_that_leaves_nothing_behind(server, answer, mon
     assert shown.endswith("\r\x1b[K")
 
 
-def test_progress_in_words():
+def test_progress_is_shown_as_text_with_rate_and_remaining_time():
     text = _progress_line.progress_text
     assert text(Progress(12_000, 60_000, 4.0)) == (
         "12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go"
@@ -261,7 +261,7 @@ def engine(monkeypatch, tmp_path):
     return calls
 
 
-def test_a_bundle_selects_in_this_process(engine, tmp_path):
+def test_bundle_option_selects_in_this_process(engine, tmp_path):
     options = f"--bundle {tmp_path} --device cuda:0 --batch-size 8 --seed 4 --exclude /l.parquet"
     shown = topb("select", "/p", "-b", 1, *options.split()).printed
     assert shown.splitlines()[1].split() == ["1", "a", "0.500000", "dog", "0.7500", "0.5000"]
@@ -281,7 +281,7 @@ def test_a_bundle_selects_in_this_process(engine, tmp_path):
     }
 
 
-def test_a_bundle_overrides_the_server_of_the_environment_and_ids_to_exclude_are_read_here(
+def test_bundle_option_overrides_the_server_of_the_environment_and_reads_excluded_ids_locally(
     engine, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TOPB_SERVER", "nowhere:1")
@@ -292,7 +292,7 @@ def test_a_bundle_overrides_the_server_of_the_environment_and_ids_to_exclude_are
     assert (arguments["exclude"], arguments["exclude_uri"]) == (["x", "y"], None)
 
 
-def test_a_bundle_without_the_scorer_names_its_extra(monkeypatch):
+def test_bundle_option_without_the_scorer_names_the_extra_to_install(monkeypatch):
     def load():
         raise ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime")
 

@@ -78,24 +78,24 @@ def test_selections_are_listed_in_a_table(server, catalog, script):
     assert len(catalog[0].states) == 2
 
 
-def test_a_list_says_where_it_was_cut(server, catalog):
+def test_a_list_of_selections_says_that_it_was_cut(server, catalog):
     shown = topb_selections(server, "list", "--limit", 2).printed
     assert shown.endswith("\n… and more: --limit shows more than 2.\n")
 
 
-def test_a_list_of_none_says_so(server, catalog):
+def test_an_empty_list_of_selections_is_reported(server, catalog):
     server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse()
     assert topb_selections(server, "list").printed == "No selections.\n"
 
 
-def test_a_list_as_json(server, catalog):
+def test_selections_are_listed_as_json(server, catalog):
     listed = json.loads(topb_selections(server, "list", "--json").printed)
     assert [selection["state"] for selection in listed] == ["running", "succeeded", "failed"]
     assert listed[1]["accounts"]["read"] == 100
     assert listed[0]["progress"] == {"read": 1200, "total": 5000, "elapsed_seconds": 2.5}
 
 
-def test_one_selection_is_shown(server, catalog, script):
+def test_show_prints_one_selection(server, catalog, script):
     assert topb_selections(server, "show", "r-1").printed.splitlines() == [
         "selection s-1: succeeded",
         "  request     r-1",
@@ -112,11 +112,11 @@ def test_one_selection_is_shown(server, catalog, script):
     assert json.loads(topb_selections(server, "show", "s-0", "--json").printed)["end_time"] is None
 
 
-def test_a_selection_is_cancelled(server, catalog):
+def test_cancel_cancels_a_selection_and_prints_it(server, catalog):
     assert topb_selections(server, "cancel", "s-0").printed.startswith("selection s-0: cancelled\n")
 
 
-def test_a_result_is_shown_and_written_as_by_select(server, catalog, tmp_path):
+def test_a_result_is_shown_and_written_as_select_does(server, catalog, tmp_path):
     out = tmp_path / "picks.csv"
     shown = topb_selections(server, "result", "s-1", "--out", out).printed
     assert shown.splitlines()[1].split()[:4] == ["1", "image-1", "1.000000", "dog"]
@@ -144,7 +144,7 @@ def test_a_failed_or_unknown_selection_fails_the_command(server, catalog, argume
         (["show"], "'ID'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_server_is_asked(server, catalog, arguments, said):
+def test_invalid_arguments_are_refused_before_the_server_is_called(server, catalog, arguments, said):
     refused = topb_selections(server, *arguments)
     assert refused.exit_code == 2
     assert said in refused.err

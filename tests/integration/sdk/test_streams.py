@@ -31,7 +31,7 @@ def accepted(max_chunk_bytes):
     return Response(accepted=selection_pb2.StreamAccepted(window=4, max_chunk_bytes=max_chunk_bytes))
 
 
-def test_the_whole_pool_arrives_and_the_result_comes_back(server, new_client):
+def test_a_streamed_pool_arrives_whole_and_its_result_is_returned(server, new_client):
     stream = server.select_batch_from_stream = StreamServer(pick_count=5, max_chunk_bytes=CHUNK)
     pool = encoded(300)
     seen = []
@@ -48,7 +48,7 @@ def test_the_whole_pool_arrives_and_the_result_comes_back(server, new_client):
     assert seen[-1] == topb.Progress(read=300, total=0, elapsed_seconds=0.0)
 
 
-def test_an_error_of_the_server_is_noticed_before_the_next_chunk_is_full(server, new_client):
+def test_an_error_of_the_server_is_raised_before_the_next_chunk_is_full(server, new_client):
     def serve(requests, context):
         next(requests)
         yield accepted(2**20)
@@ -108,7 +108,7 @@ WHERE = pytest.mark.parametrize("where", ["pool", "progress", "progress of a ser
 
 @WHERE
 @pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
-def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client, error, where):
+def test_an_exception_of_the_callers_code_propagates_and_cancels_the_call(server, new_client, error, where):
     server.select_batch = report_and_stall
     server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     with new_client(server.address) as client:
@@ -120,7 +120,7 @@ def test_what_the_callers_code_raises_propagates_and_cancels(server, new_client,
 
 
 @WHERE
-def test_a_keyboard_interrupt_propagates_and_cancels(server, where):
+def test_a_keyboard_interrupt_propagates_and_cancels_the_call(server, where):
     server.select_batch = report_and_stall
     server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     with topb.Client(server.address) as client:
@@ -143,7 +143,7 @@ def test_the_callers_iterable_and_callback_run_on_the_callers_thread(server, new
     assert threads == {threading.get_ident()}
 
 
-def test_the_callers_generator_is_left_open(server, new_client):
+def test_the_callers_generator_is_not_closed(server, new_client):
     server.select_batch_from_stream = StreamServer(max_chunk_bytes=CHUNK)
     pool = endless()
     with new_client(server.address) as client, pytest.raises(ZeroDivisionError):
@@ -151,7 +151,7 @@ def test_the_callers_generator_is_left_open(server, new_client):
     assert int(next(pool)[0]) > 0
 
 
-def test_finished_streams_leave_no_thread(server):
+def test_finished_streams_leave_no_thread_running(server):
     server.select_batch_from_stream = lambda requests, context: StreamServer()(requests, context)
     with topb.Client(server.address) as client:
         client.select_batch(encoded(3), 1)

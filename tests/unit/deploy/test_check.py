@@ -34,7 +34,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 @needs_kubectl
-def test_the_repository_passes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_deployment_files_of_the_repository_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main() == 0
     assert capsys.readouterr() == ("", "")
 

@@ -75,19 +75,19 @@ def test_an_image_over_the_target_size_has_a_chunk_of_its_own():
     assert [list(chunk.ids) for chunk in chunks] == [["a"], ["b"], ["c"]]
 
 
-def test_an_image_over_the_limit_is_refused_by_name_and_row():
+def test_an_image_over_the_limit_is_refused_with_its_id_and_row():
     with pytest.raises(topb.LimitExceededError, match=r"row 1 .*'big'.* 1001 bytes.* 1000 ") as caught:
         chunks_of([("a", b"x"), ("big", b"y" * 1001)], max_chunk_bytes=1000)
     assert caught.value.reason == "IMAGE_TOO_LARGE"
 
 
-def test_integer_ids_become_strings():
+def test_integer_ids_are_sent_as_strings():
     (chunk,) = chunks_of([(7, b"a"), (np.int64(-8), b"b"), (2**70, b"c")])
     assert list(chunk.ids) == ["7", "-8", str(2**70)]
 
 
 @pytest.mark.parametrize("bad_id", [None, 1.0, True, b"id", ("a",), "\ud800"])
-def test_other_ids_are_refused_by_row(bad_id):
+def test_ids_of_other_types_are_refused_with_their_row(bad_id):
     with pytest.raises(topb.InvalidRequestError, match="row 1 of the pool") as caught:
         chunks_of([("a", b"x"), (bad_id, b"y")])
     assert caught.value.reason == "ID_INVALID"

@@ -64,7 +64,7 @@ def test_progress_never_goes_back_and_unknown_events_are_ignored():
     assert seen == [topb.Progress(5, 9, 1.25), topb.Progress(8, 9, 1.25)]
 
 
-def test_an_answer_that_begins_again_replaces_the_first():
+def test_an_answer_that_restarts_replaces_the_first():
     answer = whole_answer(Response, pick_count=6)
     collector = ResultCollector(None)
     for part in (answer[:2], answer):

@@ -54,7 +54,7 @@ def test_every_entry_point_of_this_distribution_is_described():
     assert {entry.name for entry in entries} == set(commands._DESCRIPTIONS)
 
 
-def test_the_version():
+def test_the_version_option_prints_the_version():
     assert topb("--version").printed == f"topb {__version__}\n"
 
 
@@ -72,7 +72,7 @@ def test_the_version():
         ("selections list --server x --state runing", "Did you mean 'running'?"),
     ],
 )
-def test_a_usage_error_ends_with_2_and_names_the_nearest_word(arguments, said, monkeypatch):
+def test_a_usage_error_exits_with_code_2_and_suggests_the_nearest_word(arguments, said, monkeypatch):
     monkeypatch.delenv("TOPB_SERVER", raising=False)
     outcome = topb(*arguments.split())
     assert outcome.exit_code == 2
@@ -80,7 +80,7 @@ def test_a_usage_error_ends_with_2_and_names_the_nearest_word(arguments, said, m
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_ends_with_0(option):
+def test_help_exits_with_code_0(option):
     assert topb("select", option).printed.startswith("Usage: topb select [OPTIONS]")
 
 
@@ -165,13 +165,13 @@ NOT_FOUND = NotFoundError("no such pool", reason="POOL_NOT_FOUND")
         (KeyboardInterrupt(), "interrupted", 130),
     ],
 )
-def test_an_error_is_one_line_and_an_exit_code(command, monkeypatch, error, said, exit_code):
+def test_an_error_is_printed_as_one_line_and_gives_an_exit_code(command, monkeypatch, error, said, exit_code):
     monkeypatch.delenv("TOPB_TRACEBACK", raising=False)
     command("fail", raising(error))
     assert topb("fail") == Outcome(exit_code, "", f"error: {said}\n")
 
 
-def test_the_traceback_comes_when_it_is_asked_for(command, monkeypatch):
+def test_the_traceback_is_printed_if_the_environment_asks_for_it(command, monkeypatch):
     monkeypatch.setenv("TOPB_TRACEBACK", "1")
     command("fail", raising(NOT_FOUND))
     shown = topb("fail").err

@@ -81,7 +81,7 @@ def fill(stream, rows):
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_broken_stream_continues_and_sends_no_chunk_again_that_the_server_has(point):
+def test_a_broken_stream_resumes_after_the_last_acknowledged_chunk(point):
     server = StreamServer([point], max_chunk_bytes=CHUNK, pick_count=5)
     stream, rows = new_stream(), iter(POOL)
     with pytest.raises(BrokenError):
@@ -108,7 +108,7 @@ def test_a_new_process_sends_only_the_chunks_that_the_server_lacks(had):
     assert result.accounts.read == len(POOL)
 
 
-def test_a_pool_with_fewer_chunks_than_the_server_has_is_another_pool():
+def test_a_pool_with_fewer_chunks_than_the_server_has_is_refused():
     server = StreamServer(max_chunk_bytes=CHUNK)
     server.chunks = [selection_pb2.PoolChunk()] * 5
     with pytest.raises(topb.InvalidRequestError, match="already has 5") as caught:
@@ -127,7 +127,7 @@ def test_a_server_that_lost_an_acknowledged_chunk_is_an_error():
     assert caught.value.reason == "ACKNOWLEDGED_CHUNK_LOST"
 
 
-def test_no_more_than_a_window_of_chunks_is_unacknowledged_and_one_more_is_held():
+def test_at_most_one_window_of_chunks_is_unacknowledged_and_one_more_is_held():
     window, rows_a_chunk, taken = 3, 9, 0
 
     def pool():
@@ -174,7 +174,7 @@ def test_progress_counts_acknowledged_chunks():
         ([accepted(complete=True)], "without a result"),
     ],
 )
-def test_an_event_that_is_out_of_place_is_a_protocol_error(events, said):
+def test_an_event_out_of_order_is_a_protocol_error(events, said):
     def serve(requests, _context):
         next(requests)
         return events

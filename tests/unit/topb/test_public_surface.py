@@ -29,7 +29,7 @@ def test_the_version_is_that_of_the_distribution():
     assert topb.__version__ == version("topb")
 
 
-def test_the_exception_tree_is_drawn_as_it_is():
+def test_the_exception_tree_in_the_docstring_matches_the_classes():
     drawn = [
         line.split()[1] if line[0] in "├└" else line
         for line in errors.__doc__.splitlines()

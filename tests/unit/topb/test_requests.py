@@ -41,7 +41,7 @@ def client():
         ),
     ],
 )
-def test_a_served_pool_is_named_as_given(pool, message):
+def test_the_uri_of_a_served_pool_is_sent_unchanged(pool, message):
     assert _requests.served_pool(pool) == message
 
 
@@ -118,7 +118,7 @@ def test_an_invalid_address_is_refused(kind, address):
     assert caught.value.reason == "ADDRESS_INVALID"
 
 
-def test_tls_options_are_checked(tmp_path):
+def test_invalid_tls_options_are_refused(tmp_path):
     with pytest.raises(topb.InvalidRequestError, match="both, or neither"):
         topb.TlsOptions(certificate_file="own.pem")
     with pytest.raises(topb.InvalidRequestError, match=r"missing\.pem"):

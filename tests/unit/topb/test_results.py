@@ -21,12 +21,12 @@ def test_ids_are_in_rank_order_and_a_short_result_says_so():
     assert not dataclasses.replace(RESULT, budget=2).fell_short
 
 
-def test_accounts_must_add_up():
+def test_accounts_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="do not add up"):
         dataclasses.replace(ACCOUNTS, read=4)
 
 
-def test_json_holds_everything():
+def test_json_holds_every_field_of_a_result():
     assert json.loads(RESULT.to_json()) == {
         "selection": "",
         "model": "m",

@@ -29,7 +29,7 @@ def test_delays_double_up_to_the_maximum_and_up_to_half_is_subtracted():
             assert full / 2 <= delay <= full
 
 
-def test_attempts_are_limited_and_progress_counts_them_anew():
+def test_attempts_are_limited_and_progress_resets_their_count():
     retries = Retries(POLICY, NEVER)
     delays(retries, 4)
     delays(retries, 4, reached=1)
@@ -64,7 +64,7 @@ def test_no_attempt_is_made_after_the_deadline():
     assert Retries(POLICY, deadline).delay_after(unavailable(retry_delay=60)) == 60
 
 
-def test_a_deadline_counts_down_and_shortens_waits():
+def test_a_deadline_shortens_waits_to_the_remaining_time():
     assert NEVER.left is None
     assert NEVER.shortened(5) == 5
     deadline = Deadline(60)

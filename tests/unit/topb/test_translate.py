@@ -13,7 +13,7 @@ from topb.v1 import model_pb2, selection_pb2
 pytestmark = pytest.mark.sdk
 
 
-def test_a_server_is_described():
+def test_a_server_message_becomes_a_server_info():
     assert _translate.server_info(server_info_message()) == topb.ServerInfo(
         version="0.1.0",
         devices=("cpu",),
@@ -23,7 +23,7 @@ def test_a_server_is_described():
     )
 
 
-def test_a_model_is_described():
+def test_a_model_message_becomes_a_model():
     assert _translate.model(model_message()) == topb.Model(
         id="0123456789abcdef",
         is_default=True,
@@ -46,7 +46,7 @@ def test_a_model_is_described():
     )
 
 
-def test_an_empty_model_is_described_too():
+def test_an_empty_model_message_becomes_a_model_with_defaults():
     model = _translate.model(model_pb2.Model())
     assert model.create_time is None
     assert model.test_accuracy is None

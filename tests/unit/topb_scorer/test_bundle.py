@@ -37,7 +37,7 @@ def reason_of_refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("resize", [ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP])
-def test_a_bundle_describes_itself(resize: ResizeRule, tmp_path: Path) -> None:
+def test_an_opened_bundle_exposes_its_manifest(resize: ResizeRule, tmp_path: Path) -> None:
     path = write_bundle(tmp_path, resize=resize)
     bundle = open_bundle(path)
     assert bundle.model_id == hashlib.sha256(convolutional_graph()).hexdigest()[:16] == path.name
@@ -49,7 +49,7 @@ def test_a_bundle_describes_itself(resize: ResizeRule, tmp_path: Path) -> None:
     assert shapes == [(), (5,), (8,)]
 
 
-def test_a_bundle_may_be_moved(path: Path, tmp_path: Path) -> None:
+def test_a_bundle_can_be_moved_to_another_directory(path: Path, tmp_path: Path) -> None:
     moved = shutil.move(path, tmp_path / "elsewhere")
     assert open_bundle(Path(moved)).model_id == path.name
 
@@ -95,7 +95,7 @@ def test_a_field_added_within_this_layout_is_ignored(path: Path) -> None:
         ({"input": {}}, "BUNDLE_INPUT"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(path: Path, fields: dict[str, Any], reason: str) -> None:
+def test_a_manifest_with_unusable_fields_is_refused(path: Path, fields: dict[str, Any], reason: str) -> None:
     rewrite_manifest(path, lambda manifest: manifest.update(fields))
     assert reason_of_refusal(path) == reason
 

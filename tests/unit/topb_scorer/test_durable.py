@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_the_contents_are_durable_before_the_name_and_the_name_after(
+def test_contents_are_synced_before_the_rename_and_the_directory_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -67,7 +67,7 @@ def test_the_contents_are_durable_before_the_name_and_the_name_after(
     assert done == ["fsync file", "fsync file", "fsync directory", "rename", "fsync directory"]
 
 
-def test_a_published_directory_is_there_whole(tmp_path: Path) -> None:
+def test_a_published_directory_appears_complete(tmp_path: Path) -> None:
     with unpublished_directory(tmp_path / "bundles") as directory:
         (directory / "a").write_text("a")
         assert is_unpublished(directory)
@@ -91,7 +91,7 @@ def test_a_directory_that_was_not_published_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_in_place_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "old").touch()
     with pytest.raises(OSError, match="not empty"):

@@ -10,7 +10,7 @@ from topb_scorer.errors import InvalidRequestError, ScorerError, SelectionCancel
 pytestmark = pytest.mark.scorer
 
 
-def test_every_error_of_the_scorer_is_drawn_in_its_tree() -> None:
+def test_the_error_tree_in_the_docstring_lists_every_error() -> None:
     drawn = [
         line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.startswith(("    ├", "    └"))
     ]

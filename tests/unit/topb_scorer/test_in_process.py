@@ -29,7 +29,7 @@ def pool(tmp_path: Path) -> Path:
     return write_parquet(tmp_path / "pool.parquet", random_pool(80))
 
 
-def test_it_selects_without_a_server(bundle: Bundle, pool: Path) -> None:
+def test_select_in_process_needs_no_server(bundle: Bundle, pool: Path) -> None:
     result = select_batch(str(pool), 12, bundle=bundle.path, seed=9)
     assert len(result.picks) == 12
     assert result.accounts.read == result.accounts.scored == 80
@@ -37,13 +37,13 @@ def test_it_selects_without_a_server(bundle: Bundle, pool: Path) -> None:
     assert result.elapsed_seconds > 0
 
 
-def test_a_uri_and_a_batch_size_change_nothing(bundle: Bundle, pool: Path) -> None:
+def test_a_file_uri_and_the_batch_size_do_not_change_the_picks(bundle: Bundle, pool: Path) -> None:
     first = select_batch(str(pool), 12, bundle=str(bundle.path), strategy="entropy")
     second = select_batch(f"file://{pool}", 12, bundle=bundle.path, strategy="entropy", batch_size=3)
     assert first.picks == second.picks
 
 
-def test_ids_are_left_out_be_they_listed_or_in_a_file(bundle: Bundle, pool: Path, tmp_path: Path) -> None:
+def test_excluded_ids_can_be_a_list_or_a_file(bundle: Bundle, pool: Path, tmp_path: Path) -> None:
     all_ids = select_batch(str(pool), 80, bundle=bundle.path).ids
     labelled = tmp_path / "labelled.parquet"
     pq.write_table(pa.table({"key": [*all_ids[5:10], None]}), labelled)
@@ -59,7 +59,7 @@ def test_ids_are_left_out_be_they_listed_or_in_a_file(bundle: Bundle, pool: Path
     assert result.accounts.excluded == 10
 
 
-def test_columns_and_a_seed_are_heeded(bundle: Bundle, tmp_path: Path) -> None:
+def test_column_names_and_the_seed_are_applied(bundle: Bundle, tmp_path: Path) -> None:
     for row in range(30):
         (tmp_path / f"{row}.png").write_bytes(encode(random_image(row)))
     table = pa.table({"key": range(30), "file": [f"{row}.png" for row in range(29)] + ["missing.png"]})
@@ -81,7 +81,7 @@ def test_an_empty_folder_with_its_format_named_gives_an_empty_result(
         assert result.fell_short
 
 
-def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
+def test_the_last_progress_covers_the_whole_pool(bundle: Bundle, pool: Path) -> None:
     told: list[Progress] = []
     select_batch(str(pool), 1, bundle=bundle.path, batch_size=16, progress=told.append)
     assert [progress.read for progress in told] == sorted(progress.read for progress in told)
@@ -105,7 +105,7 @@ def test_progress_comes_to_the_whole_pool(bundle: Bundle, pool: Path) -> None:
         ({"batch_size": 1}, InvalidRequestError, "BATCH_SIZE_TOO_SMALL"),
     ],
 )
-def test_what_cannot_be_served_is_an_error_with_its_reason(
+def test_an_unusable_request_is_an_error_with_its_reason(
     bundle: Bundle, pool: Path, options: dict[str, Any], error: type[ScorerError], reason: str
 ) -> None:
     described = Pool(pool, **options.get("layout", {}))
@@ -116,6 +116,6 @@ def test_what_cannot_be_served_is_an_error_with_its_reason(
     assert caught.value.reason == reason
 
 
-def test_it_is_what_the_command_finds_as_its_engine() -> None:
+def test_the_select_command_finds_the_in_process_engine() -> None:
     (entry,) = entry_points(group="topb.engines", name="in_process")
     assert entry.load() is select_batch

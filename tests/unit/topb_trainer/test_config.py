@@ -8,7 +8,7 @@ from topb_trainer.config import CotrainConfig, ImageConfig, TaskConfig, TrainCon
 from topb_trainer.errors import ConfigurationError
 
 
-def test_the_defaults_are_the_paper_s() -> None:
+def test_the_defaults_are_the_papers() -> None:
     config = TrainConfig()
     assert (config.task.width, config.task.epochs, config.task.batch_size) == (64, 100, 128)
     assert (config.cotrain.epochs, config.cotrain.batch_size) == (100, 128)

@@ -159,13 +159,13 @@ def test_of_two_regions_equally_far_the_one_with_higher_task_loss_is_ranked_firs
     assert wins > 0.9
 
 
-def test_without_the_ranking_term_task_losses_decide_nothing() -> None:
+def test_without_the_ranking_loss_task_losses_do_not_affect_the_scores() -> None:
     left, right = (scores_beyond(harder, CotrainConfig(epochs=3, ranking=False)) for harder in (0, 1))
     assert torch.equal(left, right)
     assert not torch.equal(left, scores_beyond(0, CotrainConfig(epochs=3)))
 
 
-def test_without_the_prediction_the_assistant_sees_none_of_it() -> None:
+def test_without_the_prediction_the_scores_do_not_depend_on_it() -> None:
     labelled, losses, unlabelled = clusters(0)
     config = CotrainConfig(epochs=3, prediction=False)
     selector = trained(labelled, losses, unlabelled, config)
@@ -176,7 +176,7 @@ def test_without_the_prediction_the_assistant_sees_none_of_it() -> None:
 
 
 @pytest.mark.slow
-def test_without_the_adversary_nothing_is_learned_of_the_pool() -> None:
+def test_without_the_adversary_nothing_is_learned_about_the_pool() -> None:
     """In lossLearn, the VAE only represents the pool, and the assistant only ranks labelled samples."""
     labelled, losses, unlabelled = clusters(0)
     selector = trained(labelled, losses, unlabelled, CotrainConfig(adversary=False))
@@ -196,7 +196,7 @@ def test_a_seed_gives_the_same_scores_whatever_was_drawn_before_and_leaves_no_tr
 
 
 @pytest.mark.parametrize(("labelled_count", "unlabelled_count"), [(2, 1), (3, 5), (7, 300)])
-def test_few_images_of_either_kind_are_enough(labelled_count: int, unlabelled_count: int) -> None:
+def test_very_few_samples_of_either_kind_are_enough(labelled_count: int, unlabelled_count: int) -> None:
     labelled = TaskOutputs(torch.rand(labelled_count, 6), torch.rand(labelled_count, 3))
     unlabelled = TaskOutputs(torch.rand(unlabelled_count, 6), torch.rand(unlabelled_count, 3))
     selector = trained(labelled, torch.rand(labelled_count), unlabelled, CotrainConfig(epochs=2))

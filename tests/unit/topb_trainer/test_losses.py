@@ -56,7 +56,7 @@ def test_kl_may_be_summed_over_the_batch_as_vaal_publishes_it() -> None:
 
 
 @given(seeds, st.integers(1, 7), st.integers(1, 9))
-def test_equation_5_asks_for_labelled_on_both_and_equation_7_for_the_truth(
+def test_equation_5_has_the_target_labelled_for_both_kinds_and_equation_7_the_true_kind(
     seed: int, labelled: int, unlabelled: int
 ) -> None:
     logits = drawn(seed, (labelled,), (unlabelled,))
@@ -97,7 +97,7 @@ def test_equation_8_is_zero_once_the_harder_scores_higher_by_the_margin() -> Non
 
 
 @pytest.mark.parametrize("shapes", [((3,), (3,)), ((4,), (2,)), ((0,), (0,)), ((4, 1), (4, 1))])
-def test_equation_8_refuses_what_cannot_be_paired(shapes) -> None:
+def test_equation_8_refuses_samples_that_cannot_be_paired(shapes) -> None:
     with pytest.raises(ValueError, match="2n"):
         ranking_loss(torch.zeros(shapes[0]), torch.zeros(shapes[1]), 0.1)
 

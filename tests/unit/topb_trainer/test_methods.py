@@ -35,7 +35,7 @@ def test_every_row_of_table_1_is_a_method() -> None:
     assert set(paper.TABLE_1) <= set(METHODS)
 
 
-def test_vaal_comes_with_the_published_kl_and_with_its_mean_and_the_rest_change_no_setting() -> None:
+def test_the_vaal_methods_set_the_kl_reduction_and_the_others_change_no_setting() -> None:
     assert METHODS["vaal"].configured(TrainConfig()).vaal.kl_reduction == "sum"
     assert METHODS["vaal_mean_kl"].configured(TrainConfig()).vaal.kl_reduction == "mean"
     assert METHODS["vaal"].strategy == METHODS["vaal_mean_kl"].strategy == "vaal"

@@ -18,7 +18,7 @@ def images(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8)
 
 
-def test_with_the_imagenet_stem_and_width_64_it_is_torchvision_s_resnet18() -> None:
+def test_the_imagenet_stem_with_width_64_is_torchvisions_resnet18() -> None:
     ours, theirs = ResNet18(HALF, 10, 64, "imagenet").eval(), resnet18(num_classes=10).eval()
     # The modules are the same, in the same order, with other names.
     values = list(theirs.state_dict().values())
@@ -67,7 +67,7 @@ def test_encoder_decoder_and_assistant_have_three_layers() -> None:
     assert torch.equal(vae.encode_mean(torch.ones(2, 20)), vae.encode(torch.ones(2, 20))[0])
 
 
-def test_samples_have_the_encoder_s_mean_and_variance() -> None:
+def test_samples_have_the_encoders_mean_and_variance() -> None:
     mean, log_variance = torch.full((100_000, 1), 3.0), torch.full((100_000, 1), 1.2)
     drawn = sample(mean, log_variance, torch.Generator().manual_seed(0))
     assert drawn.mean().item() == pytest.approx(3, abs=0.03)

@@ -38,14 +38,14 @@ def train(labelled: LabelledSet, seed: int = 0, index: int = 0, normalisation="l
     return train_task(labelled, RoundContext(config, index))
 
 
-def test_it_learns_real_digits(digit_round: RoundData) -> None:
+def test_the_task_model_learns_real_digits(digit_round: RoundData) -> None:
     model = train(digit_round.labelled, width=8, epochs=30, batch_size=16)
     outputs = task_outputs(model, digit_round.labelled.images, CONTEXT)
     assert accuracy(outputs, digit_round.labelled.labels) > 0.95
     assert accuracy_on(model, digit_round.test, CONTEXT) > 0.5
 
 
-def test_it_is_frozen_and_in_evaluation_mode(digit_round: RoundData) -> None:
+def test_the_trained_task_model_is_frozen_and_in_evaluation_mode(digit_round: RoundData) -> None:
     model = train(digit_round.labelled)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -119,7 +119,7 @@ def test_images_of_one_colour_can_be_trained_on(digit_round: RoundData) -> None:
     assert torch.isfinite(task_outputs(train(plain), plain.images, CONTEXT).logits).all()
 
 
-def test_imagenet_normalisation_is_that_of_imagenet(digit_round: RoundData) -> None:
+def test_imagenet_normalisation_uses_the_statistics_of_imagenet(digit_round: RoundData) -> None:
     model = train(digit_round.labelled, normalisation="imagenet")
     white = torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)
     assert model.normalisation(white)[0, 0, 0, 0].item() == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)

@@ -32,7 +32,7 @@ TINY = VaalConfig(channels=(4, 8, 8, 16), latent_size=4, hidden=(16, 16), epochs
     ("height", "width", "seen"),
     [(8, 8, (16, 16)), (28, 28, (32, 32)), (32, 32, (32, 32)), (32, 50, (32, 64)), (224, 200, (64, 64))],
 )
-def test_any_image_size_is_seen_and_reconstructed(height: int, width: int, seen: tuple[int, int]) -> None:
+def test_the_vae_reconstructs_images_of_any_size(height: int, width: int, seen: tuple[int, int]) -> None:
     vae = ImageVae(height, width, (2, 2, 2, 2), 3)
     view = vae.view(torch.zeros(2, height, width, 3, dtype=torch.uint8))
     mean, log_variance = vae.encode(view)
@@ -41,7 +41,7 @@ def test_any_image_size_is_seen_and_reconstructed(height: int, width: int, seen:
     assert mean.shape == log_variance.shape == (2, 3)
 
 
-def test_by_default_its_layers_are_the_published_ones() -> None:
+def test_the_default_vaal_layers_are_the_published_ones() -> None:
     config = VaalConfig()
     vae = ImageVae(32, 32, config.channels, config.latent_size)
     discriminator = Discriminator(32, config.hidden)
@@ -58,7 +58,7 @@ def test_by_default_its_layers_are_the_published_ones() -> None:
     assert sizes(discriminator.layers, nn.Linear) == [(512, 32), (512, 512), (1, 512)]
 
 
-def test_the_kl_is_summed_as_published_or_weighs_what_an_elbo_gives_it() -> None:
+def test_the_kl_is_summed_as_published_or_weighted_as_in_an_elbo() -> None:
     random = torch.Generator().manual_seed(0)
     view, reconstruction = torch.rand(2, 5, 3, 4, 4, generator=random).double()
     mean, log_variance = torch.randn(2, 5, 2, generator=random).double()
@@ -101,7 +101,7 @@ def scores(selector: VaalSelector, images: NDArray[np.uint8]) -> Tensor:
 
 
 @pytest.mark.slow
-def test_what_labelled_images_are_unlike_is_ranked_first(digits) -> None:
+def test_images_unlike_the_labelled_ones_are_ranked_first(digits) -> None:
     images, _ = digits
     familiar, strange = images[100:300], 255 - images[300:400]
     config = replace(TINY, epochs=30, kl_reduction="mean", learning_rate=5e-3)
@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_is_an_error(digits) -> None:
 
 
 @pytest.mark.slow
-def test_its_bundle_is_served_by_vaal_and_not_by_aalu(
+def test_a_vaal_bundle_allows_the_strategy_vaal_and_not_aalu(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
     context = RoundContext(replace(tiny, vaal=TINY))

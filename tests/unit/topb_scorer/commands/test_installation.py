@@ -18,12 +18,14 @@ def install(site: Path, *names: str) -> None:
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.20.0\n")
 
 
-def test_the_packages_of_this_environment_fit() -> None:
+def test_the_onnxruntime_package_of_this_environment_is_accepted() -> None:
     check_onnxruntime()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-gpu"])
-def test_one_of_the_two_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_either_onnxruntime_package_alone_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     install(tmp_path, name)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     check_onnxruntime()
@@ -33,7 +35,7 @@ def test_one_of_the_two_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
     ("names", "reason"),
     [((), "SCORER_NOT_INSTALLED"), (("onnxruntime", "onnxruntime-gpu"), "ONNXRUNTIME_TWICE")],
 )
-def test_neither_or_both_is_an_error_that_says_what_to_install(
+def test_neither_or_both_onnxruntime_packages_are_an_error_that_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], reason: str
 ) -> None:
     install(tmp_path, *names)

@@ -15,7 +15,7 @@ from topb_scorer.commands.model import describe
 pytestmark = pytest.mark.scorer
 
 
-def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle) -> None:
+def test_model_show_prints_the_bundle_as_text(bundle: Bundle) -> None:
     shown = topb("model", "show", bundle.path).printed
     for fact in (
         bundle.model_id,
@@ -33,13 +33,13 @@ def test_a_person_is_shown_what_the_bundle_is(bundle: Bundle) -> None:
         assert fact in shown, fact
 
 
-def test_a_program_is_given_the_manifest(bundle: Bundle) -> None:
+def test_model_show_prints_the_manifest_as_json(bundle: Bundle) -> None:
     shown = topb("model", "show", bundle.path, "--json").printed
     assert json.loads(shown)["modelId"] == bundle.model_id
     assert json_format.Parse(shown, bundle_pb2.Bundle()) == bundle.manifest
 
 
-def test_many_classes_are_cut_short_and_gates_are_told(bundle: Bundle) -> None:
+def test_long_class_lists_are_cut_and_gates_are_shown(bundle: Bundle) -> None:
     manifest = bundle_pb2.Bundle()
     manifest.CopyFrom(bundle.manifest)
     manifest.ClearField("classes")
@@ -53,7 +53,7 @@ def test_many_classes_are_cut_short_and_gates_are_told(bundle: Bundle) -> None:
     assert "2.5e-07, limit 0.0001: largest difference" in shown
 
 
-def test_what_is_no_bundle_or_a_torn_one_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_incomplete_bundle_is_an_error(tmp_path: Path) -> None:
     assert "[BUNDLE_NOT_FOUND]" in topb("model", "show", tmp_path).err
     path = write_bundle(tmp_path)
     assert open_bundle(path).model_id == path.name
@@ -63,7 +63,7 @@ def test_what_is_no_bundle_or_a_torn_one_is_an_error(tmp_path: Path) -> None:
     assert "[BUNDLE_ALTERED]" in torn.err
 
 
-def test_bundles_are_listed_without_the_torn_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_bundles_are_not_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert topb("model", "list", tmp_path).printed == "No bundles.\n"
     whole, torn = write_bundle(tmp_path), write_bundle(tmp_path, deep_graph())
     (torn / "scorer.onnx").write_bytes(b"")

@@ -73,7 +73,7 @@ def is_there(state: StateDirectory, selection: str) -> bool:
     return state.catalog.known([selection]) == {selection} and state.results.size(selection) > 0
 
 
-def test_what_ended_long_ago_is_forgotten_with_its_result_and_request_id(state: StateDirectory) -> None:
+def test_pruning_removes_old_selections_with_their_results_and_request_ids(state: StateDirectory) -> None:
     old, recent = succeeded(state, "old", days_ago=31), succeeded(state, "recent", days_ago=29)
     prune(state)
     assert not state.catalog.known([old])
@@ -84,7 +84,7 @@ def test_what_ended_long_ago_is_forgotten_with_its_result_and_request_id(state: 
     assert created(state, "old").id != old
 
 
-def test_what_has_not_ended_is_kept_however_old(state: StateDirectory) -> None:
+def test_pruning_keeps_unfinished_selections_of_any_age(state: StateDirectory) -> None:
     waiting = created(state, "waiting")
     running = created(state, "running")
     assert state.catalog.claim(running.id, "server", 30)
@@ -92,7 +92,7 @@ def test_what_has_not_ended_is_kept_however_old(state: StateDirectory) -> None:
     assert state.catalog.known([waiting.id, running.id]) == {waiting.id, running.id}
 
 
-def test_a_dry_run_only_tells(state: StateDirectory) -> None:
+def test_a_dry_run_reports_and_removes_no_result(state: StateDirectory) -> None:
     old = succeeded(state, "old", days_ago=31)
     size = state.results.size(old)
     assert json.loads(prune(state, "--dry-run", "--json")) == {
@@ -106,7 +106,9 @@ def test_a_dry_run_only_tells(state: StateDirectory) -> None:
     assert not is_there(state, old)
 
 
-def test_more_than_a_page_goes(state: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruning_removes_more_selections_than_a_page(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("topb_scorer.commands.results._PAGE", 2)
     old = [succeeded(state, f"old-{i}", days_ago=40) for i in range(5)]
     kept = succeeded(state, "kept", days_ago=1)
@@ -114,7 +116,7 @@ def test_more_than_a_page_goes(state: StateDirectory, monkeypatch: pytest.Monkey
     assert state.catalog.known([*old, kept]) == {kept}
 
 
-def test_a_result_that_a_cut_off_left_goes_with_the_next_run(state: StateDirectory) -> None:
+def test_pruning_removes_results_that_an_interrupted_run_left(state: StateDirectory) -> None:
     old, fresh = succeeded(state, "old", days_ago=31), succeeded(state, "fresh", days_ago=0)
     # The selections are forgotten, and the process dies before their results go.
     assert state.catalog.forget([old, fresh]) == 2

@@ -66,17 +66,17 @@ def test_scores_are_listed_by_model(state: StateDirectory) -> None:
     assert listed["newest"] - listed["oldest"] == pytest.approx(DAY, abs=5)
 
 
-def test_half_written_and_torn_files_do_not_stop_a_listing(state: StateDirectory) -> None:
+def test_incomplete_files_do_not_stop_a_listing_of_scores(state: StateDirectory) -> None:
     (shards(state, "u")[0].parent / ".unpublished-1.parquet").write_bytes(b"half")
     shards(state, "x")[0].write_bytes(b"torn")
     assert "3 (1 unreadable)" in run_on(state, "list").printed
 
 
-def test_scores_as_they_were_committed_are_verified(state: StateDirectory) -> None:
+def test_unaltered_scores_pass_verification(state: StateDirectory) -> None:
     assert run_on(state, "verify") == Outcome(0, "6 shards, 0 altered\n", "")
 
 
-def test_altered_shards_are_reported_and_kept_unless_they_are_to_go(state: StateDirectory) -> None:
+def test_altered_shards_are_reported_and_only_removed_on_request(state: StateDirectory) -> None:
     torn, altered = shards(state, "u")[0], shards(state, "y")[0]
     torn.write_bytes(torn.read_bytes()[:-1])
     content = bytearray(altered.read_bytes())
@@ -117,7 +117,7 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> No
     assert sum(path.stat().st_size for path in shards(state)) <= size_left
 
 
-def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
+def test_a_dry_run_reports_and_removes_no_scores(state: StateDirectory) -> None:
     before = [path for path in state.path.rglob("*") if "sqlite" not in path.name]
     told = json.loads(run_on(state, "prune", "--model", "a", "--dry-run", "--json").printed)
     assert [(shard["log"], shard["identity"]) for shard in told["shards"]] == [
@@ -130,7 +130,7 @@ def test_a_dry_run_removes_nothing_and_tells_all(state: StateDirectory) -> None:
     assert [path for path in state.path.rglob("*") if "sqlite" not in path.name] == before
 
 
-def test_nothing_that_an_open_selection_may_need_is_removed(state: StateDirectory) -> None:
+def test_pruning_keeps_scores_that_an_open_selection_may_need(state: StateDirectory) -> None:
     record = selection(state)
     told = run_on(state, "prune", "--max-bytes", "0").printed
     assert names_left(state) == set("uvw")
@@ -167,14 +167,16 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
     assert names_left(state) == set("uvwxy")
 
 
-def test_an_empty_state_has_nothing_to_show(tmp_path: Path) -> None:
+def test_commands_on_an_empty_state_directory_show_nothing(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
     printed = [topb("scores", action, "--state", tmp_path).printed for action in ("list", "verify", "prune")]
     assert printed[:2] == ["No scores.\n", "0 shards, 0 altered\n"]
     assert printed[2].startswith("deleted 0 shards")
 
 
-def test_the_catalog_may_be_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_catalog_url_can_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     state = StateDirectory.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     commit(state.score_log("a"), "v")

@@ -15,7 +15,7 @@ def catalog_url(*arguments: str) -> str:
     return url
 
 
-def test_the_catalog_is_the_environments_unless_an_option_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_catalog_option_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOPB_CATALOG_URL", raising=False)
     assert catalog_url() == ""
     monkeypatch.setenv("TOPB_CATALOG_URL", URL)
@@ -23,7 +23,7 @@ def test_the_catalog_is_the_environments_unless_an_option_names_it(monkeypatch: 
     assert catalog_url("--catalog-url=sqlite://") == "sqlite://"
 
 
-def test_the_help_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_does_not_show_the_password_of_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", URL)
     shown = topb("serve", "--help").printed
     assert "TOPB_CATALOG_URL" in shown

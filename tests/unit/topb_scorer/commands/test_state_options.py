@@ -14,7 +14,7 @@ PRUNING = ["scores prune", "results prune --older-than 1"]
 
 
 @pytest.mark.parametrize("command", ["scores list", "scores verify", *PRUNING])
-def test_a_state_that_does_not_exist_is_an_error_and_is_not_created(tmp_path: Path, command: str) -> None:
+def test_a_missing_state_directory_is_an_error_and_is_not_created(tmp_path: Path, command: str) -> None:
     outcome = topb(*command.split(), "--state", tmp_path / "state")
     assert outcome.exit_code == 1
     assert "[STATE_NOT_FOUND]" in outcome.err
@@ -32,7 +32,7 @@ def test_nothing_is_pruned_without_a_catalog(tmp_path: Path, command: str) -> No
 
 @pytest.mark.parametrize("days", ["-1", "nan", "x"])
 @pytest.mark.parametrize("command", ["scores", "results"])
-def test_days_are_a_number_of_at_least_0(tmp_path: Path, command: str, days: str) -> None:
+def test_an_invalid_number_of_days_is_refused(tmp_path: Path, command: str, days: str) -> None:
     outcome = topb(command, "prune", "--state", tmp_path, "--older-than", days)
     assert outcome.exit_code == 2
     assert "'--older-than'" in outcome.err

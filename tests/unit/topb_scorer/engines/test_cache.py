@@ -14,7 +14,7 @@ from topb_scorer.errors import DeviceError
 pytestmark = pytest.mark.scorer
 
 
-def test_an_engine_is_loaded_once_and_the_least_recently_used_goes(tmp_path: Path) -> None:
+def test_an_engine_is_loaded_once_and_the_least_recently_used_is_evicted(tmp_path: Path) -> None:
     a, b, c = (open_bundle(write_bundle(tmp_path, convolutional_graph(seed=seed))) for seed in range(3))
     cache = EngineCache(EngineSettings(session_threads=1), capacity=2)
     engine_a, engine_b = cache.get(a), cache.get(b)
@@ -24,7 +24,7 @@ def test_an_engine_is_loaded_once_and_the_least_recently_used_goes(tmp_path: Pat
     assert cache.get(b) is not engine_b
 
 
-def test_many_that_ask_at_once_get_one_engine(bundle: Bundle) -> None:
+def test_concurrent_requests_share_one_engine(bundle: Bundle) -> None:
     cache = EngineCache(EngineSettings(session_threads=1))
     engines: list[LocalEngine] = []
     threads = [threading.Thread(target=lambda: engines.append(cache.get(bundle))) for _ in range(6)]

@@ -74,7 +74,7 @@ def test_picks_are_those_of_real_arithmetic_and_ties_go_to_the_lowest_index(data
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e3, 1e6]))
-def test_collinear_points(seed, offset):
+def test_collinear_points_are_picked_as_brute_force_picks_them(seed, offset):
     random = np.random.default_rng(seed)
     direction = random.standard_normal(3)
     pool = (offset + random.integers(-6, 7, 16)[:, None] * direction).astype(np.float32)
@@ -124,14 +124,14 @@ def test_thousands_of_points_are_picked_as_brute_force_picks_them(kind, known):
         np.testing.assert_allclose(result.radii, radii, rtol=1e-12)
 
 
-def test_more_ties_than_a_front_holds():
+def test_more_ties_than_the_front_holds_are_resolved_by_index():
     pool = np.eye(40, dtype=np.float32) * np.float32(0.1)
     result = k_center_greedy(pool, np.zeros((1, 40), np.float32), 40, sizes=SMALL)
     assert result.indices.tolist() == list(range(40))
     np.testing.assert_allclose(result.radii, [float(np.float32(0.1))] * 40)
 
 
-def test_all_rows_equal_are_picked_in_order():
+def test_equal_rows_are_picked_in_index_order():
     pool = np.full((1000, 3), 0.1, np.float32)
     assert k_center_greedy(pool, pool[:1], 1000).indices.tolist() == list(range(1000))
 
@@ -144,7 +144,7 @@ def test_the_seed_draws_the_first_pick_if_nothing_is_labelled(known):
     assert (len({first for first, *_ in picks}) > 5) == (known == 0)
 
 
-def test_a_budget_of_nothing_picks_nothing():
+def test_a_budget_of_0_picks_nothing():
     for size in (0, 5):
         result = k_center_greedy(made("gaussian", size, 4), np.empty((0, 4), np.float32), 0)
         assert result.indices.shape == result.radii.shape == (0,)
@@ -162,7 +162,7 @@ def test_features_may_be_memory_mapped_or_strided_and_are_left_as_they_were(tmp_
 
 
 @pytest.mark.parametrize("found", [0.0, 0.5, 1.0, "the farthest row"])
-def test_whatever_a_device_finds_the_picks_are_the_same(found):
+def test_wrong_answers_of_the_device_search_do_not_change_the_picks(found):
     random = np.random.default_rng(3)
     pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
     expected = k_center_greedy(pool, labelled, 150)
@@ -189,7 +189,7 @@ def test_whatever_a_device_finds_the_picks_are_the_same(found):
     ("device", "reason"),
     [("tpu", "DEVICE_UNKNOWN"), ("cuda:x", "DEVICE_UNKNOWN"), ("cuda:99", "DEVICE_UNAVAILABLE")],
 )
-def test_a_device_that_is_not_there_is_an_error_and_no_silent_fall_to_the_cpu(device, reason):
+def test_a_missing_search_device_is_an_error_and_not_replaced_by_the_cpu(device, reason):
     rows = np.zeros((3, 2), np.float32)
     with pytest.raises(DeviceError) as caught:
         k_center_greedy(rows, rows, 1, device=device)
@@ -220,7 +220,7 @@ GOOD = made("gaussian", 6, 3)
         (GOOD, GOOD, -1, "BUDGET_NEGATIVE"),
     ],
 )
-def test_what_cannot_be_selected_from_is_refused_with_a_reason(pool, labelled, budget, reason):
+def test_unusable_features_are_refused_with_a_reason(pool, labelled, budget, reason):
     for select in (k_center_greedy, lambda pool, *rest: k_center_greedy_in_parts([pool], *rest)):
         with pytest.raises(InvalidRequestError) as refused:
             select(pool, labelled, budget)
@@ -255,7 +255,7 @@ def test_parts_cover_the_pool_within_twice_the_greedy_bound_and_say_that_they_ar
     assert farthest <= 4 * whole.radii[40]
 
 
-def test_one_part_is_the_exact_sequence():
+def test_a_single_part_gives_the_exact_picks():
     pool = made("gaussian", 300, 4)
     parted = k_center_greedy_in_parts([pool[5:]], pool[:5], 40)
     assert parted.indices.tolist() == k_center_greedy(pool[5:], pool[:5], 40).indices.tolist()

@@ -69,7 +69,7 @@ def at_once(work: Callable[[int], object], *, threads: int = THREADS) -> list[ob
         return list(pool.map(on_thread, range(threads)))
 
 
-def test_a_selection_has_the_values_of_its_request(catalog: SelectionCatalog) -> None:
+def test_a_created_selection_has_the_values_of_its_request(catalog: SelectionCatalog) -> None:
     before = time.time()
     record = catalog.create(new("one", request=b"\x00\xff", budget=2**40, detached=True, pool_uri="/é/日本"))
     assert catalog.get(record.id) == catalog.get("one") == record
@@ -145,7 +145,7 @@ def test_keeping_a_lease_renews_it_and_records_the_progress(catalog: SelectionCa
     assert (kept.progress, kept.owner) == (Progress(3, 7, 0.5), "a")
 
 
-def test_an_owner_may_claim_its_own_again(catalog: SelectionCatalog) -> None:
+def test_an_owner_can_claim_its_selection_again(catalog: SelectionCatalog) -> None:
     """The database may commit a claim and die before it can confirm it."""
     assert catalog.claim(claimed(catalog, "a"), "a", LEASE)
 
@@ -162,7 +162,7 @@ def test_a_selection_that_has_ended_never_changes(state: SelectionState, catalog
     assert catalog.orphans() == []
 
 
-def test_only_the_owner_ends_or_releases_it(catalog: SelectionCatalog) -> None:
+def test_only_the_owner_can_end_or_release_a_selection(catalog: SelectionCatalog) -> None:
     assert not catalog.succeed(catalog.create(new()).id, "")
     id_ = claimed(catalog, "a")
     for change in (*ENDINGS.values(), *CHANGES):
@@ -194,7 +194,7 @@ def test_cancelling_a_running_selection_asks_its_owner_to_stop(catalog: Selectio
     assert catalog.cancelled(id_, "a")
 
 
-def test_orphans_are_those_that_wait_for_a_server(catalog: SelectionCatalog) -> None:
+def test_orphans_are_the_selections_that_wait_for_a_server(catalog: SelectionCatalog) -> None:
     detached = catalog.create(new(detached=True)).id
     catalog.create(new())
     deserted = claimed(catalog, "dead", EXPIRED)

@@ -97,7 +97,7 @@ def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., PoolJob]:
     return job
 
 
-def test_rows_that_were_scored_before_are_rows_and_no_commits(
+def test_rows_scored_earlier_count_as_rows_but_not_as_commits(
     run_to_its_end: RunToItsEnd, observer: RecordingObserver, job: Callable[..., PoolJob]
 ) -> None:
     for selections in (1, 2):

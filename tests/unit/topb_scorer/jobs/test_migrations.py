@@ -64,7 +64,9 @@ def test_a_catalog_without_a_version_is_upgraded_and_keeps_its_selections(
 
 
 @pytest.mark.parametrize("unversioned", [False, True], ids=["new", "unversioned"])
-def test_servers_that_start_at_once_all_start(url: str, engine: sa.Engine, unversioned: bool) -> None:
+def test_servers_that_start_at_the_same_time_all_start(
+    url: str, engine: sa.Engine, unversioned: bool
+) -> None:
     if unversioned:
         create_unversioned_catalog(engine)
     with ThreadPoolExecutor(6) as threads:

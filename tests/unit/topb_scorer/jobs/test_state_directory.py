@@ -10,7 +10,7 @@ from topb_scorer.jobs.state_directory import StateDirectory, check_state, existi
 pytestmark = pytest.mark.scorer
 
 
-def test_a_state_directory_without_a_version_is_taken_for_the_first(tmp_path: Path) -> None:
+def test_a_state_directory_without_a_version_is_read_as_version_1(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path / "state").catalog.close()
     version = tmp_path / "state" / "version"
     assert version.read_text() == "1\n"

@@ -108,7 +108,7 @@ def test_a_slice_is_found_again_by_its_offset(tmp_path: Path) -> None:
     assert len(set(after) - before) <= 2
 
 
-def test_repeated_rows_are_shards_of_their_own(tmp_path: Path) -> None:
+def test_repeated_rows_form_separate_shards(tmp_path: Path) -> None:
     ids = [f"img-{i:05d}" for i in range(3000)]
     pool = opened(write(tmp_path / "list.csv", listing(ids + ids + ids)))
     assert len({shard.identity for shard in pool.shards}) == len(pool.shards)

@@ -37,5 +37,5 @@ def test_a_folder_elsewhere_with_the_same_files_is_another_pool(tmp_path: Path) 
         (("a", "a.txt", "png", "a.parquet", "a.png.txt", "a.json"), False),
     ],
 )
-def test_an_image_is_known_by_its_suffix(names: tuple[str, ...], expected: bool) -> None:
+def test_image_files_are_recognised_by_their_suffix(names: tuple[str, ...], expected: bool) -> None:
     assert {is_image_name(name) for name in names} == {expected}

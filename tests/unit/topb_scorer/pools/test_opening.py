@@ -49,7 +49,7 @@ def refusal(uri: str | Path, format: str | None = None, roots: AllowedRoots = AN
         (set(), None, "POOL_FORMAT"),
     ],
 )
-def test_names_decide_the_format_of_a_folder_unless_it_is_named(
+def test_the_format_of_a_folder_is_detected_from_file_names_unless_it_is_given(
     names: set[str], format: str | None, expected: set[str] | str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(IMAGE)
@@ -62,7 +62,7 @@ def test_names_decide_the_format_of_a_folder_unless_it_is_named(
         assert set(reasons(tmp_path / "pool", format=format)) == expected
 
 
-def test_a_named_format_takes_a_file_of_any_name(tmp_path: Path) -> None:
+def test_with_a_given_format_a_file_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "pool"
     path.write_bytes(FILES["1.parquet"])
     assert refusal(path) == "POOL_FORMAT"
@@ -72,12 +72,12 @@ def test_a_named_format_takes_a_file_of_any_name(tmp_path: Path) -> None:
         opened(path, format="webdataset")
 
 
-def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+def test_a_single_image_file_is_not_a_pool(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(IMAGE)
     assert refusal(tmp_path / "a.png", "image-folder") == refusal(tmp_path / "a.png") == "POOL_FORMAT"
 
 
-def test_suffixes_count_whatever_their_case(tmp_path: Path) -> None:
+def test_suffixes_are_matched_without_regard_to_case(tmp_path: Path) -> None:
     (tmp_path / "pool.TAR").write_bytes(FILES["1.tar"])
     assert reasons(tmp_path) == reasons(tmp_path / "pool.TAR") == {"sample": ""}
 

@@ -75,7 +75,7 @@ def test_columns_may_be_in_any_order_and_have_other_names(tmp_path: Path) -> Non
     assert items(path, id_column="key", image_column="img") == [PoolItem("a", IMAGE)]
 
 
-def test_a_row_without_an_id_or_an_image_is_still_a_row(tmp_path: Path) -> None:
+def test_a_row_without_an_id_or_an_image_is_counted(tmp_path: Path) -> None:
     path = write_parquet(
         tmp_path / "pool.parquet",
         [(None, IMAGE), ("b", None), ("", IMAGE), ("d", b""), ("e", IMAGE)],
@@ -121,7 +121,9 @@ def test_a_struct_with_neither_bytes_nor_path_is_a_missing_image(
     ("row_group", "expected"),
     [(1, [512, 512, 176]), (3, [510, 510, 180]), (5, [5] * 240), (600, [600, 600])],
 )
-def test_many_small_row_groups_are_run_together(row_group: int, expected: list[int], tmp_path: Path) -> None:
+def test_small_row_groups_are_combined_into_one_shard(
+    row_group: int, expected: list[int], tmp_path: Path
+) -> None:
     rows = [(f"{i}", IMAGE) for i in range(1200)]
     pool = opened(write_parquet(tmp_path / "pool.parquet", rows, row_group=row_group))
     assert [shard.rows for shard in pool.shards] == expected
@@ -146,7 +148,7 @@ def test_identities_of_a_list_change_with_the_local_images(tmp_path: Path) -> No
     assert after[1] != first[1]
 
 
-def test_the_image_column_is_read_where_there_are_paths_too(tmp_path: Path) -> None:
+def test_the_image_column_takes_precedence_over_the_path_column(tmp_path: Path) -> None:
     path = write(tmp_path / "pool.parquet", {"id": ["a"], "path": ["nowhere.png"], "image": [IMAGE]})
     assert items(path) == [PoolItem("a", IMAGE)]
 
@@ -175,7 +177,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "pool.parquet") == "POOL_COLUMN_AMBIGUOUS"
 
 
-def test_no_rows_are_an_empty_pool(tmp_path: Path) -> None:
+def test_a_parquet_file_without_rows_is_an_empty_pool(tmp_path: Path) -> None:
     assert items(write_parquet(tmp_path / "pool.parquet", [])) == []
 
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.scorer
 
 
 @pytest.mark.parametrize("remote", [range(100), range(0), range(0, 100, 2), range(40)])
-def test_results_are_in_the_order_of_the_rows(remote: range) -> None:
+def test_reading_ahead_keeps_the_order_of_the_rows(remote: range) -> None:
     results = map_ahead(lambda row: row * row, range(100), is_remote=remote.__contains__)
     assert list(results) == [row * row for row in range(100)]
 
@@ -33,14 +33,14 @@ def test_local_rows_are_read_when_their_turn_comes() -> None:
         assert read == list(range(count))
 
 
-def test_an_error_is_raised_in_the_order_of_the_rows() -> None:
+def test_a_read_error_is_raised_when_its_row_is_due() -> None:
     results = map_ahead(lambda row: 1 // (5 - row), range(10), is_remote=lambda row: row % 2 == 0)
     assert [next(results) for _ in range(5)] == [0, 0, 0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_closing_cancels_the_reads_that_have_not_begun() -> None:
+def test_closing_cancels_reads_that_have_not_started() -> None:
     begun: list[int] = []
     blocked = threading.Event()
 

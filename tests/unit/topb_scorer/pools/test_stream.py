@@ -42,7 +42,7 @@ def test_chunks_come_in_order_until_the_end() -> None:
     assert [shard.seq for shard in queue.shards() if shard] == [0, 1, 2]
 
 
-def test_a_late_chunk_shows_as_none_again_and_again() -> None:
+def test_none_is_returned_repeatedly_while_a_chunk_is_late() -> None:
     queue = ChunkQueue(8, threading.Event())
     queue.put(chunk(0))
     shards = queue.shards()
@@ -77,7 +77,7 @@ def test_a_full_queue_makes_the_sender_wait() -> None:
 @pytest.mark.parametrize(
     "wait", [lambda queue: list(queue.shards()), lambda queue: [queue.put(chunk(seq)) for seq in range(2)]]
 )
-def test_cancelling_frees_a_thread_that_waits(wait: Callable[[ChunkQueue], object]) -> None:
+def test_cancelling_wakes_a_thread_that_waits_for_the_queue(wait: Callable[[ChunkQueue], object]) -> None:
     cancelled = threading.Event()
     queue = ChunkQueue(1, cancelled)
     threading.Timer(0.05, cancelled.set).start()

@@ -115,7 +115,7 @@ def test_a_tar_is_cut_into_slices_without_losing_a_sample(format_: int, tmp_path
     assert [id_ for ids in reversed(read) for id_ in ids] == [f"{deep}/{i:05d}" for i in range(2500)]
 
 
-def test_no_samples_are_an_empty_pool(tmp_path: Path) -> None:
+def test_a_tar_without_samples_is_an_empty_pool(tmp_path: Path) -> None:
     assert items(write(tmp_path / "pool.tar", [])) == []
     assert items(write(tmp_path / "readme.tar", [("README", b"hello")])) == []
 
@@ -139,7 +139,7 @@ def not_one_tar() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("contents", [cut_anywhere, with_a_damaged_header, not_one_tar])
-def test_a_file_that_is_not_one_whole_tar_is_unreadable(
+def test_an_incomplete_or_invalid_tar_is_unreadable(
     contents: Callable[[], Iterator[bytes]], tmp_path: Path
 ) -> None:
     for content in contents():

@@ -46,7 +46,7 @@ def v1(group: str, quota: int, period: int) -> dict[str, str]:
         pytest.param(V2, {}, 8, id="v2-no-files"),
     ],
 )
-def test_a_cpu_limit_counts_where_it_is_below_the_cores(
+def test_a_cpu_limit_below_the_number_of_cores_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str], expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
@@ -58,5 +58,5 @@ def test_a_cpu_limit_counts_where_it_is_below_the_cores(
     assert usable_cores(mount=tmp_path / "mount", membership=tmp_path / "membership") == expected
 
 
-def test_this_process_may_use_some_core() -> None:
+def test_at_least_one_core_is_usable() -> None:
     assert usable_cores() >= 1

@@ -37,7 +37,7 @@ def test_the_default_is_the_named_model_or_the_most_recently_created(tmp_path: P
     assert ModelCatalog(tmp_path, default_model=ids[0]).get("").model_id == ids[0]
 
 
-def test_a_bundle_that_comes_later_is_found(tmp_path: Path) -> None:
+def test_a_bundle_published_later_is_found(tmp_path: Path) -> None:
     catalog = ModelCatalog(tmp_path)
     with pytest.raises(NotFoundError, match="topb train") as caught:
         catalog.get("")
@@ -47,7 +47,7 @@ def test_a_bundle_that_comes_later_is_found(tmp_path: Path) -> None:
     assert catalog.get("").model_id == model_id
 
 
-def test_a_bundle_that_goes_is_no_longer_found(tmp_path: Path) -> None:
+def test_a_removed_bundle_is_no_longer_found(tmp_path: Path) -> None:
     model_id = write(tmp_path, 0)
     catalog = ModelCatalog(tmp_path)
     catalog.get(model_id)
@@ -58,7 +58,7 @@ def test_a_bundle_that_goes_is_no_longer_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0123456789abcdef", "..", ".", "a/b", "../outside", "x\0y", "-"])
-def test_a_model_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, name: str) -> None:
+def test_the_error_for_an_unknown_model_lists_the_existing_ones(tmp_path: Path, name: str) -> None:
     model_id = write(tmp_path / "models", 0)
     shutil.copytree(tmp_path / "models" / model_id, tmp_path / "outside")
     with pytest.raises(NotFoundError, match=model_id) as caught:
@@ -67,7 +67,7 @@ def test_a_model_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path
     assert caught.value.metadata == {"model": name}
 
 
-def test_a_torn_bundle_is_an_error_by_name_and_left_out_of_the_list(
+def test_an_incomplete_bundle_is_an_error_by_id_and_not_listed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, torn = write(tmp_path, 0), write(tmp_path, 1, created_seconds=1_800_000_000)

@@ -115,7 +115,9 @@ def test_a_shard_ends_exactly_once_be_it_empty_or_as_long_as_a_batch(null_sessio
 
 
 @pytest.mark.parametrize("shards", [[], [None], [None, None]])
-def test_nothing_to_score_scores_nothing(null_session: ScoringSession, shards: list[Shard | None]) -> None:
+def test_shards_without_rows_give_no_results(
+    null_session: ScoringSession, shards: list[Shard | None]
+) -> None:
     with scored(shards, null_session) as parts:
         assert list(parts) == []
 
@@ -151,7 +153,7 @@ def test_a_batch_with_nothing_to_score_is_not_run(
         assert sum(len(part.rows.skips) for part in parts) == 9
 
 
-def test_none_among_the_shards_brings_out_what_is_at_hand(null_session: ScoringSession) -> None:
+def test_none_among_the_shards_flushes_the_partial_batch(null_session: ScoringSession) -> None:
     released = threading.Event()
 
     def shards() -> Iterator[Shard | None]:
@@ -188,7 +190,9 @@ def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: ScoringSes
         pytest.param(shard("a", 1), 0, id="before it begins"),
     ],
 )
-def test_cancelling_stops_scoring(null_session: ScoringSession, pool: StubShard, taken: int) -> None:
+def test_cancelling_stops_scoring_with_an_error(
+    null_session: ScoringSession, pool: StubShard, taken: int
+) -> None:
     cancelled = threading.Event()
     with scored([pool], null_session, cancelled=cancelled) as parts:
         for _ in range(taken):
@@ -251,14 +255,14 @@ def torn(before: Element) -> Iterator[Element]:
         ),
     ],
 )
-def test_an_error_surfaces(
+def test_an_error_while_reading_is_raised_to_the_caller(
     null_session: ScoringSession, shards: Callable[[], Iterable[Shard]], error: type[Exception]
 ) -> None:
     with scored(shards(), null_session) as parts, pytest.raises(error):
         list(parts)
 
 
-def test_an_error_of_the_session_surfaces(
+def test_an_error_of_the_session_is_raised_to_the_caller(
     null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(batch: object) -> None:
@@ -279,7 +283,9 @@ def test_closing_early_stops_all_threads(null_session: ScoringSession, taken: in
 
 
 @pytest.mark.parametrize("decode_threads", [1, 2, 5])
-def test_a_session_may_score_for_several_at_once(null_session: ScoringSession, decode_threads: int) -> None:
+def test_one_session_can_score_for_several_callers_at_once(
+    null_session: ScoringSession, decode_threads: int
+) -> None:
     reds = [[(number * 40 + i) % 256 for i in range(50)] for number in range(4)]
 
     def scores(reds: list[int]) -> list[float]:

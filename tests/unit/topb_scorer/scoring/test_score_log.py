@@ -39,7 +39,7 @@ def assert_same(read: ScoredRows, written: ScoredRows) -> None:
         assert after[kept].tobytes() == before[kept].tobytes(), name
 
 
-def test_what_is_kept_of_the_outputs_is_what_the_definitions_say() -> None:
+def test_stored_scores_follow_their_definitions() -> None:
     rows = scored_rows(["a", "b"], outputs([0.25, 0.75], [[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]), {})
     assert rows.score.tolist() == [0.25, 0.75]
     assert rows.entropy.tolist() == [pytest.approx(1.5 * math.log(2)), 0.0]
@@ -61,7 +61,7 @@ def test_a_row_with_an_output_that_is_not_finite_is_skipped_unless_it_was_alread
     assert reasons == {0: "SCORE_NOT_FINITE", 1: "SCORE_NOT_FINITE", 3: "IMAGE_CORRUPT"}
 
 
-def test_buffers_may_be_filled_again_afterwards() -> None:
+def test_output_buffers_can_be_reused_after_a_batch_is_added() -> None:
     buffers = outputs([0.5], [[0.75, 0.25]])
     rows = scored_rows(["a"], buffers, {})
     for buffer in buffers.values():
@@ -70,7 +70,7 @@ def test_buffers_may_be_filled_again_afterwards() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5, 10, 100, 257])
-def test_a_row_is_valued_the_same_whatever_stands_beside_it(classes: int) -> None:
+def test_a_row_has_the_same_scores_in_any_batch(classes: int) -> None:
     rng = np.random.default_rng(classes)
     probabilities = rng.dirichlet(np.full(classes, 0.3), 70).astype(np.float32)
     score = rng.random(70, np.float32)
@@ -131,14 +131,14 @@ def test_a_committed_shard_reads_back_bit_for_bit(
     assert start == len(read.ids)
 
 
-def test_shards_are_read_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+def test_shards_are_read_in_the_requested_order(tmp_path: Path) -> None:
     log = ScoreLog(tmp_path)
     for name in ("a", "b", "c"):
         log.commit(name, [random_rows(2, prefix=name)])
     assert [rows.ids[0] for rows in log.read(["c", "a"])] == ["c-0", "a-0"]
 
 
-def test_a_shard_committed_twice_stands_once(tmp_path: Path) -> None:
+def test_a_shard_committed_twice_is_stored_once(tmp_path: Path) -> None:
     log = ScoreLog(tmp_path)
     log.commit("a", [random_rows(3)])
     log.commit("a", [random_rows(3)])

@@ -35,7 +35,7 @@ def expected(graph: bytes) -> dict[str, NDArray[np.float32]]:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch_size", [2, 3, 7, 32, 64])
-def test_neither_batch_size_nor_threads_nor_its_place_change_a_bit_of_a_row(
+def test_outputs_of_a_row_do_not_depend_on_batch_size_threads_or_position(
     graph: bytes, expected: dict[str, NDArray[np.float32]], batch_size: int, threads: int
 ) -> None:
     session = ScoringSession(graph, batch_size=batch_size, threads=threads)
@@ -48,7 +48,9 @@ def test_neither_batch_size_nor_threads_nor_its_place_change_a_bit_of_a_row(
         assert alone[name].tobytes() == expected[name][11:12].tobytes(), name
 
 
-def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDArray[np.float32]]) -> None:
+def test_outputs_equal_those_of_a_plain_onnxruntime_session(
+    graph: bytes, expected: dict[str, NDArray[np.float32]]
+) -> None:
     session = ScoringSession(graph)
     plain = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     outputs = plain.run(list(OUTPUTS), {"images": images_for(session)})
@@ -56,7 +58,7 @@ def test_outputs_are_those_of_a_plain_run(graph: bytes, expected: dict[str, NDAr
         np.testing.assert_allclose(expected[name], output, rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_outputs_that_are_asked_for_come_back() -> None:
+def test_only_the_requested_outputs_are_returned() -> None:
     session = ScoringSession(GRAPHS["convolutional"], batch_size=4)
     assert set(session.score(images_for(session, 3), ["score"])) == {"score"}
     assert session.score(images_for(session, 0))["probabilities"].shape == (0, 5)
@@ -67,7 +69,7 @@ def test_only_the_outputs_that_are_asked_for_come_back() -> None:
     }
 
 
-def test_batches_have_buffers_of_their_own() -> None:
+def test_batches_do_not_share_buffers() -> None:
     session = ScoringSession(null_graph(), batch_size=2)
     first, second = session.new_buffers(["score"]), session.new_buffers(["score"])
     first.images[:] = 10
@@ -78,7 +80,7 @@ def test_batches_have_buffers_of_their_own() -> None:
     assert second.outputs["score"].tolist() == [20, 20]
 
 
-def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
+def test_a_graph_can_be_loaded_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(null_graph(height=3, width=5))
     session = ScoringSession(tmp_path / "graph.onnx")
     assert session.image_shape == (3, 5)
@@ -96,9 +98,7 @@ def test_a_graph_is_read_from_a_file_too(tmp_path: Path) -> None:
         ({"graph": b"no graph"}, DeviceError, "SESSION_FAILED"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(
-    changes: dict[str, Any], error: type[ScorerError], reason: str
-) -> None:
+def test_an_unusable_graph_is_refused(changes: dict[str, Any], error: type[ScorerError], reason: str) -> None:
     with pytest.raises(error) as caught:
         ScoringSession(**{"graph": null_graph(), **changes})
     assert caught.value.reason == reason
@@ -108,7 +108,7 @@ def test_what_cannot_be_loaded_is_refused(
     "CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA"
 )
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
-def test_a_device_that_is_not_there_is_an_error_and_never_the_cpu(device: str) -> None:
+def test_a_missing_session_device_is_an_error_and_not_replaced_by_the_cpu(device: str) -> None:
     with pytest.raises(DeviceError, match="scorer-gpu") as caught:
         ScoringSession(null_graph(), device=device)
     assert caught.value.reason == "DEVICE_UNAVAILABLE"

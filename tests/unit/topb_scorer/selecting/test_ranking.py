@@ -60,7 +60,7 @@ many = st.tuples(st.text(max_size=3), st.floats(allow_nan=False, allow_infinity=
 
 @given(st.lists(st.one_of(few, many), max_size=80), st.integers(1, 100), st.integers(1, 9), st.randoms())
 @settings(max_examples=150, deadline=None)
-def test_the_ranking_is_that_of_a_dict_and_a_sort(
+def test_the_ranking_equals_a_dict_and_a_sort(
     rows: Rows, budget: int, offers: int, shuffler: random.Random
 ) -> None:
     expected = reference(rows, budget)
@@ -71,7 +71,7 @@ def test_the_ranking_is_that_of_a_dict_and_a_sort(
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([3, 50, 5_000]))
 @settings(max_examples=12, deadline=None)
-def test_many_more_rows_than_the_budget_rank_as_a_dict_and_a_sort_say(
+def test_many_more_rows_than_the_budget_are_ranked_like_a_dict_and_a_sort(
     seed: int, budget: int, ids: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def test_many_more_rows_than_the_budget_rank_as_a_dict_and_a_sort_say(
     assert ranked(rows, budget, offers=3) == reference(rows, budget)
 
 
-def test_a_ranking_may_be_asked_for_and_then_go_on() -> None:
+def test_rows_can_be_added_after_a_ranking_was_returned() -> None:
     top = TopB(2)
     offer(top, [("a", 1.0, 0), ("b", 2.0, 0)])
     first = top.ranked()

@@ -82,7 +82,7 @@ def test_another_strategy_selects_from_the_same_log_without_scoring(
         assert result.picks == selected(spec, engine, shards).picks
 
 
-def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: LocalEngine) -> None:
+def test_rows_are_reported_as_they_are_scored_and_shards_when_they_end(engine: LocalEngine) -> None:
     shards = [shard for shard in stream_shards([*random_pool(50)], chunk=9) if shard]
     for select in (selected, streamed):
         observer = RecordingObserver()
@@ -92,7 +92,7 @@ def test_rows_are_reported_as_they_are_done_and_shards_as_they_end(engine: Local
         assert observer.committed == [shard.identity for shard in shards]
 
 
-def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEngine) -> None:
+def test_images_of_a_stream_are_released_after_scoring(engine: LocalEngine) -> None:
     alive: list[weakref.ref[ChunkShard]] = []
     most = 0
 
@@ -112,7 +112,7 @@ def test_the_images_of_a_stream_are_let_go_once_they_are_scored(engine: LocalEng
     assert most <= 16
 
 
-def test_no_file_is_left_behind_however_it_ends(
+def test_no_temporary_file_remains_after_a_selection(
     engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -149,7 +149,7 @@ def test_a_failure_while_a_stream_waits_ends_the_selection(engine: LocalEngine) 
         streamed(SelectionSpec(1), engine, shards(), observer=RecordingObserver(then_on_commit=fail))
 
 
-def test_a_pool_that_turns_out_torn_gives_no_result(engine: LocalEngine, tmp_path: Path) -> None:
+def test_a_pool_with_a_damaged_file_gives_no_result(engine: LocalEngine, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pool.parquet", random_pool(90), row_group=30)
     shards = open_pool(str(path), roots=ANYWHERE).shards
     start = pq.ParquetFile(path).metadata.row_group(2).column(1).data_page_offset
@@ -216,9 +216,7 @@ def test_a_cancelled_selection_reads_no_further_and_leaves_no_thread(engine: Loc
     assert set(threading.enumerate()) <= threads
 
 
-def test_ids_that_are_numbers_are_the_strings_that_a_stream_would_send(
-    engine: LocalEngine, tmp_path: Path
-) -> None:
+def test_numeric_ids_are_written_as_a_stream_would_send_them(engine: LocalEngine, tmp_path: Path) -> None:
     table = pa.table({"id": [10, 9, 8], "image": VALID[:3]})
     pq.write_table(table, tmp_path / "pool.parquet")
     parquet = selected(SelectionSpec(3), engine, open_pool(str(tmp_path), roots=ANYWHERE).shards)

@@ -149,7 +149,7 @@ ways = st.fixed_dictionaries(
     way=ways,
 )
 @settings(max_examples=60, deadline=None)
-def test_a_selection_is_what_the_definition_gives_however_it_is_run(
+def test_every_way_to_run_a_selection_gives_the_defined_result(
     reference: ReferenceScorer,
     engine_with: Callable[[int, int, int], LocalEngine],
     scratch: Path,

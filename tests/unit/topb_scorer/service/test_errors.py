@@ -60,7 +60,7 @@ def status_after(error: BaseException) -> grpc.Status | None:
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_each_error_has_its_code_and_tells_its_reason_and_values(name: str) -> None:
+def test_each_error_has_its_status_code_reason_and_values(name: str) -> None:
     status = status_after(getattr(errors, name)("what was wrong", reason="A_REASON", file="a.parquet", row=3))
     assert (status.code, status.details) == (CODES[name], "what was wrong")
     ((key, value),) = status.trailing_metadata
@@ -80,7 +80,7 @@ def test_each_error_has_its_code_and_tells_its_reason_and_values(name: str) -> N
         (UnavailableError("busy", reason="BUSY", retry_delay=2.5), grpc.StatusCode.UNAVAILABLE, "BUSY", 2.5),
     ],
 )
-def test_an_error_says_whether_another_attempt_is_worthwhile(
+def test_an_error_asks_for_a_retry_only_if_one_can_succeed(
     error: ScorerError, code: grpc.StatusCode, reason: str, retry_seconds: float | None
 ) -> None:
     status = status_of(error)
@@ -92,7 +92,7 @@ def test_an_error_says_whether_another_attempt_is_worthwhile(
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "日", "😀"])
-def test_a_long_message_is_cut_visibly_so_that_it_fits_the_headers(letter: str) -> None:
+def test_a_long_message_is_truncated_to_fit_the_headers(letter: str) -> None:
     error = InvalidRequestError(letter * 50_000, reason="POOL_URI", uri=letter * 50_000, file="a" * 9_000)
     status = status_after(error)
     size = len(f"{letter}".encode()) * 50_000
@@ -123,5 +123,5 @@ def test_an_expected_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), grpc.aio.AbortError()])
-def test_a_call_that_is_over_already_is_left_alone(error: BaseException) -> None:
+def test_no_status_is_set_for_a_call_that_has_ended(error: BaseException) -> None:
     assert status_after(error) is None

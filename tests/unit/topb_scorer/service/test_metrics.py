@@ -33,7 +33,7 @@ def families() -> list[Metric]:
 
 
 @pytest.mark.parametrize("file", ["deploy/prometheus/alerts.yaml", "docs/operations.md"])
-def test_every_metric_that_is_named_exists(families: list[Metric], file: str) -> None:
+def test_every_metric_named_in_other_files_exists(families: list[Metric], file: str) -> None:
     named = set(re.findall(r"\btopb_(?!scorer\b|trainer\b)[a-z_]+", (REPOSITORY / file).read_text()))
     assert named
     assert named <= {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}

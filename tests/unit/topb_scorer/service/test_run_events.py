@@ -31,7 +31,7 @@ async def on_worker(work: Callable[..., object], *args: object) -> None:
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "during"])
 @pytest.mark.parametrize("what", ["commit", "end"])
-def test_what_happens_before_or_during_a_wait_ends_it(what: str, before: bool, run: Run) -> None:
+def test_an_event_before_or_during_a_wait_ends_the_wait(what: str, before: bool, run: Run) -> None:
     async def wait() -> None:
         all_events = [RunEvents(run) for _ in range(3)]
         waiting = [] if before else [asyncio.create_task(events.wait()) for events in all_events]
@@ -51,7 +51,7 @@ def test_what_happens_before_or_during_a_wait_ends_it(what: str, before: bool, r
     asyncio.run(wait())
 
 
-def test_a_run_that_ended_before_anyone_looked_wakes_those_who_look(run: Run) -> None:
+def test_a_wait_on_a_finished_run_returns_at_once(run: Run) -> None:
     async def wait() -> None:
         run.ended.set_result(None)
         await asyncio.wait_for(RunEvents(run).wait(), 10)

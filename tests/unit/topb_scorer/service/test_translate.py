@@ -53,7 +53,7 @@ def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> Scor
     ],
     ids=["defaults", "whole"],
 )
-def test_a_spec_comes_through_whole(fields: dict[str, Any], spec: SelectionSpec) -> None:
+def test_a_spec_message_is_translated_completely(fields: dict[str, Any], spec: SelectionSpec) -> None:
     assert spec_of(pb.SelectionSpec(**fields), spec.exclude) == spec
 
 
@@ -73,13 +73,13 @@ def test_a_spec_that_cannot_be_served_is_refused(fields: dict[str, Any], reason:
     assert caught.value.reason == reason
 
 
-def test_a_pool_is_described_as_in_the_message() -> None:
+def test_a_pool_message_is_translated_completely() -> None:
     message = pb.Pool(uri="u", id_column="key", path_column="file", format=pb.POOL_FORMAT_CSV)
     assert pool_of(message) == Pool("u", format="csv", id_column="key", path_column="file")
     assert pool_of(pb.Pool(uri="u")) == Pool("u")
 
 
-def test_every_pool_format_is_known_and_one_of_a_later_release_is_refused() -> None:
+def test_every_pool_format_is_translated_and_an_unknown_one_is_refused() -> None:
     formats = {pool_of(pb.Pool(format=number)).format for number in pb.PoolFormat.values()}
     assert formats == {None, *get_args(PoolFormatName)}
     message = pb.Pool()
@@ -103,7 +103,7 @@ IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
         (packed_chunk([], b"", 2**32 - 1, 2**32 - 1), []),
     ],
 )
-def test_a_chunk_is_a_shard_of_its_images(chunk: pb.PoolChunk, images: Any) -> None:
+def test_a_chunk_becomes_a_shard_with_its_images(chunk: pb.PoolChunk, images: Any) -> None:
     shard = shard_of(chunk, chunk.seq, MANY)
     items = list(shard.items())
     assert (shard.seq, shard.rows) == (chunk.seq, len(images))
@@ -118,13 +118,13 @@ def test_a_chunk_out_of_sequence_is_refused(seq: int, expected: int) -> None:
     assert error.metadata == {"seq": f"{seq}", "expected": f"{expected}"}
 
 
-def test_the_limit_of_a_chunk_is_inclusive() -> None:
+def test_a_chunk_of_exactly_the_size_limit_is_accepted() -> None:
     assert shard_of(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), 0, 5).rows == 2
     assert refusal(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), max_bytes=4).reason == "CHUNK_TOO_LARGE"
     assert refusal(packed_chunk(["a"], bytes(12), 2, 2), max_bytes=11).reason == "CHUNK_TOO_LARGE"
 
 
-def test_a_chunk_altered_on_the_way_is_refused() -> None:
+def test_a_chunk_with_a_wrong_checksum_is_refused() -> None:
     whole = encoded_chunk(0, ["a"], [b"image"])
     altered = encoded_chunk(0, ["a"], [b"imagf"], crc32=whole.crc32)
     assert refusal(altered).reason == "CHUNK_CHECKSUM"
@@ -147,11 +147,11 @@ def test_a_chunk_altered_on_the_way_is_refused() -> None:
         packed_chunk(["a"], bytes(12), 2**32 - 1, 2**32 - 1),
     ],
 )
-def test_a_chunk_whose_parts_do_not_fit_is_refused(chunk: pb.PoolChunk) -> None:
+def test_a_malformed_chunk_is_refused(chunk: pb.PoolChunk) -> None:
     assert refusal(chunk).reason == "CHUNK_MALFORMED"
 
 
-def test_a_summary_holds_all_but_the_picks() -> None:
+def test_a_summary_holds_every_field_except_the_picks() -> None:
     accounts = Accounts(
         read=9,
         scored=4,
@@ -172,7 +172,7 @@ def test_a_summary_holds_all_but_the_picks() -> None:
     assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")
 
 
-def test_a_model_is_marked_as_the_default_or_not(bundle: Bundle) -> None:
+def test_a_model_message_says_whether_it_is_the_default(bundle: Bundle) -> None:
     assert model_message(bundle, bundle.model_id).is_default
     assert not model_message(bundle, "another").is_default
     assert model_message(bundle, "").bundle == bundle.manifest

@@ -49,7 +49,7 @@ def chances(rows, budget):
 
 
 @pytest.mark.parametrize("passes", [1, 128])
-def test_batches_are_as_frequent_as_under_k_means_plus_plus(passes):
+def test_batches_are_drawn_as_often_as_by_k_means_plus_plus(passes):
     features, probabilities = made(5, seed=3)
     expected = chances(embeddings(features, probabilities), 3)
     assert sum(expected.values()) == pytest.approx(1)
@@ -64,7 +64,7 @@ def test_batches_are_as_frequent_as_under_k_means_plus_plus(passes):
     assert chi_squared < len(likely) + 4 * (2 * len(likely)) ** 0.5
 
 
-def test_distances_are_those_of_the_gradient_embeddings():
+def test_distances_equal_those_of_the_gradient_embeddings():
     features, probabilities = made(900, width=20, classes=7)
     batch = drawn(features, probabilities, 300)
     assert len(set(batch.indices.tolist())) == 300
@@ -72,7 +72,7 @@ def test_distances_are_those_of_the_gradient_embeddings():
     np.testing.assert_allclose(batch.scores, expected, rtol=1e-3)
 
 
-def test_features_of_any_size_are_drawn_alike():
+def test_the_scale_of_features_does_not_change_the_picks():
     features, probabilities = made(100)
     small, picks, large = (
         drawn((features * 2.0**k).astype(np.float32), probabilities, 30).indices.tolist()
@@ -81,7 +81,7 @@ def test_features_of_any_size_are_drawn_alike():
     assert small == picks == large
 
 
-def test_duplicates_come_last():
+def test_duplicates_are_picked_last():
     features, probabilities = (np.repeat(rows, 10, axis=0) for rows in made(6))
     batch = drawn(features, probabilities, 60)
     assert len({i // 10 for i in batch.indices[:6].tolist()}) == 6
@@ -89,7 +89,7 @@ def test_duplicates_come_last():
     assert sorted(batch.indices.tolist()) == list(range(60))
 
 
-def test_the_same_seed_draws_the_same_rows_and_another_others():
+def test_equal_seeds_pick_equal_rows_and_other_seeds_other_rows():
     features, probabilities = made(200)
     first, again, other = (drawn(features, probabilities, 50, seed).indices.tolist() for seed in (1, 1, 2))
     assert first == again != other

@@ -84,7 +84,7 @@ def test_a_pool_of_duplicates_gives_one_of_each_and_counts_the_rest():
     assert batch.indices[0] == 11
 
 
-def test_what_diversity_costs_in_score_and_gains_in_coverage_is_told():
+def test_the_measures_report_the_cost_in_score_and_the_gain_in_coverage():
     random = np.random.default_rng(1)
     features = random.standard_normal((500, 4)).astype(np.float32)
     scores = features[:, 0].copy()

@@ -61,7 +61,7 @@ def test_picks_what_the_reference_picks(size, known, share, radius, seed, grid):
     assert batch.measures == {"ball_radius": radius, "covered_share": covered / size}
 
 
-def test_thousands_of_rows_far_from_zero_are_covered_alike():
+def test_rows_far_from_the_origin_are_covered_like_rows_near_it():
     features, labelled, probabilities = made(2500, 10)
     features, labelled = features + np.float32(3000), labelled + np.float32(3000)
     batch = covering(features, labelled, probabilities, 30, radius=0.3)
@@ -71,7 +71,7 @@ def test_thousands_of_rows_far_from_zero_are_covered_alike():
 
 
 @pytest.mark.parametrize("purity", [0.5, 0.95])
-def test_the_radius_is_the_largest_that_is_pure_enough(purity):
+def test_the_radius_is_the_largest_with_the_required_purity(purity):
     features, _, probabilities = made(600)
     classes = (features[:, 0] > 0.3).astype(np.int64)
     radius = largest_pure_radius(features=features, classes=classes, purity=purity)
@@ -85,13 +85,13 @@ def test_the_radius_is_the_largest_that_is_pure_enough(purity):
     )
 
 
-def test_one_class_only_makes_one_neighbourhood_of_it_all():
+def test_with_a_single_class_the_radius_covers_the_whole_pool():
     features, _, _ = made(50)
     radius = largest_pure_radius(features=features, classes=np.zeros(50, np.int64))
     assert distances(features, features).max() / 2 <= radius <= distances(features, features).max() * 1.001
 
 
-def test_more_pairs_than_may_be_held_are_refused():
+def test_more_pairs_than_the_memory_limit_are_refused():
     features, labelled, probabilities = made(100)
     with pytest.raises(LimitExceededError) as refused:
         covering(features, labelled, probabilities, 1, radius=9.0, max_pairs=9999)

@@ -38,7 +38,7 @@ def acquired(strategy: str, rows: ScoredRows, seed: int = 0) -> NDArray[np.float
     return pointwise.acquisition(rows, seed=seed)
 
 
-def test_every_other_module_of_the_package_is_a_strategy_of_its_name() -> None:
+def test_every_strategy_module_defines_the_strategy_of_its_name() -> None:
     modules = {module.name for module in pkgutil.iter_modules(strategies.__path__)}
     assert names() == tuple(sorted(modules - SHARED))
     assert {"aalu", "random"} <= set(POINTWISE)
@@ -53,7 +53,7 @@ def test_a_models_own_score_serves_only_the_method_that_it_declares() -> None:
         assert served_by(declared) - own == set(names()) - own
 
 
-def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:
+def test_the_error_for_an_unknown_strategy_lists_the_known_ones() -> None:
     with pytest.raises(InvalidRequestError, match="'no_such'") as caught:
         configured("no_such", {})
     assert [name for name in names() if name not in str(caught.value)] == []
@@ -63,7 +63,7 @@ def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 100])
 @pytest.mark.parametrize("strategy", POINTWISE)
-def test_acquisition_is_what_the_definition_gives(strategy: str, classes: int) -> None:
+def test_acquisition_scores_follow_their_definitions(strategy: str, classes: int) -> None:
     rows, probabilities = random_rows(classes=classes)
     by_seed = {}
     for seed in (0, 3, 2**64 - 1):
@@ -86,7 +86,7 @@ def test_acquisition_is_what_the_definition_gives(strategy: str, classes: int) -
         ("margin", [0, 1, 1, 1 - 1 / 3]),
     ],
 )
-def test_the_least_certain_prediction_is_worth_most(strategy: str, expected: list[float]) -> None:
+def test_the_least_certain_prediction_has_the_largest_score(strategy: str, expected: list[float]) -> None:
     probabilities = [
         [1, 0, 0, 0],
         [1 / 2, 1 / 2, 0, 0],
@@ -98,7 +98,7 @@ def test_the_least_certain_prediction_is_worth_most(strategy: str, expected: lis
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
-def test_random_is_uniform() -> None:
+def test_random_scores_are_uniformly_distributed() -> None:
     drawn = acquired("random", random_rows(20_000)[0])
     counts, _ = np.histogram(drawn, bins=50, range=(0, 1))
     # The quantile 0.9999 of χ² with 49 degrees of freedom is 95.
@@ -106,7 +106,7 @@ def test_random_is_uniform() -> None:
 
 
 @pytest.mark.parametrize("strategy", POINTWISE)
-def test_rows_are_valued_one_by_one(strategy: str) -> None:
+def test_the_score_of_a_row_does_not_depend_on_other_rows(strategy: str) -> None:
     rows, _ = random_rows(40)
     whole = acquired(strategy, rows, 9)
     columns = {name: column for name, column in vars(rows).items() if name != "skips"}
@@ -130,15 +130,13 @@ def test_rows_are_valued_one_by_one(strategy: str) -> None:
         ("prob_cover", {"radius": "inf"}, "OPTION_OUT_OF_RANGE"),
     ],
 )
-def test_an_option_that_makes_no_sense_is_refused(
-    strategy: str, options: dict[str, str], reason: str
-) -> None:
+def test_an_invalid_strategy_option_is_refused(strategy: str, options: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         configured(strategy, options)
     assert caught.value.reason == reason
 
 
-def test_options_are_read_from_text() -> None:
+def test_strategy_options_are_parsed_from_text() -> None:
     diversified = configured("entropy", {"diversify": "5.0", "min_distance": "1e-1"})
     assert isinstance(diversified, SetBasedStrategy)
     assert diversified.shortlist == Shortlist(configured("entropy", {}), 5)

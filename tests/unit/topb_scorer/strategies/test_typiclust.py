@@ -55,7 +55,7 @@ def blobs(seed=0):
     ]).astype(np.float32)  # fmt: skip
 
 
-def test_each_cluster_with_nothing_labelled_gives_one_of_its_middle():
+def test_each_unlabelled_cluster_gives_a_row_near_its_middle():
     features = blobs()
     picks, _ = pick_typical(features, np.repeat(np.arange(4), 60), np.array([0]), 3)
     assert (picks // 60).tolist() == [1, 2, 3]

@@ -85,7 +85,7 @@ def test_options_override_the_preset_which_overrides_the_defaults(arguments: str
     "arguments",
     [["--rate", "x"], ["--model.hidden"], ["--model.hidden", "x"], ["--model.kind", "x"], ["stray"]],
 )
-def test_what_no_setting_can_be_is_a_usage_error(arguments: list[str]) -> None:
+def test_an_invalid_value_is_a_usage_error(arguments: list[str]) -> None:
     settings, printed = run(*arguments)
     assert settings is None
     assert "Error: " in printed

@@ -41,7 +41,7 @@ def arguments(files: Path, out: Path, *more: str) -> list[str]:
     return [*paths, "--preset", str(files / "tiny.toml"), "--out", str(out), "--quiet", *more]
 
 
-def test_the_command_says_each_record_and_finds_it_again(files: Path, tmp_path: Path) -> None:
+def test_each_record_is_printed_and_found_again_on_resume(files: Path, tmp_path: Path) -> None:
     more = ("--methods", "random", "--seeds", "1", "--protocol.final", "0.2")
     outcome = topb("experiment", *arguments(files, tmp_path, *more))
     assert outcome.exit_code == 0
@@ -59,7 +59,7 @@ def test_the_command_says_each_record_and_finds_it_again(files: Path, tmp_path: 
         (["--data", "None"], ["no data set is named", "[DATASET_MISSING]"]),
     ],
 )
-def test_the_command_says_what_was_wrong(
+def test_errors_of_the_experiment_command_name_the_mistake(
     files: Path, tmp_path: Path, more: list[str], said: list[str]
 ) -> None:
     outcome = topb("experiment", *arguments(files, tmp_path, *more))
@@ -68,7 +68,7 @@ def test_the_command_says_what_was_wrong(
 
 
 @pytest.mark.kill
-def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_records(
+def test_an_experiment_killed_at_random_moments_ends_with_the_same_records(
     files: Path, tmp_path: Path, rng: random.Random
 ) -> None:
     more = ("--methods", "random", "aalu", "--seeds", "1", "--protocol.final", "0.2")

@@ -47,7 +47,7 @@ def train(files: Path, out: Path, preset: str, *more: object) -> Outcome:
 
 
 @pytest.mark.slow
-def test_it_trains_exports_and_says_what_came_of_it(
+def test_train_exports_a_bundle_and_prints_a_summary(
     digit_files: Path, tmp_path: Path, tiny_preset: str
 ) -> None:
     test = ("--test", digit_files / "test.parquet")
@@ -66,7 +66,7 @@ def test_it_trains_exports_and_says_what_came_of_it(
 
 
 @pytest.mark.slow
-def test_json_is_one_object_and_the_command_line_goes_before_the_preset(
+def test_json_is_one_object_and_the_command_line_overrides_the_preset(
     digit_files: Path, tmp_path: Path, tiny_preset: str
 ) -> None:
     more = ("--json", "--seed", 7, "--round", 2, "--cotrain.epochs", 1, "--task.epochs=1")
@@ -83,7 +83,7 @@ def test_json_is_one_object_and_the_command_line_goes_before_the_preset(
 
 
 @pytest.mark.slow
-def test_it_remarks_on_test_classes_that_could_not_be_learned(
+def test_test_classes_that_could_not_be_learned_are_reported(
     digit_files: Path, digits, tmp_path: Path, tiny_preset: str
 ) -> None:
     images, labels = digits
@@ -106,10 +106,13 @@ def test_it_remarks_on_test_classes_that_could_not_be_learned(
         (["--labelled", "pool.parquet"], ["no column 'label'"]),
         (["--test", "nowhere.parquet"], ["no pool at ", "nowhere.parquet", "[POOL_NOT_FOUND]"]),
         (["--preset", "papr"], ["no preset 'papr'", "[PRESET_NOT_FOUND]"]),
-        (["--cotrain.batch-size", "3"], ["batch_size is 3; expected an even number", "[INVALID_CONFIGURATION]"]),
+        (
+            ["--cotrain.batch-size", "3"],
+            ["batch_size is 3; expected an even number", "[INVALID_CONFIGURATION]"],
+        ),
     ],
 )
-def test_errors_have_reasons(
+def test_errors_of_the_train_command_have_reasons(
     digit_files: Path, tmp_path: Path, tiny_preset: str, more: list[str], said: list[str]
 ) -> None:
     more = [str(digit_files / word) if word.endswith(".parquet") else word for word in more]
@@ -143,7 +146,7 @@ def test_every_option_has_a_help_text(command: click.Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "experiment"])
-def test_help_and_completion_do_not_wait_for_torch(command: str) -> None:
+def test_help_and_completion_do_not_import_torch(command: str) -> None:
     program = (
         "import sys; from topb.commands import main\n"
         f"main(['{command}', '--help']); print('torch' in sys.modules)"

@@ -44,7 +44,7 @@ def cifar_batch(file: Path, content: dict[str, list[int]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", tv.CIFAR10), ("cifar100", tv.CIFAR100)])
-def test_cifar_from_its_pickles(
+def test_cifar_is_read_from_its_pickles(
     name: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, names = tmp_path / kind.base_folder, [f"class {i}" for i in range(100)]
@@ -68,7 +68,7 @@ def test_cifar_from_its_pickles(
     assert (data.target.height, data.target.width) == (32, 32)
 
 
-def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_is_read_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     files = {split: tmp_path / f"{split}_32x32.mat" for split in ("train", "test")}
     for file in files.values():
@@ -82,7 +82,7 @@ def test_svhn_from_its_mat_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert data.train.classes == DIGITS
 
 
-def test_caltech256_tests_on_ten_images_a_class_and_leaves_the_clutter_out(tmp_path: Path) -> None:
+def test_caltech256_holds_out_ten_images_per_class_and_omits_the_clutter(tmp_path: Path) -> None:
     for number, name, count in [(1, "ak47", 12), (2, "american-flag", 15), (257, "clutter", 11)]:
         folder = tmp_path / "caltech256" / "256_ObjectCategories" / f"{number:03d}.{name}"
         folder.mkdir(parents=True)
@@ -109,7 +109,7 @@ def idx(values: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("layout", ["", "FashionMNIST/raw"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_fashion_mnist_from_idx_files(tmp_path: Path, layout: str, zipped: bool) -> None:
+def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, layout: str, zipped: bool) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
     folder = tmp_path / layout
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def test_fashion_mnist_from_idx_files(tmp_path: Path, layout: str, zipped: bool)
         (b"\x00\x00\x08\x03\x00\x00", "ends within its header"),
     ],
 )
-def test_an_idx_file_that_is_none_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_that_is_not_idx_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InvalidDataError, match=why):
         read_idx(tmp_path / "file")
@@ -142,7 +142,7 @@ def test_an_idx_file_that_is_none_is_refused(tmp_path: Path, content: bytes, why
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "caltech256", "fashion_mnist"])
-def test_without_files_and_internet_the_error_says_what_to_do(
+def test_the_error_for_a_failed_download_says_what_to_do(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
@@ -157,7 +157,9 @@ def test_without_files_and_internet_the_error_says_what_to_do(
     assert caught.value.reason == "DATASET_UNAVAILABLE"
 
 
-def test_parquet_and_folders_come_with_a_test_set(digit_files: Path, tmp_path: Path) -> None:
+def test_a_path_needs_a_test_set_and_a_published_data_set_refuses_one(
+    digit_files: Path, tmp_path: Path
+) -> None:
     train, test = digit_files / "labelled.parquet", digit_files / "test.parquet"
     data = open_dataset(str(train), test, tmp_path, ImageConfig())
     assert (data.name, len(data.train.ids), len(data.test.ids)) == ("labelled", 60, 100)
@@ -169,7 +171,7 @@ def test_parquet_and_folders_come_with_a_test_set(digit_files: Path, tmp_path: P
         open_dataset("cifar11", None, tmp_path, ImageConfig())
 
 
-def test_a_limit_draws_the_same_images_each_time_and_the_digest_tells(
+def test_a_limit_draws_the_same_images_each_time_and_another_seed_others(
     digit_files: Path, tmp_path: Path
 ) -> None:
     train, test = digit_files / "labelled.parquet", digit_files / "test.parquet"

@@ -84,7 +84,7 @@ def test_an_image_folder_is_labelled_by_its_folders(tmp_path: Path) -> None:
     assert read_pool(tmp_path, EIGHT, frozenset({"dog/x.png"})).labelled == 1
 
 
-def test_labelled_ids_and_duplicates_leave_the_pool_and_what_is_corrupt_is_counted(tmp_path: Path) -> None:
+def test_labelled_and_duplicate_ids_are_left_out_and_corrupt_images_are_counted(tmp_path: Path) -> None:
     ids = ["a", "b", "b", "c", "d", "e", "e"]
     images = [*FOUR[:3], b"no image", b"", FOUR[3], FOUR[3]]
     pool = read_pool(write_parquet(tmp_path / "p.parquet", ids, images), EIGHT, frozenset({"a", "not there"}))
@@ -107,7 +107,7 @@ def test_images_are_brought_to_the_size_of_the_model(tmp_path: Path) -> None:
     assert read_labelled(path, ImageInput(12, 16)).images.shape == (4, 12, 16, 3)
 
 
-def test_the_size_left_out_is_that_of_small_images_all_alike(tmp_path: Path) -> None:
+def test_the_default_size_is_the_common_size_of_small_images(tmp_path: Path) -> None:
     def size(*images: bytes) -> tuple[int, int]:
         labels = [0, 1, 0, 1][: len(images)]
         path = write_parquet(tmp_path / "l.parquet", IDS[: len(images)], images, labels)
@@ -163,7 +163,7 @@ def test_labels_and_images_that_cannot_be_used_are_named(
     refused(write_labelled(tmp_path, **columns), reason, match)
 
 
-def test_a_labelled_image_outside_the_folders_of_classes_is_named(tmp_path: Path) -> None:
+def test_a_labelled_image_outside_the_class_folders_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(FOUR[0])
     refused(tmp_path, "LABEL_MISSING", "x.png does not lie in the folder of a class")
 

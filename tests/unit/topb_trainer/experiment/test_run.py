@@ -95,14 +95,14 @@ def test_a_method_picks_what_is_not_labelled_and_trains_on_it_next(
     assert len(set(picks.values())) == len(COMPARED)
 
 
-def test_a_record_tells_the_time_of_each_part(compared: tuple[Path, list[Record]]) -> None:
+def test_a_record_holds_the_seconds_of_each_part(compared: tuple[Path, list[Record]]) -> None:
     _, records = compared
     parts = {"task", "test", "labelled_features", "selector", "export", "select"}
     assert of(records, "aalu", 0).seconds.keys() == parts
     assert of(records, "aalu", 1).seconds.keys() == {"task", "test"}
 
 
-def test_entropy_and_core_set_pick_what_their_definitions_say(
+def test_entropy_and_core_set_pick_by_their_definitions(
     compared: tuple[Path, list[Record]], data: Dataset, config: ExperimentConfig
 ) -> None:
     out, records = compared
@@ -134,7 +134,9 @@ def test_finished_rounds_are_not_run_again_and_seeds_can_be_added(
     assert added[0].labelled_sha256 != records[0].labelled_sha256
 
 
-def test_which_gpu_and_which_path_do_not_change_the_settings(data: Dataset, config: ExperimentConfig) -> None:
+def test_the_gpu_index_and_the_data_path_do_not_change_the_settings(
+    data: Dataset, config: ExperimentConfig
+) -> None:
     def on(device: str) -> ExperimentConfig:
         return replace(config, data=device, train=replace(config.train, device=device))
 

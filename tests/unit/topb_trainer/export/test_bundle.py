@@ -92,7 +92,7 @@ def bundle(model: ScoringModel, tmp_path_factory: pytest.TempPathFactory) -> Bun
     return exported(model, tmp_path_factory.mktemp("bundles"))
 
 
-def test_it_is_a_directory_named_by_its_model_id_with_three_files(bundle: Bundle) -> None:
+def test_a_bundle_is_a_directory_named_after_its_model_id_with_three_files(bundle: Bundle) -> None:
     assert bundle.path.name == bundle.model_id == sha256_of(bundle.graph)[:16]
     files = {file.name for file in bundle.path.iterdir()}
     assert files == {"labelled.parquet", "manifest.json", "scorer.onnx"}
@@ -161,7 +161,7 @@ def test_the_manifest_is_proto3_json_with_every_field(bundle: Bundle) -> None:
     assert json_format.Parse(text, bundle_pb2.Bundle()) == bundle.manifest
 
 
-def test_the_labelled_set_is_ids_and_float32_features(bundle: Bundle) -> None:
+def test_the_labelled_set_holds_ids_and_float32_features(bundle: Bundle) -> None:
     table = pq.read_table(bundle.labelled)
     assert [str(field.type) for field in table.schema] == ["string", "fixed_size_list<element: float>[32]"]
     assert table["id"].to_pylist() == ["a", "b"]

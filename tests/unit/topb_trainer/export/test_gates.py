@@ -12,7 +12,7 @@ from topb_trainer.export import gates
 from topb_trainer.export.gates import Gate, top_b_difference
 
 
-def test_a_gate_that_measured_nothing_is_not_passed() -> None:
+def test_a_gate_that_measured_nothing_does_not_pass() -> None:
     gate = Gate("it", math.nan, 1.0, "")
     assert not gate.passed
     with pytest.raises(ExportGateError, match="it is nan"):

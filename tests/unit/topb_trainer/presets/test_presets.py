@@ -34,7 +34,7 @@ def test_a_preset_survives_the_manifest_of_a_bundle(name: str) -> None:
     assert (config == TrainConfig()) == (name == "paper")
 
 
-def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
+def test_a_preset_can_be_a_toml_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         "seed = 3\n[task]\nwidth = 8\nlearning_rate = 1\n"
         "[vae]\nhidden = [9, 8, 7]\n[image]\nheight = 5\nwidth = 6"
@@ -71,7 +71,7 @@ def test_a_preset_can_be_a_file(tmp_path: Path) -> None:
         ("[task]\nepochs = 0", r"task\.epochs is 0; expected at least 1", "INVALID_CONFIGURATION"),
     ],
 )
-def test_a_mistake_in_a_preset_is_named_with_its_place(
+def test_the_error_for_a_mistake_in_a_preset_names_the_setting(
     text: str, match: str, reason: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.toml").write_text(text)
@@ -80,7 +80,7 @@ def test_a_mistake_in_a_preset_is_named_with_its_place(
     assert caught.value.reason == reason
 
 
-def test_a_missing_preset_is_refused_with_the_existing_ones() -> None:
+def test_the_error_for_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="no preset 'papr': expected one of paper, small,") as caught:
         load_preset("papr")
     assert caught.value.reason == "PRESET_NOT_FOUND"
@@ -89,14 +89,14 @@ def test_a_missing_preset_is_refused_with_the_existing_ones() -> None:
 PAPER = ("cifar10", "cifar100", "svhn", "caltech256")
 
 
-def test_there_is_one_for_each_data_set() -> None:
+def test_every_published_data_set_has_its_presets() -> None:
     names = experiment_preset_names()
     assert {load_experiment_preset(name).data for name in names} == set(PUBLISHED)
     assert {f"{kind}-{data}" for kind in ("paper", "small") for data in PAPER} <= set(names)
 
 
 @pytest.mark.parametrize("data", PAPER)
-def test_the_papers_are_the_papers_to_the_letter(data: str) -> None:
+def test_the_paper_presets_change_no_default_setting(data: str) -> None:
     preset = load_experiment_preset(f"paper-{data}")
     assert preset.data == data
     assert preset.protocol == ProtocolConfig(0.10, 0.05, 0.40, None, None)
@@ -105,7 +105,7 @@ def test_the_papers_are_the_papers_to_the_letter(data: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", experiment_preset_names())
-def test_its_first_steps_run(name: str) -> None:
+def test_the_first_training_steps_of_every_preset_run(name: str) -> None:
     preset = load_experiment_preset(name)
     train = preset.train
     size = train.image.height or {"caltech256": 224, "fashion_mnist": 28}.get(str(preset.data), 32)

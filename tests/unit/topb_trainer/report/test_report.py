@@ -68,7 +68,7 @@ def study() -> Study:
     return Study(records(settings), settings.values)
 
 
-def test_a_summary_is_of_the_sample_and_a_single_value_has_no_spread() -> None:
+def test_a_summary_has_the_sample_deviation_and_none_for_a_single_value() -> None:
     five = summary_of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert five == Summary(3.0, pytest.approx(math.sqrt(2.5)), 5)
     assert five.half_width == pytest.approx(2.7764 * math.sqrt(2.5 / 5), abs=1e-4)
@@ -77,7 +77,9 @@ def test_a_summary_is_of_the_sample_and_a_single_value_has_no_spread() -> None:
 
 
 @pytest.mark.parametrize(("goal", "labels"), [(0.6, 150), (0.5, 100), (0.7, 200), (0.71, None)])
-def test_a_goal_is_crossed_between_two_points_at_once_or_never(goal: float, labels: float | None) -> None:
+def test_a_curve_reaches_a_goal_between_two_points_at_its_start_or_never(
+    goal: float, labels: float | None
+) -> None:
     assert crossing((100.0, 200.0, 300.0), (0.5, 0.7, 0.6), goal) == pytest.approx(labels)
 
 
@@ -90,7 +92,7 @@ def test_differences_are_paired_by_seed(study: Study) -> None:
     assert study.difference("adv_vae", 2) is None
 
 
-def test_labels_needed_are_read_off_the_mean_curves_of_the_seeds_both_have(study: Study) -> None:
+def test_labels_needed_come_from_the_mean_curves_over_common_seeds(study: Study) -> None:
     # Random ends at a mean of 0.71; AALU goes from 0.66 at 150 labels to 0.77 at 200.
     crossed = pytest.approx(150 + 50 * 5 / 11)
     assert study.labels_needed("aalu") == LabelsNeeded(crossed, pytest.approx(0.71), 200, 2)
@@ -98,7 +100,7 @@ def test_labels_needed_are_read_off_the_mean_curves_of_the_seeds_both_have(study
     assert study.labels_needed("adv_vae") is None
 
 
-def test_query_time_is_training_of_the_selector_and_selection_a_hundred_picks(study: Study) -> None:
+def test_query_time_is_the_selector_training_and_selection_time_per_100_picks(study: Study) -> None:
     # 50 picks took 0.5 + 2 + 1.5 and 0.5 + 3 + 1.5 seconds.
     expected = Summary(pytest.approx(9.0), pytest.approx(math.sqrt(2)), 2)
     assert study.query_seconds("entropy") == expected
@@ -130,7 +132,7 @@ def test_the_tables_hold_these_numbers_and_no_mean_stands_without_its_n(study: S
             assert all(re.search(r"\(\d+\)$", cell) for cell in row[1:] if re.search(r"\d\.\d+ ", cell))
 
 
-def test_the_papers_table_1_stands_beside_cifar10_alone(study: Study) -> None:
+def test_the_papers_table_1_is_shown_only_for_cifar10(study: Study) -> None:
     assert "90.73 (5)" in as_markdown(contents(study))
     other = Study(study.records, {**SETTINGS, "data": {**SETTINGS["data"], "name": "cifar100"}})
     assert "90.73" not in as_markdown(contents(other))
@@ -146,7 +148,7 @@ def test_the_curves_name_each_method_with_its_n(study: Study) -> None:
     assert again == figures
 
 
-def test_markdown_and_html_hold_the_same_and_html_escapes() -> None:
+def test_markdown_and_html_have_the_same_contents_and_html_is_escaped() -> None:
     blocks = [
         Heading("A & b", 1),
         Paragraph("x < y"),

@@ -13,7 +13,7 @@ from topb_trainer.runtime.context import RoundContext
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", f"cuda:{torch.cuda.device_count()}"])
-def test_a_missing_device_is_an_error_and_never_the_cpu(name: str) -> None:
+def test_a_missing_training_device_is_an_error_and_not_replaced_by_the_cpu(name: str) -> None:
     with pytest.raises(DeviceError, match=name):
         RoundContext(TrainConfig(device=name))
 

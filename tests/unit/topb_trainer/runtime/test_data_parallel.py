@@ -27,7 +27,7 @@ def linear() -> nn.Module:
 
 
 @pytest.mark.slow
-def test_they_take_the_steps_that_one_would() -> None:
+def test_several_processes_take_the_same_steps_as_one() -> None:
     alone, together = linear(), linear()
     descend(alone, torch.from_numpy(IMAGES), CPU, SINGLE_PROCESS)
     train_in_parallel(descend, together, IMAGES, CPU, 2)  # shares of 6 and 5 images
@@ -37,14 +37,14 @@ def test_they_take_the_steps_that_one_would() -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_arrives_as_it_was_raised() -> None:
+def test_a_loss_that_is_not_finite_raises_the_original_error() -> None:
     with pytest.raises(TrainingDivergedError) as caught:
         train_in_parallel(diverge, linear(), IMAGES, CPU, 2)
     assert caught.value.metadata == {"model": "the task model", "epoch": "7"}
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_in_one_ends_them_all() -> None:
+def test_an_error_in_one_process_ends_all_of_them() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)process 1 of 2 .* only here"):
         train_in_parallel(fail_in_one, linear(), IMAGES, CPU, 2)
 
@@ -66,7 +66,7 @@ def test_more_processes_than_devices_is_an_error() -> None:
     assert caught.value.reason == "DEVICE_UNAVAILABLE"
 
 
-def test_too_few_images_or_too_small_batches_for_them_are_refused(digit_round: RoundData) -> None:
+def test_too_few_images_or_too_small_batches_for_the_processes_are_refused(digit_round: RoundData) -> None:
     task = TaskConfig(width=4, epochs=1, processes=4)
     few = digit_round.labelled.subset(np.arange(7))
     with pytest.raises(InvalidDataError, match="7 labelled images are too few for 4 processes"):

@@ -14,7 +14,7 @@ def test_each_purpose_has_a_seed_of_its_own_that_never_changes() -> None:
     assert 0 <= derived_seed(2**64 - 1, "x") < 2**63
 
 
-def test_what_runs_inside_is_seeded_and_what_runs_outside_is_not_touched() -> None:
+def test_random_numbers_are_seeded_inside_the_context_and_unchanged_outside() -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(1)
     expected = torch.rand(2)

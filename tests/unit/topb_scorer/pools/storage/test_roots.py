@@ -52,7 +52,7 @@ def allowed(roots: AllowedRoots, uri: str) -> Path | str:
     ],
 )
 @pytest.mark.parametrize("name", ["root", "link"])
-def test_what_is_below_a_root_may_be_read(name: str, uri: str, path: str, root: Path) -> None:
+def test_paths_below_a_root_may_be_read(name: str, uri: str, path: str, root: Path) -> None:
     roots = AllowedRoots.below([root.parent / name])
     assert allowed(roots, uri.format(root=root)) == root / path
 
@@ -76,11 +76,11 @@ def test_what_is_below_a_root_may_be_read(name: str, uri: str, path: str, root: 
         "~/secrets",
     ],
 )
-def test_what_is_outside_the_roots_may_not_be_read(root: Path, uri: str) -> None:
+def test_paths_outside_the_roots_may_not_be_read(root: Path, uri: str) -> None:
     assert allowed(AllowedRoots.below([root]), uri.format(root=root)) == "POOL_NOT_ALLOWED"
 
 
-def test_links_in_a_circle_lead_nowhere(root: Path) -> None:
+def test_circular_links_are_refused_or_left_unresolved(root: Path) -> None:
     (root / "one").symlink_to("two")
     (root / "two").symlink_to("one")
     # Python 3.13 leaves such a link as it is; reading it then fails.
@@ -121,13 +121,13 @@ def test_without_roots_nothing_may_be_read(root: Path) -> None:
     assert caught.value.reason == "POOL_NOT_ALLOWED"
 
 
-def test_one_of_several_roots_suffices(root: Path) -> None:
+def test_a_path_below_any_of_several_roots_may_be_read(root: Path) -> None:
     roots = AllowedRoots.below([root, root.parent / "other"])
     assert allowed(roots, f"{root.parent}/other/d.parquet") == root.parent / "other" / "d.parquet"
     assert allowed(roots, f"{root.parent}/root-beside/c.parquet") == "POOL_NOT_ALLOWED"
 
 
-def test_anywhere_means_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_restriction_every_path_may_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     anywhere = AllowedRoots.anywhere()
     assert allowed(anywhere, "/etc/passwd") == Path("/etc/passwd").resolve()
     monkeypatch.chdir(root)
@@ -189,7 +189,7 @@ def test_a_root_may_be_a_prefix_on_s3_or_on_the_web(root: Path) -> None:
         ("file:///etc/passwd", "POOL_NOT_ALLOWED"),
     ],
 )
-def test_what_lies_outside_a_prefix_may_not_be_read(uri: str, reason: str) -> None:
+def test_uris_outside_a_prefix_may_not_be_read(uri: str, reason: str) -> None:
     assert allowed(AllowedRoots.below(["s3://bucket/a/b/", "https://example.org/images/"]), uri) == reason
 
 
@@ -203,6 +203,6 @@ def test_directories_allow_nothing_on_s3_or_on_the_web(root: Path) -> None:
 @pytest.mark.parametrize(
     "uri", ["s3://", "https://", "ftp://host/", "https://host/a?b=c", "https://u:p@host/"]
 )
-def test_a_root_must_be_one_that_can_be_judged(uri: str) -> None:
+def test_unsupported_roots_are_refused(uri: str) -> None:
     with pytest.raises(InvalidRequestError):
         AllowedRoots.below([uri])

@@ -42,7 +42,7 @@ def etag_of(content: bytes) -> str:
     return str(f'"{hashlib.md5(hashlib.md5(content).digest()).hexdigest()}-1"'.encode())
 
 
-def test_a_folder_is_listed_without_what_is_hidden(store: Store) -> None:
+def test_hidden_files_are_not_listed(store: Store) -> None:
     names = ("b.png", "cats/a.jpg", "cats/young/c.webp", "sub/b c%20d#?é.JPG", "notes.txt", "Makefile")
     for name in (*names, ".d.png", ".cache/e.png", "sub/.f.png", "sub/.git/g.png"):
         store.put(f"pool/{name}", IMAGE)
@@ -65,7 +65,7 @@ def samples_of(*ids: str) -> bytes:
     ("suffix", "content_of", "shard_rows"),
     [("parquet", rows_of, [16] * 64 + [6]), ("tar", samples_of, [1024, 6])],
 )
-def test_files_are_read_one_by_one_and_by_the_folder(
+def test_a_pool_is_read_from_one_file_or_a_folder_of_files(
     suffix: str, content_of: Callable[..., bytes], shard_rows: list[int], store: Store
 ) -> None:
     ids = [f"{i:04d}" for i in range(1030)]
@@ -85,7 +85,7 @@ def test_files_are_read_one_by_one_and_by_the_folder(
         opened(store.uri("torn"))
 
 
-def test_excluded_ids_are_read(store: Store) -> None:
+def test_excluded_ids_are_read_from_the_store(store: Store) -> None:
     uri = store.put("labelled.parquet", rows_of("a", "b"))
     assert read_excluded_ids(uri, "id", ANYWHERE) == ["a", "b"]
 
@@ -132,7 +132,7 @@ def test_a_glob_of_images_is_an_image_folder_of_those_that_match(store: Store) -
 @pytest.mark.parametrize(
     "key", ["root-beside", "root-beside/b.png", "", "root/../root-beside", "roo*/b.png", "*"]
 )
-def test_a_root_is_a_folder_and_not_a_beginning_of_names(key: str, store: Store) -> None:
+def test_a_root_is_a_folder_and_not_a_prefix_of_names(key: str, store: Store) -> None:
     store.put("root/a.png", IMAGE)
     store.put("root-beside/b.png", IMAGE)
     roots = AllowedRoots.below([store.uri("root")])
@@ -142,7 +142,7 @@ def test_a_root_is_a_folder_and_not_a_beginning_of_names(key: str, store: Store)
 
 
 @pytest.mark.parametrize("list_format", ["csv", "parquet"])
-def test_lists_lead_to_files_relative_and_absolute(list_format: str, store: Store) -> None:
+def test_a_list_may_name_relative_and_absolute_paths(list_format: str, store: Store) -> None:
     image = store.put("lists/images/a b.png", IMAGE)
     paths = {
         "relative": "images/a b.png",
@@ -200,7 +200,7 @@ def test_identities_change_with_the_contents(name: str, first: bytes, second: by
     assert after != before
 
 
-def test_identities_are_those_of_earlier_releases(store: Store) -> None:
+def test_identities_equal_those_of_earlier_releases(store: Store) -> None:
     content = rows_of("a")
     uri = store.put("pool.parquet", content)
     folder = store.uri("images")
@@ -267,7 +267,9 @@ def test_a_local_file_that_cannot_be_read_is_a_row_with_a_reason(folder: Path) -
         ("x" * 5000, "FILE_UNREADABLE"),
     ],
 )
-def test_a_local_path_in_a_list_is_judged_by_where_it_leads(path: str, reason: str, folder: Path) -> None:
+def test_a_local_path_in_a_list_is_checked_after_resolving_links(
+    path: str, reason: str, folder: Path
+) -> None:
     stores = Stores(AllowedRoots.below([folder]), LIMITS)
     list_file = stores.location(str(folder / "list.csv"))
     found = stores.read_image(path.format(folder=folder), list_file)
@@ -275,7 +277,7 @@ def test_a_local_path_in_a_list_is_judged_by_where_it_leads(path: str, reason: s
     assert reason or found == IMAGE
 
 
-def test_devices_and_loops_are_not_read_even_without_roots(folder: Path) -> None:
+def test_device_files_and_link_loops_are_never_read(folder: Path) -> None:
     (folder / "loop.png").symlink_to("loop.png")
     stores = Stores(ANYWHERE)
     list_file = stores.location(str(folder / "list.csv"))
@@ -297,7 +299,7 @@ def test_a_file_of_a_pool_that_is_a_link_to_outside_is_refused(folder: Path) -> 
 
 
 @pytest.mark.parametrize("glob", ["../*/*.parquet", "*/../../*", "../[p]ool/*", "out*/x.parquet"])
-def test_a_glob_leads_nowhere_outside_the_roots(glob: str, folder: Path) -> None:
+def test_a_glob_matches_no_file_outside_the_roots(glob: str, folder: Path) -> None:
     (folder.parent / "beside" / "x.parquet").write_bytes(rows_of("secret"))
     (folder / "out").symlink_to("../beside")
     (folder / "sub").mkdir()
