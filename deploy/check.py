@@ -60,7 +60,7 @@ def _load(text: str) -> list[Document]:
 
 
 def manifest_problems(root: Path) -> Iterator[str]:
-    """Yield what is wrong with the manifests of the repository at `root`."""
+    """Yield a message for each problem of the manifests of the repository at `root`."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     files = (root / "deploy").glob("*.Dockerfile")
     images = {f"{project['name']}-{file.stem}:{project['version']}" for file in files}
@@ -82,7 +82,7 @@ def manifest_problems(root: Path) -> Iterator[str]:
 
 @functools.cache
 def _schema_problems(serialised: str) -> list[str]:
-    """Return what the schemas refuse in a document, given as JSON.
+    """Return the errors that the schemas find in a document, given as JSON.
 
     Results are cached, because most overlays share most documents.
     """
@@ -131,10 +131,10 @@ def _port_problems(container: Document, options: argparse.Namespace) -> Iterator
     addresses = {"grpc": options.listen, "metrics": options.metrics_listen}
     listens = {name: address.rpartition(":")[2] for name, address in addresses.items() if address}
     if ports != listens:
-        yield f"it listens on {listens}, but its containerPorts are {ports}"
+        yield f"the server listens on {listens}, but its containerPorts are {ports}"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if str(container.get(probe, {}).get("grpc", {}).get("port")) != listens["grpc"]:
-            yield f"{probe} does not ask port {listens['grpc']}, on which it listens"
+            yield f"{probe} does not probe port {listens['grpc']}, on which the server listens"
     asked = container.get("resources", {}).get("requests", {}).get("cpu")
     if {options.session_threads, options.decode_threads} != {asked}:
         yield f"--session-threads and --decode-threads differ from the {asked} CPUs that it requests"
@@ -177,7 +177,8 @@ def _state_problems(
 
 
 def pin_problems(root: Path) -> Iterator[str]:
-    """Yield where pyproject.toml, deploy/constraints.txt and requirements-dev.lock disagree."""
+    """Yield a message for each version on which pyproject.toml, deploy/constraints.txt and
+    requirements-dev.lock disagree."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     asked = {*project["dependencies"]}.union(*(extras[name] for name in extras.keys() - DEVELOPERS_EXTRAS))

@@ -11,7 +11,7 @@ DEADLINE_SECONDS = 4
 
 
 def main() -> int:
-    """Return the exit code."""
+    """Check the health of the server, and return the exit code."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("address", help="host:port")
     arguments.add_argument("--service", default="topb.v1.SelectionService")

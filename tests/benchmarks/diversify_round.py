@@ -1,4 +1,4 @@
-"""Measure what diversity does in one round: `aalu`, `aalu` diversified, and `random`, at one budget.
+"""Compare `aalu`, diversified `aalu` and `random` over one round at one budget.
 
 For each seed, T, VAE and assistant are trained once on the initial labelled set. Each strategy picks b images
 from the same pool through the exported bundle, and T is trained again, from the same initial weights, on the

@@ -74,7 +74,7 @@ def compare(
         for name in quick + (slow if repeat < arguments.slow_repeats else []):
             rows.setdefault(name, []).append(measured(arguments, task | {"name": name}))
     if "failed" in rows["topb"][0]:
-        sys.exit(f"topb failed, and there is nothing to compare with: {rows['topb'][0]['failed']}")
+        sys.exit(f"topb failed, so there is nothing to compare: {rows['topb'][0]['failed']}")
     exact = measured(arguments, task | {"name": "float64"})["picks"]
     ours = times(rows["topb"])
     table = {}
@@ -108,7 +108,7 @@ def times(runs: list[dict[str, float]]) -> dict[str, list[float]]:
 
 
 def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Change one size at a time, on data for which bounds work better and worse."""
+    """Measure topb while changing one size at a time, on data that suits bounds well and badly."""
     base = {"kind": "clustered", "size": 50_000, "width": 128, "known": 5000, "budget": 2500}
     tasks = [base | {"kind": kind} for kind in ("clustered", "gaussian", "uniform", "sphere")]
     tasks += [base | {"kind": kind, "known": 0} for kind in ("clustered", "gaussian", "sphere")]
@@ -125,7 +125,7 @@ def scaling(arguments: argparse.Namespace) -> list[dict[str, object]]:
         row["topb"] = statistics.median(run["seconds"] for run in ours)
         row["share_of_distances"] = ours[0]["distances"] / (task["size"] * (task["known"] + task["budget"]))
         if task["size"] >= 300_000:
-            # Each pick of the loop takes equally long, so a hundred are timed.
+            # Each pick of the loop takes equally long, so timing a hundred suffices.
             loop = measured(arguments, task | {"name": "numpy_gemv", "known": 0, "budget": 100})
             row["numpy_gemv_picks_alone_extrapolated"] = loop["seconds"] / 100 * task["budget"]
         else:
@@ -157,7 +157,7 @@ def memory(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def measured(arguments: argparse.Namespace, task: dict[str, object]) -> dict[str, object]:
-    """Return the result of `measure` in a new process, or `failed`."""
+    """Return the result of `measure` in a new process, or a dict with the key `failed`."""
     packages = {"quickfps": "torch_quickfps", "skactiveml": "skactiveml", "mundig": "lightly_mundig"}
     package = packages.get(task["name"])
     if package and importlib.util.find_spec(package) is None:
@@ -199,7 +199,8 @@ def load(task: dict[str, object]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def made(kind: str, size: int, width: int) -> np.ndarray:
-    """Return float32 (size, width), filled block by block so that the peak of memory is the array itself."""
+    """Return float32 (size, width). It is filled block by block, so the array itself is the peak of
+    memory."""
     random = np.random.default_rng(0)
     middles = random.standard_normal((100, width)).astype(np.float32)
     rows = np.empty((size, width), np.float32)
@@ -254,7 +255,8 @@ def first_pick(pool: np.ndarray) -> int:
 
 
 def numpy_gemv(pool: np.ndarray, labelled: np.ndarray, budget: int) -> dict[str, object]:
-    """Run the loop that users write: the start in blocks, then one matrix-vector product for each pick."""
+    """Run the loop that users usually write: a blockwise start, then one matrix-vector product for each
+    pick."""
     begun = time.perf_counter()
     norms = np.einsum("ij,ij->i", pool, pool)
     nearest = np.full(len(pool), np.inf, pool.dtype)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, child processes, times, peak memory, and the JSON they write."""
+"""Shared code of the benchmarks: arguments, child processes, times, peak memory and JSON output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pyarrow", "pi
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that shows the description of a program as it stands."""
+    """Return a parser that shows the description of a program with its line breaks."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
 
 
@@ -39,7 +39,7 @@ def machine() -> dict[str, object]:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those packages that are installed."""
+    """Return the versions of the packages that are installed."""
     found = {}
     for package in packages:
         try:
@@ -50,7 +50,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def write_json(path: Path | None, results: object) -> None:
-    """Write the results to a file, or print them if there is none."""
+    """Write the results to a JSON file, or print them if `path` is None."""
     text = json.dumps(results, indent=1)
     if path is None:
         print(text)
@@ -59,19 +59,19 @@ def write_json(path: Path | None, results: object) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes."""
+    """Return the duration of a call in seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
-    """Return the median of the ratios of measurements that were made one right after the other."""
+    """Return the median of the ratios of paired measurements."""
     return statistics.median(value / other for value, other in zip(values, others, strict=False))
 
 
 def in_a_process(*arguments: str, limit: float | None = None) -> Any:
-    """Run the program that calls this in a new process, and return the JSON on its last line.
+    """Run the calling program in a new process, and return the JSON on its last line of output.
 
     Raises:
         subprocess.TimeoutExpired: the process did not end within `limit` seconds.

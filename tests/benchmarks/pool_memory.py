@@ -1,9 +1,9 @@
-"""Check that ten times the pool takes the same memory, and measure what a scored pool costs the second time.
+"""Check that a pool ten times as large takes the same memory, and time selections from a scored pool.
 
     python tests/benchmarks/pool_memory.py --out docs/results/pool_memory.json
 
 Scores 100,000 and 1,000,000 images with a small model and compares the peak resident memory. Each pool is
-scored in a new process that has selected one image before, like a running server. The same check must catch a
+scored in a new process that has selected one image before, like a running server. The check must fail for a
 deliberate leak. The scored pool is selected from again by another strategy, and again after the pool has
 grown by 1 %. The images are scikit-learn's digits, 8×8 PNGs, repeated with new ids.
 """
@@ -151,7 +151,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
         def on_commit(self, shard: Any) -> None:
             self.count += shard.rows
 
-    # The imports and files of the first selection must not count.
+    # The imports and files of the first selection are not part of the measurement.
     one = ChunkShard(0, ("warm-up",), np.zeros((1, SIDE, SIDE, 3), np.uint8))
     select_from_pool(SelectionSpec(1, strategy), engine, [one], cancelled=threading.Event())
     started = time.perf_counter()
@@ -177,7 +177,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
 
 
 def digits() -> list[bytes]:
-    """Return scikit-learn's 1797 digits as PNGs."""
+    """Return scikit-learn's 1,797 digits as PNGs."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
@@ -191,7 +191,7 @@ def digits() -> list[bytes]:
 
 
 def write_pool(folder: Path, pngs: list[bytes], images: int) -> Path:
-    """Write a folder of Parquet files with so many images."""
+    """Write a folder of Parquet files with this number of images."""
     folder.mkdir()
     for start in range(0, images, FILE_ROWS):
         write_file(folder / f"{start:09d}.parquet", pngs, start, min(FILE_ROWS, images - start))
@@ -199,7 +199,7 @@ def write_pool(folder: Path, pngs: list[bytes], images: int) -> Path:
 
 
 def write_file(path: Path, pngs: list[bytes], start: int, rows: int) -> None:
-    """Write a Parquet file of images whose ids count from `start`."""
+    """Write a Parquet file of images whose ids are numbered from `start`."""
     ids = [f"digit-{row:09d}" for row in range(start, start + rows)]
     images = [pngs[row % len(pngs)] for row in range(start, start + rows)]
     pq.write_table(pa.table({"id": ids, "image": images}), path, row_group_size=ROW_GROUP)

@@ -149,7 +149,8 @@ def timed(
 
 
 def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: TrainConfig, parent: Path):
-    """Return a barely trained bundle of the method's full size; its weights do not affect the time."""
+    """Return a bundle of the method's full size after minimal training. Its weights do not affect the
+    time."""
     few = replace(data, pool=UnlabelledSet(data.pool.ids[:2], data.pool.images[:2]))
     quick = replace(config, cotrain=replace(config.cotrain, epochs=1), vaal=replace(config.vaal, epochs=1))
     kind = STRATEGIES[name]

@@ -118,7 +118,7 @@ def one_task(
 def qualities(
     pool: TaskOutputs, labels: NDArray[np.int64], scores: NDArray[np.float32], picked: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return the measures of a batch that need no training on it."""
+    """Return the measures of a batch that need no further training."""
     wrong = pool.logits.argmax(1).numpy(force=True) != labels
     true_losses = task_losses(pool, labels).numpy(force=True)
     shares = np.bincount(labels[picked]) / len(picked)
@@ -132,7 +132,7 @@ def qualities(
 
 
 def changed_config(config: TrainConfig, changes: dict[str, dict[str, Any]]) -> TrainConfig:
-    """Return the settings with the changes of a variant."""
+    """Return a copy of the settings with the changes of a variant."""
     parts = {section: replace(getattr(config, section), **values) for section, values in changes.items()}
     return replace(config, **parts)
 

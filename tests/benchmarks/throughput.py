@@ -1,11 +1,11 @@
-"""Measure how close a selection comes to the limit of the machine, in paired runs with the bare inner loop.
+"""Measure the throughput of selections relative to the bare inner loop on the same machine.
 
   model  Parquet → ranked ids, compared with `session.run` over arrays already in memory
   jpeg   the same with a graph that does next to nothing, compared with decoding alone on all cores
   grpc   packed uint8 streamed to a server with such a graph, compared with echoing the same bytes over gRPC
   torch  Parquet → ranked ids, compared with PyTorch's evaluation loop with a DataLoader on the same model
 
-The two of a pair run alternately. The figure is the median of the paired ratios. Usage:
+The two programs of a pair run alternately, and the result is the median of the paired ratios. Usage:
 
   python tests/benchmarks/throughput.py --bundle bundles/<id> --pool pool.parquet --out throughput.json
 """
@@ -56,7 +56,8 @@ ROOTS = AllowedRoots.anywhere()
 def paired(
     ours: Callable[[], object], limit: Callable[[], object], repeats: int, images: int
 ) -> dict[str, float]:
-    """Run the two alternately, after one unmeasured run of each, and return their ratio of throughputs."""
+    """Run both functions alternately after one unmeasured run of each, and return the ratio of their
+    throughputs."""
     ours(), limit()
     own, theirs = zip(*((seconds(ours), seconds(limit)) for _ in range(repeats)), strict=True)
     ratios = [other / mine for mine, other in zip(own, theirs, strict=True)]
@@ -72,7 +73,7 @@ def paired(
 
 
 def selection(engine: LocalEngine, pool: Path) -> Callable[[], None]:
-    """Time a selection, Parquet → ranked ids, with the model already loaded."""
+    """Return a function that selects, Parquet → ranked ids, with the model already loaded."""
     spec = SelectionSpec(BUDGET, strategy="aalu")
 
     def select() -> None:
@@ -89,14 +90,16 @@ def decoded(pool: Path, target: ImageInput) -> np.ndarray:
 
 
 def bare_loop(bundle: Bundle, images: np.ndarray) -> Callable[[], None]:
-    """Time `session.run` with ONNX Runtime's defaults over full batches in memory."""
+    """Return a function that runs `session.run` with ONNX Runtime's defaults over full batches in memory."""
     session = ort.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
     batches = [
         np.ascontiguousarray(images[i : i + BATCH_SIZE])
         for i in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE)
     ]
     left = len(images) - BATCH_SIZE * len(batches)
-    assert left == 0, f"take a pool of a multiple of {BATCH_SIZE} images; {left} are left over"
+    assert left == 0, (
+        f"the pool has {left} images more than a multiple of {BATCH_SIZE}; use a pool without a remainder"
+    )
 
     def loop() -> None:
         for batch in batches:
@@ -106,7 +109,7 @@ def bare_loop(bundle: Bundle, images: np.ndarray) -> Callable[[], None]:
 
 
 def decoding(pool: Path, target: ImageInput) -> Callable[[], None]:
-    """Time decoding alone, by the same code, on all cores, from bytes in memory."""
+    """Return a function that only decodes bytes in memory, with the same code and on all cores."""
     encoded = [item.image for shard in open_pool(str(pool), roots=ROOTS).shards for item in shard.items()]
     parts = [encoded[i : i + BATCH_SIZE] for i in range(0, len(encoded), BATCH_SIZE)]
 
@@ -137,9 +140,9 @@ def as_photos(pool: Path, path: Path, count: int, size: int) -> Path:
 
 
 def torch_loop(bundle: Bundle, pool: Path) -> Callable[[], None]:
-    """The usual evaluation loop: a Dataset that decodes with Pillow, a DataLoader, `no_grad`, top-b.
+    """Return the usual evaluation loop: a Dataset that decodes with Pillow, a DataLoader, `no_grad`, top-b.
 
-    The model is the exported graph's twin: the same layers with other weights, which cost the same.
+    The model has the layers of the exported graph with other weights, which take the same time.
     """
     import torch
     from google.protobuf import json_format

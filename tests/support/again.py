@@ -1,4 +1,4 @@
-"""Run the tests of one module again in another, with another fixture."""
+"""Run the tests of one module again in another module, with another fixture."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import ModuleType
 
 
 def repeated_with(fixture: str, module: ModuleType) -> dict[str, Callable[..., None]]:
-    """Return the tests of `module` that take the fixture, by name.
+    """Return the tests of `module` that use the fixture, by name.
 
-    A module that adds them to its globals runs them again, with its own fixture of that name.
+    A module that adds them to its globals runs them again with its own fixture of that name.
     """
     tests = {name: value for name, value in vars(module).items() if name.startswith("test_")}
     return {name: test for name, test in tests.items() if fixture in inspect.signature(test).parameters}

@@ -82,12 +82,12 @@ def deep_graph() -> bytes:
 
 
 def reciprocal_graph() -> bytes:
-    """Return a graph whose score is one over the first pixel's red, so infinite where that is 0."""
+    """Return a graph whose score is 1 divided by the first pixel's red, which is infinite if the red is 0."""
     return _first_red_graph("Reciprocal")
 
 
 def null_graph(*, height: int = 16, width: int = 16) -> bytes:
-    """Return a graph that does next to nothing: the score is the first pixel's red."""
+    """Return a graph with almost no computation: the score is the first pixel's red."""
     return _first_red_graph("Identity", height=height, width=width)
 
 

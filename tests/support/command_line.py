@@ -12,7 +12,7 @@ from topb import commands
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command printed, and its exit code."""
+    """The output of a command, and its exit code."""
 
     exit_code: int
     out: str
@@ -20,14 +20,14 @@ class Outcome:
 
     @property
     def printed(self) -> str:
-        """What it printed, if it succeeded."""
+        """The standard output. Fails if the command failed."""
         assert self.exit_code == 0, self.err
         return self.out
 
 
 def topb(*arguments: Any) -> Outcome:
-    """Run the command with these arguments."""
-    # With a buffer below, as click writes completions as bytes.
+    """Run the `topb` command with these arguments."""
+    # The text streams wrap buffers because click writes completions as bytes.
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         exit_code = commands.main([str(argument) for argument in arguments])

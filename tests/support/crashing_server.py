@@ -33,11 +33,11 @@ _START.set_forkserver_preload(["__main__", "support.crashing_server", "topb_scor
 
 @dataclass(frozen=True)
 class CrashingServer:
-    """A server that has been started."""
+    """A running or killed server."""
 
     process: Any
     folder: Path
-    """The directory to which it writes its output and what it did."""
+    """The directory of its output and of the record of its steps."""
 
     def address(self) -> str | None:
         """Wait until the server is ready and return its address, or None if it died before."""
@@ -62,12 +62,12 @@ class CrashingServer:
 
     @property
     def scored(self) -> list[str]:
-        """The identities of the shards it scored, in order."""
+        """The identities of the shards that it scored, in order."""
         return _lines(self.folder / "scored")
 
     @property
     def batches(self) -> int:
-        """How many batches it ran, if they were slowed down."""
+        """The number of batches that it ran. Only slowed batches are counted."""
         return len(_lines(self.folder / "batches"))
 
     @property
@@ -81,7 +81,8 @@ class CrashingServer:
         return "".join(_lines(self.folder / "killed"))
 
     def live_objects(self) -> Counter[str]:
-        """Return how many objects of each of topb's classes the server holds after a garbage collection."""
+        """Return the number of live objects of each class of topb in the server after a garbage
+        collection."""
         counted = self.folder / "objects"
         counted.unlink(missing_ok=True)
         self.signal(signal.SIGUSR1)
@@ -90,7 +91,7 @@ class CrashingServer:
 
     @property
     def log(self) -> str:
-        """What it logged to stderr."""
+        """The text that it logged to standard error."""
         return (self.folder / "stderr").read_text()
 
 
@@ -98,10 +99,10 @@ class CrashingServer:
 def crashing_server(
     data: Path, state: Path, *, options: Iterable[str] = (), die_at: int = 0, batch_seconds: float = 0.0
 ) -> Iterator[CrashingServer]:
-    """Start a server on the bundles in `data`/models for pools in `data`; stop it on exit.
+    """Start a server of the bundles in `data`/models for pools in `data`, and stop it on exit.
 
     Args:
-        data: the directory.
+        data: directory of the bundles and pools.
         state: the server's state directory.
         options: further options of `topb serve`.
         die_at: the step at which the server kills itself, counted from 1; 0 for none.
@@ -159,7 +160,7 @@ def _die_with_the_tests() -> None:
 class _Steps:
     """Counts the steps on the way to durability and kills the process at the chosen one.
 
-    Renewing a lease is not a step: it goes by the clock, and the count would differ from run to run.
+    Renewing a lease is not a step: it depends on the clock, so the count would differ between runs.
     """
 
     def __init__(self, folder: Path, die_at: int) -> None:

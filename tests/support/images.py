@@ -1,4 +1,4 @@
-"""Images for tests, drawn from a seed."""
+"""Random images for tests, generated from a seed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def random_image(seed: int, height: int = 16, width: int = 16) -> NDArray[np.uin
 
 
 def encode(image: NDArray[np.uint8], format_: str = "PNG") -> bytes:
-    """Encode an image."""
+    """Return the encoded image."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format_)
     return buffer.getvalue()
 
 
 def random_pool(count: int, *, first_seed: int = 0) -> list[tuple[str, bytes]]:
-    """Return id and PNG of `count` random images; the ids are img-00000, img-00001, …"""
+    """Return the ids img-00000, img-00001, … and the PNGs of `count` random images."""
     return [(f"img-{i:05d}", encode(random_image(first_seed + i))) for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Pools for tests: their files, their items, and the stores that they are put in."""
+"""Build pools for tests, put them on stores, and read their items."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANYWHERE = AllowedRoots.anywhere()
 
 
 class Store(Protocol):
-    """A folder on some store."""
+    """A folder on a local or remote store."""
 
     def uri(self, key: str = "") -> str: ...
 
@@ -33,7 +33,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     root: Path
 
@@ -64,12 +64,12 @@ def items(uri: str | Path, **options: Any) -> list[PoolItem]:
 
 
 def reasons(uri: str | Path, **options: Any) -> dict[str, str]:
-    """Return why each row cannot be read, by id; "" for those that can."""
+    """Return by id the reason why a row cannot be read, or "" if it can."""
     return {item.id: reason_of(item.image) for item in items(uri, **options)}
 
 
 def reason_of(image: object) -> str:
-    """Return why the image cannot be read, or ""."""
+    """Return the reason why the image cannot be read, or "" if it can."""
     return image.reason if isinstance(image, Unreadable) else ""
 
 
@@ -79,14 +79,14 @@ def identities(uri: str | Path, **options: Any) -> list[str]:
 
 
 def parquet_bytes(columns: Mapping[str, Any], **options: Any) -> bytes:
-    """Return a Parquet file of these columns."""
+    """Return the bytes of a Parquet file with these columns."""
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, **options)
     return sink.getvalue()
 
 
 def tar_bytes(members: Sequence[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
-    """Return a tar of these names and contents."""
+    """Return a tar archive of these names and contents."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=format) as tar:
         for name, content in members:

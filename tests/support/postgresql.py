@@ -43,7 +43,7 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Start the cluster and wait until it accepts connections."""
-        # The data need not survive the machine: no fsync.
+        # Without fsync, because the data need not survive a crash of the machine.
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off"
         options += f" -c unix_socket_directories={self.folder}"
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.folder / "log"), "-o", options)

@@ -1,4 +1,4 @@
-"""Callers that use the service without the SDK. They see every message and retry nothing."""
+"""Callers that use the service without the SDK. They see every message and never retry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RawResult:
         return b"".join(message.SerializeToString(deterministic=True) for message in messages)
 
     def check_accounts(self, rows: int) -> None:
-        """Assert that each row of the pool is accounted for once."""
+        """Assert that each row of the pool is counted exactly once."""
         accounts = self.summary.accounts
         skipped = sum(skip.count for skip in accounts.skipped)
         assert accounts.read == rows
@@ -47,7 +47,7 @@ class RawResult:
 
 @dataclass
 class PoolCaller:
-    """Requests a selection from a pool that the server reads. May call again to continue it."""
+    """Requests a selection from a pool that the server reads. A further call continues the selection."""
 
     request: pb.SelectBatchRequest
 
@@ -102,12 +102,14 @@ class StreamCaller:
                 kind = response.WhichOneof("event")
                 if kind == "accepted":
                     assert response.accepted.next_seq > self.acknowledged, (
-                        "an acknowledged chunk is asked for again"
+                        "the server asked for a chunk that it had acknowledged"
                     )
                     accepted.append(response.accepted)
                     may_send.set()
                 if kind == "acknowledged":
-                    assert response.acknowledged.seq > self.acknowledged, "a chunk is acknowledged twice"
+                    assert response.acknowledged.seq > self.acknowledged, (
+                        "the server acknowledged a chunk twice"
+                    )
                     self.acknowledged = response.acknowledged.seq
                 yield response
 

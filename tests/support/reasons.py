@@ -1,4 +1,4 @@
-"""The reasons of errors and of skipped rows that a package's code names."""
+"""Collect the reasons of errors and of skipped rows from a package's code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-# Constants in the form of a reason that are none: environment variables, and names of SQLite and the protos.
+# Constants that look like reasons but are environment variables or names of SQLite and the protos.
 _OTHERS = ("AWS_", "SQLITE_", "TOPB_", "RESIZE_RULE_")
 
 

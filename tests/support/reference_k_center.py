@@ -1,4 +1,4 @@
-"""K-center greedy as one would write it first: every distance is computed in every round."""
+"""A simple k-center greedy that computes every distance in every round, as a reference."""
 
 from fractions import Fraction
 
@@ -22,7 +22,8 @@ def brute_force(pool, labelled, budget, first=None):
 
 
 def in_real_arithmetic(pool, labelled, budget, first=None):
-    """Return picks and squared radii, computed in fractions: without rounding, equal distances are equal."""
+    """Return picks and squared radii, computed in fractions. Without rounding, equal distances compare
+    equal."""
 
     def squared_distance(x, y):
         return sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(x, y, strict=True))

@@ -1,4 +1,4 @@
-"""Pointwise selection exactly as it is defined: one row after the other, a dict and a sort, in float64."""
+"""A simple pointwise selection as a reference: one row at a time, a dict and a sort, in float64."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def select(
     seed: int,
     exclude: Collection[str],
 ) -> tuple[tuple[Pick, ...], Accounts]:
-    """Return the picks and accounts that a selection must have, but for the skipped examples."""
+    """Return the picks and accounts that a selection must have, without the skipped examples."""
     skipped: Counter[str] = Counter()
     excluded = duplicate = 0
     best: dict[str, Pick] = {}

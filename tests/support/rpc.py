@@ -38,7 +38,7 @@ def code_and_reason(error: BaseException | None) -> tuple[grpc.StatusCode, str]:
 
 
 def retry_seconds(error: BaseException | None) -> float:
-    """Return the delay that a call's error asks for."""
+    """Return the retry delay in seconds that a call's error asks for."""
     return _detail(error, 1, error_details_pb2.RetryInfo()).retry_delay.ToTimedelta().total_seconds()
 
 

@@ -1,4 +1,4 @@
-"""A gRPC server in this process whose answers each test scripts."""
+"""A gRPC server in this process, whose answers are scripted by each test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import topb
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
 MODEL = "0123456789abcdef"
-# A pool that fills four chunks of 1000 bytes.
+# This pool fills four chunks of 1000 bytes.
 CHUNK, CHUNKS = 1000, 4
 POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
 QUICK_RETRY = topb.RetryPolicy(attempts=3, initial_delay=0.001, maximum_delay=0.002)
@@ -91,7 +91,7 @@ def abort(
 
 
 def stall(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-    """Answer nothing until the call has ended."""
+    """Send no answer until the call has ended."""
     ended = threading.Event()
     if context.add_callback(ended.set):
         ended.wait()
@@ -101,9 +101,9 @@ def stall(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
 class StreamServer:
     """Implements SelectBatchFromStream by the contract, and keeps what it receives between connections.
 
-    A point of `breaks` is `("accepted", 0)`, `("received", seq)`, `("committed", seq)`,
-    `("acknowledged", seq)`, `("end", 0)` or `("summary", 0)`. The connection breaks just after that, once per
-    mention.
+    A point of `breaks` is `("accepted", 0)`, `("received", seq)`, `("committed", seq)`, `("acknowledged",
+    seq)`, `("end", 0)` or `("summary", 0)`. The connection breaks just after that point, once for each time
+    that the point is listed.
     """
 
     def __init__(

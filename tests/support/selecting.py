@@ -1,4 +1,4 @@
-"""Selections from shards, and how they compare with the reference."""
+"""Run selections from shards, and compare them with the reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from topb_scorer.strategies import SetCandidates
 
 @dataclass
 class RecordingObserver(SelectionObserver):
-    """Record what a selection reports; optionally pass it on."""
+    """Record the reports of a selection, and optionally pass them on."""
 
     rows: list[int] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
@@ -78,14 +78,14 @@ def streamed(
     *,
     observer: SelectionObserver = SelectionObserver(),
 ) -> SelectionResult:
-    """Select from shards that come once, scored as they come."""
+    """Select from shards that can be read only once, and score them as they arrive."""
     with tempfile.TemporaryDirectory() as directory:
         log = ScoreLog(Path(directory), durable=False)
         return select_from_stream(spec, engine, shards, log, observer=observer, cancelled=threading.Event())
 
 
 def outcome(result: SelectionResult) -> tuple[tuple[Pick, ...], Accounts]:
-    """Return what the reference returns: the picks, and the accounts without skipped examples."""
+    """Return the picks and the accounts without skipped examples, as the reference does."""
     assert len(result.accounts.skipped_examples) == min(20, sum(result.accounts.skipped.values()))
     return result.picks, replace(result.accounts, skipped_examples=())
 

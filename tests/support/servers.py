@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STOP_SECONDS = 30
-# Below the ports that systems give to outgoing connections: nothing takes one while its server restarts.
+# These ports are below those of outgoing connections, so none is taken while its server restarts.
 _PORTS = range(20_000, 32_000)
 
 
@@ -34,7 +34,7 @@ def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) ->
     try:
         assert process.stdout is not None
         ready = process.stdout.readline()
-        assert ready.startswith("topb is ready on "), f"the server printed {ready!r} and ended"
+        assert ready.startswith("topb is ready on "), f"the server printed {ready!r} and exited"
         yield RunningServer(ready.split()[-1], process)
     finally:
         process.terminate()
@@ -50,7 +50,7 @@ def running_server(models: Path, *roots: Path, options: tuple[str, ...] = ()) ->
 
 
 def free_port() -> int:
-    """Return a port for a server that must come back on the same one."""
+    """Return a free port for a server that must restart on the same port."""
     while True:
         port = random.SystemRandom().choice(_PORTS)
         with socket.socket() as listener:

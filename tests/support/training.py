@@ -10,7 +10,7 @@ from topb_trainer.runtime.data_parallel import ProcessGroup
 
 
 def descend(model: nn.Module, images: Tensor, device: torch.device, group: ProcessGroup) -> None:
-    """Take three steps of gradient descent on the mean of (w·x)². 11 images do not split evenly."""
+    """Take three steps of gradient descent on the mean of (w·x)². The 11 images do not split evenly."""
     wrapped = group.wrap(model, device)
     for _ in range(3):
         own = group.share(torch.arange(len(images)))

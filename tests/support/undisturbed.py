@@ -12,7 +12,7 @@ from topb_scorer.durable import is_unpublished
 
 SHARD_ROWS = 24
 SHARDS = 5
-# A dead server keeps its lease for half a second, and small batches spread the kills over many of them.
+# The lease of a dead server ends after half a second, and small batches spread the kills over many batches.
 OPTIONS = ("--lease-seconds=0.5", "--batch-size=8")
 
 
@@ -43,6 +43,6 @@ class Data:
 
 
 def committed(state: Path) -> Counter[str]:
-    """Return how many files each shard in the score logs of a state directory has."""
+    """Return the number of files of each shard in the score logs of a state directory."""
     files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
     return Counter(file.name.rpartition("-")[0] for file in files if not is_unpublished(file))

@@ -1,4 +1,4 @@
-"""A web server on loopback with answers that tests choose."""
+"""A web server on loopback, whose answers are chosen by each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Site:
-    """The answers of the server by path, and what it was asked."""
+    """The answers of the server by path, and the requests that it received."""
 
     root: str
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Site:
     """The clients' addresses and ports."""
 
     def put(self, path: str, content: bytes, **headers: str) -> str:
-        """Answer with the content, and return the URL."""
+        """Serve the content at a path, and return its URL."""
         self.answers[path] = reply(200, content, **headers)
         return self.root + path
 
@@ -48,7 +48,7 @@ def web_site() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Ends a connection that a client keeps open, so that the server can stop.
+        # Close connections that a client keeps open, because the server could not stop otherwise.
         timeout = 5
 
         def do_GET(self) -> None:

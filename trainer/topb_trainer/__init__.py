@@ -1,1 +1,1 @@
-"""Trains a round of active learning on images, and exports its models as a bundle for the scorer."""
+"""Train a round of active learning on images, and export its models as a bundle for the scorer."""

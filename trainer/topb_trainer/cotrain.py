@@ -1,6 +1,6 @@
 """Co-training of VAE and assistant on T's features and predictions (Algorithm 1, lines 8–14).
 
-Features and predictions fit in memory, on the device: a step is one gather and two updates.
+Features and predictions fit into the memory of the device, so a step is one gather and two updates.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Selector:
 
     @torch.no_grad()
     def score(self, outputs: TaskOutputs) -> Tensor:
-        """Return the output of A, float32 (N) in [0, 1]: how much each image is worth labelling."""
+        """Return A's output, float32 (N) in [0, 1]. Images with larger scores are more worth labelling."""
         latent = self.vae.encode_mean(self.scaling(outputs.features))  # (N, Z)
         scores: Tensor = self.assistant(latent, outputs.logits.softmax(1)).sigmoid()  # (N)
         return scores
@@ -64,7 +64,7 @@ class Batch:
 
 
 class CoTraining:
-    """The training state of VAE and assistant. Each has its own Adam, and one update in each mini-batch."""
+    """The training state of VAE and assistant. Each has its own Adam and takes one step per mini-batch."""
 
     def __init__(self, vae: Vae, assistant: Assistant, config: TrainConfig, noise: torch.Generator) -> None:
         self.vae = vae
@@ -79,7 +79,7 @@ class CoTraining:
         self._assistant_optimizer = torch.optim.Adam(self._assistant_parameters, lr=rate, fused=True)
 
     def update_vae(self, batch: Batch) -> Tensor:
-        """Line 10: take one step on eq. 6 that moves the VAE alone; return the loss, float ()."""
+        """Take one step on eq. 6 that updates only the VAE (line 10), and return the loss, float ()."""
         mean, log_variance = self.vae.encode(batch.features)  # (2n + u, Z) each
         z = sample(mean, log_variance, self._noise)  # (2n + u, Z)
         reconstruction = self.vae.decode(z)  # (2n + u, D)
@@ -98,7 +98,7 @@ class CoTraining:
         return loss.detach()
 
     def update_assistant(self, batch: Batch) -> Tensor:
-        """Line 11: take one step on eq. 9 that moves the assistant alone; return the loss, float ()."""
+        """Take one step on eq. 9 that updates only the assistant (line 11), and return the loss, float ()."""
         with torch.no_grad():
             if self._config.latent_for_assistant == "mean":
                 latent = self.vae.encode_mean(batch.features)  # (2n + u, Z)
@@ -120,7 +120,7 @@ class CoTraining:
 def cotrain(
     labelled: TaskOutputs, task_losses: Tensor, unlabelled: TaskOutputs, context: RoundContext
 ) -> Selector:
-    """Train VAE and assistant from new weights, on the device of T's outputs.
+    """Train a new VAE and a new assistant on the device of T's outputs.
 
     Args:
         labelled: outputs of T for the N labelled images, N ≥ 2.
@@ -167,16 +167,16 @@ def cotrain(
 def epoch_batches(
     labelled: int, unlabelled: int, size: int, random: torch.Generator, device: torch.device | None = None
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Yield epochs without end; each is an iterator over mini-batches of indices.
+    """Yield epochs indefinitely. Each epoch is an iterator over mini-batches of indices.
 
     An epoch is one pass over the unlabelled samples in a new order. The labelled samples are cycled alongside
-    it, each time through in a new order.
+    it, in a new order in each cycle.
 
     Args:
         labelled: number N of labelled samples, with the indices 0 to N − 1.
         unlabelled: number M of unlabelled samples, with the indices N to N + M − 1.
         size: number of unlabelled samples in a mini-batch, and of labelled ones. If there are fewer labelled
-            samples, all take part, or all but one to make their number even.
+            samples, each mini-batch has all of them, or all but one if their number is odd.
         random: generator of the orders.
         device: the device of the indices; defaults to the CPU.
 

@@ -15,11 +15,11 @@ from topb.errors import TopbError
 
 
 class TrainerError(TopbError):
-    """Root of the trainer's errors.
+    """Base class of the trainer's errors.
 
     Attributes:
         reason: what went wrong, in UPPER_SNAKE_CASE, stable between versions.
-        metadata: the values at fault, by name.
+        metadata: the values that caused the error, by name.
     """
 
     def __init__(self, message: str, *, reason: str, **metadata: object) -> None:

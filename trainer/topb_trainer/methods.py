@@ -1,4 +1,4 @@
-"""The methods that select images: those of the paper's Fig. 2, and the ablations of its Table 1."""
+"""The methods that select images: the methods of the paper's Fig. 2, and the ablations of its Table 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Method:
 
     name: str
     title: str
-    """The name in tables and figures: that of the paper, if it has one."""
+    """The name in tables and figures. It is the paper's name if the paper has one."""
     strategy: str
     """The query strategy with which the scorer selects from the exported bundle."""
     kind: SelectorKind = "none"
@@ -32,11 +32,11 @@ class Method:
 
     @property
     def is_ablation(self) -> bool:
-        """True if the method trains an assistant but lacks a part of AALU."""
+        """Whether the method trains an assistant but lacks a part of AALU."""
         return self.kind == "assistant" and not (self.adversary and self.prediction and self.ranking)
 
     def configured(self, config: TrainConfig) -> TrainConfig:
-        """Return `config` with the switches of this method."""
+        """Return a copy of `config` with the switches of this method."""
         if self.kind == "assistant":
             cotrain = replace(
                 config.cotrain, adversary=self.adversary, prediction=self.prediction, ranking=self.ranking
@@ -90,7 +90,7 @@ def methods_named(names: Sequence[str]) -> list[Method]:
 
 
 def assistant_method(cotrain: CotrainConfig) -> Method:
-    """Return AALU or the ablation that the switches of `cotrain` make."""
+    """Return the method that has the switches of `cotrain`: AALU or an ablation."""
     switches = (cotrain.adversary, cotrain.prediction, cotrain.ranking)
     return next(
         method

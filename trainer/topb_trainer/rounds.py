@@ -1,4 +1,5 @@
-"""One round (Algorithm 1): train T, train a selector beside it, and export the model that scores a pool."""
+"""Run one round (Algorithm 1): train T, train a selector beside it, and export the model that scores a
+pool."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class TrainedRound:
 
     bundle: Bundle
     train_accuracy: float
-    """Accuracy of T on the labelled images, which are not mirrored here."""
+    """Accuracy of T on the labelled images without mirroring."""
     test_accuracy: float | None
     """Accuracy of T on the test images; None without a test set."""
     seconds: Mapping[str, float]
@@ -36,7 +37,7 @@ class TrainedRound:
 
 
 def train_round(data: RoundData, context: RoundContext, parent: Path) -> TrainedRound:
-    """Train one round of AALU, or of the ablation that is configured, and publish its bundle in `parent`.
+    """Train one round of AALU or of the configured ablation, and publish its bundle in `parent`.
 
     On the CPU, the same data, settings and seed give the same model id.
 
@@ -74,7 +75,7 @@ def finish_round(
     """
     watch = Stopwatch(context.device)
     with watch.timing("labelled_features"):
-        # An experiment shares its first T between methods, and each export leaves it on the CPU.
+        # An experiment shares the T of the first round between methods, and each export leaves it on the CPU.
         task_model.to(context.device)
         labelled = task_outputs(task_model, data.labelled.images, context, name="labelled")
     with watch.timing("selector"):
@@ -109,7 +110,7 @@ def _with_selector(
 
 
 def _method_name(kind: SelectorKind, config: TrainConfig) -> str:
-    """Return the method for the manifest: a name of `METHODS`, or "task" for a bundle without a selector."""
+    """Return the method's name for the manifest: a name of `METHODS`, or "task" without a selector."""
     if kind == "assistant":
         return assistant_method(config.cotrain).name
     return "vaal" if kind == "vaal" else "task"

@@ -28,7 +28,7 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 _INFERENCE_BATCH = 256
 _MIN_IMAGES_PER_PROCESS = 2
-"""Batch norm needs at least two images of a mini-batch in each process: one has no variance."""
+"""Batch norm needs at least two images per mini-batch and process, because one image has no variance."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class TaskOutputs:
 
 
 def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
-    """Train T from new weights by cross-entropy (lines 1–6); return it frozen, in evaluation mode.
+    """Train a new T by cross-entropy (lines 1–6), and return it frozen, in evaluation mode.
 
-    The weights depend on the data, the seed and the round alone.
+    The weights depend only on the data, the seed and the round.
 
     Raises:
         TrainingDivergedError: the loss is no longer finite.
@@ -84,7 +84,7 @@ def task_outputs(
         model: T, in evaluation mode.
         images: uint8 (N, H, W, 3).
         context: the round.
-        name: what the progress bar calls the images.
+        name: name of the images in the progress bar.
     """
     features = torch.empty(len(images), model.feature_size, device=context.device)  # (N, D)
     logits = torch.empty(len(images), model.class_count, device=context.device)  # (N, C)
@@ -97,7 +97,7 @@ def task_outputs(
 
 
 def task_losses(outputs: TaskOutputs, labels: NDArray[np.int64]) -> Tensor:
-    """Return the cross-entropy of T, l of eq. 8, float32 (N), for images with these labels (N)."""
+    """Return T's cross-entropy for each image, l of eq. 8, float32 (N), given labels (N)."""
     target = torch.from_numpy(labels).to(outputs.logits.device)  # (N)
     return F.cross_entropy(outputs.logits, target, reduction="none")  # (N)
 
@@ -113,7 +113,7 @@ def accuracy_on(model: ResNet18, test: LabelledSet, context: RoundContext) -> fl
 
 
 def mirrored(images: Tensor, flipped: Tensor) -> Tensor:
-    """Return images (B, H, W, 3) in which those with `flipped` (B) are mirrored left to right."""
+    """Return images (B, H, W, 3), mirrored left to right where `flipped` (B) is true."""
     return torch.where(flipped[:, None, None, None], images.flip(2), images)  # (B, H, W, 3)
 
 
@@ -169,7 +169,7 @@ def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRSchedule
 
 
 def _batches(order: Tensor, size: int, smallest: int) -> list[Tensor]:
-    """Split an order (N) into mini-batches of `size`; a last one below `smallest` joins the one before."""
+    """Split an order (N) into mini-batches of `size`. A last one below `smallest` joins the one before."""
     batches = list(torch.split(order, size))
     if len(batches) > 1 and len(batches[-1]) < smallest:
         batches[-2:] = [torch.cat(batches[-2:])]

@@ -48,7 +48,7 @@ def image_elbo_loss(
         log_variance: float (N, Z), log σ².
         kl_reduction: "sum" adds up the KL over the mini-batch, as published. It then outweighs the error by
             far, and the posterior collapses to the prior. "mean" averages it over the mini-batch and divides
-            it by the 3·h·w values of a view, as the error is, so that both are terms of the same ELBO.
+            it by the 3·h·w values of a view, like the error; both are then terms of the same ELBO.
 
     Returns:
         float ().
@@ -59,10 +59,10 @@ def image_elbo_loss(
 
 
 class VaalTraining:
-    """The training state of VAE and discriminator. Each has its own Adam, and one update a mini-batch.
+    """The training state of VAE and discriminator. Each has its own Adam and takes one step per mini-batch.
 
     A mini-batch is uint8 images (L + U, H, W, 3), the L labelled ones first. Both kinds share one forward
-    pass, so that batch norms treat them alike, as they do when scoring.
+    pass because batch norm should treat them alike, as it does when scoring.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class VaalTraining:
         )
 
     def update_vae(self, images: Tensor, labelled: int) -> Tensor:
-        """Take one step that moves the VAE alone; return the loss, float ().
+        """Take one step that updates only the VAE, and return the loss, float ().
 
         Args:
             images: uint8 (L + U, H, W, 3).
@@ -110,7 +110,7 @@ class VaalTraining:
         return loss.detach()
 
     def update_discriminator(self, images: Tensor, labelled: int) -> Tensor:
-        """Take one step that moves the discriminator alone; return the loss, float ().
+        """Take one step that updates only the discriminator, and return the loss, float ().
 
         Args:
             images: uint8 (L + U, H, W, 3).
@@ -129,10 +129,10 @@ class VaalTraining:
 def train_vaal(
     labelled: NDArray[np.uint8], unlabelled: NDArray[np.uint8], context: RoundContext
 ) -> VaalSelector:
-    """Train VAE and discriminator from new weights; return them frozen, in evaluation mode.
+    """Train a new VAE and a new discriminator, and return them frozen, in evaluation mode.
 
     An epoch is one pass over the pool, with the labelled images cycled alongside it. Training images are
-    mirrored at random if those of T are; images are never mirrored when scoring.
+    mirrored at random if T's training images are. Images are never mirrored when scoring.
 
     Args:
         labelled: uint8 (N, H, W, 3), N ≥ 2.

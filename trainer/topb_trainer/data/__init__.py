@@ -1,1 +1,1 @@
-"""Reads images and labels into memory, and splits them for an experiment."""
+"""Read images and labels into memory, and split them for an experiment."""

@@ -1,8 +1,8 @@
-"""Reads IDX files, plain or gzipped: the format of Fashion-MNIST.
+"""Read IDX files, plain or gzipped. Fashion-MNIST is published in this format.
 
 A file holds two zero bytes, the type (8 is unsigned byte), the number of dimensions, their sizes as
-big-endian 32-bit integers, and the values (LeCun's MNIST page). The reader of torchvision cannot read gzipped
-files, and reports a damaged file by an assertion without a message.
+big-endian 32-bit integers, and the values (LeCun's MNIST page). torchvision's reader cannot read gzipped
+files, and fails on a damaged file with an assertion that has no message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     """Return the values of an IDX file of unsigned bytes, in the shape that it declares.
 
     Raises:
-        InvalidDataError: the file is not such an IDX file, or it is incomplete.
+        InvalidDataError: the file is not an IDX file of unsigned bytes, or it is incomplete.
     """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()

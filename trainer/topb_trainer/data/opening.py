@@ -1,4 +1,4 @@
-"""Opens a data set: a published one by its name, any other by the paths of its images."""
+"""Open a published data set by its name, or any other by the paths of its images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def open_dataset(
     Args:
         data: a name in `PUBLISHED`, or the path of labelled training images: Parquet with id, label, and
             image or path; or a folder of class/file.jpg.
-        test: test images, laid out like the training images. Published data sets have their own.
-        root: directory in which published data sets lie, or to which they are downloaded.
-        image: the size to which images are brought, and how.
+        test: path of test images, laid out like the training images; None for a published data set.
+        root: directory of published data sets. Missing ones are downloaded into it.
+        image: the size to which images are resized, and the method.
         progress: whether to show progress bars.
 
     Raises:

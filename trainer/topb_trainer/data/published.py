@@ -1,4 +1,4 @@
-"""Published data sets by name. torchvision reads them, and downloads them if they are missing."""
+"""Read published data sets with torchvision, which downloads missing ones."""
 
 from __future__ import annotations
 
@@ -148,15 +148,15 @@ def _cifar(name: str, kind: Any, root: Path, image: ImageConfig) -> Dataset:
 
 
 def _opened(name: str, root: Path, construct: Callable[..., Any]) -> Any:
-    """Return torchvision's data set from `root`; download it first if it is missing or incomplete.
+    """Return torchvision's data set from `root`, and download it first if it is missing or incomplete.
 
     Raises:
-        InvalidDataError: it cannot be downloaded either.
+        InvalidDataError: the data set is missing and cannot be downloaded.
     """
     try:
         return construct(download=False)
     except RuntimeError:
-        pass  # torchvision reports missing files and wrong checksums in this way
+        pass  # torchvision reports missing files and wrong checksums as RuntimeError.
     try:
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):

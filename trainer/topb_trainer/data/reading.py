@@ -1,4 +1,4 @@
-"""Reads labelled images, pools and test images into memory, with the decoder of the scorer."""
+"""Read labelled images, pools and test images into memory, with the decoder of the scorer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from topb_trainer.models.resnet import SMALL_IMAGE
 from topb_trainer.runtime.progress import bar
 
 LARGE_IMAGE_INPUT = 224
-"""Height and width, in pixels, to which larger images are brought: the usual size for the ImageNet stem."""
+"""Height and width, in pixels, to which larger images are resized. It is the usual size for the ImageNet
+stem."""
 
 _DECODE_BATCH = 256
 
@@ -37,12 +38,12 @@ def open_images(path: Path) -> OpenPool:
     Raises:
         ScorerError: the path does not exist, or it cannot be read as a pool.
     """
-    # Training reads with the rights of its caller, so that no root is forbidden.
+    # Training reads with the rights of its caller, so every root is allowed.
     return open_pool(str(path), roots=AllowedRoots.anywhere())
 
 
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
-    """Return the input of the model: as configured, otherwise by the sizes of the labelled images."""
+    """Return the model's input as configured. A missing size is derived from the labelled images."""
     if config.height is not None and config.width is not None:
         return ImageInput(config.height, config.width, config.resize)
     size = _common_small_size(open_images(labelled))
@@ -96,7 +97,7 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
     Args:
         path: Parquet with id, and image or path; or an image folder.
         target: the input of the model.
-        labelled: ids that are left out because they are labelled already.
+        labelled: ids to leave out because they are labelled already.
         progress: whether to show a progress bar.
 
     Raises:
@@ -125,7 +126,7 @@ def _items(pool: OpenPool) -> Iterator[PoolItem]:
 
 
 def _images(pool: OpenPool) -> Iterator[PoolItem]:
-    """Yield the items of a labelled set, without the files of a folder that are not named as images."""
+    """Yield the items of a labelled set, except files whose names are not those of images."""
     for item in _items(pool):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
             yield item
@@ -146,7 +147,7 @@ def _unlabelled(items: Iterable[PoolItem], labelled: Set[str], left_out: Counter
 def _read_labelled(
     path: Path, target: ImageInput, known: Sequence[str] | None, name: str, progress: bool
 ) -> LabelledSet:
-    """Read images and labels. The classes are the `known` ones, else those that the files declare or use."""
+    """Read images and labels. The classes are `known`, or else those that the files declare or use."""
     pool = open_images(path)
     files = parquet_files(path)
     # Labels are read before images, so that a missing column is reported at once.
@@ -200,7 +201,7 @@ def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImag
 
 
 def _common_small_size(pool: OpenPool) -> tuple[int, int] | None:
-    """Return height and width if all images have the same size and are small."""
+    """Return the common height and width of the images, or None if they differ or are large."""
     sizes = set()
     for item in _items(pool):
         if not isinstance(item.image, bytes):
@@ -209,7 +210,7 @@ def _common_small_size(pool: OpenPool) -> tuple[int, int] | None:
             with Image.open(io.BytesIO(item.image)) as image:
                 sizes.add((image.height, image.width))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # decoding will report it
+            continue  # Decoding reports it later.
         if len(sizes) > 1 or max(max(sizes)) > SMALL_IMAGE:
             return None
     return sizes.pop() if sizes else None

@@ -56,7 +56,7 @@ class RoundData:
     pool: UnlabelledSet
     test: LabelledSet | None
     target: ImageInput
-    """The size to which all images were brought, and how."""
+    """The size to which all images were resized, and the method."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Dataset:
     """All images that can be labelled. Their labels are known and stand for the oracle."""
     test: LabelledSet
     target: ImageInput
-    """The size to which all images were brought, and how."""
+    """The size to which all images were resized, and the method."""
 
     def limited(self, train: int | None, test: int | None, seed: int) -> Dataset:
         """Return a data set of `train` training and `test` test images, drawn without replacement.

@@ -1,4 +1,4 @@
-"""A picture of the picked images beside images that were not picked."""
+"""Draw the picked images beside images that were not picked."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def write_contact_sheet(
 ) -> None:
     """Write a PNG with the picked images on the left and other images of the pool on the right.
 
-    Below each image stand its score and the class that T predicts. A wrong prediction is red, and the true
-    class stands beside it.
+    Each image is captioned with its score and the class that T predicts. A wrong prediction is shown in red,
+    together with the true class.
 
     Args:
         path: the file to write.
-        picked: in the order of the sheet.
-        not_picked: in the order of the sheet.
+        picked: the picked images, in the order of the sheet.
+        not_picked: other images of the pool, in the order of the sheet.
         title: the headline.
     """
     rows = -(-max(len(picked), len(not_picked), 1) // _COLUMNS)

@@ -1,4 +1,4 @@
-"""The images of the demo: read, split into test, labelled and pool, and written as Parquet."""
+"""Read the images of the demo, split them into test, labelled and pool, and write them as Parquet."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class DemoImages:
     test: Sequence[LabelledImage]
     labelled: Sequence[LabelledImage]
     pool: dict[str, LabelledImage]
-    """By id. Only the oracle knows the labels: they are not in the file."""
+    """The pool's images by id. Only the oracle knows their labels: the file does not contain them."""
 
 
 def digits() -> list[LabelledImage]:
-    """Return the 1,797 handwritten digits of scikit-learn, 8 × 8 and grey (UCI, optical recognition)."""
+    """Return scikit-learn's 1,797 handwritten digits, 8 × 8 and grey (UCI, optical recognition)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -77,10 +77,10 @@ def split(images: Sequence[LabelledImage], folder: Path, *, limit: int | None, s
     """Draw images and write them to `folder`: a fifth for testing, and a tenth of the rest labelled.
 
     Args:
-        images: to draw from.
-        folder: where the Parquet files go.
-        limit: how many to draw; None: all.
-        seed: seeds the draw.
+        images: the images to draw from.
+        folder: directory for the Parquet files.
+        limit: number of images to draw; None for all.
+        seed: seed of the draw.
 
     Raises:
         InvalidDataError: there are too few images to train on.
@@ -90,7 +90,7 @@ def split(images: Sequence[LabelledImage], folder: Path, *, limit: int | None, s
     labelled_count = int((len(drawn) - tests) * _LABELLED_SHARE)
     if labelled_count < 2:
         raise InvalidDataError(
-            f"{len(drawn)} images; the demo needs at least 25, and some hundreds to learn anything",
+            f"the demo has {len(drawn)} images; it needs at least 25, and some hundreds to learn anything",
             reason="TOO_FEW_IMAGES",
         )
     test, labelled, pool = drawn[:tests], drawn[tests:][:labelled_count], drawn[tests:][labelled_count:]

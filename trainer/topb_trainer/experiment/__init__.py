@@ -1,1 +1,1 @@
-"""Compares methods by the protocol of the paper, with durable records."""
+"""Compare methods by the protocol of the paper, with durable records."""

@@ -1,4 +1,5 @@
-"""The settings of an experiment: the paper's protocol by default, and the training of each round."""
+"""The settings of an experiment: its protocol, which defaults to the paper's, and the training of each
+round."""
 
 from __future__ import annotations
 
@@ -74,9 +75,9 @@ class ExperimentConfig:
     switches and the KL reduction of VAAL."""
 
     def as_settings(self) -> dict[str, Any]:
-        """Return the settings that decide results, as JSON values.
+        """Return the settings that determine results, as JSON values.
 
-        The path of the data and the index of the GPU are left out, so that either may change between runs.
+        The path of the data and the index of the GPU are left out because they may change between runs.
         """
         train = self.train.as_dict()
         del train["seed"]

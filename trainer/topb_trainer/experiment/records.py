@@ -38,7 +38,7 @@ class Record:
     labelled: int
     """Number of images that T was trained on."""
     share: float
-    """Labelled share of the training set."""
+    """Share of the training set that is labelled."""
     accuracy: float
     """Accuracy of T on the test set."""
     labelled_sha256: str
@@ -48,7 +48,7 @@ class Record:
     picked_sha256: str
     """Digest of the picked ids, in rank order."""
     model_id: str | None
-    """Model id of the bundle that they were picked with; None in the last round."""
+    """Model id of the bundle with which they were picked; None in the last round."""
     settings_sha256: str
     """Digest of the experiment's settings."""
     seconds: Mapping[str, float]
@@ -57,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that decide the results of an experiment."""
+    """The settings that determine the results of an experiment."""
 
     values: Mapping[str, Any]
     """Nested JSON values: data set, protocol and training."""
@@ -83,13 +83,13 @@ class RecordStore:
         """Return the record of a round, or None if the round is not finished.
 
         Raises:
-            InvalidDataError: the file is not a record, or it is a record of other settings.
+            InvalidDataError: the file is not a record, or it belongs to other settings.
         """
         file = self._file(method, seed, round_index)
         return _read_record(file, self.settings.sha256) if file.exists() else None
 
     def publish(self, record: Record) -> None:
-        """Write a record durably: after a crash at any moment, the file is complete or absent."""
+        """Write a record durably. After a crash at any moment, the file is either complete or absent."""
         file = self._file(record.method, record.seed, record.round)
         file.parent.mkdir(parents=True, exist_ok=True)
         publish_file(file, lambda path: path.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8"))
@@ -106,7 +106,7 @@ class RecordStore:
 
 @contextmanager
 def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
-    """Open a directory for writing records, exclusively. It may be new, or hold records of the same settings.
+    """Open a directory exclusively for writing records. It may be new, or hold records of the same settings.
 
     Raises:
         ConfigurationError: another process writes there, or the directory holds an experiment with other
@@ -175,7 +175,7 @@ def _read_record(file: Path, settings_sha256: str) -> Record:
         ) from error
     if record.settings_sha256 != settings_sha256:
         raise InvalidDataError(
-            f"{file} is a record of other settings than those of its experiment", reason="RECORD_SETTINGS"
+            f"{file} was recorded with other settings than those of its experiment", reason="RECORD_SETTINGS"
         )
     return record
 
@@ -184,7 +184,9 @@ def _require_same(path: Path, recorded: Settings, requested: Settings) -> None:
     before, now = _flat(recorded.values), _flat(requested.values)
     differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differing:
-        shown = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in differing[:5])
+        shown = "; ".join(
+            f"{name} was {before.get(name)} and is now {now.get(name)}" for name in differing[:5]
+        )
         raise ConfigurationError(
             f"{path} holds an experiment with other settings: {shown}{'; …' if len(differing) > 5 else ''}. "
             "Use its settings to resume it, or choose another --out",

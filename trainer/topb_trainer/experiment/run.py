@@ -1,4 +1,4 @@
-"""Runs an experiment by the protocol of the paper. Each finished round is a durable record.
+"""Run an experiment by the protocol of the paper. Each finished round is a durable record.
 
 With the same seed, all methods start from the same labelled images and the same T. In later rounds, T starts
 from the same weights whatever the method. The scorer's own code selects from the exported bundle, as in
@@ -38,7 +38,7 @@ _SHARD_IMAGES = 4096
 
 
 def settings_of(config: ExperimentConfig, data: Dataset) -> Settings:
-    """Return the settings that decide the results of an experiment on `data`."""
+    """Return the settings that determine the results of an experiment on `data`."""
     about = {
         "name": data.name,
         "train_images": len(data.train.ids),
@@ -62,17 +62,17 @@ def run_experiment(
     """Run every round of every method and seed that the store does not hold yet.
 
     Args:
-        data: the training set is the pool, and its labels are the oracle.
+        data: the data set. Its training set is the pool, and the labels of the training set are the oracle.
         config: the protocol, and the training of each round.
         methods: the methods to compare.
         seeds: every method is run once with each seed.
-        store: the records, whose settings are those of `data` and `config`.
-        on_record: called with each record, in order, and with whether it is new.
+        store: the records. Its settings must be those of `data` and `config`.
+        on_record: called in order with each record and whether the record is new.
         progress: whether to show progress bars on a terminal.
 
     Raises:
         ConfigurationError: the protocol does not fit the training set.
-        TrainerError, ScorerError: a part of a round failed.
+        TrainerError, ScorerError: a step of a round failed.
     """
     counts = config.protocol.labelled_counts(len(data.train.ids))
     for seed in seeds:
@@ -186,7 +186,7 @@ class _Round:
         return [row_of[id_] for id_ in ids], trained.bundle.model_id, {**trained.seconds, **watch.seconds}
 
     def _task(self) -> _TrainedTask:
-        """Return T of the round. That of the first round is trained once a seed, for all methods."""
+        """Return T of the round. The first round's T is trained once per seed, for all methods."""
         if self.context.index > 0:
             return self._trained_task()
         file = self.store.initial(self.context.config.seed)

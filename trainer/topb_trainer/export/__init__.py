@@ -1,1 +1,1 @@
-"""Writes a trained model as a bundle that the scorer can serve."""
+"""Write a trained model as a bundle that the scorer can serve."""

@@ -1,4 +1,4 @@
-"""Writes a bundle: graph, labelled features and manifest. It is published only if it passes its gates."""
+"""Write a bundle: graph, labelled features and manifest. It is published only if it passes its gates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.seeding import derived_seed
 
 _DECLARED_STRATEGIES = ("entropy", "least_confidence", "margin", "random")
-"""The query strategies that every manifest declares, beside the one that ranks by the selector's score.
+"""The query strategies that every manifest declares, in addition to the one that ranks by the selector's
+score.
 
 The scorer reads the declared names only to decide which strategies may use the output `score`.
 """
@@ -69,7 +70,7 @@ def export_bundle(
 
     Args:
         model: T and its selector, on the CPU, in evaluation mode.
-        data: the images of the round. On those of the pool, torch and ONNX must agree.
+        data: the images of the round. torch and ONNX must agree on the images of its pool.
         labelled_features: float32 (N, D), features of T for the labelled images.
         context: the round, whose settings the manifest records.
         method: name of the method, such as "aalu" or "vaal"; "task" without a selector.
@@ -156,7 +157,7 @@ def _file(path: Path) -> bundle_pb2.BundleFile:
 
 def _library_versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in _RECORDED_LIBRARIES}
-    # The distribution is called onnxruntime-gpu on a GPU machine: ask the module.
+    # On a GPU machine the distribution is called onnxruntime-gpu, so ask the module for its version.
     return versions | {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()}
 
 

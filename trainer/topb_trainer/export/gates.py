@@ -1,4 +1,4 @@
-"""The gates of an export: comparisons of the written graph with the trained model."""
+"""The gates of an export, which compare the written graph with the trained model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether the limit is kept. NaN, which means that nothing could be measured, does not pass."""
+        """Whether `measured` is within the limit. NaN, which stands for no measurement, does not pass."""
         return self.measured <= self.limit
 
 

@@ -1,4 +1,4 @@
-"""Converts a scoring model to an ONNX file, whose bytes depend on the model alone."""
+"""Convert a scoring model to an ONNX file whose bytes depend only on the model."""
 
 from __future__ import annotations
 

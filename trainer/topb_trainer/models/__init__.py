@@ -1,1 +1,1 @@
-"""The networks: task model, VAE, active assistant, those of VAAL, and the graphs that score images."""
+"""The networks: task model, VAE, active assistant, the networks of VAAL, and the models that score images."""

@@ -1,4 +1,4 @@
-"""The active assistant A: scores how much an image is worth labelling."""
+"""The active assistant A, which scores how much an image is worth labelling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Assistant(nn.Module):
         self.layers = mlp([latent_size + (class_count if prediction else 0), *hidden, 1])
 
     def forward(self, latent: Tensor, probabilities: Tensor) -> Tensor:
-        """Return logits, float (N). Their sigmoid is the output of A: 0 for labelled, 1 for unlabelled.
+        """Return logits, float (N). Their sigmoid is the output of A, which is 0 for labelled and 1 for
+        unlabelled.
 
         Args:
             latent: float (N, Z), z.

@@ -27,7 +27,7 @@ class Normalisation(nn.Module):
         self.register_buffer("shift", tensor([-m / d for m, d in zip(mean, deviation, strict=True)]))  # (3)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return float32 (N, 3, H, W), with channels last in memory, for uint8 images (N, H, W, 3)."""
+        """Convert uint8 images (N, H, W, 3) to float32 (N, 3, H, W) with channels last in memory."""
         return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)  # (N, 3, H, W)
 
 
@@ -35,7 +35,7 @@ class ResNet18(nn.Module):
     """Four stages of two basic blocks each, from `width` to 8 × `width` channels; the usual width is 64.
 
     The stem "cifar" is a 3×3 convolution with stride 1. The stem "imagenet" is a 7×7 convolution with stride
-    2 and max-pooling; it shrinks images by a factor of 4 before the first block, which suits large images and
+    2 and max-pooling; it reduces images by a factor of 4 before the first block, which suits large images and
     cheap studies.
     """
 

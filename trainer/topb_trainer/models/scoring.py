@@ -1,4 +1,4 @@
-"""The models that score images: what a bundle holds as one graph.
+"""The models that score images. A bundle holds one of them as a graph.
 
 Each maps images to score, probabilities and features. VAAL's is in `models/vaal.py`.
 """
@@ -21,7 +21,8 @@ class FeatureScaling(nn.Module):
     scale: Tensor
 
     def __init__(self, features: Tensor) -> None:
-        """Take shift and scale from mean and deviation of features (N, D); a constant feature has scale 1."""
+        """Set shift and scale to the mean and deviation of features (N, D). A constant feature has scale
+        1."""
         super().__init__()
         deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)  # (D), (D)
         self.register_buffer("shift", mean.float())  # (D)
@@ -33,7 +34,7 @@ class FeatureScaling(nn.Module):
 
 
 class ScoringModel(nn.Module):
-    """T, the mean of the VAE's encoder and the assistant, joined: score = A([μ(f), p])."""
+    """T, the mean of the VAE's encoder and the assistant in one module: score = A([μ(f), p])."""
 
     strategy = "aalu"
     score_meaning = "output of the assistant: 0 resembles the labelled images, 1 is most worth labelling"

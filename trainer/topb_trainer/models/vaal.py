@@ -1,4 +1,4 @@
-"""The networks of VAAL (Sinha et al. 2019): a convolutional VAE on images, a discriminator on its latents.
+"""The networks of VAAL (Sinha et al. 2019): a convolutional VAE on images and a discriminator on its latents.
 
 Sizes and layers are those of its public code.
 """
@@ -25,8 +25,8 @@ class ImageVae(nn.Module):
     """An encoder of four convolutions with stride 2 and a mirrored decoder.
 
     The published channels are 128, 256, 512 and 1024. Images larger than 64 pixels are averaged down to at
-    most 64, as the published code shrinks those of ImageNet. They are then padded with grey to a multiple of
-    16, which four halvings need. The result is the view that the VAE encodes and reconstructs.
+    most 64, as the published code does with ImageNet. They are then padded with grey to a multiple of 16,
+    because they are halved four times. The result is the view that the VAE encodes and reconstructs.
     """
 
     def __init__(self, height: int, width: int, channels: Sequence[int], latent_size: int) -> None:

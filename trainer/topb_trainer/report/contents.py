@@ -1,4 +1,4 @@
-"""Assembles the headings, paragraphs, tables and figures of a report."""
+"""Assemble the headings, paragraphs, tables and figures of a report."""
 
 from __future__ import annotations
 

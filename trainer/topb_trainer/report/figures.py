@@ -1,4 +1,4 @@
-"""Curves as in the paper's Fig. 2: accuracy over the labelled share, one line for each method."""
+"""Draw curves as in the paper's Fig. 2: accuracy over the labelled share, with one line for each method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLOURS = (
 
 
 def curves(study: Study, methods: Sequence[Method], title: str) -> str:
-    """Return an <svg> element: mean accuracy in percent, with the standard deviation over seeds as bars."""
+    """Return an <svg> element: mean accuracies in percent, with standard deviations over seeds as bars."""
     with rc_context({"svg.hashsalt": "topb", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(7.5, 4.8), layout="constrained")
         axes = figure.subplots()

@@ -23,7 +23,7 @@ class Summary:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the mean's confidence interval, by Student's t; None for a single value."""
+        """Half the width of the mean's confidence interval by Student's t; None for a single value."""
         if self.deviation is None:
             return None
         quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1))
@@ -31,7 +31,7 @@ class Summary:
 
 
 def summary_of(values: Sequence[float]) -> Summary | None:
-    """Return mean, standard deviation and number of the values; None if there are none."""
+    """Return the mean, standard deviation and number of the values, or None if there are no values."""
     if not values:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""Evaluates the records of an experiment: accuracies, differences from Random, labels needed, query times."""
+"""Evaluate the records of an experiment: accuracies, differences from Random, labels needed, query times."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from topb_trainer.report.statistics import Summary, crossing, summary_of
 BASELINE = "random"
 
 _QUERY_PARTS = ("labelled_features", "selector", "select")
-"""The parts of a round that make up the paper's query time: training of the selector, and selection."""
+"""The parts of a round that make up the paper's query time: training the selector, and selecting."""
 
 
 @dataclass(frozen=True)
 class LabelsNeeded:
-    """Number of labels with which a method reaches Random's final accuracy, by the mean curves of both."""
+    """The number of labels with which a method reaches Random's final accuracy, by their mean curves."""
 
     labels: float | None
     """None if the method does not reach it."""
     goal: float
     """Random's mean accuracy in the last round."""
     final_labels: int
-    """Number of labels of Random in the last round."""
+    """Number of labels that Random has in the last round."""
     n: int
     """Number of seeds over which both curves are averaged."""
 
@@ -50,19 +50,19 @@ class Study:
         self.labelled = {record.round: record.labelled for record in records}
 
     def accuracy(self, method: str, round_index: int) -> Summary | None:
-        """Return the test accuracy over seeds; None without a record."""
+        """Return the test accuracy over seeds, or None if there is no record."""
         found = self._by_round.get((method, round_index), {})
         return summary_of([record.accuracy for record in found.values()])
 
     def difference(self, method: str, round_index: int) -> Summary | None:
-        """Return the accuracy minus that of Random, paired by seed; None if no seed has both."""
+        """Return the accuracy minus Random's accuracy, paired by seed, or None if no seed has both."""
         theirs = self._by_round.get((method, round_index), {})
         baseline = self._by_round.get((BASELINE, round_index), {})
         shared = sorted(theirs.keys() & baseline.keys())
         return summary_of([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
 
     def labels_needed(self, method: str) -> LabelsNeeded | None:
-        """Return the labels needed for Random's final accuracy; None if no seed has both complete curves."""
+        """Return the labels needed for Random's final accuracy, or None if no seed has both curves."""
         seeds = sorted(self._complete_seeds(method) & self._complete_seeds(BASELINE))
         if not seeds:
             return None
@@ -73,7 +73,7 @@ class Study:
         )
 
     def query_seconds(self, method: str) -> Summary | None:
-        """Return the query time in seconds per 100 picks, over rounds and seeds; None without a pick."""
+        """Return the query time in seconds per 100 picks, over rounds and seeds; None without picks."""
         per_hundred = [
             100 * sum(record.seconds.get(part, 0.0) for part in _QUERY_PARTS) / len(record.picked)
             for record in self.records

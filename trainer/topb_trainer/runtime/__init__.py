@@ -1,1 +1,1 @@
-"""Manages devices, seeds, processes, progress bars and timing of a training run."""
+"""Manage devices, seeds, processes, progress bars and timing of a training run."""

@@ -13,7 +13,7 @@ from topb_trainer.runtime.seeding import derived_seed
 
 @dataclass(frozen=True)
 class RoundContext:
-    """The settings of one round and what follows from them.
+    """The settings of one round, and the values derived from them.
 
     Raises:
         DeviceError: the configured device cannot be used.
@@ -22,7 +22,7 @@ class RoundContext:
     config: TrainConfig
     """The resolved settings of the round."""
     index: int = 0
-    """0 for the round that trains on the initial labelled set. Rounds differ in weights and shuffles."""
+    """0 for the round that trains on the initial labelled set. Weights and shuffles differ between rounds."""
     progress: bool = False
     """Whether to show progress bars on a terminal."""
     device: torch.device = field(init=False)

@@ -1,4 +1,4 @@
-"""Trains one model with several processes, each on its share of every mini-batch.
+"""Train one model with several processes, each on its share of every mini-batch.
 
 Gradients are averaged by torch's DistributedDataParallel: over NCCL on GPUs, over gloo on the CPU.
 """
@@ -29,7 +29,7 @@ _IMAGES, _OUTCOME, _FAILURE, _DIVERGED = "images.npy", "outcome", "failure-", "d
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train one model, from the point of view of one of them."""
+    """The processes that train one model, as seen by one of them."""
 
     rank: int = 0
     size: int = 1
@@ -41,8 +41,8 @@ class ProcessGroup:
     def loss_weight(self, own: int, total: int) -> float:
         """Return the factor for the mean loss over this process's `own` samples of `total` in the mini-batch.
 
-        With it, the average of the gradients over processes is the gradient of the mean over all samples,
-        although the shares may differ in size.
+        With this factor, the gradient averaged over processes is the gradient of the mean over all samples,
+        even if the shares differ in size.
         """
         return own * self.size / total
 
@@ -101,7 +101,7 @@ def devices_from(device: torch.device, count: int) -> list[torch.device]:
 def train_in_parallel(
     train: Train, model: nn.Module, images: NDArray[np.uint8], device: torch.device, processes: int
 ) -> None:
-    """Train `model` in place with several processes, all of which end before this function returns.
+    """Train `model` in place with several processes. All of them end before this function returns.
 
     Args:
         train: a picklable function. Every process calls it with a copy of the model, the images and its
@@ -126,7 +126,7 @@ def train_in_parallel(
         try:
             spawn(_run_process, args=(job,), nprocs=processes)  # type: ignore[no-untyped-call]
         except ProcessException as error:
-            # Losing one process makes the others fail as well, and torch may report any of them first.
+            # If one process fails, the others fail as well, and torch may report any of them first.
             failures = sorted(folder.glob(f"{_FAILURE}*"), key=lambda path: path.stat().st_mtime_ns)
             if not failures:
                 raise

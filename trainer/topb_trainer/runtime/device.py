@@ -1,4 +1,4 @@
-"""Chooses the device of a training run, its precision, and the memory that holds the images."""
+"""Choose the device of a training run, its precision, and the memory that holds the images."""
 
 from __future__ import annotations
 

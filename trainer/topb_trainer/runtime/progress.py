@@ -22,6 +22,6 @@ def bar(
         desc=description,
         unit=unit,
         total=total,
-        disable=None if show else True,  # None: tqdm disables itself off a terminal
+        disable=None if show else True,  # None lets tqdm decide: it is silent off a terminal
         dynamic_ncols=True,
     )

@@ -1,4 +1,4 @@
-"""Random numbers: one seed for a run, and a derived seed for each purpose."""
+"""Derive a seed for each purpose from the one seed of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def generator(seed: int, device: torch.device | None = None) -> torch.Generator:
 
 @contextmanager
 def reproducible(seed: int, device: torch.device, *, threads: int | None = None) -> Iterator[None]:
-    """Seed torch's global generators, which weight initialisation draws from; restore them at the end.
+    """Seed torch's global generators, from which weights are initialised, and restore them at the end.
 
     On the CPU, only deterministic kernels run in this context. There, a seed gives the same weights bit for
     bit on the same machine with the same torch version and number of threads. On CUDA, kernels are not

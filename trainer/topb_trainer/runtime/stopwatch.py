@@ -1,4 +1,4 @@
-"""Measures how long the parts of a round take."""
+"""Measure how long the parts of a round take."""
 
 from __future__ import annotations
 

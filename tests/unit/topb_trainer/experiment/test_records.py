@@ -29,7 +29,7 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
         pass
     other = Settings({"data": {"name": "digits"}, "train": {"task": {"epochs": 9}}})
     with (
-        pytest.raises(ConfigurationError, match=r"train\.task\.epochs was 2, is 9") as caught,
+        pytest.raises(ConfigurationError, match=r"train\.task\.epochs was 2 and is now 9") as caught,
         writing_records(tmp_path, other),
     ):
         pass
@@ -39,7 +39,7 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match", "reason"),
     [
-        ({"settings_sha256": "another"}, "a record of other settings", "RECORD_SETTINGS"),
+        ({"settings_sha256": "another"}, "recorded with other settings", "RECORD_SETTINGS"),
         (None, "is not a record", "RECORD_UNREADABLE"),
     ],
 )
