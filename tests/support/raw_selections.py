@@ -64,7 +64,8 @@ class PoolCaller:
 
 @dataclass
 class StreamCaller:
-    """Requests a selection from a pool that it sends. A further call sends only what the server lacks."""
+    """Requests a selection from a pool that it sends. A further call sends only the chunks that the server
+    lacks."""
 
     start: pb.StreamStart
     chunks: Sequence[pb.PoolChunk]

@@ -1,4 +1,4 @@
-"""The settings of a training run. The defaults are those of the paper where it gives any.
+"""The settings of a training run. If the paper gives a value for a setting, it is the default.
 
 A preset sets some of them, and the command line overrides the preset. Every bundle records the result.
 """

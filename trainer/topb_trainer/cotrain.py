@@ -124,7 +124,7 @@ def cotrain(
 
     Args:
         labelled: outputs of T for the N labelled images, N ≥ 2.
-        task_losses: float32 (N), cross-entropy of T for them.
+        task_losses: float32 (N), T's cross-entropy for these images.
         unlabelled: outputs of T for the M images of the pool, M ≥ 1.
         context: the round.
 

@@ -101,7 +101,8 @@ def ranking_loss(scores: Tensor, task_losses: Tensor, margin: float) -> Tensor:
     """
     if scores.shape != task_losses.shape or scores.ndim != 1 or len(scores) % 2 or not len(scores):
         raise ValueError(
-            f"scores {tuple(scores.shape)}, task losses {tuple(task_losses.shape)}; expected both (2n), n ≥ 1"
+            f"scores have shape {tuple(scores.shape)}, task losses {tuple(task_losses.shape)}; "
+            "expected the shape (2n), n ≥ 1, for both"
         )
     n = len(scores) // 2
     sign = (task_losses[:n] - task_losses[n:]).sign()  # (n)

@@ -98,7 +98,7 @@ class ResultCollector:
             raise ProtocolError("the server ended the stream without a result", reason="RESULT_INCOMPLETE")
         if len(self._picks) != self._summary.pick_count:
             raise ProtocolError(
-                f"the server announced {self._summary.pick_count} picks and sent {len(self._picks)}",
+                f"the server announced {self._summary.pick_count} picks but sent {len(self._picks)}",
                 reason="RESULT_INCOMPLETE",
             )
         return SelectionResult(

@@ -179,7 +179,7 @@ def _outcome(result: selection_pb2.ImageScores, model_id: str) -> ImageScores | 
             )
         case "skipped":
             return SkippedImage(reason=result.skipped.reason, detail=result.skipped.detail)
-    raise ProtocolError("an image was neither scored nor skipped", reason="RESULTS_INCOMPLETE")
+    raise ProtocolError("the server neither scored nor skipped an image", reason="RESULTS_INCOMPLETE")
 
 
 def _time(message: Message, field: str) -> datetime.datetime | None:

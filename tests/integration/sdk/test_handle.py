@@ -168,7 +168,7 @@ def test_a_submission_without_an_id_in_the_answer_is_a_protocol_error(server, ne
     server.select_batch = []
     with (
         new_client(server.address) as client,
-        pytest.raises(topb.ProtocolError, match="name the new selection"),
+        pytest.raises(topb.ProtocolError, match="the id of the new selection"),
     ):
         client.submit("/p", 3)
 

@@ -182,7 +182,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
     ("arguments", "said"),
     [
         (["--out", "picks.txt"], "must end in .csv or .parquet"),
-        (["--out", "/no/such/folder/picks.csv"], "there is no folder /no/such/folder"),
+        (["--out", "/no/such/folder/picks.csv"], "the folder /no/such/folder does not exist"),
         (["--device", "cuda:0"], "--device requires --bundle"),
         (["--detach", "--out", "picks.csv"], "topb selections result --out"),
         (["--batch-size", "8"], "--batch-size requires --bundle"),

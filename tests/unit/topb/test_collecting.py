@@ -78,8 +78,8 @@ def test_an_answer_that_restarts_replaces_the_first():
     ("cut", "said"),
     [
         (lambda _answer: [], "without a result"),
-        (lambda answer: answer[:1], "announced 7 picks and sent 0"),
-        (lambda answer: answer[:2], "announced 7 picks and sent 3"),
+        (lambda answer: answer[:1], "announced 7 picks but sent 0"),
+        (lambda answer: answer[:2], "announced 7 picks but sent 3"),
         (lambda answer: [*answer, answer[-1]], "rank 4 instead of rank 8"),
         (lambda answer: [answer[0], answer[2], answer[1]], "rank 4 instead of rank 1"),
         (lambda answer: answer[1:], "picks before the summary"),

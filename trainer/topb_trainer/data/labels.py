@@ -44,7 +44,11 @@ def read_class_names(
         ids = table[ID_COLUMN].cast(pa.string()).to_pylist()
         for id_, label in zip(ids, table[LABEL_COLUMN].to_pylist(), strict=True):
             if id_ in names:
-                raise InvalidDataError(f"{file}: the id {id_!r} occurs twice", reason="DUPLICATE_ID", id=id_)
+                raise InvalidDataError(
+                    f"{file}: the id {id_!r} occurs twice; expected distinct ids",
+                    reason="DUPLICATE_ID",
+                    id=id_,
+                )
             names[id_] = _class_name(label, classes, known, f"{file}: {id_}")
     return names, declared
 
@@ -58,7 +62,7 @@ def folder_class_name(id_: str) -> str:
     parts = id_.split("/")
     if len(parts) < 2:
         raise InvalidDataError(
-            f"{id_} does not lie in the folder of a class; a labelled image folder holds class/file.jpg",
+            f"{id_} does not lie in the folder of a class; expected the layout class/file.jpg",
             reason="LABEL_MISSING",
             id=id_,
         )
@@ -115,7 +119,7 @@ def _class_name(
 ) -> str:
     if label is None:
         raise InvalidDataError(
-            f"{where} has no label; label every row, or leave it out", reason="LABEL_MISSING"
+            f"{where} has no label; label the row, or leave it out", reason="LABEL_MISSING"
         )
     if isinstance(label, str):
         if declared is not None and label not in declared:

@@ -37,7 +37,8 @@ def open_dataset(
     path = Path(data)
     if not path.exists():
         raise InvalidDataError(
-            f"{data!r} is neither a file or folder nor one of {', '.join(PUBLISHED)}",
+            f"{data!r} is neither a file, a folder nor a published data set; "
+            f"expected a path or one of {', '.join(PUBLISHED)}",
             reason="DATASET_UNKNOWN",
             dataset=data,
         )

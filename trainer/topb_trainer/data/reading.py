@@ -84,7 +84,7 @@ def read_test(
     test = _read_labelled(path, target, classes, "test", progress)
     if not (test.labels >= 0).any():
         raise InvalidDataError(
-            f"{path} holds {len(test.ids)} test images, none of them of the labelled classes "
+            f"{path} holds {len(test.ids)} test images, but none of a labelled class; expected "
             f"{', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
             reason="TEST_CLASSES",
         )

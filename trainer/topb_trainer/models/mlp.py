@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, from which the paper builds encoder, decoder and assistant."""
+"""Multilayer perceptrons. The paper builds encoder, decoder and assistant from them."""
 
 from __future__ import annotations
 

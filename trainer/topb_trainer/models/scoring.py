@@ -1,6 +1,6 @@
 """The models that score images. A bundle holds one of them as a graph.
 
-Each maps images to score, probabilities and features. VAAL's is in `models/vaal.py`.
+Each maps images to score, probabilities and features. The model of VAAL is in `models/vaal.py`.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str)
         known = _known_settings(config(), path[:-1])
         near = get_close_matches(path[-1], known, n=1)
         raise ConfigurationError(
-            f"{where} is not a setting; {f'did you mean {near[0]}? ' if near else ''}"
+            f"{where} is not a setting. {f'Did you mean {near[0]}? ' if near else ''}"
             f"The settings are {', '.join(known)}",
             reason="UNKNOWN_SETTING",
         )

@@ -121,10 +121,13 @@ def read_study(paths: Sequence[Path]) -> Study:
                 )
             if record.method not in METHODS:
                 raise InvalidDataError(
-                    f"{store.path}: a record has the unknown method {record.method!r}",
+                    f"{store.path}: the method {record.method!r} of a record is unknown; "
+                    f"expected one of {', '.join(METHODS)}",
                     reason="METHOD_UNKNOWN",
                 )
             records[key] = record
     if not records:
-        raise InvalidDataError(f"{paths[0]} holds no finished round yet", reason="NO_RECORDS")
+        raise InvalidDataError(
+            f"{paths[0]} holds no finished round yet; run topb experiment first", reason="NO_RECORDS"
+        )
     return Study(list(records.values()), stores[0].settings.values)

@@ -39,15 +39,19 @@ class ProcessGroup:
         return index[self.rank :: self.size]
 
     def loss_weight(self, own: int, total: int) -> float:
-        """Return the factor for the mean loss over this process's `own` samples of `total` in the mini-batch.
+        """Return the factor by which this process multiplies its mean loss.
 
         With this factor, the gradient averaged over processes is the gradient of the mean over all samples,
         even if the shares differ in size.
+
+        Args:
+            own: number of samples in this process's share of the mini-batch.
+            total: number of samples in the mini-batch.
         """
         return own * self.size / total
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return the module to call in place of `model`, so that all processes apply the same gradients."""
+        """Return the module to call in place of `model`. It gives all processes the same gradients."""
         if self.size == 1:
             return model
         if device.type == "cuda":

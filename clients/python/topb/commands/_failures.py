@@ -1,4 +1,4 @@
-"""The message for a command whose package is not installed."""
+"""The error of a command whose package is not installed."""
 
 from __future__ import annotations
 

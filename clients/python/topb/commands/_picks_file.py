@@ -24,7 +24,7 @@ def check_picks_file(path: Path) -> Path:
     if path.suffix not in (".csv", ".parquet"):
         raise click.UsageError(f"--out {path}: the name must end in .csv or .parquet")
     if not path.parent.is_dir():
-        raise click.UsageError(f"--out {path}: there is no folder {path.parent}")
+        raise click.UsageError(f"--out {path}: the folder {path.parent} does not exist; create it first")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise click.UsageError(
             f"--out {path}: Parquet needs pyarrow: pip install pyarrow, or pip install 'topb[scorer]', "

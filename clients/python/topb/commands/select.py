@@ -129,7 +129,7 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
         return context.get_parameter_source(str(option)) is ParameterSource.COMMANDLINE
 
     if options.bundle is None and options.server is None:
-        raise click.UsageError("give --server (or set TOPB_SERVER), or --bundle")
+        raise click.UsageError("neither --server nor --bundle is given; give one of them, or set TOPB_SERVER")
     if options.bundle is not None and is_given("server"):
         raise click.UsageError("--server and --bundle cannot be used together")
     needed, misplaced = "--bundle", _WITH_BUNDLE

@@ -167,7 +167,9 @@ def test_a_path_needs_a_test_set_and_a_published_data_set_refuses_one(
         open_dataset(str(train), None, tmp_path, ImageConfig())
     with pytest.raises(InvalidDataError, match="has its own test set"):
         open_dataset("svhn", test, tmp_path, ImageConfig())
-    with pytest.raises(InvalidDataError, match="'cifar11' is neither a file or folder nor one of cifar10, "):
+    with pytest.raises(
+        InvalidDataError, match=r"'cifar11' is neither a file, .* expected a path or one of cifar10, "
+    ):
         open_dataset("cifar11", None, tmp_path, ImageConfig())
 
 

@@ -183,7 +183,7 @@ def test_a_pool_with_nothing_unlabelled_is_an_error(tmp_path: Path) -> None:
 
 def test_a_test_set_of_other_classes_is_an_error(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", IDS, FOUR, ["w", "x", "y", "z"])
-    with pytest.raises(InvalidDataError, match="none of them of the labelled classes cat, dog") as caught:
+    with pytest.raises(InvalidDataError, match="none of a labelled class; expected cat, dog") as caught:
         read_test(path, EIGHT, ("cat", "dog"))
     assert caught.value.reason == "TEST_CLASSES"
 

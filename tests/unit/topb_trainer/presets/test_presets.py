@@ -50,13 +50,13 @@ def test_a_preset_can_be_a_toml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "match", "reason"),
     [
-        ("sed = 3", r"sed is not a setting; did you mean seed\?", "UNKNOWN_SETTING"),
+        ("sed = 3", r"sed is not a setting\. Did you mean seed\?", "UNKNOWN_SETTING"),
         (
             "[task]\nepoch = 3",
             r"task\.epoch is .* mean epochs\? The settings are width, stem,",
             "UNKNOWN_SETTING",
         ),
-        ("[task]\nx = 3", r"task\.x is not a setting; The settings are width, stem", "UNKNOWN_SETTING"),
+        ("[task]\nx = 3", r"task\.x is not a setting\. The settings are width, stem", "UNKNOWN_SETTING"),
         ("[task]\nepochs = '3'", r"task\.epochs is '3'\. .* integer", "INVALID_SETTING"),
         ("[task]\nepochs = true", r"task\.epochs is True\. .* integer", "INVALID_SETTING"),
         ("[task]\nepochs = 3.0", r"task\.epochs is 3\.0\. .* integer", "INVALID_SETTING"),
