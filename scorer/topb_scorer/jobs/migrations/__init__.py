@@ -20,14 +20,15 @@ from alembic.script import ScriptDirectory
 from topb_scorer.errors import NewerVersionError
 
 VERSION_TABLE = "selections_version"
-"""Holds the revision of the schema. Not alembic's default name: the database may hold other tables."""
+"""The table with the revision of the schema. Other applications in the same database may use alembic's
+default name."""
 
 _FIRST = "0001"
 _SCRIPTS = Path(__file__).parent
 
 _log = logging.getLogger(__name__)
 
-# alembic keeps the migration that is being run in module-level proxies.
+# alembic keeps the current migration in module-level proxies, so threads must not run two at once.
 _one_at_a_time = threading.Lock()
 
 
@@ -37,23 +38,23 @@ def upgrade(connection: sa.Connection) -> None:
     The caller ensures that no other process upgrades the same database at the same time.
 
     Raises:
-        NewerVersionError: the schema is of a revision that this version of topb does not know.
+        NewerVersionError: the schema has a revision that this version of topb does not know.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     scripts = ScriptDirectory(_SCRIPTS)
     latest = scripts.get_current_head()
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     current = context.get_current_revision()
-    if current == latest:
-        return
     if current is None and sa.inspect(connection).has_table("selections"):
-        # Created before schemas had versions.
+        # This catalog was created before schemas had revisions.
         context.stamp(scripts, _FIRST)
         current = _FIRST
+    if current == latest:
+        return
     if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
         raise NewerVersionError(
-            f"the catalog has schema revision {current}, and this version of topb knows revisions up to "
-            f"{latest}: use the version of topb that upgraded the catalog, or a newer one",
+            f"the catalog has schema revision {current}, but this version of topb only knows revisions up "
+            f"to {latest}: use the version of topb that upgraded the catalog, or a newer one",
             reason="CATALOG_VERSION",
             found=current,
             known=latest,

@@ -64,6 +64,19 @@ def test_a_catalog_without_a_version_is_upgraded_and_keeps_its_selections(
 
 
 @pytest.mark.parametrize("unversioned", [False, True], ids=["new", "unversioned"])
+def test_only_a_change_of_the_schema_is_logged(
+    url: str, engine: sa.Engine, unversioned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if unversioned:
+        create_unversioned_catalog(engine)
+    caplog.set_level("INFO", logger="topb_scorer.jobs.migrations")
+    SelectionCatalog(url).close()
+    assert len(caplog.records) == (0 if unversioned else 1)
+    SelectionCatalog(url).close()
+    assert len(caplog.records) == (0 if unversioned else 1)
+
+
+@pytest.mark.parametrize("unversioned", [False, True], ids=["new", "unversioned"])
 def test_servers_that_start_at_the_same_time_all_start(
     url: str, engine: sa.Engine, unversioned: bool
 ) -> None:
