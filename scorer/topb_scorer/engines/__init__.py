@@ -1,1 +1,1 @@
-"""Engines score the shards of a pool and commit them to a score log."""
+"""Score the shards of a pool and commit them to a score log."""

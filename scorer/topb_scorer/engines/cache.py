@@ -1,4 +1,4 @@
-"""Loaded engines by model id."""
+"""Keep loaded engines in a cache by model id."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class EngineCache:
         self._lock = threading.Lock()
 
     def get(self, bundle: Bundle) -> LocalEngine:
-        """Return the bundle's engine, loading it first if necessary.
+        """Return the engine of a bundle, loading it if necessary.
 
-        An engine that has left the cache stays usable for whoever holds it.
+        An engine that is removed from the cache remains usable.
 
         Raises:
             DeviceError: the device cannot be used.

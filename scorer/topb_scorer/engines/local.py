@@ -21,23 +21,23 @@ from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 class EngineSettings:
     """How images are scored. On the CPU, only `limits` can change a result.
 
-    On a GPU the device and the batch size choose the kernels, and with them the rounding of scores.
+    On a GPU, the device and the batch size determine the kernels, and thus how scores are rounded.
     """
 
     device: str = "cpu"
     """`cpu` or `cuda:<index>`."""
     batch_size: int | None = None
-    """Images in a run, at least 2; None: 32 on the CPU, 256 on a GPU."""
+    """Images per batch, at least 2; None for 32 on the CPU and 256 on a GPU."""
     session_threads: int | None = None
-    """Threads of one run on the CPU; None: one for each usable core."""
+    """Threads that run the model on the CPU; None for one per usable core."""
     decode_threads: int | None = None
-    """Threads that decode images; None: one for each usable core."""
+    """Threads that decode images; None for one per usable core."""
     limits: ImageLimits = DEFAULT_LIMITS
-    """Images beyond these limits are skipped instead of decoded."""
+    """Size limits of images. Larger images are skipped."""
 
 
 class LocalEngine:
-    """Scores with one bundle on one device of this machine. Several threads may use it at once.
+    """Scores with one bundle on one device of this machine. It can be shared between threads.
 
     Attributes:
         bundle: the model.
@@ -48,7 +48,7 @@ class LocalEngine:
         """Load the bundle's graph on the device.
 
         Raises:
-            BundleError: with reason BUNDLE_GRAPH: the graph does not match the manifest.
+            BundleError: with reason BUNDLE_GRAPH, if the graph does not match the manifest.
             DeviceError: the device cannot be used.
             InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
@@ -75,12 +75,12 @@ class LocalEngine:
         """Score shards and commit each one to the log as soon as it is finished.
 
         Args:
-            log: where the shards are committed.
-            shards: scored one after the other. None means that no shard is ready: the partial batch is run
-                now.
+            log: the log to which the shards are committed.
+            shards: the shards, which are scored in this order. None means that no shard is ready: the partial
+                batch is run now.
             cancelled: setting it stops the work within one batch.
             on_rows: called with the number of rows scored since the last call.
-            on_commit: called with each shard once it is in the log.
+            on_commit: called with each shard after it was committed.
 
         Raises:
             SelectionCancelledError: `cancelled` was set.

@@ -1,1 +1,1 @@
-"""The life of a selection: its record in the catalog, its runs, and its result."""
+"""Run selections as jobs, and keep their records and results."""

@@ -1,9 +1,9 @@
-"""The catalog of selections, in SQLite or PostgreSQL. It survives a server, and servers share it.
+"""Record selections in a catalog, in SQLite or PostgreSQL. It outlives servers, and several can share it.
 
 A selection is PENDING until a server claims it under a lease, RUNNING while the server renews the lease, and
-finally SUCCEEDED, FAILED or CANCELLED. The lease of a server that dies expires. The server that claims the
-selection next continues with what is in the score log. Each change is one transaction, which has no effect
-unless the selection is in the state that the change starts from.
+finally SUCCEEDED, FAILED or CANCELLED. If a server dies, its lease expires, and another server can claim the
+selection and continue from the score log. Each change is one transaction, and has no effect unless the
+selection is in the expected state.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class SelectionCatalog:
 
     @stepped
     def create(self, new: NewSelection) -> SelectionRecord:
-        """Return the selection of a request id, and create it if there is none.
+        """Create a selection, or return the existing one with the same request id.
 
         Raises:
             InvalidRequestError: the request id belongs to a different request, or is too long.
@@ -123,7 +123,7 @@ class SelectionCatalog:
         try:
             self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
         except IntegrityError:
-            # It may even be this call's own, if the database died before it could confirm the transaction.
+            # This call may have created it, if the database died before it confirmed the transaction.
             existing = self.find(new.request_id or id_, new.request)
             if existing is None:
                 raise
@@ -131,7 +131,7 @@ class SelectionCatalog:
         return self.get(id_)
 
     def find(self, request_id: str, request: bytes) -> SelectionRecord | None:
-        """Return the selection of a request id, or None if there is none.
+        """Return the selection with this request id, or None if there is none.
 
         Raises:
             InvalidRequestError: the request id belongs to a different request.
@@ -149,7 +149,7 @@ class SelectionCatalog:
         return found[0] if found else None
 
     def get(self, id_: str) -> SelectionRecord:
-        """Return the selection with that id or request id.
+        """Return the selection with this id or request id.
 
         Raises:
             NotFoundError: there is no such selection.
@@ -165,10 +165,10 @@ class SelectionCatalog:
         """Return at most `size` selections, the latest first.
 
         Args:
-            size: the limit.
-            before: id of a selection; only older ones are returned. Empty for no restriction.
-            states: only selections in one of these states; empty for all.
-            model: only selections by this model; empty for all.
+            size: the maximum number of selections.
+            before: the id of a selection; only older ones are returned. Empty for no restriction.
+            states: the states of the selections to return; empty for all.
+            model: the model of the selections to return; empty for all.
         """
         query = sa.select(_SELECTIONS).order_by(_C.id.desc()).limit(size)
         if before:
@@ -192,10 +192,10 @@ class SelectionCatalog:
         """Renew the lease and record the progress.
 
         Returns:
-            False if the selection no longer belongs to this owner or is to be cancelled.
+            False if the selection no longer belongs to this owner or its cancellation was requested.
 
         Raises:
-            UnavailableError: the database does not answer, and the lease is about to expire.
+            UnavailableError: the database did not answer in time, which is at most half of the lease.
         """
         return self._change(
             sa.and_(_held(id_, owner), _C.cancel_requested.is_(False)),
@@ -206,11 +206,11 @@ class SelectionCatalog:
 
     @stepped
     def release(self, id_: str, owner: str) -> bool:
-        """Give back a selection that has not ended. It is PENDING again."""
+        """Return a running selection to PENDING. Return False, without effect, if another owner has it."""
         return self._change(_held(id_, owner), state=SelectionState.PENDING, owner="", lease_until=0.0)
 
     def detach(self, id_: str) -> bool:
-        """Let a selection continue without its caller. Return whether it had not ended yet."""
+        """Let a selection continue without its caller. Return False, without effect, if it has ended."""
         return self._change(sa.and_(_C.id == id_, _OPEN), detached=True)
 
     @stepped
@@ -232,8 +232,8 @@ class SelectionCatalog:
     def cancel(self, id_: str) -> SelectionRecord:
         """Cancel a selection.
 
-        If no server runs it, it is CANCELLED at once. Otherwise that server is asked to stop it. A selection
-        that has ended stays as it is.
+        If no server runs the selection, it is CANCELLED at once. Otherwise its server is asked to stop it. A
+        selection that has ended does not change.
 
         Raises:
             NotFoundError: there is no such selection.
@@ -247,29 +247,32 @@ class SelectionCatalog:
 
     @stepped
     def cancelled(self, id_: str, owner: str) -> bool:
-        """Mark a selection as cancelled, after its owner has stopped it."""
+        """Mark a selection as cancelled after its owner has stopped it."""
         return self._end(_held(id_, owner), SelectionState.CANCELLED)
 
     def orphans(self) -> list[SelectionRecord]:
-        """Return the detached selections that are pending, and those whose lease has expired."""
+        """Return the selections without a server: pending detached ones, and those with expired leases."""
         orphaned = sa.or_(sa.and_(_PENDING, _C.detached), _expired())
         return self._records(sa.select(_SELECTIONS).where(orphaned).order_by(_C.id))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
-        """Return at most `size` selections that ended before a time, in seconds since the epoch.
+        """Return at most `size` selections that ended before `moment`, sorted by id.
 
-        They are ordered by id, and begin with the first id greater than `after`.
+        Args:
+            moment: seconds since the epoch.
+            size: the maximum number of selections.
+            after: only selections with greater ids are returned.
         """
         query = sa.select(_SELECTIONS).where(_C.ended < moment, _C.id > after)
         return self._records(query.order_by(_C.id).limit(size))
 
     def forget(self, ids: Sequence[str]) -> int:
-        """Delete those of the selections that have ended, and return how many were deleted."""
+        """Delete the selections that have ended, and return how many were deleted. Ignore the others."""
         delete = _SELECTIONS.delete().where(_C.id.in_(ids), sa.not_(_OPEN))
         return self._transact(lambda connection: connection.execute(delete).rowcount)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that are in the catalog."""
+        """Return which of `ids` are in the catalog."""
         query = sa.select(_C.id).where(_C.id.in_(ids))
         return self._transact(lambda connection: set(connection.execute(query).scalars()))
 

@@ -1,4 +1,4 @@
-"""Run the selections that this server has claimed, and keep their leases alive."""
+"""Run the selections that this server has claimed, and renew their leases."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ class SelectionHost:
 
         Args:
             state: holds the catalog and the results.
-            open_job: returns the job of a record, or raises ScorerError.
-            owner: name under which this host takes leases; it must be unique among all servers.
+            open_job: returns the job of a record. It raises ScorerError if the selection cannot be run.
+            owner: the name under which this host takes leases. It must be unique among all servers.
             max_concurrent: how many selections may run at once.
-            lease_seconds: how long this host may be silent before other servers take over its selections.
-            selecting: memory and devices of selecting.
+            lease_seconds: the duration of a lease. If this host does not renew a lease in time, another
+                server takes over the selection.
+            selecting: the memory limit and the device for selecting.
             observer: receives the progress of every selection.
         """
         self._catalog = state.catalog
@@ -66,17 +67,17 @@ class SelectionHost:
 
     @property
     def running(self) -> int:
-        """How many selections run here now."""
+        """The number of selections that are running on this host."""
         return len(self._runs)
 
     def run_of(self, selection: str) -> Run | None:
-        """Return the selection's run if it runs here."""
+        """Return the run of a selection, or None if it does not run on this host."""
         return self._runs.get(selection)
 
     def claim(self, record: SelectionRecord) -> Run | None:
-        """Claim a selection, and return its run, which must then be passed to `launch` or `abandon`.
+        """Claim a selection and return its run, which the caller must pass to `launch` or `abandon`.
 
-        Return None if there is no room or another server runs it.
+        Return None if this host is draining or full, or if the selection is already running.
         """
         with self._lock:
             if self.draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
@@ -89,9 +90,12 @@ class SelectionHost:
     def launch(
         self, run: Run, open_job: Callable[[], Job], observer: SelectionObserver = SelectionObserver()
     ) -> None:
-        """Run a claimed selection on a thread. The catalog tells how it ended.
+        """Run a claimed selection on a worker thread, and record in the catalog how it ends.
 
-        `open_job` is called on that thread, and raises ScorerError if the selection cannot be run.
+        Args:
+            run: the run that `claim` returned.
+            open_job: called on the worker thread. It raises ScorerError if the selection cannot be run.
+            observer: receives the progress of this run.
         """
         try:
             self._workers.submit(self._execute, run, open_job, observer)
@@ -99,9 +103,11 @@ class SelectionHost:
             self.abandon(run)
 
     def start(self, record: SelectionRecord, job: Job | None = None) -> Run | None:
-        """Claim a selection and launch it, with its job if that is open already.
+        """Claim a selection and launch it. Return its run, or None if it could not be claimed.
 
-        Return its run, or None if it could not be claimed.
+        Args:
+            record: the selection.
+            job: its job if it is already open.
         """
         run = self.claim(record)
         if run is not None:
@@ -109,7 +115,7 @@ class SelectionHost:
         return run
 
     def abandon(self, run: Run) -> None:
-        """Give back a claimed selection without running it."""
+        """Release a claimed selection without running it."""
         with self._lock:
             self._runs.pop(run.record.id, None)
         try:
@@ -118,9 +124,9 @@ class SelectionHost:
             run.ended.set_result(None)
 
     def pause(self, selection: str) -> None:
-        """Stop a selection that runs here within one batch and wait until it has stopped.
+        """Stop a selection that runs on this host within one batch, and wait until it has stopped.
 
-        The selection stays open, and can be continued.
+        The selection stays open and can be continued.
         """
         run = self._runs.get(selection)
         if run is not None:
@@ -138,7 +144,7 @@ class SelectionHost:
         return self._catalog.get(record.id)
 
     def take_up(self) -> None:
-        """Start the selections that need a server: detached ones, and those whose server died."""
+        """Start the selections that need a server: detached ones, and those whose servers died."""
         for record in self._catalog.orphans():
             if record.cancel_requested:
                 self._catalog.cancel(record.id)
@@ -146,14 +152,14 @@ class SelectionHost:
                 self.start(record)
 
     def drain(self, seconds: float) -> None:
-        """Stop accepting selections and wait, at most `seconds`, for those that run."""
+        """Stop accepting selections, and wait at most `seconds` for the running ones to end."""
         with self._lock:
             self.draining = True
             running = [run.ended for run in self._runs.values()]
         wait(running, seconds)
 
     def interrupt(self) -> None:
-        """Stop every selection within one batch. Its scores are kept, and another server can continue it."""
+        """Stop all selections within one batch. Their scores are kept, and other servers may continue."""
         for run in list(self._runs.values()):
             run.cancelled.set()
         self._workers.shutdown(wait=True)
@@ -183,7 +189,7 @@ class SelectionHost:
                 keeper.join()
 
     def _select(self, run: Run, job: Job, observer: SelectionObserver) -> SelectionResult | None:
-        """Return the result, or None if the selection belongs to another server by now."""
+        """Run a job and return its result, or None if another server has taken over the selection."""
         run.total = job.total
         sent_by_caller = isinstance(job, StreamJob)
 
@@ -243,7 +249,7 @@ class SelectionHost:
 
 @dataclass(frozen=True)
 class _RunProgress(SelectionObserver):
-    """Counts the rows of a run and passes its progress on."""
+    """Counts the rows of a run and passes its progress on to observers."""
 
     run: Run
     observers: tuple[SelectionObserver, ...]

@@ -1,4 +1,4 @@
-"""A selection as the catalog stores it."""
+"""Define the records of selections in the catalog."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class NewSelection:
     """The part of a selection that never changes."""
 
     request_id: str
-    """The caller's name for the request, by which it can be repeated; empty to have one generated."""
+    """The id that the caller gave the request, so that it can be repeated. If empty, one is generated."""
     request: bytes
-    """The serialized request. Whichever server runs the selection reads it from here."""
+    """The serialized request. The server that runs the selection reads it from here."""
     model: str
     strategy: str
     budget: int
     pool_uri: str
-    """Empty if the caller sends the pool."""
+    """The URI of the pool; empty if the caller sends the pool."""
     detached: bool
     """Whether the selection continues after its caller has disconnected."""
 
@@ -33,14 +33,14 @@ class SelectionRecord(NewSelection):
     request_digest: str
     state: SelectionState
     owner: str
-    """The server that runs the selection, or the last one that did."""
+    """The server that runs the selection, or that ran it when it ended."""
     lease_until: float
     cancel_requested: bool
     read: int
     total: int
     elapsed_seconds: float
     stream_chunks: int | None
-    """How many chunks the pool has; None until the caller has sent the whole pool."""
+    """The number of chunks in the pool; None until the caller has sent the whole pool."""
     created: float
     updated: float
     ended: float | None

@@ -1,4 +1,4 @@
-"""Store results, each in a Parquet file whose rows are the picks. The rest of a result is in its metadata."""
+"""Store each result in a Parquet file. Its rows are the picks; its metadata holds the rest of the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ResultStore:
         directory.mkdir(parents=True, exist_ok=True)
 
     def write(self, selection: str, result: SelectionResult) -> None:
-        """Publish the result of a selection. From then on it survives a crash."""
+        """Store the result of a selection durably."""
         about = {name: value for name, value in result.to_dict().items() if name != "picks"}
         about["pick_count"] = len(result.picks)
         table = result.to_arrow().replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
@@ -51,7 +51,7 @@ class ResultStore:
         return result, about["pick_count"]
 
     def read_picks(self, selection: str, start: int, count: int) -> list[Pick]:
-        """Return the picks of ranks `start + 1` to `start + count`, as far as there are any.
+        """Return the picks with ranks `start + 1` to `start + count`, or fewer at the end of the result.
 
         Raises:
             NotFoundError: the selection has no result.
@@ -65,7 +65,7 @@ class ResultStore:
             return [Pick(**row) for row in rows]
 
     def size(self, selection: str) -> int:
-        """Return the size of a result in bytes, 0 if there is none."""
+        """Return the size of a result in bytes, or 0 if there is none."""
         try:
             return self._path(selection).stat().st_size
         except FileNotFoundError:
@@ -76,7 +76,7 @@ class ResultStore:
         self._path(selection).unlink(missing_ok=True)
 
     def written_before(self, moment: float) -> list[str]:
-        """Return the selections whose results were written before a time, in seconds since the epoch."""
+        """Return the ids of selections whose results were written before `moment`, in epoch seconds."""
         files = (path for path in self._directory.glob("*.parquet") if not is_unpublished(path))
         return sorted(path.stem for path in files if path.stat().st_mtime < moment)
 

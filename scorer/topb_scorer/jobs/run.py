@@ -1,4 +1,4 @@
-"""A selection that runs here: what it works on, how far it has come, and how it ended."""
+"""Define jobs, which describe the work of a selection, and runs, which are attempts to do it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec
 
 Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
-"""How a run ended. After an interrupted run the selection is still open, for this server or another."""
+"""How a run ended. After an interrupted run the selection is still open, and any server can continue it."""
 
 
 class SelectingOptions(TypedDict):
-    """What a host decides about the selections that it runs."""
+    """The arguments that a host passes to the `select` method of a job."""
 
     settings: SelectingSettings
     observer: SelectionObserver
@@ -44,29 +44,29 @@ class PoolJob:
 
     @property
     def total(self) -> int:
-        """How many rows the pool has."""
+        """The number of rows in the pool."""
         return sum(shard.rows for shard in self.shards)
 
     def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
-        """Score what the log does not hold yet, and select."""
+        """Score the rows that are not in the log yet, then select."""
         return select_from_pool(self.spec, self.engine, self.shards, self.log, **options)
 
 
 @dataclass(frozen=True)
 class StreamJob:
-    """A selection from a pool that the caller sends. Its shards can be read once only."""
+    """A selection from a pool that the caller sends. Its shards can be read only once."""
 
     spec: SelectionSpec
     engine: LocalEngine
     log: ScoreLog
-    """Belongs to this selection alone, and is removed once the selection has succeeded."""
+    """The log of this selection only. It is removed when the selection has succeeded."""
     shards: Iterable[Shard | None] = ()
-    """The shards that the log does not hold yet; None when the next one is late."""
+    """Shards that are not in the log yet. None means that no shard is ready: run the partial batch now."""
     total: int = 0
-    """The number of rows is not known."""
+    """0, because the number of rows in the pool is unknown."""
 
     def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
-        """Score the shards as they arrive, and select."""
+        """Score the shards as they arrive, then select."""
         return select_from_stream(self.spec, self.engine, self.shards, self.log, **options)
 
 
@@ -87,11 +87,11 @@ class Run:
     total: int = 0
     """Rows of the pool, 0 if unknown."""
     error: ScorerError | None = None
-    """Why the run was interrupted, if neither the caller nor an operator asked for it."""
+    """The error that interrupted the run; None if the caller or an operator stopped it."""
 
     @property
     def progress(self) -> Progress:
-        """How many rows were read, and the seconds since the selection was claimed."""
+        """The number of rows read, and the time since the selection was claimed."""
         return Progress(self.read, self.total, time.monotonic() - self.started)
 
 
@@ -99,4 +99,11 @@ class RunObserver(SelectionObserver):
     """Receives the progress of every selection that a host runs, on the threads that run them."""
 
     def on_ended(self, run: Run, outcome: Outcome, reason: str, result: SelectionResult | None) -> None:
-        """Note that a run has ended, with the reason of the error, if any, and the result if it succeeded."""
+        """Handle the end of a run.
+
+        Args:
+            run: the run.
+            outcome: how it ended.
+            reason: the reason of the error; empty if there was none.
+            result: the result if the run succeeded, otherwise None.
+        """

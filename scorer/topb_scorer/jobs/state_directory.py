@@ -1,4 +1,4 @@
-"""The directory that outlives a server: score logs, results, streams, and usually the catalog."""
+"""Open the directory that outlives servers. It holds score logs, results, and usually the catalog."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class StateDirectory:
 
     @classmethod
     def open(cls, path: Path, catalog_url: str = "") -> StateDirectory:
-        """Open the state directory at `path` and create what it does not hold yet.
+        """Open the state directory at `path`, and create what is missing in it.
 
         Args:
-            path: a directory on a file system that all servers of this state share.
-            catalog_url: SQLAlchemy URL of the catalog; empty for SQLite in the directory.
+            path: the directory. If several servers use it, it is on a file system that they share.
+            catalog_url: the SQLAlchemy URL of the catalog; empty for SQLite in the directory.
 
         Raises:
             NewerVersionError: a newer version of topb wrote the directory or the catalog.
@@ -47,22 +47,22 @@ class StateDirectory:
         return cls(path, catalog, results_of(path))
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
-        """Return the log of everything that the model scored from pools that servers read."""
+        """Return the log of all rows that the model has scored from pools that the servers read."""
         name = f"{model_id}+features" if with_features else model_id
         return ScoreLog(self.path / "scores" / name, with_features=with_features)
 
     def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
-        """Return the log of one selection whose pool its caller sends."""
+        """Return the log of a selection whose pool is sent by the caller."""
         return ScoreLog(_stream_directory(self.path, selection), with_features=with_features)
 
 
 def results_of(path: Path) -> ResultStore:
-    """Return the results in the state directory at `path`."""
+    """Return the result store of the state directory at `path`."""
     return ResultStore(path / "results")
 
 
 def remove_stream(path: Path, selection: str) -> None:
-    """Remove the score log of a selection whose pool its caller sent."""
+    """Remove the score log of a selection whose pool was sent by the caller."""
     remove_directory(_stream_directory(path, selection))
 
 
@@ -74,12 +74,16 @@ def check_state(path: Path) -> None:
         NewerVersionError: a newer version of topb wrote it.
     """
     if not path.is_dir():
-        raise NotFoundError(f"there is no state directory {path}", reason="STATE_NOT_FOUND", path=path)
+        raise NotFoundError(
+            f"there is no state directory {path}; give the --state directory of the servers",
+            reason="STATE_NOT_FOUND",
+            path=path,
+        )
     _check_version(path)
 
 
 def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
-    """Open the catalog of a state directory that servers have used, without creating one in the directory.
+    """Open the catalog of a state directory that servers have used. Never create one in the directory.
 
     Raises:
         NotFoundError: the directory holds no catalog and no URL is given.
@@ -88,7 +92,7 @@ def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
     """
     if not catalog_url and not (path / _SQLITE_FILE).is_file():
         raise NotFoundError(
-            f"{path} contains no catalog: give the URL that the servers use with --catalog-url",
+            f"{path} contains no catalog: use --catalog-url with the same URL as the servers",
             reason="CATALOG_NOT_FOUND",
         )
     return SelectionCatalog(catalog_url or _sqlite_url(path))
@@ -106,10 +110,10 @@ def _check_version(path: Path) -> None:
     try:
         found = (path / _VERSION_FILE).read_text(errors="replace").strip()
     except FileNotFoundError:
-        return  # from before there was a version file: version 1
+        return  # Version 1 did not have a version file at first.
     if not found.isdecimal() or int(found) > LAYOUT_VERSION:
         raise NewerVersionError(
-            f"{path} is a state directory of version {found!r}, and this version of topb reads those up to "
+            f"{path} is a state directory of version {found!r}, but this version of topb can only read up to "
             f"version {LAYOUT_VERSION}: use the version of topb that wrote it, or a newer one",
             reason="STATE_VERSION",
             path=path,

@@ -1,4 +1,4 @@
-"""Run transactions in SQLite or PostgreSQL, and repeat them while the database restarts."""
+"""Run transactions in SQLite or PostgreSQL, and retry them while the database restarts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.5
-# The number is arbitrary. PostgreSQL releases the lock at the end of the transaction.
+# The number of the lock is arbitrary. PostgreSQL releases the lock at the end of the transaction.
 _LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7308613829)"}
-# Errors of a disk that is full, read-only or failing. Trying again does not help.
-_OF_THE_DISK = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
+# The disk is full, read-only or failing, or the file is not a database. Retrying does not help.
+_DISK_ERRORS = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
 
 
 class Transactions:
-    """A database. Each piece of work is a transaction, which is repeated while the database is away."""
+    """Runs transactions in a database, and retries them while the database does not answer."""
 
     def __init__(self, url: str, *, patience_seconds: float) -> None:
-        """Take the database's URL. The first transaction connects to it.
+        """Prepare to connect. The first transaction makes the connection.
 
         Args:
-            url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
-            patience_seconds: how long to keep trying while the database does not answer.
+            url: an SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+            patience_seconds: how long to retry while the database does not answer.
 
         Raises:
             InvalidRequestError: the URL is malformed, or its database or driver is not supported.
@@ -54,7 +54,7 @@ class Transactions:
         self._engine.dispose()
 
     def transact_alone(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do as `transact`, after any other process that does the same has finished."""
+        """Call `transact` under a lock, so that only one process at a time runs this method."""
 
         def locked(connection: sa.Connection) -> T:
             connection.exec_driver_sql(_LOCK_STATEMENTS[connection.dialect.name])
@@ -63,12 +63,12 @@ class Transactions:
         return self.transact(locked)
 
     def transact(self, work: Callable[[sa.Connection], T], *, patience_seconds: float | None = None) -> T:
-        """Do the work in one transaction, and return what it returns.
+        """Call `work` in one transaction, and return its result.
 
         Args:
-            work: uses the connection that it is given. It may be done twice if the database dies during the
-                commit, so doing it twice must have the same effect as doing it once.
-            patience_seconds: how long to keep trying; None for the default.
+            work: called with the connection. It must be idempotent, because it is called again if the
+                database dies during the commit.
+            patience_seconds: how long to retry; None for the default.
 
         Raises:
             UnavailableError: the database cannot be reached or written to.
@@ -86,7 +86,7 @@ class Transactions:
                         f"the catalog of selections cannot be reached or written to: {cause}",
                         reason="CATALOG_UNAVAILABLE",
                     ) from error
-                _log.warning("the catalog does not answer, trying again: %s", cause)
+                _log.warning("the catalog does not answer; retrying: %s", cause)
                 time.sleep(min(_RETRY_SECONDS, patience / 4))
 
 
@@ -100,7 +100,7 @@ def _unusable_url(fault: object) -> InvalidRequestError:
 
 
 def _may_pass(cause: object) -> bool:
-    return not (isinstance(cause, sqlite3.Error) and cause.sqlite_errorname.startswith(_OF_THE_DISK))
+    return not (isinstance(cause, sqlite3.Error) and cause.sqlite_errorname.startswith(_DISK_ERRORS))
 
 
 def _make_sqlite_durable(connection: Any, _: object) -> None:

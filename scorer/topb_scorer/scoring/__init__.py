@@ -1,1 +1,1 @@
-"""Scoring: from images to the rows of a score log."""
+"""Score images, and store the rows in score logs."""

@@ -1,4 +1,4 @@
-"""Shards cut into batches that span them, read ahead on a thread of their own."""
+"""Divide the items of shards into batches, and read batches ahead on a separate thread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Element = TypeVar("Element")
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows [start, stop) of a batch, which belong to one shard."""
+    """Rows `start` to `stop` (exclusive) of a batch, which belong to one shard."""
 
     shard: Shard
     start: int
     stop: int
     ends_shard: bool
-    """Whether the last of them is the last row of the shard."""
+    """Whether the last of these rows is the last row of the shard."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Batch:
 
     items: list[PoolItem]
     segments: list[Segment]
-    """Where the items come from, in order."""
+    """The shards that the items come from, in the same order."""
 
 
 def batches(shards: Iterable[Shard | None], size: int) -> Iterator[Batch | None]:
-    """Yield the items of all shards in order, in batches of `size`.
+    """Yield the items of all shards in order, in batches of `size`. A batch may span several shards.
 
-    None means that no further batch is ready. It follows the last batch, and wherever `shards` has a None the
-    partial batch so far.
+    Where `shards` yields None, yield the partial batch and then None, which means that no further batch is
+    ready. None also follows the last batch.
     """
     items: list[PoolItem] = []
     segments: list[Segment] = []
@@ -65,10 +65,12 @@ def batches(shards: Iterable[Shard | None], size: int) -> Iterator[Batch | None]
 
 
 def read_ahead(source: Iterator[Element], most: int) -> Generator[Element, None, None]:
-    """Yield the elements of `source`, which a thread reads at most `most` ahead. Closing stops the thread.
+    """Yield the elements of `source`, reading up to `most` of them ahead on a thread.
+
+    Closing the generator stops the thread.
 
     Raises:
-        Exception: what `source` raises.
+        Exception: any error that `source` raises.
     """
     stop = threading.Event()
     ready: queue.Queue[tuple[Element] | BaseException | None] = queue.Queue(most)

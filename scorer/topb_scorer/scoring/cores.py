@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Determine how many cores this process may use."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable_cores(*, mount: Path = _MOUNT, membership: Path = _MEMBERSHIP) -> int:
-    """Return how many cores this process may use: at least 1, fewer than the machine has under a CPU limit.
+    """Return how many cores this process may use, at least 1.
 
-    The limit is that of a cgroup, such as a container's. 2.5 cores count as 2, because a thread that is
-    throttled delays the whole batch.
+    The CPU limits of cgroups, such as a container's, are taken into account. They are rounded down, because a
+    throttled thread delays the whole batch.
 
     Args:
-        mount: where cgroups are mounted.
-        membership: the file that names the cgroups of this process, see cgroups(7).
+        mount: the directory where cgroups are mounted.
+        membership: the file that lists the cgroups of this process, see cgroups(7).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([cores, *_limits(mount, membership)])))
 
 
 def _limits(mount: Path, membership: Path) -> Iterator[float]:
-    """Yield the limits, in cores, of this process's cgroups and all of their parents, of version 1 and 2."""
+    """Yield the limits, in cores, of this process's cgroups (version 1 and 2) and of all their parents."""
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # In a container that sees the paths of the host, only the mount itself exists: it is the cgroup.
+        # A container may see the host's paths. Then only the mount itself exists, which is its cgroup.
         group = PurePosixPath(path.lstrip("/"))
         for directory in (group, *group.parents):
             if controllers:

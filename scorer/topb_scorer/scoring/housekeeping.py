@@ -1,7 +1,7 @@
-"""Housekeeping of the score logs in a state directory: what they hold, whether it is intact, making room.
+"""List and prune the score logs in a state directory.
 
-Removing a shard never changes a result: whoever needs it scores it again. To save that work, pruning keeps
-all shards of models that open selections are pinned to. The log of a stream is removed only once its
+Removing a shard never changes a result, because a selection that needs it scores it again. To save that work,
+pruning keeps all shards of the models that open selections use. The log of a stream is removed only after its
 selection has ended, because a stream cannot be read again.
 """
 
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from topb_scorer.durable import is_unpublished
 
-# A file that is being written has the same name as one that a dead server left behind. Only its age tells.
+# Files that are being written and files that a dead server left behind differ only in age.
 _LEFT_BEHIND_SECONDS = 3600.0
 
 
@@ -32,48 +32,49 @@ class StoredShard:
     """The model, followed by `+features` if the log holds features."""
     path: Path
     size: int
-    """In bytes."""
+    """The size in bytes."""
     modified: float
-    """When it was committed, in seconds since the epoch."""
+    """When the shard was committed, in seconds since the epoch."""
 
     @property
     def model(self) -> str:
-        """The id of the model that scored it."""
+        """The id of the model that scored the shard."""
         return _model_of(self.log)
 
 
 @dataclass(frozen=True)
 class LogSummary:
-    """What one score log holds."""
+    """A summary of one score log."""
 
     log: str
     """The model, followed by `+features` if the log holds features."""
     shards: int
     rows: int
-    """Rows of the readable shards."""
+    """The number of rows in the readable shards."""
     unreadable: int
-    """Shards whose rows cannot be counted."""
+    """The number of shards whose rows cannot be counted."""
     bytes: int
     oldest: float
+    """When the oldest shard was committed, in seconds since the epoch."""
     newest: float
-    """When its oldest and its newest shard were committed, in seconds since the epoch."""
+    """When the newest shard was committed, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What pruning removes, and what it keeps."""
+    """A plan of what to remove from a state directory."""
 
     shards: Sequence[StoredShard]
     streams: Sequence[Path]
     """Logs of streams whose selections have ended."""
     leftovers: Sequence[Path]
-    """Half-written files of servers that died."""
+    """Incomplete files that dead servers left behind."""
     spared: Sequence[StoredShard]
-    """Shards that are kept only because of open selections by their models."""
+    """Shards that are kept only because open selections use their models."""
 
     @property
     def bytes(self) -> int:
-        """How much room it makes."""
+        """The number of bytes that pruning frees."""
         streams = [file for stream in self.streams for file in stream.rglob("*") if file.is_file()]
         return sum(shard.size for shard in self.shards) + sum(map(_size, [*streams, *self.leftovers]))
 
@@ -90,7 +91,7 @@ def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
 
     Args:
         state: the state directory.
-        model: only shards that this model scored; empty: all.
+        model: the model whose shards to return; empty for all.
     """
     found = []
     for log in _directories(state / "scores"):
@@ -101,14 +102,14 @@ def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
                 continue
             try:
                 status = path.stat()
-            except FileNotFoundError:  # removed in the meantime
+            except FileNotFoundError:  # It was removed in the meantime.
                 continue
             found.append(StoredShard(log.name, path, status.st_size, status.st_mtime))
     return sorted(found, key=attrgetter("log", "path.name"))
 
 
 def summaries(shards: Iterable[StoredShard]) -> list[LogSummary]:
-    """Return a summary of each log that has some of these shards, which are sorted by log."""
+    """Return a summary of each log. `shards` must be sorted by log."""
     return [_summary(log, list(of_log)) for log, of_log in groupby(shards, attrgetter("log"))]
 
 
@@ -121,16 +122,17 @@ def plan_pruning(
     open_models: Collection[str],
     has_ended: Callable[[str], bool],
 ) -> Pruning:
-    """Return what to remove from a state directory: nothing that an open selection may need.
+    """Return what to remove from a state directory. Nothing that an open selection may need is removed.
+
+    With neither an age nor a size, all shards of `model` are removed, or none if `model` is empty.
 
     Args:
         state: the state directory.
-        model: only shards that this model scored; empty: all.
+        model: the model whose shards to remove; empty for all.
         older_than_seconds: remove shards that were committed longer ago than this.
-        max_bytes: then remove the oldest shards until the others take at most this much. With neither an age
-            nor a size, all shards of `model` are removed, and none without a model.
-        open_models: ids of the models that open selections are pinned to.
-        has_ended: returns whether the selection of an id has ended; False if it is unknown.
+        max_bytes: after that, remove the oldest shards until the others take at most this many bytes.
+        open_models: ids of the models that open selections use.
+        has_ended: returns whether the selection with an id has ended; False if the id is unknown.
     """
     removable = _removable(stored_shards(state, model), bool(model), older_than_seconds, max_bytes)
     return Pruning(
@@ -164,7 +166,7 @@ def _leftovers(state: Path) -> Iterator[Path]:
         try:
             if is_unpublished(path) and path.is_file() and path.stat().st_mtime < limit:
                 yield path
-        except FileNotFoundError:  # published or removed in the meantime
+        except FileNotFoundError:  # It was published or removed in the meantime.
             continue
 
 

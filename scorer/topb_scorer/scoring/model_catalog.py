@@ -1,4 +1,4 @@
-"""The models that a server serves: the bundles in a directory."""
+"""Find the models that a server serves in a directory of bundles."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ModelCatalog:
         """Open the directory of bundles.
 
         Args:
-            root: holds one directory for each bundle, named by its model id.
-            default_model: the model of requests that name none; empty: the most recently created one.
+            root: contains one directory per bundle, whose name is the model id.
+            default_model: the model for requests that name none; empty for the most recently created one.
 
         Raises:
             NotFoundError: with reason MODELS_NOT_FOUND or MODEL_NOT_FOUND.
         """
         if not root.is_dir():
             raise NotFoundError(
-                f"there is no models directory {root}; name a directory that `topb train --out` wrote to",
+                f"there is no models directory {root}; give a directory that `topb train --out` wrote to",
                 reason="MODELS_NOT_FOUND",
                 path=root,
             )
@@ -48,52 +48,52 @@ class ModelCatalog:
             try:
                 found.append(self._open(path.name))
             except ScorerError as error:
-                _log.error("bundle %s is left out: %s [%s]", path.name, error, error.reason)
+                _log.error("ignoring bundle %s: %s [%s]", path.name, error, error.reason)
         return found
 
     def get(self, model_id: str) -> Bundle:
-        """Return the bundle of a model; the default model if the id is empty.
+        """Return the bundle of a model, or of the default model if the id is empty.
 
         Raises:
             NotFoundError: with reason MODEL_NOT_FOUND.
-            BundleError: the bundle is incomplete or altered, or its directory is not named by its model id.
+            BundleError: the bundle is incomplete or altered, or its directory has another name than the id.
         """
         if not model_id:
             return self.get(self.default_id())
         if not model_id.isalnum() or not (self._root / model_id / MANIFEST).is_file():
             there = ", ".join(bundle.model_id for bundle in self.bundles()) or "none"
             raise NotFoundError(
-                f"there is no model {model_id!r}; there are: {there}",
+                f"there is no model {model_id!r}; the available models are: {there}",
                 reason="MODEL_NOT_FOUND",
                 model=model_id,
             )
         return self._open(model_id)
 
     def default_id(self) -> str:
-        """Return the id of the model of requests that name none.
+        """Return the id of the model for requests that name none.
 
         Raises:
-            NotFoundError: with reason MODEL_NOT_FOUND: there is no model at all.
+            NotFoundError: with reason MODEL_NOT_FOUND, if there are no models.
         """
         if self._default_model:
             return self._default_model
         bundles = self.bundles()
         if not bundles:
             raise NotFoundError(
-                f"there is no model in {self._root} yet; `topb train --out` writes one",
+                f"there is no model in {self._root} yet; write one with `topb train --out`",
                 reason="MODEL_NOT_FOUND",
                 model="",
             )
         return max((bundle.manifest.create_time.ToNanoseconds(), bundle.model_id) for bundle in bundles)[1]
 
     def _open(self, name: str) -> Bundle:
-        # A published bundle never changes, so it is verified once only.
+        # A published bundle never changes, so it is verified only once.
         with self._lock:
             if name not in self._verified:
                 bundle = open_bundle(self._root / name)
                 if bundle.model_id != name:
                     raise BundleError(
-                        f"{self._root / name} holds model {bundle.model_id}; "
+                        f"{self._root / name} contains model {bundle.model_id}; "
                         f"rename the directory to {bundle.model_id}",
                         reason="BUNDLE_MODEL_ID",
                     )

@@ -1,4 +1,4 @@
-"""Read → decode → run → yield rows: the one loop through which every image goes."""
+"""Read images, decode them, run the model, and yield the scored rows, all in one loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ShardRows:
 
 @dataclass(frozen=True)
 class _InFlight:
-    """A batch on its way: its images are being decoded into its buffers."""
+    """A batch whose images are being decoded into its buffers."""
 
     batch: Batch
     buffers: Buffers
@@ -57,16 +57,17 @@ def score_shards(
 ) -> Generator[ShardRows, None, None]:
     """Score all items of `shards`, in order, in full batches that span shards.
 
-    One thread reads ahead, `decode_threads` decode, and the caller's thread runs the session. At most a few
-    batches are in memory. Closing the generator stops all threads.
+    One thread reads ahead, `decode_threads` threads decode, and the caller's thread runs the session. Only a
+    few batches are in memory at a time. Closing the generator stops all threads.
 
     Args:
-        shards: read one after the other. None means that no shard is ready: the partial batch is run now.
+        shards: the shards, which are read in this order. None means that no shard is ready: the partial batch
+            is run now.
         session: computes the outputs.
-        target: the image that the session's graph takes.
-        outputs: `score`, `probabilities` and, if the rows are to have them, `features`.
-        limits: which images are skipped instead of decoded.
-        decode_threads: at least 1.
+        target: the size and the resize rule of the images that the session takes.
+        outputs: the outputs to compute: `score`, `probabilities` and optionally `features`.
+        limits: size limits of images. Larger images are skipped.
+        decode_threads: the number of decoding threads, at least 1.
         cancelled: checked before each batch.
 
     Raises:
@@ -82,7 +83,7 @@ def score_shards(
         try:
             for batch in ready:
                 _check(cancelled)
-                # The oldest batch is run to make room for the next one, or because there is none.
+                # Run the oldest batch to free its buffers, or because no further batch is ready.
                 while in_flight and (batch is None or not free):
                     _check(cancelled)
                     oldest = in_flight.popleft()
@@ -106,7 +107,7 @@ def _check(cancelled: threading.Event) -> None:
 def _decode(
     decoders: ThreadPoolExecutor, batch: Batch, buffers: Buffers, target: ImageInput, limits: ImageLimits
 ) -> list[Future[dict[int, Skip]]]:
-    """Start decoding a batch into its buffers, a few rows per task; each task returns the rows it skipped."""
+    """Start tasks that each decode a few rows of a batch into its buffers and return the rows they skip."""
     count = max(1, -(-len(batch.items) // _DECODE_TASKS_PER_BATCH))
     return [
         decoders.submit(_decode_rows, batch.items, buffers.images, start, count, target, limits)

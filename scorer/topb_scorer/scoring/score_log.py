@@ -1,4 +1,4 @@
-"""The score log: one Parquet file for each finished shard; all that scoring hands to selecting."""
+"""Store scored rows in a score log, with one Parquet file per finished shard, for selecting to read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
 
 LOGGED_OUTPUTS = ("score", "probabilities")
-"""The outputs of the model from which every row of a log is computed."""
+"""The model outputs that every log needs."""
 FEATURE_OUTPUTS = (*LOGGED_OUTPUTS, "features")
-"""The outputs for a log with features."""
+"""The model outputs that a log with features needs."""
 NOT_FINITE = "SCORE_NOT_FINITE"
 
 _NUMBERS = {
@@ -30,7 +30,7 @@ _NUMBERS = {
     "predicted_class": pa.int32(),
 }
 SCHEMA = pa.schema({"id": pa.string(), **_NUMBERS, "skip_reason": pa.string(), "skip_detail": pa.string()})
-"""The columns of every log. A log with features adds `features` and `probabilities`, lists of fixed size."""
+"""The columns of every log. A log with features also has `features` and `probabilities`, fixed-size lists."""
 _SUFFIX = ".parquet"
 
 
@@ -39,54 +39,54 @@ class Skip:
     """Why a row could not be scored."""
 
     reason: str
-    """In UPPER_SNAKE_CASE."""
+    """A stable name in UPPER_SNAKE_CASE."""
     detail: str
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """n rows of one shard, column by column. The numbers of a skipped row have no meaning."""
+    """The columns of n rows of one shard. The numbers of skipped rows have no meaning."""
 
     ids: list[str]
     score: NDArray[np.float32]
-    """float32 (n,): the model's own score. Its meaning depends on the method that trained the model: the
-    assistant's score for AALU, the discriminator's for VAAL, entropy for a model without either."""
+    """float32 (n,): the model's `score` output. Its meaning depends on the training method: the assistant's
+    score for AALU, the discriminator's score for VAAL, and the entropy for models without either."""
     entropy: NDArray[np.float64]
     """float64 (n,): entropy of the predicted distribution, in nats."""
     margin: NDArray[np.float64]
-    """float64 (n,): first minus second probability."""
+    """float64 (n,): difference between the largest and the second-largest probability."""
     confidence: NDArray[np.float32]
-    """float32 (n,): the first probability."""
+    """float32 (n,): largest probability."""
     predicted_class: NDArray[np.int32]
-    """int32 (n,): index of the first probability."""
+    """int32 (n,): index of the most probable class."""
     skips: Mapping[int, Skip]
     """Rows that could not be scored, by index."""
 
     def ids_of(self, rows: NDArray[np.intp]) -> list[str]:
-        """Return the ids of some rows, whose indices are ascending."""
+        """Return the ids of the given rows. `rows` must be ascending."""
         return self.ids if len(rows) == len(self.ids) else [self.ids[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
 class FeatureRows(ScoredRows):
-    """Rows of a log with features, as set-based strategies need them."""
+    """Rows of a log with features, which set-based strategies need."""
 
     features: NDArray[np.float32]
-    """float32 (n, D): the task model's features."""
+    """float32 (n, D): features of the task model."""
     probabilities: NDArray[np.float32]
-    """float32 (n, C)."""
+    """float32 (n, C): predicted class probabilities."""
 
 
 def scored_rows(
     ids: list[str], outputs: Mapping[str, NDArray[np.float32]], skips: Mapping[int, Skip]
 ) -> ScoredRows:
-    """Return what the log keeps of a model's outputs: `FeatureRows` if `features` is among them.
+    """Return the rows that the log stores for a model's outputs: `FeatureRows` if they include features.
 
     Args:
         ids: n ids.
         outputs: `score`, float32 (n,); `probabilities`, float32 (n, C) with C ≥ 1; optionally `features`,
             float32 (n, D). The buffers may be overwritten afterwards.
-        skips: rows that could not be scored. Rows with an output that is not finite are added to them.
+        skips: rows that could not be scored. Rows with non-finite outputs are skipped as well.
     """
     score, probabilities = outputs["score"], outputs["probabilities"]
     features = outputs.get("features")
@@ -122,22 +122,22 @@ class AlteredShardError(Exception):
 
 
 class ScoreLog:
-    """A directory with one file for each finished shard, named by the shard and the digest of its content.
+    """A directory with one file per finished shard. The name contains the shard's identity and a digest.
 
-    Several processes may commit to one log. The rows of a shard follow from the shard and the model alone, so
-    it does not matter which of two processes commits the same shard first.
+    Several processes may commit to one log. The rows of a shard depend only on the shard and the model, so it
+    does not matter which process commits a shard first.
 
     Attributes:
-        outputs: the outputs of the model that the log needs.
+        outputs: the model outputs that the log needs.
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, with_features: bool = False) -> None:
-        """Open the log, creating its directory if there is none.
+        """Open the log, creating its directory if it does not exist.
 
         Args:
-            directory: of this log alone.
-            durable: whether a committed shard survives a power loss. A temporary log does not need to.
-            with_features: whether rows have features and probabilities, which set-based strategies need.
+            directory: a directory for this log only.
+            durable: whether committed shards must survive a power loss; false for temporary logs.
+            with_features: whether the rows have features and probabilities, which set-based strategies need.
         """
         self.outputs = FEATURE_OUTPUTS if with_features else LOGGED_OUTPUTS
         self._directory = directory
@@ -145,7 +145,7 @@ class ScoreLog:
         directory.mkdir(parents=True, exist_ok=True)
 
     def commit(self, identity: str, parts: Sequence[ScoredRows]) -> None:
-        """Publish the rows of one shard. If the log is durable, they survive a crash from now on.
+        """Write the rows of one shard. If the log is durable, they survive a crash after this call returns.
 
         Raises:
             OSError: the directory cannot be written to.
@@ -174,7 +174,7 @@ class ScoreLog:
         return sorted({shard_identity(path) for path in files if not is_unpublished(path)})
 
     def rows(self, identities: Iterable[str]) -> int:
-        """Return how many rows these shards have in total; a shard that was not committed has none.
+        """Return the total number of rows in these shards. A shard that was not committed counts as 0.
 
         Raises:
             AlteredShardError: a shard cannot be read.
@@ -185,7 +185,7 @@ class ScoreLog:
         """Yield the rows of committed shards, one shard at a time, without features.
 
         Raises:
-            AlteredShardError: a shard is not as it was committed.
+            AlteredShardError: a shard is missing, incomplete or altered.
         """
         for identity in identities:
             yield ScoredRows(**_columns_of(self._read(identity, SCHEMA.names)))
@@ -194,17 +194,17 @@ class ScoreLog:
         """Yield the rows of committed shards, one shard at a time, from a log with features.
 
         Raises:
-            AlteredShardError: a shard is not as it was committed.
+            AlteredShardError: a shard is missing, incomplete or altered.
         """
         for identity in identities:
             table = self._read(identity)
-            # A shard without rows has no width of features either.
+            # A shard without rows has no columns of features and probabilities.
             if table.num_rows:
                 features, probabilities = _matrix(table, "features"), _matrix(table, "probabilities")
                 yield FeatureRows(**_columns_of(table), features=features, probabilities=probabilities)
 
     def discard_altered(self, identities: Iterable[str]) -> None:
-        """Remove those of these shards that are not as they were committed, so that they are scored again."""
+        """Remove the shards that are incomplete or altered, so that they are scored again."""
         for identity in identities:
             path = self._path(identity)
             if path is not None and not is_as_committed(path):
@@ -231,24 +231,24 @@ class ScoreLog:
             raise AlteredShardError(identity) from None
 
     def _path(self, identity: str) -> Path | None:
-        # Two files of one shard hold scores of two devices. Either is right; the choice must not vary.
+        # A shard that was scored on two devices may have two files. Either is valid; always take the same.
         return min(self._files(identity), default=None)
 
     def _files(self, identity: str) -> list[Path]:
         return list(self._directory_of(identity).glob(f"{identity}-*{_SUFFIX}"))
 
     def _directory_of(self, identity: str) -> Path:
-        # A log may hold very many shards; the end of an identity spreads them evenly over directories.
+        # A log may hold many shards. The end of the identity spreads them evenly over directories.
         return self._directory / identity[-2:]
 
 
 def shard_identity(path: Path) -> str:
-    """Return the identity of the shard that a file of a score log holds."""
+    """Return the identity of the shard in a file of a score log."""
     return path.name.rpartition("-")[0]
 
 
 def is_as_committed(path: Path) -> bool:
-    """Return whether a file of a score log exists and holds what was committed under its name."""
+    """Return whether a file of a score log exists and its content matches the digest in its name."""
     return _committed_content(path) is not None
 
 
@@ -283,7 +283,7 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
 
 
 def _columns_of(table: pa.Table) -> dict[str, Any]:
-    """Return the columns of SCHEMA as the arguments of ScoredRows."""
+    """Return the columns of SCHEMA as keyword arguments of ScoredRows."""
     skipped = np.flatnonzero(table.column("skip_reason").is_valid().to_numpy())
     rejected = table.select(["skip_reason", "skip_detail"]).take(skipped)
     skips = [Skip(row["skip_reason"], row["skip_detail"]) for row in rejected.to_pylist()]

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session on one device: batches of uint8 images in, float32 outputs out."""
+"""Run a model on batches of images in an ONNX Runtime session."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Buffers:
-    """Memory that a session reads one batch from and writes its outputs to. Batches in flight share none."""
+    """The memory for one batch of images and its outputs. Batches in flight do not share buffers."""
 
     images: NDArray[np.uint8]
     """uint8 (batch_size, height, width, 3), RGB."""
     outputs: Mapping[str, Float32Array]
-    """float32 (batch_size, …) by name, valid after `ScoringSession.run`."""
+    """Outputs by name, float32 (batch_size, …); valid after `ScoringSession.run`."""
     binding: Any
-    """ONNX Runtime's binding of these arrays."""
+    """The ONNX Runtime IOBinding of these arrays."""
 
 
 class ScoringSession:
     """Runs a graph in batches of one fixed size.
 
-    With one shape there is one search for convolution algorithms and one arena size. A short batch leaves the
-    rest of its buffers as they are. The outputs of a row depend on that row alone, so neither the batch size
-    nor the place of a row changes them.
+    With a fixed shape, ONNX Runtime searches for convolution algorithms and sizes its arena only once. A
+    short batch leaves the rest of the buffers unchanged. The outputs of a row depend only on that row, not on
+    its position in the batch.
 
     Attributes:
-        batch_size: images in a run.
-        image_shape: (height, width).
+        batch_size: images per batch.
+        image_shape: (height, width) of the images.
         output_shapes: shapes of the outputs for one image, by name.
     """
 
@@ -57,12 +57,12 @@ class ScoringSession:
         """Load the graph.
 
         Args:
-            graph: an ONNX file or its bytes, with the input `images` uint8 (N, height, width, 3) and float32
-                outputs.
+            graph: an ONNX file or its bytes, with the input `images`, uint8 (N, height, width, 3), and
+                float32 outputs.
             device: "cpu" or "cuda:<index>". There is no fallback to the CPU.
-            batch_size: images in a run, at least 2: a single row takes other kernels, which round
-                differently.
-            threads: threads for one operator on the CPU; None: one for each core that this process may use.
+            batch_size: images per batch, at least 2, because ONNX Runtime uses other kernels for a single
+                row, which round differently.
+            threads: threads for one operator on the CPU; None for one per usable core.
 
         Raises:
             DeviceError: with reason DEVICE_UNKNOWN, DEVICE_UNAVAILABLE or SESSION_FAILED.
@@ -79,14 +79,14 @@ class ScoringSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
-        # Spinning threads would take the cores that decode the next batch.
+        # Spinning threads would occupy the cores that decode the next batch.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         source = graph if isinstance(graph, bytes) else str(graph)
         try:
             self._session = ort.InferenceSession(source, options, providers=[(provider, provider_options)])
         except Exception as error:
-            # ONNX Runtime's errors share no public base class.
+            # ONNX Runtime's errors have no public base class in common.
             raise DeviceError(
                 f"the graph cannot be loaded on {device}: {error}", reason="SESSION_FAILED", device=device
             ) from error
@@ -105,7 +105,7 @@ class ScoringSession:
         }
 
     def new_buffers(self, outputs: Sequence[str]) -> Buffers:
-        """Allocate and bind buffers for one batch; only these outputs are copied back from the device."""
+        """Allocate and bind buffers for one batch. Only the given outputs are copied back from the device."""
         images = np.zeros((self.batch_size, *self.image_shape, 3), np.uint8)
         arrays = {
             name: np.zeros((self.batch_size, *self.output_shapes[name]), np.float32) for name in outputs
@@ -117,7 +117,7 @@ class ScoringSession:
         return Buffers(images, arrays, binding)
 
     def run(self, buffers: Buffers) -> None:
-        """Compute the outputs from the images. Other Python threads run in the meantime."""
+        """Compute the outputs of the images in `buffers`. The GIL is released meanwhile."""
         self._session.run_with_iobinding(buffers.binding)
 
     def score(
@@ -135,7 +135,7 @@ class ScoringSession:
             cancelled: checked before each batch.
 
         Returns:
-            float32 (n, …) by name.
+            the outputs by name, float32 (n, …).
 
         Raises:
             SelectionCancelledError: `cancelled` was set.
@@ -163,7 +163,7 @@ def _provider(device: str) -> tuple[str, dict[str, str]]:
     if kind == "cuda" and (index.isdecimal() or not index):
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise DeviceError(
-                f"{device} needs an onnxruntime with CUDA; install topb[scorer-gpu] instead of topb[scorer]",
+                f"{device} needs onnxruntime-gpu; install topb[scorer-gpu] instead of topb[scorer]",
                 reason="DEVICE_UNAVAILABLE",
                 device=device,
             )

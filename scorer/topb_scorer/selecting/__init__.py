@@ -1,1 +1,1 @@
-"""Selecting: from a score log to ranked picks with accounts."""
+"""Select ranked picks from a score log, and account for every row."""

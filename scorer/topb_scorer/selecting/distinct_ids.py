@@ -1,4 +1,4 @@
-"""Count distinct ids in memory that does not grow with their number."""
+"""Count distinct ids in memory that does not grow with their number, by means of temporary files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-# 128 bits: among 10^9 ids the odds of two sharing a digest are below 10^-20.
+# 128 bits: the probability that any two of 10^9 ids have the same digest is below 10^-20.
 _DIGEST_BYTES = 16
 _DIGESTS_A_PARTITION = 1 << 17
 
@@ -23,12 +23,12 @@ class DistinctIds:
         """Open the files.
 
         Args:
-            scratch: a directory for 16 bytes per id, which the caller removes.
-            expected: about how many ids there will be, duplicates included.
+            scratch: a directory for the files, which take 16 bytes per id. The caller removes it.
+            expected: the approximate number of ids, duplicates included.
         """
         partitions = min(max(1, expected // _DIGESTS_A_PARTITION), 512)
         self._files: list[BinaryIO] = [(scratch / f"{i}.digests").open("w+b") for i in range(partitions)]
-        # Random, so that nobody can prepare ids that share a digest.
+        # The seeds are random so that nobody can prepare ids with the same digest.
         self._seeds = [np.uint64(secrets.randbits(64)) for _ in range(2)]
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class DistinctIds:
             file.write(digests[partition == i].tobytes())
 
     def count(self) -> int:
-        """Return how many distinct ids were added."""
+        """Return the number of distinct ids that were added."""
         distinct = 0
         for file in self._files:
             file.flush()
@@ -54,7 +54,7 @@ class DistinctIds:
         return distinct
 
     def _digests(self, ids: Sequence[str]) -> NDArray[np.uint64]:
-        """Return uint64 (n, 2): two hash chains over each id in UTF-8, all ids of one length at a time."""
+        """Return uint64 (n, 2): two hashes of each id. Ids of the same length are hashed together."""
         array = pa.array(ids, pa.large_string())
         _, offsets_buffer, bytes_buffer = array.buffers()
         digests = np.empty((len(ids), 2), np.uint64)
@@ -83,7 +83,7 @@ def distinct_rows(halves: NDArray[np.uint64]) -> int:
     again = first[1:][first[1:] == first[:-1]]
     if not len(again):
         return len(first)
-    # Only rows that share their first half can be equal. No others have to be sorted by both halves.
+    # Only rows with the same first half can be equal, so only those are sorted by both halves.
     among = np.searchsorted(again, halves[:, 0])
     doubtful = halves[again[np.minimum(among, len(again) - 1)] == halves[:, 0]]
     doubtful = doubtful[np.lexsort((doubtful[:, 1], doubtful[:, 0]))]

@@ -1,4 +1,4 @@
-"""The accounts of a selection: every row is exactly one of scored, skipped, duplicate or excluded."""
+"""Account for the rows of a selection: each one is either scored, skipped, duplicate or excluded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.selecting.distinct_ids import DistinctIds
 
 SKIPPED_EXAMPLES = 20
-"""How many skipped rows are listed one by one: the first by id."""
+"""The number of skipped rows that are listed individually: the first ones by id."""
 _ORDER = attrgetter("id", "reason", "detail")
 
 
@@ -29,7 +29,7 @@ class Ledger:
         Args:
             exclude: ids to leave out.
             scratch: a directory for temporary files, which the caller removes.
-            rows: about how many rows there are.
+            rows: the approximate number of rows.
         """
         self._exclude = exclude
         self._distinct = DistinctIds(scratch, rows)
@@ -42,10 +42,10 @@ class Ledger:
         self._distinct.close()
 
     def take(self, part: ScoredRows) -> NDArray[np.intp]:
-        """Count the rows of a part, and return those that can be ranked, duplicates included.
+        """Count the rows of a part, and return the rows that can be ranked, duplicates included.
 
         Returns:
-            indices of rows, ascending.
+            the indices of these rows, ascending.
         """
         kept = np.ones(len(part.ids), bool)
         if self._exclude:
@@ -66,7 +66,7 @@ class Ledger:
         return rankable
 
     def accounts(self) -> Accounts:
-        """Return the accounts of all rows so far."""
+        """Return the accounts of all rows that were counted so far."""
         scored = self._distinct.count()
         return Accounts(
             read=self._read,

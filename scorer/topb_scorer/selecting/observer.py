@@ -1,4 +1,4 @@
-"""How a selection reports its progress."""
+"""Define how selections report their progress."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class SelectionObserver:
     """
 
     def on_rows(self, count: int) -> None:
-        """Note that `count` more rows of the pool were scored, or found in the score log."""
+        """Handle `count` more rows of the pool that were scored or found in the score log."""
 
     def on_commit(self, shard: Shard) -> None:
-        """Note that a shard was scored and committed to the score log."""
+        """Handle a shard that was scored and committed to the score log."""
 
     def on_complete(self, shards: int) -> None:
-        """Note that the score log now holds every shard of the pool.
+        """Handle the completion of scoring: the score log now holds every shard of the pool.
 
         Args:
-            shards: the number of shards of the pool.
+            shards: the number of shards in the pool.
         """

@@ -1,4 +1,4 @@
-"""Pointwise selection from a score log: the b rows of highest acquisition score."""
+"""Select the b rows with the highest acquisition scores from a score log."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def select_pointwise(
     rows: int,
     scratch: Path,
 ) -> Picked:
-    """Return the b best rows with accounts: a function of the rows of the log, not of their order.
+    """Return the b best rows and the accounts. The order of the rows in the log has no effect.
 
     Args:
-        strategy: that of the spec.
+        strategy: the strategy of `spec`.
         spec: what to select.
         log: all rows, in parts.
-        rows: about how many rows there are; sizes the counting of duplicates.
+        rows: the approximate number of rows. It determines how many temporary files count duplicates.
         scratch: a directory for temporary files, which the caller removes.
     """
     top = TopB(spec.budget)

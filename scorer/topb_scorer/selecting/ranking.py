@@ -1,4 +1,4 @@
-"""The total order of candidates, and the b best of a stream of them."""
+"""Define the total order of candidates, and keep the b best of a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from topb_scorer.scoring.score_log import ScoredRows
 class Candidate(NamedTuple):
     """A scored row. Candidates compare in the total order: score descending, then id ascending.
 
-    The fields after the id decide between rows of one id and score, so that the reading order has no effect.
+    The fields after the id order rows with the same id and score, so that the reading order has no effect.
     """
 
     negative_score: float
@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
 
     @classmethod
     def of(cls, part: ScoredRows, row: int, score: float) -> Self:
-        """Return one row of a part of the log as a candidate with this acquisition score."""
+        """Return a row of a part of the log as a candidate with the given acquisition score."""
         return cls(
             -score,
             part.ids[row],
@@ -39,11 +39,11 @@ class Candidate(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The acquisition score, with −0 as 0."""
+        """The acquisition score; −0 is returned as 0."""
         return -self.negative_score + 0.0
 
     def pick(self, rank: int, score: float, radius: float | None = None) -> Pick:
-        """Return the candidate as the pick of this rank."""
+        """Return the candidate as a pick."""
         return Pick(
             id=self.id,
             rank=rank,
@@ -57,27 +57,27 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Picked:
-    """What selecting from a score log gives: ranked picks, and what became of every row of the log."""
+    """The result of selecting from a score log."""
 
     picks: tuple[Pick, ...]
-    """In rank order."""
+    """The picks in rank order."""
     accounts: Accounts
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Measures of the batch as a whole, by name, if the strategy reports any."""
+    """Measures of the whole batch by name, if the strategy reports any."""
 
 
 class TopB:
-    """The first b candidates in the total order, one for each id, in memory proportional to b.
+    """Keeps the first b candidates in the total order, one per id, in memory proportional to b.
 
-    Of rows with one id, the first in the total order counts. A candidate outside the first b is dropped for
-    good: b others with other ids come before it whatever is offered later.
+    If several rows have the same id, the first in the total order is kept. A candidate that is not among the
+    first b can be dropped: later candidates cannot change that b others with distinct ids come before it.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._candidates: list[Candidate] = []
         self._limit = 2 * budget + 1024
-        # A row that scores less than the b-th candidate cannot be among the first b.
+        # A row with a lower score than the b-th candidate cannot be among the first b.
         self._threshold = -math.inf
 
     def offer(self, part: ScoredRows, rows: NDArray[np.intp], scores: NDArray[np.float64]) -> None:
@@ -86,9 +86,9 @@ class TopB:
         Args:
             part: the part.
             rows: (n,) indices of rows.
-            scores: float64 (n,) their acquisition scores, finite.
+            scores: float64 (n,), the acquisition scores of these rows, finite.
         """
-        # In slices, so that the threshold rises and the list stays short within one large offer too.
+        # Slices let the threshold rise and keep the list short within a large part.
         for start in range(0, len(rows), 4096):
             for i in (start + np.flatnonzero(scores[start : start + 4096] >= self._threshold)).tolist():
                 self._candidates.append(Candidate.of(part, rows[i], float(scores[i])))

@@ -1,4 +1,4 @@
-"""Select from a pool or a stream: fill its score log, then pick from the log."""
+"""Select from a pool or a stream: fill the score log, then pick from the log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy
 
 _log = logging.getLogger(__name__)
 
-# An altered shard is scored again. A disk that alters shards each time is not to be trusted.
+# An altered shard is scored again. After this many attempts the disk is considered faulty.
 _ATTEMPTS = 5
 
 _Rows = TypeVar("_Rows", bound=ScoredRows)
@@ -42,23 +42,23 @@ def select_from_pool(
     observer: SelectionObserver = SelectionObserver(),
     cancelled: threading.Event,
 ) -> SelectionResult:
-    """Score what the log does not hold yet of a pool, then select from the log.
+    """Score the shards of a pool that are not in the log yet, then select from the log.
 
     Args:
         spec: what to select.
         engine: scores the shards.
-        shards: the whole pool. They can be read again, so a shard whose scores are lost is scored anew.
+        shards: the whole pool. A shard is read again if its scores are lost.
         log: a log of the engine's model, with features if the strategy needs them. Afterwards it holds the
-            whole pool. None: a temporary log, which is removed.
-        settings: memory and devices of selecting.
+            whole pool. None for a temporary log, which is removed.
+        settings: the memory limit and the device for selecting.
         observer: receives the progress.
         cancelled: setting it stops the work within one batch.
 
     Raises:
         InvalidRequestError: the model cannot serve the strategy.
-        LimitExceededError: the strategy would have to hold more than `settings` allow.
+        LimitExceededError: the strategy needs more memory than `settings` allow.
         SelectionCancelledError: `cancelled` was set.
-        UnreadablePoolError: a shard cannot be read to its end, or the log keeps losing its scores.
+        UnreadablePoolError: a shard cannot be read to its end, or its scores are lost repeatedly.
     """
     if log is None:
         with tempfile.TemporaryDirectory(prefix="topb-") as directory:
@@ -71,7 +71,7 @@ def select_from_pool(
     pool = list({shard.identity: shard for shard in shards}.values())
     strategy = spec.query_strategy
     if isinstance(strategy, SetBasedStrategy) and strategy.shortlist is None:
-        # A pool that is too large is refused now rather than after hours of scoring.
+        # Refuse a pool that is too large now rather than after hours of scoring.
         (width,) = engine.bundle.output_shape("features")
         check_fits(_row_count(pool), width, settings.max_set_bytes)
     identities = [shard.identity for shard in pool]
@@ -83,9 +83,9 @@ def select_from_pool(
             return _selected(spec, engine.bundle, log, identities, settings, cancelled, started)
         except AlteredShardError as error:
             altered = error
-            _log.warning("%s; every altered shard of the pool is scored again", error)
+            _log.warning("%s; scoring all altered shards of the pool again", error)
         log.discard_altered(identities)
-        # All rows of the pool have been reported by now.
+        # All rows of the pool have already been reported.
         on_rows = SelectionObserver().on_rows
     raise UnreadablePoolError(
         f"{altered}, {_ATTEMPTS} times in a row; check the disk that holds the score log",
@@ -103,21 +103,21 @@ def select_from_stream(
     observer: SelectionObserver = SelectionObserver(),
     cancelled: threading.Event,
 ) -> SelectionResult:
-    """Score shards as they arrive, then select from all that the log holds.
+    """Score shards as they arrive, then select from the whole log.
 
-    Arguments and errors are those of `select_from_pool`, with these differences.
+    Arguments and errors are the same as for `select_from_pool`, except for the following.
 
     Args:
-        shards: those that the log does not hold yet. They can be read once only. A None means that none is
-            ready: the partial batch is scored at once.
-        log: the stream's own log.
+        shards: the shards that are not in the log yet. They can be read only once. None means that no shard
+            is ready: the partial batch is run now.
+        log: a log for this stream only.
 
     Raises:
-        UnreadablePoolError: scores in the log are lost, and the stream would have to be sent again.
+        UnreadablePoolError: scores in the log are lost, so the caller has to send the pool again.
     """
     started = time.monotonic()
     check_strategy_served(spec, engine.bundle)
-    # A shard that cannot be read is reported below, once the whole log is read.
+    # A shard that cannot be read is reported below, when the whole log is read.
     with suppress(AlteredShardError):
         observer.on_rows(log.rows(log.identities()))
     engine.fill(log, shards, cancelled=cancelled, on_rows=observer.on_rows, on_commit=observer.on_commit)
@@ -141,7 +141,7 @@ def _fill(
     on_commit: Callable[[Shard], None],
     cancelled: threading.Event,
 ) -> None:
-    """Score the shards of the pool that the log does not hold; every row of the pool is reported once."""
+    """Score the shards of the pool that are not in the log, and report every row of the pool once."""
     missing = [shard for shard in pool if not log.holds(shard.identity)]
     on_rows(_row_count(pool) - _row_count(missing))
     scored_elsewhere: list[Shard] = []

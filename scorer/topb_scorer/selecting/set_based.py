@@ -1,4 +1,4 @@
-"""Set-based selection from a score log: gather the candidates' features, then let the strategy pick."""
+"""Select with a set-based strategy: gather the candidates' features from a score log, then pick."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def select_set_based(
     scratch: Path,
     settings: SelectingSettings,
 ) -> Picked:
-    """Return the strategy's picks with accounts: a function of the rows of the log, not of their order.
+    """Return the strategy's picks and the accounts. The order of the rows in the log has no effect.
 
     Excluded images count as labelled if the log holds their features.
 
     Args:
         strategy, spec, rows, scratch: as for `select_pointwise`.
-        read_log: reads all rows from the start, in parts; called twice.
+        read_log: returns an iterator over all rows, in parts. It is called twice.
         labelled: float32 (L, D), features of the images that the model was trained on.
-        classes: C, the classes that the model predicts.
-        settings: how much memory the features may take, and where to search.
+        classes: C, the number of classes that the model predicts.
+        settings: the memory limit and the device for searches.
 
     Raises:
         LimitExceededError: with reason FEATURES_OVER_LIMIT.
-        ScorerError: as the strategy raises.
+        ScorerError: the strategy failed.
     """
     with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
         candidates = _candidates(strategy, spec, read_log, ledger)
@@ -81,7 +81,7 @@ def select_set_based(
 def _candidates(
     strategy: SetBasedStrategy, spec: SelectionSpec, read_log: ReadLog, ledger: Ledger
 ) -> list[Candidate]:
-    """Return the rows to pick from, sorted by id, one for each: the shortlist, or else the whole pool."""
+    """Return the candidates, sorted by id and one per id: the shortlist, or else the whole pool."""
     shortlist = strategy.shortlist
     if shortlist is not None:
         top = TopB(shortlist.candidates_per_pick * spec.budget)
@@ -108,7 +108,7 @@ def _gathered(
     classes: int,
     settings: SelectingSettings,
 ) -> SetCandidates:
-    """Read the features, and as many columns of the probabilities as `classes`, of the candidates."""
+    """Read the candidates' features, and the first `classes` columns of their probabilities."""
     width = labelled.shape[1]
     check_fits(len(candidates), width + classes, settings.max_set_bytes)
     features = np.zeros((len(candidates), width), np.float32)
@@ -129,7 +129,7 @@ def _gathered(
                 excluded.append((id_, part.features[row].tobytes()))
                 continue
             i = index_of.get(id_)
-            # Of rows with one id, only the one that became the candidate.
+            # If several rows have the same id, only one of them is the candidate.
             if i is not None and Candidate.of(part, row, float(scores[row])) == candidates[i]:
                 features[i] = part.features[row]
                 probabilities[i] = part.probabilities[row, :classes]

@@ -1,4 +1,4 @@
-"""What an operator decides about selecting from a score log."""
+"""Define the settings for selecting from a score log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SelectingSettings:
-    """Memory and devices of selecting. None of it changes which rows are picked."""
+    """The memory limit and the device for selecting. They do not change which rows are picked."""
 
     search_device: str = "cpu"
-    """Where FAISS searches for labelled neighbours, from which core_set starts: `cpu` or `cuda:<index>`."""
+    """The device on which FAISS searches for labelled neighbours for core_set: `cpu` or `cuda:<index>`."""
     max_set_bytes: int = 4 * 2**30
-    """Limit of the features and probabilities that a set-based strategy holds in memory. A selection that
+    """How many bytes of features and probabilities a set-based strategy may hold in memory. A selection that
     needs more is refused."""

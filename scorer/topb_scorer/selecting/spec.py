@@ -1,4 +1,4 @@
-"""What to select, independent of the pool."""
+"""Describe what to select, independently of the pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BUDGET = 1_000_000
 
 @dataclass(frozen=True)
 class SelectionSpec:
-    """What to select.
+    """A description of what to select.
 
     Raises:
         InvalidRequestError: with reason BUDGET_NOT_POSITIVE, SEED_OUT_OF_RANGE, STRATEGY_UNKNOWN,
@@ -27,13 +27,13 @@ class SelectionSpec:
     budget: int
     """b, from 1 to MAX_BUDGET."""
     strategy: str = DEFAULT_STRATEGY
-    """Name of a query strategy."""
+    """The name of a query strategy."""
     seed: int = 0
-    """Seeds strategies that draw at random, from 0 to 2⁶⁴ − 1."""
+    """The seed of strategies that draw at random, from 0 to 2⁶⁴ − 1."""
     exclude: frozenset[str] = frozenset()
     """Ids to leave out."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Options of the strategy by name, as text."""
+    """The values of the strategy's options by name, as text."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -54,12 +54,12 @@ class SelectionSpec:
                 reason="SEED_OUT_OF_RANGE",
                 seed=self.seed,
             )
-        # An unknown strategy or option is refused here.
+        # This raises the errors for unknown strategies and options.
         _ = self.query_strategy
 
     @cached_property
     def query_strategy(self) -> QueryStrategy:
-        """The strategy with its options set."""
+        """The query strategy with its options."""
         return configured(self.strategy, self.options)
 
     @property

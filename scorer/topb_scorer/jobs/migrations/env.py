@@ -1,4 +1,4 @@
-"""Entry point of alembic: connects it to the database over the connection of `migrations.upgrade`."""
+"""Run the migrations over the connection of `migrations.upgrade`. alembic executes this file."""
 
 from alembic import context
 

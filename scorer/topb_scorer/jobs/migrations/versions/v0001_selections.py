@@ -1,4 +1,4 @@
-"""The table of selections, as topb 0.1 created it."""
+"""Create the table of selections as it was in topb 0.1."""
 
 import sqlalchemy as sa
 from alembic import op
