@@ -1,11 +1,11 @@
-"""Squared Euclidean distances: float32 products rule pairs out, float64 differences decide the rest.
+"""Compute squared Euclidean distances: float32 products rule out most pairs, and float64 decides the rest.
 
-The expansion ‖x − y‖² = ‖x‖² + ‖y‖² − 2x·y runs at the speed of a matrix product, but it suffers from
-cancellation: far from zero, float32 retains nothing of a small distance. So the expansion only serves as a
-*lower bound*, from which a rigorous bound of the rounding error is subtracted (Higham, Accuracy and Stability
-of Numerical Algorithms, 2nd ed., section 3.5: a sum of n products is off by at most γ_n Σ|xᵢyᵢ| with
-γ_n = nu / (1 − nu), in any order of summation). Pairs that the bound cannot rule out are computed from their
-differences in float64.
+The expansion ‖x − y‖² = ‖x‖² + ‖y‖² − 2x·y is as fast as a matrix product, but it suffers from cancellation:
+for rows far from zero, float32 loses small distances completely. The expansion, minus a rigorous bound of its
+rounding error, therefore only serves as a *lower bound*. The error bound is from Higham, Accuracy and
+Stability of Numerical Algorithms, 2nd ed., section 3.5: the error of a sum of n products is at most
+γ_n Σ|xᵢyᵢ| with γ_n = nu / (1 − nu), in any order of summation. For pairs that the lower bound cannot rule
+out, the distance is computed from differences in float64.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 ROWS_AT_ONCE = 2048
-"""Rows that are gathered and multiplied at once: 4 MiB at 512 dimensions, which fits into the cache."""
+"""Rows that are gathered and multiplied at once. At 512 dimensions they take 4 MiB and fit into the cache."""
 _SAMPLE = 1024
 _LARGEST_SCALE = 126
 """2^126 and 2^−126 are normal float32 numbers."""
 _HITS_WORTH_FLOAT64 = 8
-"""Open pairs per row up to which differences are faster than a float64 product."""
+"""With more open pairs per row than this, a float64 product is faster than float64 differences."""
 
 
 def blocks(size: int, rows_at_once: int = ROWS_AT_ONCE) -> list[slice]:
-    """Return the slices of at most `rows_at_once` rows that make up `size` rows."""
+    """Divide `size` rows into slices of at most `rows_at_once` rows."""
     return [slice(first, min(first + rows_at_once, size)) for first in range(0, size, rows_at_once)]
 
 
 def check_features(pool: Features, labelled: Features, name: str = "pool") -> None:
-    """Raise unless both are finite float32 arrays, of shape (N, D) and (L, D) with D ≥ 1.
+    """Check that both arrays are finite float32, of shapes (N, D) and (L, D) with D ≥ 1.
 
     Args:
         pool: N rows.
         labelled: L rows.
-        name: what messages call the pool.
+        name: the name of the pool in error messages.
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE or FEATURES_NOT_FINITE.
@@ -50,7 +50,7 @@ def check_features(pool: Features, labelled: Features, name: str = "pool") -> No
     _check(labelled, "labelled")
     if pool.shape[1] != labelled.shape[1]:
         raise InvalidRequestError(
-            f"rows of the pool have {pool.shape[1]} features, labelled rows {labelled.shape[1]}; "
+            f"rows of the pool have {pool.shape[1]} features, but labelled rows have {labelled.shape[1]}; "
             "both must come from the same model",
             reason="FEATURES_SHAPE",
             pool=pool.shape,
@@ -75,7 +75,7 @@ def _check(features: Features, name: str) -> None:
         if not np.isfinite(rows.max()) or not np.isfinite(rows.min()):
             row = block.start + int(np.argmin(np.isfinite(rows).all(axis=1)))
             raise InvalidRequestError(
-                f"row {row} of {name} is not finite; leave such rows out before selecting",
+                f"row {row} of {name} is not finite; remove such rows before selecting",
                 reason="FEATURES_NOT_FINITE",
                 features=name,
                 row=row,
@@ -87,7 +87,7 @@ def squared_distances(x: Features, y: Features) -> Doubles:
 
     Args:
         x: float32 (n, D).
-        y: float32 (n, D), or (D,) for the same row each time.
+        y: float32 (n, D), or (D,) to compare all rows of `x` with the same row.
     """
     differences = x.astype(np.float64)
     differences -= y
@@ -104,32 +104,33 @@ class Placed:
     near: NDArray[np.floating]
     """float32 or float64 (n, D): (rows − origin) · scale."""
     norms: Doubles
-    """float64 (n,): ‖near‖², with the rounding error of a product at most."""
+    """float64 (n,): ‖near‖², summed in the precision of `near`."""
 
     def take(self, positions: Indices | slice) -> Placed:
-        """Return the rows at `positions`, int64 (m,), or of a slice."""
+        """Return the rows at `positions`, which are int64 (m,) or a slice."""
         return Placed(self.rows[positions], self.near[positions], self.norms[positions])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The coordinates in which products are computed.
+    """A shift and a scale of coordinates, in which products are computed.
 
-    They are near zero, so that little cancels, and at most 4 in magnitude, so that no square overflows.
+    Coordinates in a frame are near zero, which reduces cancellation, and at most 4 in magnitude, so that
+    squares do not overflow.
     """
 
     origin: Features
-    """float32 (D,): the median of a sample in each column, which is insensitive to outliers."""
+    """float32 (D,): the median of a sample of each column. Unlike the mean, it is insensitive to outliers."""
     scale: float
-    """A power of two, so that multiplying by it is exact."""
+    """A power of two, so that multiplication by it is exact."""
     exact: frozenset[type] = frozenset()
-    """The precisions in which products of these features have no rounding error at all."""
+    """The precisions in which products of these features have no rounding errors."""
     rows_at_once: int = ROWS_AT_ONCE
-    """How many rows are gathered and multiplied at once. It has no effect on any distance."""
+    """How many rows are gathered and multiplied at once. This does not affect distances."""
 
     @classmethod
     def around(cls, *arrays: Features, rows_at_once: int = ROWS_AT_ONCE) -> Frame:
-        """Return a frame for finite `arrays`, each float32 (n, D), of which at least one has a row."""
+        """Return a frame for finite `arrays`, each float32 (n, D). At least one array must have rows."""
         middle = max(arrays, key=len)
         sample = np.sort(middle[:: max(1, len(middle) // _SAMPLE)], axis=0)
         largest = max(_largest(array) for array in arrays)
@@ -145,9 +146,10 @@ class Frame:
         return Placed(rows, near, np.einsum("ij,ij->i", near, near).astype(np.float64))
 
     def slack(self, precision: type) -> float:
-        """Return ε such that ‖a‖² + ‖b‖² − 2a·b in `precision` is off by at most ε(‖a‖² + ‖b‖²).
+        """Return ε such that the error of ‖a‖² + ‖b‖² − 2a·b in `precision` is at most ε(‖a‖² + ‖b‖²).
 
-        4u for placing both rows, γ_D for the norms, 2γ_(D+1) for the product with a norm as one more term.
+        ε is the sum of 4u for placing both rows, γ_D for the norms, and 2γ_(D+1) for the product with a norm
+        as an additional term.
         """
         if precision in self.exact:
             return 0.0
@@ -156,15 +158,15 @@ class Frame:
     def lower_bounds(self, candidates: Placed, centres: Placed) -> tuple[NDArray[np.floating], Doubles]:
         """Return lower bounds: products[i, k] + offsets[i] ≤ ‖candidateᵢ − centreₖ‖² · scale².
 
-        They are not added up: comparing each row of products with a threshold minus its offset saves two
-        passes over the (n, m) array.
+        The two terms are not added here: comparing each row of products with a threshold minus its offset
+        saves two passes over the (n, m) array.
 
         Args:
             candidates: n rows.
             centres: m rows, placed in the same precision.
 
         Returns:
-            products: (n, m) in the precision of both.
+            products: (n, m), in the precision of the rows.
             offsets: float64 (n,).
         """
         precision = candidates.near.dtype.type
@@ -176,25 +178,25 @@ class Frame:
         right = np.empty((len(centres.near), width + 1), precision)
         np.multiply(centres.near, -2, out=right[:, :width])
         right[:, width] = centres.norms * kept
-        # Some BLAS kernels raise the flag in lanes beyond the matrix; no factor here is invalid.
+        # Some BLAS kernels set the invalid flag in lanes beyond the matrix. The factors are all valid.
         with np.errstate(invalid="ignore"):
             products = left @ right.T
         return products, candidates.norms * kept - self._underflow(precision)
 
     def uncertainty(self, candidates: Placed, centres: Placed) -> Doubles:
-        """Return float64 (n,): how far a candidate's squared distances exceed their lower bounds at most."""
+        """Return how much each candidate's squared distances can exceed their lower bounds, float64 (n,)."""
         precision = candidates.near.dtype.type
         norms = candidates.norms + centres.norms.max(initial=0.0)
         uncertain: Doubles = 2 * self.slack(precision) * norms + 2 * self._underflow(precision)
         return uncertain
 
     def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles) -> None:
-        """Lower `nearest` in place to the distance of the nearest centre where that is smaller.
+        """Lower each value of `nearest` to the squared distance to the nearest centre if that is smaller.
 
         Args:
             candidates: n rows.
             centres: m rows.
-            nearest: float64 (n,), squared distances as `squared_distances` computes them, without scale.
+            nearest: float64 (n,), unscaled squared distances; changed in place.
         """
         rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
@@ -207,7 +209,7 @@ class Frame:
     def _open_pairs(
         self, candidates: Placed, centres: Placed, nearest: Doubles, precision: type
     ) -> tuple[Indices, Indices]:
-        """Return all pairs (i, k) where centre k may be the nearest one of i, and nearer than nearest[i]."""
+        """Return all pairs (i, k) for which centre k may be the nearest to i and nearer than nearest[i]."""
         products, offsets = self.lower_bounds(candidates, centres)
         least = products.argmin(axis=1)
         lowest = products[np.arange(len(products)), least].astype(np.float64)
@@ -228,10 +230,10 @@ def _largest(array: Features) -> float:
 
 
 def _exact_precisions(arrays: tuple[Features, ...], largest: float, rows_at_once: int) -> frozenset[type]:
-    """Return the precisions whose significand holds every product and sum over `arrays`, taken as integers.
+    """Return the precisions that represent every product and sum over `arrays` exactly.
 
-    This holds for small integers, bits and quantised features, which have many ties. There, products are
-    exact and no tie needs to be resolved.
+    This is possible for small integers, bits and quantised features, which have many ties. With exact
+    products, ties need not be resolved separately.
     """
     width = arrays[0].shape[1]
     exact: frozenset[type] = frozenset({np.float32, np.float64})

@@ -1,4 +1,4 @@
-"""Ties that float64 cannot resolve: squared distances between float32 rows as integers, without rounding.
+"""Resolve ties with exact squared distances, computed as integers where float64 is not precise enough.
 
 Every float32 number is an integer multiple of 2^−149, so a squared distance is an integer multiple of 2^−298.
 """
@@ -12,24 +12,24 @@ import numpy as np
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices
 
 _UNIT = 2.0**149
-"""Every float32 number times this is an integer, which float64 holds exactly."""
+"""The product of any float32 number and this unit is an integer that float64 represents exactly."""
 
 
 def near_ties(width: int) -> float:
-    """Return the largest relative difference between two results of `squared_distances` that may be equal."""
+    """Return the largest relative difference between results of `squared_distances` for equal distances."""
     return 4 * (width + 4) * 2.0**-53
 
 
 def exact_squared_distance(x: Features, y: Features) -> int:
-    """Return ‖x − y‖² · 2^298 of two float32 (D,) rows as an exact integer."""
+    """Return ‖x − y‖² · 2^298 for two rows, float32 (D,), as an exact integer."""
     pairs = zip((x.astype(np.float64) * _UNIT).tolist(), (y.astype(np.float64) * _UNIT).tolist(), strict=True)
     return sum((int(a) - int(b)) ** 2 for a, b in pairs)
 
 
 class ExactDistances:
-    """Exact squared distances to the nearest centre, for the few candidates that are tied.
+    """Computes exact squared distances to the nearest centre for the few candidates that are tied.
 
-    Results are kept, so that a candidate that stays tied from pick to pick is only compared with new centres.
+    Results are cached, so that a candidate that remains tied is only compared with new centres.
     """
 
     def __init__(self, frame: Frame, centre_rows: Callable[[int, int], Features]) -> None:
@@ -38,12 +38,14 @@ class ExactDistances:
         self._found: dict[int, tuple[int, int]] = {}
 
     def farthest(self, candidates: Indices, rows: Features, nearest: Doubles, centres: int) -> int:
-        """Return the position of the candidate farthest from its nearest centre; of equals, the first.
+        """Return the position of the candidate that is farthest from its nearest centre.
+
+        Ties go to the first candidate.
 
         Args:
             candidates: int64 (n,), indices into the pool, ascending.
-            rows: float32 (n, D), their features.
-            nearest: float64 (n,), their squared distances to the nearest centre by `squared_distances`.
+            rows: float32 (n, D), the features of the candidates.
+            nearest: float64 (n,), results of `squared_distances` to the nearest centres.
             centres: the number of centres, at least 1.
         """
         distinct = np.sort(np.unique(rows, axis=0, return_index=True)[1])

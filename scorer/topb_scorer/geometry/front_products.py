@@ -1,6 +1,6 @@
-"""Find the rows of a small set that may be nearer to a new pick than to anything picked before.
+"""Find the rows of a small set that may be nearer to a new pick than to their nearest centre so far.
 
-No such row is missed, because lower bounds of distances are compared (`euclidean`).
+No such row is missed, because the search uses lower bounds of distances (`euclidean`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy as np
 from topb_scorer.geometry.euclidean import Doubles, Frame, Indices, Placed
 
 FRONT_ROWS_AT_ONCE = 128
-"""Enough for a fast matrix product."""
+"""Rows of a front that are multiplied at once: enough for a fast matrix product."""
 _PRODUCTS_AT_ONCE = 2**24
-"""64 MiB of float32."""
+"""The maximum number of products in memory: 64 MiB of float32."""
 
 
 class FrontProducts:
-    """Products between the rows of a front, computed ahead for rows that are likely to be picked next."""
+    """Caches products between rows of a front, computed in advance for rows that are likely picked next."""
 
     def __init__(self, frame: Frame, front: Placed, rows_at_once: int = FRONT_ROWS_AT_ONCE) -> None:
         self._frame = frame
@@ -26,12 +26,12 @@ class FrontProducts:
         self._held: dict[int, int] = {}
 
     def maybe_nearer(self, row: int, nearest: Doubles, *, likely: Doubles) -> Indices:
-        """Return the rows of the front that may be nearer to `row` than `nearest`; all other rows are not.
+        """Return the rows of the front whose squared distance to `row` may be smaller than `nearest`.
 
         Args:
-            row: a row of the front.
-            nearest: float64 (n,), squared distances. Rows at 0 or less are left out.
-            likely: float64 (n,), larger for rows that are more likely to be asked for next.
+            row: an index into the front.
+            nearest: float64 (n,), squared distances. Rows with values of 0 or less are left out.
+            likely: float64 (n,), larger for rows for which this method is more likely to be called next.
 
         Returns:
             int64 (m,), ascending.

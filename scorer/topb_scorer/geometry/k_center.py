@@ -1,19 +1,20 @@
-"""Exact k-center greedy: pick the point farthest from all labelled rows and earlier picks, again and again.
+"""Exact k-center greedy: repeatedly pick the point that is farthest from all labelled rows and earlier picks.
 
-Gonzalez, Clustering to minimize the maximum intercluster distance (1985). Core-set chooses with it what to
+Gonzalez, Clustering to minimize the maximum intercluster distance (1985). Core-set uses it to choose what to
 label: Sener and Savarese, Active learning for convolutional neural networks (ICLR 2018), algorithm 1. The
-radius of the batch is at most twice that of the best possible batch.
+radius of the batch is at most twice the smallest possible radius.
 
-The textbook loop computes b·N distances. This one computes few of them, and picks the same points:
+The textbook loop computes b·N distances. This implementation computes only a few of them, and picks the same
+points:
 
-* Distances to the nearest centre never increase, so an outdated one is an upper bound. A point is compared
-  with the centres that it has not seen only once it is among the farthest by its bound.
+* Distances to the nearest centre never increase, so an outdated distance is an upper bound. A point is
+  compared with new centres only when its bound is among the largest.
 * Points are updated in blocks, as matrix products, which is ten times faster than a pass over the pool for
   each pick. The updated points that are farther than the bound of any other point form the *front*. As long
-  as the farthest point of the front is beyond that bound, it is the farthest of all, and no other point is
-  examined.
-* float32 products only rule pairs out (`euclidean`). Distances are compared in float64, and those that
-  float64 cannot tell apart as integers (`exact_ties`).
+  as the farthest point of the front is beyond that bound, it is the farthest of all points, and no other
+  point is examined.
+* float32 products only rule out pairs (`euclidean`). Distances are compared in float64, and as integers where
+  float64 cannot distinguish them (`exact_ties`).
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ from topb_scorer.geometry.nearest_labelled import (
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Sizes of blocks. They change the running time and memory, but no pick.
+    """Sizes of blocks. They affect the running time and memory, but not the picks.
 
-    On features of CIFAR-10 (50,000 × 512), starting from a tenth of it or from one point, half or twice any
-    of these sizes took 0 to 20 % longer.
+    On features of CIFAR-10 (50,000 × 512), starting from a tenth of them or from one point, halving or
+    doubling any of these sizes increased the running time by 0 to 20 %.
     """
 
     rows_at_once: int = ROWS_AT_ONCE
     """Rows that are gathered and multiplied at once."""
     few_centres: int = 128
-    """Too few centres for a matrix product of their own."""
+    """With fewer centres than this, a separate matrix product is not worthwhile."""
     fewest_updated: int = 512
     """The smallest number of rows that are updated together."""
     few_picks: int = 64
@@ -64,11 +65,11 @@ class BlockSizes:
     many_picks: int = 256
     """After more picks than this, half as many rows are updated together."""
     largest_front: int = 8192
-    """The most rows that a front has: 32 MiB at 512 dimensions."""
+    """The maximum number of rows in a front. At 512 dimensions, the default takes 32 MiB."""
     front_rows_at_once: int = FRONT_ROWS_AT_ONCE
     """Rows of a front that are multiplied with the whole front at once."""
     fewest_searched: int = FEWEST_SEARCHED
-    """With fewer labelled rows, no near labelled row is searched at the start."""
+    """With fewer labelled rows than this, no search for near labelled rows is made at the start."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ class KCenterResult:
     """int64 (b,): rows of the pool, in pick order."""
     radii: Doubles
     """float64 (b,): Euclidean distance of each pick to its nearest centre when it was picked, in units of the
-    features; infinite for the first pick if nothing is labelled. It never increases: where it flattens out,
-    more picks cover little more."""
+    features. It is infinite for the first pick if nothing is labelled, and never increases. Where it flattens
+    out, further picks add little coverage."""
     approximate: bool = False
-    """Whether the picks are those of `k_center_greedy_in_parts` instead of the greedy sequence."""
+    """Whether the picks come from `k_center_greedy_in_parts` and may differ from the exact greedy picks."""
 
 
 def k_center_greedy(
@@ -97,24 +98,24 @@ def k_center_greedy(
 ) -> KCenterResult:
     """Return the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
-    Each pick is the farthest point in real arithmetic on the float32 features; of equally far ones, the
-    lowest index. Duplicates are points like any others: once one of them is picked, the rest are at distance
-    0. They are picked only when every remaining point is at distance 0, lowest index first. If nothing is
-    labelled, the first pick is drawn with `seed`; otherwise `seed` has no effect.
+    Each pick is the farthest point as in exact arithmetic on the float32 features. Ties go to the lowest
+    index. When one of several duplicates is picked, the others are at distance 0. They are picked only when
+    all remaining points are at distance 0, lowest index first. If nothing is labelled, the first pick is
+    drawn with `seed`; otherwise `seed` has no effect.
 
-    The features are read but never copied, so they may be memory-mapped. In addition, about 60 bytes for each
-    row of the pool and a few blocks of rows are held in memory. More is held only if more than a few thousand
-    points tie for the farthest and are not small integers.
+    The features are read but never copied, so they may be memory-mapped. In addition, about 60 bytes per row
+    of the pool and a few blocks of rows are held in memory. More memory is needed only if more than a few
+    thousand points are tied for the farthest and are not small integers.
 
     Args:
         pool: float32 (N, D), finite.
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to N.
-        seed: draws the first pick if L is 0.
-        device: where to search for a near labelled row of each row, `cpu` or `cuda:<index>`. It changes no
-            pick.
-        make_search: makes that search. It changes no pick.
-        sizes: sizes of blocks. They change no pick.
+        seed: the seed for drawing the first pick if L is 0.
+        device: the device on which to search for near labelled rows, `cpu` or `cuda:<index>`. It does not
+            affect the picks.
+        make_search: makes this search. It does not affect the picks.
+        sizes: sizes of blocks. They do not affect the picks.
 
     Raises:
         DeviceError: with reason DEVICE_UNKNOWN or DEVICE_UNAVAILABLE.
@@ -154,7 +155,7 @@ def k_center_greedy(
 
 
 def check_budget(budget: int, size: int) -> None:
-    """Raise unless `budget` rows can be picked from `size`.
+    """Check that `budget` rows can be picked from `size` rows.
 
     Raises:
         InvalidRequestError: with reason BUDGET_NEGATIVE or BUDGET_TOO_LARGE.
@@ -165,7 +166,7 @@ def check_budget(budget: int, size: int) -> None:
         )
     if budget > size:
         raise InvalidRequestError(
-            f"the budget is {budget} but the pool has {size} rows; ask for at most {size}",
+            f"the budget is {budget}, but the pool has only {size} rows; expected at most {size}",
             reason="BUDGET_TOO_LARGE",
             budget=budget,
             pool=size,
@@ -174,7 +175,7 @@ def check_budget(budget: int, size: int) -> None:
 
 @dataclass
 class _Cover:
-    """Distances of the rows of the pool to their nearest centres. Centres are labelled rows, then picks."""
+    """The distances of all rows to their nearest centres. Centres are the labelled rows, then the picks."""
 
     pool: Features
     labelled: Features
@@ -185,9 +186,9 @@ class _Cover:
 
     def __post_init__(self) -> None:
         self.nearest: Doubles = np.full(len(self.pool), np.inf)
-        """(N,) squared distance to the nearest centre seen so far, an upper bound; −1 once picked."""
+        """(N,): upper bounds of the squared distances to the nearest centres; −1 for picks."""
         self.seen = np.zeros(len(self.pool), np.int32)
-        """(N,) how many centres a row has been compared with, starting from the first."""
+        """(N,): how many centres each row has been compared with, starting with the first."""
         self.exact = ExactDistances(self.frame, self.centre_rows)
         self.ties = 0.0 if np.float64 in self.frame.exact else near_ties(self.pool.shape[1])
 
@@ -209,16 +210,16 @@ class _Cover:
         self.nearest[row] = -1.0
 
     def update(self, rows: Indices) -> None:
-        """Compare `rows` with all centres that they have not seen yet."""
+        """Compare `rows` with all centres with which they have not been compared yet."""
         rows = rows[self.seen[rows] < self.centres]
         rows = rows[np.lexsort((rows, self.seen[rows]))]
         for block in blocks(len(rows), self.sizes.rows_at_once):
             self._compare(rows[block])
 
     def _compare(self, rows: Indices) -> None:
-        """Compare `rows`, sorted by how many centres they have seen, with the centres that they have not."""
+        """Compare `rows` with all new centres. The rows must be sorted by `seen`."""
         groups = [(part, self.frame.place(self.pool[rows[part]])) for part in self._groups(self.seen[rows])]
-        # The bounds at the start are no distances to a centre that was seen: they must not stand for one.
+        # Initial bounds are not distances to one of the centres counted in `seen`, so they are not reused.
         nearest = np.where(self.seen[rows] > 0, self.nearest[rows], np.inf)
         for start in range(int(self.seen[rows[0]]), self.centres, self.sizes.rows_at_once):
             end = min(start + self.sizes.rows_at_once, self.centres)
@@ -231,10 +232,10 @@ class _Cover:
         self.seen[rows] = self.centres
 
     def _groups(self, seen: NDArray[np.int32]) -> list[slice]:
-        """Split rows, sorted by how many centres they have seen, into groups that are compared together.
+        """Divide rows into groups that are compared together. `seen` must be ascending.
 
-        All rows of a group have missed about as many centres: each is compared with at most twice as many as
-        necessary, and with enough for a fast matrix product.
+        Rows of a group have been compared with similar numbers of centres. No row is compared with more than
+        about twice as many centres as necessary, and each group has enough centres for a fast matrix product.
         """
         groups, first = [], 0
         while first < len(seen):
@@ -247,7 +248,7 @@ class _Cover:
 
 
 def _advance(cover: _Cover, width: int, budget: int) -> None:
-    """Update the `width` rows of largest bound, then pick from them while no other row can be farther."""
+    """Update the `width` rows with the largest bounds, and pick while no other row can be farther."""
     candidates, bound, rival = _farthest(cover.nearest, width)
     if cover.nearest[candidates].max() <= 0:
         for row in np.flatnonzero(cover.nearest == 0)[: budget - len(cover.picks)]:
@@ -264,7 +265,7 @@ def _advance(cover: _Cover, width: int, budget: int) -> None:
 def _narrowed(cover: _Cover, front: Indices, bound: float, rival: int) -> tuple[Indices, float, int]:
     """Return the farthest rows of a front that is too large, with their new bound and rival.
 
-    If so many rows may be tied that none of these would be sure to be the farthest, return the whole front.
+    If so many rows may be tied that none of these rows is certain to be the farthest, return the whole front.
     """
     nearest = cover.nearest[front]
     kept, next_bound, left_out = _farthest(nearest, cover.sizes.largest_front)
@@ -275,9 +276,9 @@ def _narrowed(cover: _Cover, front: Indices, bound: float, rival: int) -> tuple[
 
 
 def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
-    """Return the `width` rows of largest bound, ascending, the next bound, and the first row that has it.
+    """Return the `width` rows with the largest bounds, ascending, the next bound, and the first row with it.
 
-    Of rows with equal bounds, the first are taken.
+    Among rows with equal bounds, the first ones are returned.
     """
     if width == len(nearest):
         return np.flatnonzero(nearest >= 0), 0.0, len(nearest)
@@ -294,14 +295,14 @@ def _farthest(nearest: Doubles, width: int) -> tuple[Indices, float, int]:
 
 
 def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: int) -> None:
-    """Pick from `front`, whose rows are up to date, while its farthest row is farther than any other can be.
+    """Pick from `front` while its farthest row is farther than any other row can be.
 
     Args:
         cover: receives the picks.
-        front: rows, ascending.
-        bound: no row outside the front has a larger squared distance.
-        rival: the first row outside the front that may be as far as `bound`.
-        budget: how many picks there are to be in total.
+        front: indices of rows whose distances are up to date, ascending.
+        bound: an upper bound of the squared distances of all rows outside the front.
+        rival: the first row outside the front whose squared distance may be `bound`.
+        budget: the total number of picks to reach.
     """
     frame, tolerance = cover.frame, cover.ties
     placed = frame.place(cover.pool[front])

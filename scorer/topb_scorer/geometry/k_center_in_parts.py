@@ -1,7 +1,6 @@
-"""K-center greedy over more features than fit into memory: in each part of the pool, then over all picks.
+"""K-center greedy over more features than fit into memory.
 
-For callers of the Python function. No query strategy uses it: `core_set` refuses a pool over the memory
-limit.
+This module is for Python callers. No query strategy uses it: `core_set` refuses pools over the memory limit.
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ def k_center_greedy_in_parts(
     device: str = "cpu",
     max_kept_bytes: int = DEFAULT_MAX_KEPT_BYTES,
 ) -> KCenterResult:
-    """Return `budget` rows of a pool that is given in parts, picked on two levels and marked as approximate.
+    """Return `budget` rows of a pool that is given in parts, marked as approximate.
 
-    K-center greedy picks `budget` rows of each part, starting from `labelled`; k-center greedy over the picks
-    of all parts, again starting from `labelled`, then picks the result. The radius of the batch is at most 4
-    times that of the best possible batch, because each level adds at most twice that; over the whole pool,
-    k-center greedy guarantees 2 times. This is the algorithm of Malkomes, Kusner, Chen, Weinberger and
-    Moseley, Fast distributed k-center clustering with outliers on massive data (NIPS 2015), section 3. Picks
-    of parts as composable core-sets are due to Indyk, Mahabadi, Mahdian and Mirrokni, Composable core-sets
-    for diversity and coverage maximization (PODS 2014).
+    K-center greedy, starting from `labelled`, first picks `budget` rows of each part, and then picks the
+    result from the picks of all parts. The radius of the batch is at most 4 times the smallest possible
+    radius, because each level adds at most twice that; over the whole pool, the factor would be 2.
 
-    The result depends on how the pool is split. Only the picks of a part are kept, so a part may be a slice
-    of a memory-mapped array, or be read when it is requested.
+    This is the algorithm of Malkomes, Kusner, Chen, Weinberger and Moseley, Fast distributed k-center
+    clustering with outliers on massive data (NIPS 2015), section 3. Composable core-sets are due to Indyk,
+    Mahabadi, Mahdian and Mirrokni, Composable core-sets for diversity and coverage maximization (PODS 2014).
+
+    The result depends on how the pool is split. Only the picks of each part are kept, so a part may be a
+    slice of a memory-mapped array, or may be read when it is requested.
 
     Args:
-        parts: float32 (Nᵢ, D) arrays, finite. `indices` counts their rows in this order.
+        parts: float32 (Nᵢ, D) arrays, finite. `indices` of the result counts their rows in this order.
         labelled: float32 (L, D), finite; L may be 0.
         budget: how many rows to pick, 0 to ΣNᵢ.
-        seed: draws the first pick of each level if L is 0.
+        seed: the seed for drawing the first pick of each level if L is 0.
         device: as for `k_center_greedy`.
-        max_kept_bytes: limit of the memory that the picks of all parts take.
+        max_kept_bytes: how much memory the picks of all parts may take.
 
     Raises:
-        InvalidRequestError: as `k_center_greedy`; the message names the part.
+        InvalidRequestError: as for `k_center_greedy`. The message names the part.
         LimitExceededError: with reason FEATURES_OVER_LIMIT.
     """
     check_budget(budget, budget)
@@ -59,13 +58,13 @@ def k_center_greedy_in_parts(
         kept_bytes += min(budget, len(part)) * part.itemsize * part.shape[1]
         if kept_bytes > max_kept_bytes:
             raise LimitExceededError(
-                f"the picks of the first {number + 1} parts take {kept_bytes} bytes, the limit is "
-                f"{max_kept_bytes}; make fewer, larger parts, ask for fewer rows or raise the limit",
+                f"the picks of the first {number + 1} parts take {kept_bytes} bytes; the limit is "
+                f"{max_kept_bytes}: use fewer and larger parts, a smaller budget or a higher limit",
                 reason="FEATURES_OVER_LIMIT",
                 bytes=kept_bytes,
                 limit=max_kept_bytes,
             )
-        # Copied into memory, so that a memory-mapped part is not read from its file again and again.
+        # Copy the part into memory, so that a memory-mapped file is not read repeatedly.
         rows = np.array(part)
         picks = k_center_greedy(rows, labelled, min(budget, len(rows)), seed=seed, device=device).indices
         kept_rows.append(rows[picks])

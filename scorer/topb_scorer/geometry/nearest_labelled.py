@@ -1,14 +1,14 @@
-"""Upper bounds of the distances to the nearest labelled row, from which k-center greedy starts.
+"""Compute upper bounds of the distances to the nearest labelled rows, from which k-center greedy starts.
 
-Greedy needs exact distances of the farthest points only. Of all others it needs to know that they are not the
-farthest, so a labelled row that is near is enough, and FAISS finds one. On the CPU, the labelled rows are put
-into an inverted file, √L lists of about √L rows, and each row of the pool is compared with the two nearest
-lists: about 3√L distances instead of L. On features of CIFAR-10 with a tenth of them labelled, one row in
-eight then has to be compared with all labelled rows in order to pick a twentieth of the pool. A GPU compares
-each row with all labelled rows.
+K-center greedy needs exact distances only for the farthest points. For all others, the distance to any near
+labelled row is enough to show that they are not the farthest, and FAISS finds such a row. On the CPU, the
+labelled rows are put into an inverted file with √L lists of about √L rows, and each row of the pool is
+compared with the two nearest lists: about 3√L distances instead of L. On features of CIFAR-10 of which a
+tenth were labelled, one row in eight then had to be compared with all labelled rows to pick a twentieth of
+the pool. A GPU compares each row with all labelled rows.
 
-Whichever row is found, the distance to it is computed again in float64. So the device changes the running
-time but no pick.
+The distance to the row that was found is computed again in float64, so the device affects the running time
+but not the picks.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from topb_scorer.geometry.euclidean import (
 )
 
 FEWEST_SEARCHED = 256
-"""With fewer labelled rows, one matrix product is as fast as a search."""
+"""With fewer labelled rows than this, one matrix product is as fast as a search."""
 _LISTS_PROBED = 2
 _ITERATIONS = 4
 _SEARCHED_TOGETHER = 16 * ROWS_AT_ONCE
 
 Search = Callable[[Features], Indices]
-"""Finds a near labelled row, or −1, for each of float32 (n, D) rows; returns int64 (n,)."""
+"""Returns the index of a near labelled row, or −1, for each row: float32 (n, D) to int64 (n,)."""
 MakeSearch = Callable[[Features, str], Search]
-"""Makes a search among labelled rows, float32 (L, D), on a device."""
+"""Returns a search among labelled rows, float32 (L, D), on a device."""
 
 
 def check_search_device(device: str) -> None:
@@ -61,7 +61,7 @@ def check_search_device(device: str) -> None:
         )
     if _gpu(device) >= faiss.get_num_gpus():
         raise DeviceError(
-            f"FAISS cannot search on {device}: it finds {faiss.get_num_gpus()} GPUs; install faiss-gpu-cu12 "
+            f"FAISS cannot search on {device}: it found {faiss.get_num_gpus()} GPUs; install faiss-gpu-cu12 "
             "instead of faiss-cpu, check the driver, or search on the CPU",
             reason="DEVICE_UNAVAILABLE",
             device=device,
@@ -79,15 +79,15 @@ def upper_bounds(
 ) -> Doubles:
     """Return upper bounds of the squared distances of rows to their nearest labelled rows, float64 (N,).
 
-    A bound may be infinite. All are infinite if there is little to gain, or if float32 would overflow.
+    A bound may be infinite. All bounds are infinite if a search is not worthwhile or float32 would overflow.
 
     Args:
         pool: float32 (N, D).
         labelled: float32 (L, D).
-        frame: a frame around both.
-        device: where to search, `cpu` or `cuda:<index>`.
+        frame: a frame around both arrays.
+        device: the device on which to search, `cpu` or `cuda:<index>`.
         make_search: makes the search.
-        fewest_searched: with fewer labelled rows, nothing is searched.
+        fewest_searched: with fewer labelled rows than this, no search is made.
     """
     bounds = np.full(len(pool), np.inf)
     if len(labelled) < fewest_searched or not 2.0**-40 < frame.scale < 2.0**40:

@@ -1,7 +1,7 @@
-"""AALU: the active assistant's score.
+"""Active learning with the AALU assistant's score.
 
-Zhu and Wang, Deep adversarial active learning with model uncertainty for image classification, section 2.3;
-equation 9 is what the assistant A was trained on.
+Zhu and Wang, Deep adversarial active learning with model uncertainty for image classification, section 2.3.
+Equation 9 is the objective of the assistant A.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
 class Aalu(PointwiseStrategy):
-    """Pick the images that are least like the labelled ones and hardest for the task model."""
+    """Pick images that are unlike the labelled ones and hard for the task model."""
 
     name = "aalu"
     needs = frozenset({"score"})
 
     def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
-        """Return the assistant's score A(m) in [0, 1]; m is the VAE's latent mean with T's prediction."""
+        """Return the assistant's score A(m) in [0, 1]. m is the VAE's latent mean with T's prediction."""
         return rows.score.astype(np.float64)

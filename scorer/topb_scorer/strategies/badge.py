@@ -1,12 +1,15 @@
-"""BADGE: k-means++ on gradient embeddings, large where the model is unsure, alike for similar images.
+"""BADGE: k-means++ seeding on gradient embeddings.
+
+The embeddings are long where the model is uncertain, and close to each other for similar images.
 
 Ash, Zhang, Krishnamurthy, Langford and Agarwal, Deep batch active learning by diverse, uncertain gradient
 lower bounds (ICLR 2020), algorithm 1. k-means++ seeding: Arthur and Vassilvitskii, k-means++: the advantages
 of careful seeding (SODA 2007).
 
-The embedding of a row is the gradient of the cross-entropy with respect to the weights of the last layer, if
-the predicted class were the true one: (p − onehot(argmax p)) ⊗ features, which has C·D elements. It is never
-built. A distance only needs inner products of the two factors: ⟨a ⊗ h, a′ ⊗ h′⟩ = ⟨a, a′⟩⟨h, h′⟩.
+The embedding of a row is the gradient of the cross-entropy with respect to the weights of the last layer,
+assuming that the predicted class is the true one: (p − onehot(argmax p)) ⊗ features, with C·D elements. It is
+never computed, because distances only need inner products of its two factors:
+⟨a ⊗ h, a′ ⊗ h′⟩ = ⟨a, a′⟩⟨h, h′⟩.
 """
 
 from __future__ import annotations
@@ -25,24 +28,24 @@ _NO_MORE_THAN_ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Badge(SetBasedStrategy):
-    """Draw images that are uncertain and different from each other."""
+    """Pick images that are uncertain and different from each other."""
 
     name = "badge"
     needs = frozenset({"features", "probabilities"})
 
     picks_between_passes: int = 128
-    """Draws between two passes over the pool: enough to make a pass a matrix product, few enough that most
-    draws are accepted. Any number draws from the same distribution."""
+    """Draws between two passes over the pool. More draws make a pass an efficient matrix product, but fewer
+    draws are accepted. The number does not affect the distribution."""
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-        """Return `budget` rows drawn by k-means++ seeding; scores are distances to the nearest earlier draw.
+        """Return `budget` rows drawn by k-means++ seeding. Scores are distances to the nearest earlier draw.
 
-        The first row is drawn uniformly, each next one with probability proportional to D², its squared
-        distance to the nearest row drawn so far. Distances are updated for the whole pool only once in many
-        draws, as a matrix product; in between they are upper bounds. So a row is drawn in proportion to its
-        bound and accepted with probability (true D² / bound), which is equivalent to drawing by true
-        distances (rejection sampling). Once only duplicates are left, the lowest indices follow,
-        at distance 0.
+        The first row is drawn uniformly, and each further row with probability proportional to D², its
+        squared distance to the nearest row drawn so far. Because a pass over the whole pool is a matrix
+        product, distances are only updated after many draws; in between they are upper bounds. A row is
+        drawn in proportion to its bound and accepted with probability (true D² / bound), which is equivalent
+        to drawing in proportion to D² (rejection sampling). When only duplicates are left, the rows with the
+        lowest indices are picked, at distance 0.
         """
         size = len(candidates.features)
         gradients = _GradientEmbeddings(candidates)
@@ -66,9 +69,9 @@ class Badge(SetBasedStrategy):
 def _draw(
     gradients: _GradientEmbeddings, bounds: Doubles, at_most: int, random: np.random.Generator
 ) -> tuple[list[int], list[float]]:
-    """Return rows drawn by D² and their distances; fewer than `at_most` if most draws are rejected.
+    """Return rows drawn in proportion to D², and their distances.
 
-    The lists are empty only if all `bounds`, which are distances at first, are 0.
+    There are fewer than `at_most` rows if most draws are rejected, and none only if all `bounds` are 0.
     """
     cumulated = np.cumsum(bounds)
     picks: list[int] = []
@@ -87,7 +90,7 @@ def _draw(
 
 
 class _GradientEmbeddings:
-    """Gradient embeddings by their two factors, scaled so that float32 does not overflow."""
+    """Gradient embeddings as pairs of factors, which are scaled so that float32 does not overflow."""
 
     def __init__(self, candidates: SetCandidates) -> None:
         self._features = candidates.features  # (N, D)
@@ -101,15 +104,19 @@ class _GradientEmbeddings:
             self._norms[block] = (errors**2).sum(axis=1) * (rows**2).sum(axis=1)
 
     def lower(self, bounds: Doubles, centres: Indices) -> None:
-        """Lower `bounds`, float64 (N,), to the squared distances to the nearest of `centres` where smaller.
+        """Lower each of `bounds` to the squared distance to the nearest of `centres` if that is smaller.
 
-        Computed in float32, and again in float64 where float32 cannot tell the distance from 0.
+        Distances are computed in float32, and again in float64 where float32 cannot distinguish them from 0.
+
+        Args:
+            bounds: float64 (N,), squared distances; changed in place.
+            centres: int64 (m,), indices of rows.
         """
         centre_errors, centre_rows = self._factors(centres, np.float32)  # (m, C), (m, D)
         centre_norms = self._norms[centres].astype(np.float32)
         for block in self._blocks():
             errors, rows = self._factors(block, np.float32)  # (n, C), (n, D)
-            # Some BLAS kernels raise the flag in lanes beyond the matrix; no factor here is invalid.
+            # Some BLAS kernels set the invalid flag in lanes beyond the matrix. The factors are all valid.
             with np.errstate(invalid="ignore"):
                 products = rows @ centre_rows.T  # (n, m)
                 products *= errors @ centre_errors.T
@@ -122,7 +129,7 @@ class _GradientEmbeddings:
             bounds[block] = np.minimum(bounds[block], squared)
 
     def squared_distance(self, row: int, centres: list[int]) -> float:
-        """Return the squared distance of a row to the nearest of `centres`, in float64; infinity if none."""
+        """Return the squared distance of a row to the nearest of `centres`, or infinity without centres."""
         errors, rows = self._factors(np.array([row, *centres]), np.float64)
         products = (rows[1:] @ rows[0]) * (errors[1:] @ errors[0])
         squared = self._norms[row] + self._norms[centres] - 2 * products
@@ -132,7 +139,7 @@ class _GradientEmbeddings:
         return [np.arange(block.start, block.stop) for block in blocks(len(self._features), _ROWS_AT_ONCE)]
 
     def _factors(self, rows: Indices, precision: type) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Return (n, C), predicted minus assumed probabilities, and (n, D), the scaled features."""
+        """Return predicted minus assumed probabilities, (n, C), and scaled features, (n, D)."""
         errors: NDArray[np.floating] = self._probabilities[rows].astype(precision)
         errors[np.arange(len(rows)), self._predicted[rows]] -= 1
         return errors, self._features[rows].astype(precision) * precision(self.scale)

@@ -1,7 +1,7 @@
 """Core-set: k-center greedy from the labelled set.
 
 Sener and Savarese, Active learning for convolutional neural networks: a core-set approach (ICLR 2018),
-algorithm 1. The algorithm itself is `geometry.k_center`.
+algorithm 1. The algorithm is implemented in `geometry.k_center`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandi
 
 
 class CoreSet(SetBasedStrategy):
-    """Pick the image farthest from all that is labelled or picked, again and again."""
+    """Repeatedly pick the image that is farthest from all labelled and picked images."""
 
     name = "core_set"
     needs = frozenset({"features"})
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-        """Return the greedy picks; scores and radii are how far each was from its nearest centre."""
+        """Return the greedy picks. Scores and radii are their distances to the nearest centre."""
         result = k_center_greedy(
             candidates.features, candidates.labelled, budget, seed=seed, device=candidates.search_device
         )

@@ -1,9 +1,8 @@
-"""Diversity for any pointwise strategy: of its best-scored rows, those that lie far apart.
+"""Diversify a pointwise strategy: among its best-scored rows, pick rows that are far apart.
 
-Keeping the oversampling · budget most informative samples, and then covering them, weighted by how
-informative they are, is due to Zhdanov, Diverse mini-batch active learning (2019), who covers them by
-k-means. Here they are covered by k-center greedy (`geometry.k_center`), so that the batch holds no
-near-duplicates.
+Zhdanov, Diverse mini-batch active learning (2019), keeps the oversampling · budget most informative samples
+and clusters them by k-means, weighted by informativeness. This module covers them by k-center greedy
+(`geometry.k_center`) instead, so that the batch contains no near-duplicates.
 """
 
 from __future__ import annotations
@@ -27,47 +26,50 @@ from topb_scorer.strategies.strategy import (
 
 @dataclass(frozen=True)
 class Diversified(SetBasedStrategy):
-    """Pick the rows that lie far apart from the best-scored rows of a pointwise strategy."""
+    """Pick rows that are far apart among the best-scored rows of a pointwise strategy."""
 
     needs = frozenset({"features"})
 
     pointwise: PointwiseStrategy
     diversify: int = option(
-        "The number of candidates for each pick: the best-scored images.", kind=int, least=1, most=1e6
+        "The number of candidates per pick. The candidates are the best-scored images.",
+        kind=int,
+        least=1,
+        most=1e6,
     )
     score_weight: float = option(
-        "At 0, distance alone counts; up to 1, it is multiplied by a weight that falls with the score.",
+        "How much the score counts besides the distance. At 0, only the distance counts.",
         least=0.0,
         most=1.0,
         default=0.0,
     )
     min_distance: float = option(
-        "No two picks lie within this Euclidean distance, in units of the features.",
+        "The distance between any two picks is larger than this: Euclidean, in units of the features.",
         least=0.0,
         default=0.0,
     )
 
     @property
     def shortlist(self) -> Shortlist:
-        """The best-scored rows: `diversify` for each row of the budget."""
+        """The best-scored rows: `diversify` times the budget."""
         return Shortlist(self.pointwise, self.diversify)
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-        """Return up to `budget` rows; scores are those of the pointwise strategy.
+        """Return up to `budget` rows with the scores of the pointwise strategy.
 
-        K-center greedy starts from the labelled rows. Each pick is the farthest row from all that is labelled
-        or picked, or with a score weight the one of largest distance × weight, where the weight falls
-        linearly from 1 at the best score to 1 − score_weight at the worst of the shortlist. Ties go to the
-        better score, then to the lower index. If nothing is labelled, the first pick is the best-scored row.
+        K-center greedy starts from the labelled rows. Each pick has the largest distance × weight, where the
+        distance is to the nearest labelled or picked row, and the weight falls linearly from 1 at the best
+        score to 1 − score_weight at the worst score of the shortlist. Ties go to the better score, then to
+        the lower index. If nothing is labelled, the first pick is the best-scored row.
 
-        No two picks, and no pick and labelled row, lie within `min_distance` of each other. If that leaves
-        the batch short, the next best-scored rows become candidates.
+        Every pick is farther than `min_distance` from all labelled rows and all other picks. If this leaves
+        fewer than `budget` picks, the next best-scored rows become candidates.
 
-        The measures compare the batch with the plain top-b, the `budget` best-scored rows: `mean_score`
-        beside `mean_score_of_top` is what diversity costs. `radius` (the largest) and `mean_distance` (the
-        mean) are distances of the shortlist to the nearest pick or labelled row; beside `radius_of_top` and
-        `mean_distance_of_top` they are what diversity gains. `near_duplicates` counts the candidates that
-        were passed over because they lie within `min_distance` of a pick or a labelled row.
+        The measures compare the batch with the top-b, the `budget` best-scored rows. `mean_score` versus
+        `mean_score_of_top` is the cost of diversity. `radius` and `mean_distance` are the maximum and the
+        mean distance from the rows of the shortlist to the nearest pick or labelled row. Compared with
+        `radius_of_top` and `mean_distance_of_top`, they are the gain from diversity. `near_duplicates` counts
+        the candidates that were not picked because a pick or a labelled row is within `min_distance`.
         """
         features, labelled, scores = candidates.features, candidates.labelled, candidates.scores
         ranked = np.argsort(-scores, kind="stable")
@@ -114,15 +116,15 @@ class Diversified(SetBasedStrategy):
 def _farthest_apart(
     frame: Frame, rows: Features, nearest: Doubles, weights: Doubles, budget: int, min_distance: float
 ) -> tuple[list[int], list[float], int]:
-    """Return picks, their distances, and how many rows are too near to another to be picked.
+    """Return the picks, their distances, and the number of rows that are too near to a pick or labelled row.
 
     Args:
-        frame: around `rows`.
+        frame: a frame around `rows`.
         rows: float32 (n, D), best score first.
-        nearest: float64 (n,), squared distances to the nearest labelled row or earlier pick; lowered here.
-        weights: float64 (n,), factors of the distances.
-        budget: how many rows to pick at most.
-        min_distance: a pick is farther than this from all labelled rows and earlier picks.
+        nearest: float64 (n,), squared distances to the nearest labelled row or pick; changed in place.
+        weights: float64 (n,), factors by which the distances are multiplied.
+        budget: the maximum number of picks.
+        min_distance: every pick is farther than this from all labelled rows and other picks.
     """
     placed = frame.place(rows)
     products = FrontProducts(frame, placed)
@@ -143,7 +145,7 @@ def _farthest_apart(
 
 
 def _nearest(frame: Frame, rows: Features, centres: list[Features]) -> Doubles:
-    """Return float64 (n,): squared distances of `rows` to the nearest of all `centres`, infinity if none."""
+    """Return the squared distances of `rows` to the nearest centre, float64 (n,), or infinity without any."""
     nearest = np.full(len(rows), np.inf)
     for block in blocks(len(rows)):
         placed = frame.place(rows[block])
@@ -154,11 +156,16 @@ def _nearest(frame: Frame, rows: Features, centres: list[Features]) -> Doubles:
 
 
 def _weights(scores: Doubles, score_weight: float) -> Doubles:
-    """Return float64 (n,) from 1 at the best score, which comes first, to 1 − score_weight at the worst."""
+    """Return weights, float64 (n,), that fall from 1 at the best score to 1 − score_weight at the worst.
+
+    Args:
+        scores: float64 (n,), descending.
+        score_weight: from 0 to 1.
+    """
     span = scores[0] - scores[-1]
     if span == 0 or score_weight == 0:
         return np.ones(len(scores))
-    # Never 0: its product with an infinite distance is not a number.
+    # A weight must not be 0, because its product with an infinite distance would be NaN.
     weights: Doubles = np.maximum(1 - score_weight * (scores[0] - scores) / span, 2.0**-30)
     return weights
 

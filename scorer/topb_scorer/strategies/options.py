@@ -1,4 +1,4 @@
-"""Options of query strategies: declared as dataclass fields, parsed from text."""
+"""Declare options of query strategies as dataclass fields, and parse them from text."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What a strategy declares about one of its options."""
+    """The declaration of an option of a strategy."""
 
     help: str
-    """One sentence for users."""
+    """A description for users."""
     kind: type[int] | type[float]
-    """The type of its values."""
+    """The type of the values."""
     least: float
     """The smallest value, inclusive."""
     most: float
     """The largest value, inclusive. Values must be finite even if this is infinite."""
     required: bool
-    """Whether it has no default."""
+    """Whether the option has no default."""
 
     @property
     def expected(self) -> str:
-        """The values that the option takes, in words."""
+        """A description of the allowed values."""
         kind = "a whole number" if self.kind is int else "a number"
         if math.isinf(self.most):
             return f"{kind} of {self.least:g} or more"
         return f"{kind} from {self.least:g} to {self.most:.10g}"
 
     def parse(self, name: str, text: str) -> float:
-        """Return the value that `text` stands for.
+        """Parse a value from text.
 
         Raises:
             InvalidRequestError: with reason OPTION_OUT_OF_RANGE.
@@ -65,27 +65,27 @@ def option(
     """Declare a dataclass field as an option of a strategy.
 
     Args:
-        help: one sentence for users.
-        kind: the type of its values.
+        help: a description for users.
+        kind: the type of the values.
         least: the smallest value, inclusive.
         most: the largest value, inclusive.
-        default: its value if it is not given. Without a default the option is required.
+        default: the value if the option is not given. Without a default, the option is required.
     """
     return field(default=default, metadata={_KEY: Option(help, kind, least, most, default is MISSING)})
 
 
 def options_of(declaring: type) -> dict[str, Option]:
-    """Return the options that a dataclass declares, by name, in the order of their declaration."""
+    """Return the options of a dataclass by name, in the order of declaration."""
     return {field.name: field.metadata[_KEY] for field in fields(declaring) if _KEY in field.metadata}
 
 
 def parsed(declaring: type, strategy: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of those options of a dataclass that are in `texts`, as its keyword arguments.
+    """Parse the options of a dataclass, and return them as keyword arguments for it.
 
     Args:
         declaring: the dataclass.
-        strategy: the name of the strategy to which requests give the options.
-        texts: values by option name; options of other classes are ignored.
+        strategy: the name of the strategy, for error messages.
+        texts: values by option name. Options of other classes are ignored.
 
     Raises:
         InvalidRequestError: with reason STRATEGY_OPTION_UNKNOWN if a required option is missing, or

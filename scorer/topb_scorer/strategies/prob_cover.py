@@ -1,8 +1,8 @@
-"""ProbCover: rows whose balls of one radius cover as much of the pool as possible; for small budgets.
+"""ProbCover: cover as much of the pool as possible with balls of a fixed radius. Suited to small budgets.
 
 Yehuda, Dekel, Hacohen and Weinshall, Active learning through a covering lens (NeurIPS 2022), algorithm 1 and
-section 3.2. Its greedy choice covers at least 1 − 1/e of what the best batch would (Nemhauser, Wolsey and
-Fisher, 1978).
+section 3.2. The greedy picks cover at least 1 − 1/e times as many rows as the best possible batch (Nemhauser,
+Wolsey and Fisher, 1978).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _SAMPLE = 1000
 
 @dataclass(frozen=True)
 class ProbCover(SetBasedStrategy):
-    """Pick the image that covers the most images not covered yet, again and again."""
+    """Repeatedly pick the image that covers the most images that are not covered yet."""
 
     name = "prob_cover"
     needs = frozenset({"features", "probabilities"})
 
     radius: float | None = option(
-        "The Euclidean radius of a ball, in units of the features. The default is the largest at which 95 % "
-        "of the balls hold a single predicted class.",
+        "The Euclidean radius of a ball, in units of the features. The default is the largest radius at "
+        "which 95 % of the balls contain a single predicted class.",
         least=0.0,
         default=None,
     )
     max_pairs: int = 200_000_000
-    """How many pairs of rows within the radius of each other may be held in memory, at most 8 bytes each."""
+    """How many pairs of rows within the radius of each other may be held in memory, at up to 8 bytes each."""
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-        """Return `budget` rows; scores are how many rows each covers that nothing covered before.
+        """Return `budget` rows. The score of a pick is the number of rows that it newly covers.
 
-        Ties go to the lowest index. Labelled rows cover what lies within their radius from the start. Once
-        everything is covered, the lowest indices follow, with score 0. All N² distances are computed, block
-        by block: twice the pool takes four times as long.
+        Ties go to the lowest index. Rows within the radius of a labelled row are covered from the start. When
+        all rows are covered, the remaining rows with the lowest indices are picked with score 0. All N²
+        distances are computed in blocks, so twice the pool takes four times as long.
 
         Raises:
             LimitExceededError: with reason PAIRS_OVER_LIMIT.
@@ -81,17 +81,17 @@ class ProbCover(SetBasedStrategy):
 def largest_pure_radius(
     *, features: Features, classes: NDArray[np.integer], purity: float = _PURITY, seed: int = 0
 ) -> float:
-    """Return the largest radius at which a share `purity` of the balls hold rows of one class only.
+    """Return the largest radius at which a fraction `purity` of the balls contain a single class.
 
-    A ball is pure up to the distance of the nearest row of another class. The radius is the quantile of that
+    A ball is pure up to the distance of the nearest row of another class. The radius is a quantile of this
     distance over a sample of 1000 rows, reduced by one part in a million so that the nearest row stays
-    outside. If there is only one class, the radius reaches from one sampled row to the row farthest from it.
+    outside. If there is only one class, the radius is the distance from a sampled row to the farthest row.
 
     Args:
         features: float32 (N, D), finite, N ≥ 1.
-        classes: integer (N,), predicted classes. The paper takes clusters.
-        purity: from 0 to 1.
-        seed: draws the sample.
+        classes: integer (N,), predicted classes. The paper uses clusters instead.
+        purity: the fraction, from 0 to 1.
+        seed: the seed for drawing the sample.
     """
     size = len(features)
     sample = np.sort(np.random.default_rng(seed).permutation(size)[:_SAMPLE])
@@ -117,15 +117,15 @@ def largest_pure_radius(
 def _cover(
     newly: NDArray[np.integer], gains: Indices, starts: Indices, neighbours: NDArray[np.int32]
 ) -> None:
-    """Subtract the newly covered rows from the gains of all rows that would have covered them."""
+    """Decrease the gains of all rows that would have covered the newly covered rows."""
     for row in newly:
         gains[neighbours[starts[row] : starts[row + 1]]] -= 1
 
 
 def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[Indices, NDArray[np.int32]]:
-    """Return starts, int64 (N + 1,), and neighbours, int32 (pairs,), of the graph of the paper's algorithm 1.
+    """Return the neighbour graph of algorithm 1: starts, int64 (N + 1,), and neighbours, int32 (pairs,).
 
-    The rows within `radius` of row i are neighbours[starts[i] : starts[i + 1]]; i is one of them.
+    The rows within `radius` of row i, including i, are neighbours[starts[i] : starts[i + 1]].
     """
     frame = Frame.around(features)
     counts = [np.zeros(1, np.int64)]
@@ -154,7 +154,7 @@ def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[In
 
 
 def _near_any(radius: float, features: Features, labelled: Features) -> NDArray[np.bool_]:
-    """Return bool (N,): whether a labelled row lies within `radius` of each row."""
+    """Return whether each row is within `radius` of a labelled row, bool (N,)."""
     near = np.zeros(len(features), np.bool_)
     frame = Frame.around(features, labelled)
     for block in blocks(len(features)):
@@ -166,7 +166,7 @@ def _near_any(radius: float, features: Features, labelled: Features) -> NDArray[
 
 
 def _within(radius: float, frame: Frame, candidates: Placed, centres: Placed) -> tuple[Indices, Indices]:
-    """Return the pairs (i, k), sorted by i, of a candidate and a centre within `radius` of each other."""
+    """Return all pairs of a candidate i and a centre k within `radius` of each other, sorted by i."""
     products, offsets = frame.lower_bounds(candidates, centres)
     limits = (radius * frame.scale) ** 2 - offsets
     surely = limits - frame.uncertainty(candidates, centres)

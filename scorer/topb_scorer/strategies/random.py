@@ -1,4 +1,4 @@
-"""Random sampling that depends on neither the order of the pool nor its sharding."""
+"""Random sampling. It depends neither on the order of the pool nor on its shards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SIGNIFICAND_BITS = 53
 
 
 class Random(PointwiseStrategy):
-    """Pick images uniformly at random: a function of their ids and the seed."""
+    """Pick images uniformly at random. The picks depend only on the ids and the seed."""
 
     name = "random"
     needs = frozenset[Output]()
 
     def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
-        """Return draws from [0, 1): the first 53 bits of BLAKE2b of each id, keyed with the 64-bit seed."""
+        """Return pseudo-random scores in [0, 1): 53 bits of each id's BLAKE2b hash, keyed with the seed."""
         key = seed.to_bytes(8, "little")
         draws = (
             int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=8, key=key).digest(), "big")

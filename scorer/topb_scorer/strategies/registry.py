@@ -1,6 +1,6 @@
-"""The query strategies by name, collected from the modules of this package.
+"""Find query strategies by name.
 
-A module takes part by defining a concrete strategy with a `name`; nothing else has to know of it.
+The strategies are collected from the modules of this package: every class with a `name` is registered.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def names() -> tuple[str, ...]:
 
 
 def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
-    """Return the strategy of that name with its options set.
+    """Return the strategy with the given name and options.
 
-    A pointwise strategy takes the options of `Diversified` in addition to its own, and is then diversified.
+    Pointwise strategies also accept the options of `Diversified`, which make them diversified.
 
     Args:
         name: one of `names()`.
@@ -38,7 +38,7 @@ def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
     strategy_class = _strategies().get(name)
     if strategy_class is None:
         raise InvalidRequestError(
-            f"there is no strategy {name!r}; there are {', '.join(names())}",
+            f"there is no strategy {name!r}; expected one of {', '.join(names())}",
             reason="STRATEGY_UNKNOWN",
             strategy=name,
         )
@@ -46,7 +46,7 @@ def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
     known = own | options_of(Diversified) if issubclass(strategy_class, PointwiseStrategy) else own
     if unknown := sorted(set(options) - set(known)):
         raise InvalidRequestError(
-            f"strategy {name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}",
+            f"strategy {name} has no option {unknown[0]!r}; its options are {', '.join(known) or 'none'}",
             reason="STRATEGY_OPTION_UNKNOWN",
             strategy=name,
         )
@@ -57,10 +57,11 @@ def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
 
 
 def served_by(declared: frozenset[str]) -> frozenset[str]:
-    """Return the names of the strategies that a model serves.
+    """Return the names of the strategies that a model can serve.
 
     Args:
-        declared: the strategies that its bundle declares, among them those for which its `score` is meant.
+        declared: the strategies that the model's bundle declares. Strategies that use the `score` output are
+            served only if they are declared.
     """
     return frozenset(
         name for name, strategy in _strategies().items() if name in declared or "score" not in strategy.needs

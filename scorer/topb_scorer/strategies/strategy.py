@@ -1,4 +1,4 @@
-"""What a query strategy is. Each one has a module of its own; its options are dataclass fields."""
+"""Define the base classes of query strategies. Each strategy has its own module; its options are fields."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ Output = Literal["score", "probabilities", "features"]
 
 @dataclass(frozen=True)
 class Strategy(ABC):
-    """What every query strategy declares."""
+    """The base class of all query strategies."""
 
     name: ClassVar[str]
-    """How requests name it."""
+    """The name of the strategy in requests."""
     needs: ClassVar[frozenset[Output]]
-    """The outputs of the model that it uses. What `score` means depends on the model's method, so a
-    strategy that needs it is served only by models that declare the strategy. Any model serves the others."""
+    """The model outputs that the strategy uses. The meaning of `score` depends on the training method, so a
+    strategy that uses it is served only by models that declare it. All models serve the other strategies."""
 
 
 class PointwiseStrategy(Strategy):
-    """Values each row by itself; the b rows of highest acquisition score are picked."""
+    """A strategy that scores each row separately. The b rows with the highest scores are picked."""
 
     @abstractmethod
     def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
-        """Return the acquisition scores, float64 (n,), higher picked first.
+        """Return the acquisition scores, float64 (n,). Rows with higher scores are picked first.
 
-        Each score must depend on its row and the seed alone. Scores of skipped rows are ignored; all others
-        must be finite.
+        Each score must depend only on its row and the seed. Scores of skipped rows are ignored; all other
+        scores must be finite.
         """
 
 
 class SetBasedStrategy(Strategy):
-    """Values rows as a set: what is picked depends on what else is. It always works on features."""
+    """A strategy that picks a set of rows together, based on their features."""
 
     @property
     def shortlist(self) -> Shortlist | None:
-        """The part of the pool that it picks from; None for all of it."""
+        """The rows from which the strategy picks; None for the whole pool."""
         return None
 
     @abstractmethod
@@ -56,27 +56,27 @@ class SetBasedStrategy(Strategy):
         Args:
             candidates: N rows to pick from, N ≥ 1.
             budget: how many rows to pick, 1 to N.
-            seed: seeds all random draws.
+            seed: the seed for all random draws.
         """
 
 
 QueryStrategy = PointwiseStrategy | SetBasedStrategy
-"""A strategy is either of the two."""
+"""Any query strategy."""
 
 
 @dataclass(frozen=True)
 class Shortlist:
-    """The best candidates of a pointwise strategy, from which a set-based one picks."""
+    """The best rows of a pointwise strategy, from which a set-based strategy picks."""
 
     strategy: PointwiseStrategy
-    """Ranks the pool."""
+    """The strategy that ranks the pool."""
     candidates_per_pick: int
-    """Rows on the shortlist for each row of the budget."""
+    """The number of rows on the shortlist per row of the budget."""
 
 
 @dataclass(frozen=True)
 class SetCandidates:
-    """The rows from which a set-based strategy picks, ordered by id so that the reading order has no effect.
+    """The rows from which a set-based strategy picks, sorted by id so that the reading order has no effect.
 
     Raises:
         InvalidRequestError: with reason FEATURES_SHAPE, FEATURES_DTYPE, FEATURES_NOT_FINITE,
@@ -84,15 +84,15 @@ class SetCandidates:
     """
 
     features: NDArray[np.float32]
-    """float32 (N, D): the task model's features, finite."""
+    """float32 (N, D): features of the task model, finite."""
     labelled: NDArray[np.float32]
-    """float32 (L, D): features of the images that are labelled already, finite; L may be 0."""
+    """float32 (L, D): features of the labelled images, finite; L may be 0."""
     probabilities: NDArray[np.float32]
     """float32 (N, C): predicted class probabilities; (N, 0) if the strategy does not need them."""
     scores: NDArray[np.float64]
-    """float64 (N,): acquisition scores of the strategy that made the shortlist; zeros without one."""
+    """float64 (N,): acquisition scores by which the shortlist was made; zeros without a shortlist."""
     search_device: str = "cpu"
-    """Where FAISS searches for labelled neighbours: `cpu` or `cuda:<index>`."""
+    """The device on which FAISS searches for labelled neighbours: `cpu` or `cuda:<index>`."""
 
     def __post_init__(self) -> None:
         check_features(self.features, self.labelled, "features")
@@ -101,20 +101,20 @@ class SetCandidates:
 
 @dataclass(frozen=True)
 class SetBatch:
-    """What a set-based strategy picked."""
+    """The picks of a set-based strategy."""
 
     indices: NDArray[np.int64]
-    """int64 (n,): rows of the candidates, in pick order."""
+    """int64 (n,): indices of candidates, in pick order."""
     scores: NDArray[np.float64]
-    """float64 (n,): the strategy's own measure of each pick at the time it was picked; finite."""
+    """float64 (n,): the strategy's score of each pick at the time of picking; finite."""
     radii: NDArray[np.float64] | None = None
-    """float64 (n,): distance of each pick to the nearest labelled row or earlier pick, if it is known."""
+    """float64 (n,): distance of each pick to the nearest labelled row or earlier pick, if known."""
     measures: Mapping[str, float] = field(default_factory=dict)
-    """Measures of the batch as a whole, by name."""
+    """Measures of the whole batch by name."""
 
 
 def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the values with infinite ones set to 0: the first pick of all has no distance to report."""
+    """Replace infinite values with 0. The first pick may have an infinite distance."""
     return np.where(np.isfinite(values), values, 0.0)
 
 
@@ -130,8 +130,8 @@ def _check_probabilities(probabilities: NDArray[np.float32], size: int) -> None:
     if not valid.all():
         row = int(np.argmin(valid.all(axis=1)))
         raise InvalidRequestError(
-            f"row {row} of the probabilities holds a value outside [0, 1]; export the model again so that "
-            "its output `probabilities` holds probabilities",
+            f"row {row} of the probabilities contains a value outside [0, 1]; export the model again so that "
+            "its output `probabilities` contains probabilities",
             reason="PROBABILITIES_OUT_OF_RANGE",
             row=row,
         )

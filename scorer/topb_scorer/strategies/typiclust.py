@@ -1,4 +1,4 @@
-"""TypiClust: the most typical rows of the largest clusters that hold nothing labelled; for small budgets.
+"""TypiClust: pick typical rows of the largest clusters without labelled rows. Suited to small budgets.
 
 Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies suit high and low budgets (ICML
 2022), algorithm 1 and section 3.
@@ -20,16 +20,16 @@ _SAMPLED_PER_CLUSTER = 256
 
 
 class TypiClust(SetBasedStrategy):
-    """Pick the most typical image of each cluster without labels."""
+    """Pick the most typical image of each cluster without labelled images."""
 
     name = "typiclust"
     needs = frozenset({"features"})
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
-        """Return `budget` rows, in turn the most typical one of each cluster; scores are typicalities.
+        """Return `budget` rows, taking the most typical row of each cluster in turn. Scores are typicalities.
 
         Candidates and labelled rows are clustered together by k-means into L + b clusters, at most 500.
-        Typicality is infinite among duplicates, and reported as 0 there.
+        The typicality of duplicates is infinite, and is reported as 0.
         """
         features, labelled = candidates.features, candidates.labelled
         count = min(len(labelled) + budget, _MOST_CLUSTERS, len(features) + len(labelled))
@@ -41,12 +41,12 @@ class TypiClust(SetBasedStrategy):
 def pick_typical(
     features: Features, clusters: Indices, labelled_clusters: Indices, budget: int
 ) -> tuple[Indices, Doubles]:
-    """Return the rows that TypiClust picks once they are clustered, and the typicality of each.
+    """Return the rows that TypiClust picks from given clusters, and their typicalities.
 
-    Clusters are ordered by how few labelled rows they hold, then by size, largest first, then by number;
-    clusters of fewer than 5 rows come last. Round after round, each gives its most typical row among those
-    not picked yet: the one with the smallest mean distance to its 20 nearest neighbours in the cluster, or to
-    half of the cluster if that is fewer. Ties go to the lowest index.
+    Clusters are sorted by their number of labelled rows, fewest first, then by size, largest first, then by
+    number. Clusters with fewer than 5 rows come last. In each round, the most typical remaining row of each
+    cluster is picked: the one with the smallest mean distance to its nearest neighbours in the cluster, of
+    which there are 20, or half of the cluster if that is fewer. Ties go to the lowest index.
 
     Args:
         features: float32 (N, D).
@@ -56,7 +56,7 @@ def pick_typical(
 
     Returns:
         indices: int64 (budget,), in pick order.
-        typicality: float64 (budget,), 1 / mean distance; 0 for a row that is alone in its cluster.
+        typicality: float64 (budget,), 1 / mean distance; 0 for a row without neighbours in its cluster.
     """
     count = int(max(clusters.max(initial=-1), labelled_clusters.max(initial=-1))) + 1
     covered = np.bincount(labelled_clusters, minlength=count)
@@ -78,14 +78,14 @@ def pick_typical(
 
 
 def _typicality(rows: Features) -> Doubles:
-    """Return float64 (n,). FAISS finds the neighbours; their distances are computed in float64."""
+    """Return typicalities, float64 (n,). FAISS finds the neighbours; distances are computed in float64."""
     neighbours = min(_NEIGHBOURS, len(rows) // 2)
     if neighbours == 0:
         return np.zeros(len(rows))
     placed = Frame.around(rows).place(rows).near
     found = faiss.knn(placed, placed, neighbours + 1)[1]  # (n, neighbours + 1)
     distances = np.stack([squared_distances(rows, rows[column]) for column in found.T], axis=1) ** 0.5
-    # The nearest neighbour is the row itself, or a duplicate of it.
+    # The nearest neighbour is the row itself or a duplicate.
     distances.sort(axis=1)
     with np.errstate(divide="ignore"):
         typicality: Doubles = 1 / distances[:, 1:].mean(axis=1)
@@ -93,7 +93,7 @@ def _typicality(rows: Features) -> Doubles:
 
 
 def _clusters(features: Features, labelled: Features, count: int, seed: int) -> tuple[Indices, Indices]:
-    """Return int64 (N,) and (L,): the cluster of each row, by k-means on a sample of all rows."""
+    """Cluster all rows by k-means on a sample, and return their clusters, int64 (N,) and (L,)."""
     frame = Frame.around(features, labelled)
     random = np.random.default_rng(seed)
     size = len(features) + len(labelled)

@@ -1,4 +1,4 @@
-"""VAAL: how different from the labelled images the discriminator finds an image.
+"""Variational adversarial active learning with the discriminator's score.
 
 Sinha, Ebrahimi and Darrell, Variational adversarial active learning, ICCV 2019.
 """
@@ -13,7 +13,7 @@ from topb_scorer.strategies.strategy import PointwiseStrategy
 
 
 class Vaal(PointwiseStrategy):
-    """Pick the images that the discriminator takes for unlabelled."""
+    """Pick the images that the discriminator classifies as unlabelled."""
 
     name = "vaal"
     needs = frozenset({"score"})
