@@ -1,1 +1,1 @@
-"""The scorer's subcommands of `topb`."""
+"""Define the scorer's subcommands of `topb`."""

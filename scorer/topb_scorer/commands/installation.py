@@ -1,4 +1,4 @@
-"""Whether the installed packages fit together."""
+"""Check that the installed packages are compatible."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from topb_scorer.errors import InstallationError
 
 
 def check_onnxruntime() -> None:
-    """Raise unless exactly one of onnxruntime and onnxruntime-gpu is installed.
+    """Check that exactly one of onnxruntime and onnxruntime-gpu is installed.
 
-    Both install into the same package, so if both are there, which one is imported is a matter of chance.
+    Both install into the same package, so if both are installed, either may be imported.
 
     Raises:
         InstallationError: with reason SCORER_NOT_INSTALLED or ONNXRUNTIME_TWICE.
@@ -24,6 +24,6 @@ def check_onnxruntime() -> None:
     if len(installed) > 1:
         raise InstallationError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "pip uninstall both, then install topb[scorer] or topb[scorer-gpu]",
+            "uninstall both, then install topb[scorer] or topb[scorer-gpu]",
             reason="ONNXRUNTIME_TWICE",
         )

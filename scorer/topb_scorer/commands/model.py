@@ -21,9 +21,9 @@ def run() -> None:
 
 @run.command("show", params=[click.Argument(["bundle"], type=PATH), JSON])
 def _show(bundle: Path, as_json: bool) -> None:
-    """Verify a bundle, file by file, and show it.
+    """Verify the files of a bundle and describe it.
 
-    BUNDLE is the directory of the bundle. With --json its manifest is printed.
+    BUNDLE is the directory of the bundle. With --json, its manifest is printed.
     """
     opened = open_bundle(bundle)
     print(json_format.MessageToJson(opened.manifest) if as_json else describe(opened))
@@ -33,8 +33,8 @@ def _show(bundle: Path, as_json: bool) -> None:
 def _list(directory: Path, as_json: bool) -> None:
     """Verify the bundles in a directory and list them, the latest first.
 
-    DIR is a directory of bundles, such as topb serve --models takes. Bundles that cannot be opened are
-    reported on standard error.
+    DIR is a directory of bundles, as for topb serve --models. Bundles that cannot be opened are reported on
+    standard error.
     """
     bundles = sorted(ModelCatalog(directory).bundles(), key=_created, reverse=True)
     if as_json:

@@ -1,4 +1,4 @@
-"""Options that several of the scorer's commands take."""
+"""Define options that several of the scorer's commands have in common."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from topb.commands.options import Option
 
 
 class Days(click.FloatRange):
-    """A number of days that is at least 0, as seconds."""
+    """An option type that takes a number of days, at least 0, and converts it to seconds."""
 
     def __init__(self) -> None:
         super().__init__(min=0)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds; NaN is refused, because nothing is older or younger than NaN."""
+        """Return the number of seconds. NaN is refused, because it cannot be compared with an age."""
         days = float(super().convert(value, param, ctx))
         if math.isnan(days):
             self.fail(f"{value} is not a number.", param, ctx)
@@ -25,8 +25,8 @@ class Days(click.FloatRange):
 
 
 def catalog_url_option(help: str) -> Option:
-    """Return the option `--catalog-url`, which may come from the environment."""
-    # The URL may hold a password, which a command line shows to every user of the machine.
+    """Return the option `--catalog-url`, which can also be set in the environment."""
+    # The URL may contain a password, and command lines are visible to every user of the machine.
     return Option(
         "--catalog-url URL", help, envvar="TOPB_CATALOG_URL", show_envvar=True, default="", show_default=False
     )
@@ -34,4 +34,4 @@ def catalog_url_option(help: str) -> Option:
 
 STATE = Option("--state DIR", "State directory of the servers.", required=True)
 CATALOG_OF_STATE = catalog_url_option("Catalog of the servers, if it is not in --state.")
-DRY_RUN = Option("--dry-run", "Only say what would be deleted.")
+DRY_RUN = Option("--dry-run", "Report what would be deleted, but delete nothing.")

@@ -17,7 +17,7 @@ from topb_scorer.jobs.results import ResultStore
 from topb_scorer.jobs.state_directory import check_state, existing_catalog, remove_stream, results_of
 
 _PAGE = 500
-# A younger result without a selection is left alone: an operator may be restoring the catalog.
+# Younger results without a selection are kept, because an operator may be restoring the catalog.
 _ORPHAN_SECONDS = 3600.0
 
 
@@ -35,8 +35,8 @@ _OLDER_THAN = Option(
 def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog_url: str) -> None:
     """Delete selections that ended long ago, with their results.
 
-    A later request with the request id of a deleted selection starts a new one. Scores are kept: see
-    topb scores prune.
+    A later request with the request id of a deleted selection starts a new selection. Scores are kept; delete
+    them with topb scores prune.
     """
     check_state(state)
     moment = time.time() - older_than
@@ -59,7 +59,7 @@ def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog
 
 
 def _pages(catalog: SelectionCatalog, moment: float) -> Iterator[list[str]]:
-    """Yield the ids of selections that ended before `moment`, page by page, also while they are deleted."""
+    """Yield pages of the ids of selections that ended before `moment`. The caller may delete each page."""
     after = ""
     while page := catalog.ended_before(moment, _PAGE, after=after):
         yield [record.id for record in page]
@@ -67,8 +67,8 @@ def _pages(catalog: SelectionCatalog, moment: float) -> Iterator[list[str]]:
 
 
 def _forget(catalog: SelectionCatalog, state: Path, ids: Sequence[str]) -> int:
-    # The catalog goes first. If the process dies in between, results without a selection are left, which the
-    # next run removes; in the other order selections would be left without their results.
+    # Delete from the catalog first. If the process dies in between, results without a selection remain, and
+    # the next run removes them. In the other order, selections without results would remain.
     forgotten = catalog.forget(ids)
     results = results_of(state)
     for id_ in ids:
@@ -78,7 +78,7 @@ def _forget(catalog: SelectionCatalog, state: Path, ids: Sequence[str]) -> int:
 
 
 def _orphans(catalog: SelectionCatalog, results: ResultStore, moment: float) -> list[str]:
-    """Return the results that were written before `moment` and that no selection refers to."""
+    """Return the ids of results that were written before `moment` and have no selection in the catalog."""
     written = results.written_before(moment)
     pages = (written[start : start + _PAGE] for start in range(0, len(written), _PAGE))
     return [id_ for page in pages for id_ in sorted(set(page) - catalog.known(page))]

@@ -103,8 +103,8 @@ def _prune(
 ) -> None:
     """Delete scores by model, age and size.
 
-    Streams of selections that have ended and half-written files are deleted as well. Nothing that an open
-    selection may need is deleted; what a later selection needs is scored again.
+    Streams of selections that have ended and half-written files are deleted as well. Scores that an open
+    selection may need are kept. If a later selection needs deleted scores, the images are scored again.
     """
     check_state(state)
     with closing(existing_catalog(state, catalog_url)) as catalog:
@@ -156,7 +156,7 @@ def _as_text(pruning: Pruning, size: int, *, dry_run: bool) -> str:
     ]
     if pruning.spared:
         models = ", ".join(sorted({shard.model for shard in pruning.spared}))
-        lines.append(f"kept {len(pruning.spared)} shards that open selections may need, by {models}")
+        lines.append(f"kept {len(pruning.spared)} shards of {models} that open selections may need")
     return "\n".join(lines)
 
 

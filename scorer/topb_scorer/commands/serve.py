@@ -15,20 +15,22 @@ from topb_scorer.commands.installation import check_onnxruntime
 from topb_scorer.commands.options import catalog_url_option
 
 _positive_option = partial(Option, type=click.IntRange(min=1))
-_USABLE_CORES = "all cores, or as many as a CPU limit grants"
+_USABLE_CORES = "all cores, or the CPU limit if there is one"
 
 _SERVING = [
     Option("--models DIR", "Directory of bundles.", required=True),
     Option(
         "--default-model ID",
-        "Model of requests that name none.",
+        "Model for requests that name none.",
         default="",
         show_default="the most recent one",
     ),
-    Option("--listen HOST:PORT", "Address; port 0 picks a free one.", default="127.0.0.1:50051"),
+    Option(
+        "--listen HOST:PORT", "Address to listen on; port 0 for any free port.", default="127.0.0.1:50051"
+    ),
     Option(
         "--metrics-listen HOST:PORT",
-        "Address at which GET /metrics answers, for Prometheus.",
+        "Address on which to serve GET /metrics for Prometheus.",
         default="",
         show_default="no metrics",
     ),
@@ -47,12 +49,12 @@ _STATE = section(
         show_default="temporary",
     ),
     catalog_url_option(
-        "Database of selections. Several servers share one --state through postgresql+psycopg://…; without "
-        "this option it is SQLite in --state."
+        "Database of selections. Servers that share one --state need postgresql+psycopg://…; the default is "
+        "SQLite in --state."
     ),
     Option(
         "--lease-seconds S",
-        "How long a server may be silent before other servers take over its selections.",
+        "Seconds after which other servers take over the selections of a server that is silent.",
         default=15.0,
     ),
 )
@@ -61,7 +63,7 @@ _COMPUTE = section(
     Option("--device DEVICE", "cpu or cuda:INDEX.", default="cpu"),
     Option(
         "--search-device DEVICE",
-        "Device on which FAISS searches labelled images for core_set: cpu, or cuda:INDEX with faiss-gpu.",
+        "Device on which FAISS searches for labelled images for core_set: cpu, or cuda:INDEX with faiss-gpu.",
         default="cpu",
     ),
     Option(
@@ -70,17 +72,17 @@ _COMPUTE = section(
         type=click.IntRange(min=2),
         show_default="32 on a CPU, 256 on a GPU",
     ),
-    _positive_option("--session-threads N", "Threads of one run of the model.", show_default=_USABLE_CORES),
+    _positive_option("--session-threads N", "Threads that run the model.", show_default=_USABLE_CORES),
     _positive_option("--decode-threads N", "Threads that decode images.", show_default=_USABLE_CORES),
 )
 _LIMITS = section(
     "Limits",
     _positive_option(
         "--max-concurrent-selections N",
-        "Selections that run at once; further ones are told when to retry.",
+        "Selections that may run at once; callers of further ones are told when to retry.",
         default=2,
     ),
-    Option("--grace-seconds S", "How long running selections may continue after SIGTERM.", default=30.0),
+    Option("--grace-seconds S", "Seconds that running selections may continue after SIGTERM.", default=30.0),
 )
 
 
@@ -96,10 +98,11 @@ def run(
 ) -> None:
     """Serve a directory of bundles over gRPC.
 
-    The server runs until SIGTERM or SIGINT. Then it accepts no selections and checkpoints those that run.
+    The server runs until SIGTERM or SIGINT. Then it refuses new selections, gives running ones the grace
+    period to end, and interrupts the rest, which can be continued later.
     """
     check_onnxruntime()
-    # After the check: with two onnxruntime packages installed the import itself may fail.
+    # These imports must follow the check, because they may fail if both onnxruntime packages are installed.
     from topb_scorer.engines.local import EngineSettings
     from topb_scorer.pools import AllowedRoots
     from topb_scorer.selecting.settings import SelectingSettings

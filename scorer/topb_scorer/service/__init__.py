@@ -1,1 +1,1 @@
-"""The gRPC server. It translates requests, calls the core, and translates results and errors back."""
+"""Serve selections over gRPC: translate requests, call the core, and translate results and errors back."""

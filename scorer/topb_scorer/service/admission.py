@@ -23,7 +23,7 @@ from topb_scorer.service.translate import pool_of, spec_of
 class Admission:
     """Turns requests into selections.
 
-    A request that cannot be served raises ScorerError and never enters the catalog.
+    If a request cannot be served, ScorerError is raised and the catalog does not change.
     """
 
     settings: ServerSettings
@@ -33,7 +33,7 @@ class Admission:
 
     def pool_selection(self, request: pb.SelectBatchRequest) -> tuple[SelectionRecord, PoolJob | None]:
         """Return the selection for a request, and its job if this call created the selection."""
-        # The request id and whether the caller waits do not make two requests different.
+        # Requests that differ only in the request id or in `detached` are the same.
         content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool).SerializeToString(
             deterministic=True
         )
@@ -50,7 +50,7 @@ class Admission:
         return record, job
 
     def stream_selection(self, start: pb.StreamStart) -> SelectionRecord:
-        """Return the selection for a start message. It may have been created by an earlier call."""
+        """Return the selection for a start message, which an earlier call may have created."""
         content = pb.StreamStart(spec=start.spec).SerializeToString(deterministic=True)
         found = self.state.catalog.find(start.request_id, content)
         if found is not None:
@@ -59,10 +59,10 @@ class Admission:
         return self._create(start.request_id, content, spec, engine)
 
     def job_of(self, record: SelectionRecord) -> Job:
-        """Return the job of a selection in the catalog, with the model to which it is pinned.
+        """Return the job of a selection in the catalog. It uses the model that is stored in the record.
 
         Raises:
-            ScorerError: its pool, its model or its chunks are no longer there.
+            ScorerError: the pool, the model or chunks of the selection are not available any more.
         """
         if not record.pool_uri:
             return self.stream_job(record)
@@ -70,10 +70,10 @@ class Admission:
         return self._pool_job(request, *self._prepare(request.spec, record.model))
 
     def stream_job(self, record: SelectionRecord) -> StreamJob:
-        """Return the job of a streamed selection, with no chunks beyond those that its log holds.
+        """Return the job of a streamed selection. It contains only the chunks that are in the log.
 
         Raises:
-            UnreadablePoolError: the pool was complete, and scores of it are lost.
+            UnreadablePoolError: the pool was complete, but some of its scores are lost.
         """
         start = pb.StreamStart.FromString(record.request)
         spec, engine = self._prepare(start.spec, record.model)

@@ -29,7 +29,7 @@ from topb_scorer.service.interceptors import Context
 
 DOMAIN = "topb"
 
-# A status travels in headers. gRPC may refuse more than 8 KiB of them, and with them the whole response.
+# A status is sent in headers. If they exceed 8 KiB, gRPC may refuse the whole response.
 _MESSAGE_BYTES = 1000
 _VALUE_BYTES = 200
 
@@ -51,9 +51,9 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
 
 @asynccontextmanager
 async def errors_as_status(method: str, context: Context) -> AsyncIterator[None]:
-    """End the call with the status of whatever error it raises.
+    """Abort the call with a status if it raises an error.
 
-    An error that is not the scorer's own is logged and reported as INTERNAL. Cancellation passes through.
+    Unexpected errors are logged and reported as INTERNAL. Cancellation is not translated.
     """
     try:
         yield
@@ -74,7 +74,7 @@ async def _abort(context: Context, error: ScorerError) -> None:
 
 
 def status_of(error: ScorerError) -> status_pb2.Status:
-    """Return the status of an error: its code, an ErrorInfo, and a RetryInfo if it may be retried."""
+    """Return the status of an error: a code, an ErrorInfo, and a RetryInfo if the request may be retried."""
     values = {name: _shortened(value, _VALUE_BYTES) for name, value in error.metadata.items()}
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=values))]
     if error.retry_delay is not None:

@@ -10,7 +10,7 @@ import grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
-"""An RpcMethodHandler of grpc.aio. The stubs of grpc only know the synchronous one."""
+"""An RpcMethodHandler of grpc.aio. The type stubs of grpc only have the synchronous one."""
 
 _SERVICES = "/topb."
 
@@ -22,7 +22,11 @@ class AroundCalls(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, around: Callable[[str, Context], AbstractAsyncContextManager[None]]) -> None:
-        """Take a function that returns the context manager for a method's full name and a call's context."""
+        """Create an interceptor.
+
+        Args:
+            around: returns a context manager, given the full name of a method and the context of a call.
+        """
         self._around = around
 
     async def intercept_service(

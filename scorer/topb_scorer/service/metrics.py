@@ -1,4 +1,4 @@
-"""Count what a server does, and serve the counts to Prometheus."""
+"""Collect metrics of a server, and serve them to Prometheus."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Metrics(RunObserver):
         histogram = partial(Histogram, registry=self.registry)
         self._call_seconds = histogram(
             "topb_call_seconds",
-            "Time from the request to the last response of calls, by method and status code.",
+            "Time from the request to the last response of a call, by method and status code.",
             ["method", "code"],
             buckets=_CALL_SECONDS,
         )
@@ -58,29 +58,31 @@ class Metrics(RunObserver):
         )
         self._ended = counter(
             "topb_selections_ended",
-            "Selections that stopped running here, by strategy, outcome and reason of the error, if any.",
+            "Selections that stopped running here, by strategy, outcome and error reason.",
             ["strategy", "outcome", "reason"],
         )
         self._selection_seconds = histogram(
             "topb_selection_seconds",
-            "Time that successful selections ran here, by strategy.",
+            "Running time of successful selections on this server, by strategy.",
             ["strategy"],
             buckets=_SELECTION_SECONDS,
         )
 
     def watch(self, host: SelectionHost) -> None:
-        """Report from now on how many selections the host runs."""
+        """Add gauges for the selections that the host runs."""
         gauge = partial(Gauge, registry=self.registry)
-        gauge("topb_selections_running", "Selections that run here now.").set_function(lambda: host.running)
-        gauge("topb_selections_limit", "Selections that may run here at once.").set(host.max_concurrent)
-        draining = gauge("topb_draining", "1 once the server accepts no more selections.")
+        running = gauge("topb_selections_running", "Selections that are running on this server.")
+        running.set_function(lambda: host.running)
+        limit = gauge("topb_selections_limit", "Selections that may run on this server at once.")
+        limit.set(host.max_concurrent)
+        draining = gauge("topb_draining", "1 if the server does not accept selections any more.")
         draining.set_function(lambda: host.draining)
 
     def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Answer `GET /metrics` on a thread of its own.
+        """Serve `GET /metrics` on a separate thread.
 
         Returns:
-            The port, and a function that stops the thread.
+            the port, and a function that stops the thread.
 
         Raises:
             OSError: the server cannot listen on the address.
@@ -113,7 +115,7 @@ class Metrics(RunObserver):
 
     @asynccontextmanager
     async def timed(self, method: str, context: Context) -> AsyncIterator[None]:
-        """Time a call."""
+        """Measure the duration of a call."""
         started, code = time.perf_counter(), grpc.StatusCode.OK.name
         try:
             yield

@@ -15,7 +15,7 @@ from topb_scorer.service.translate import model_message
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
-    """Lists the models that this server has."""
+    """Describes the models that this server serves."""
 
     def __init__(self, catalog: ModelCatalog) -> None:
         self._catalog = catalog
@@ -30,7 +30,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     def _page(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
         size = page_size(request.page_size, default=100, maximum=1000)
-        # The page token is the last model id of the previous page: models may come and go between pages.
+        # The page token is the last model id of the previous page, because models may be added or removed.
         after = [bundle for bundle in self._catalog.bundles() if bundle.model_id > request.page_token]
         default_id = ""
         with suppress(NotFoundError):

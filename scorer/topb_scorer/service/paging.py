@@ -1,4 +1,4 @@
-"""Pages of lists."""
+"""Determine the size of pages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from topb_scorer.errors import InvalidRequestError
 
 
 def page_size(requested: int, *, default: int, maximum: int) -> int:
-    """Return how many entries a page has at most, where a request for 0 entries asks for the default.
+    """Return the maximum number of entries on a page.
+
+    Args:
+        requested: the requested size; 0 for the default.
+        default: the default size.
+        maximum: the largest size; larger requests are reduced to it.
 
     Raises:
         InvalidRequestError: the requested size is negative.
     """
     if requested < 0:
-        raise InvalidRequestError(f"page size {requested}; expected 0 or more", reason="PAGE_SIZE_NEGATIVE")
+        raise InvalidRequestError(
+            f"the page size is {requested}; expected 0 or more", reason="PAGE_SIZE_NEGATIVE"
+        )
     return min(requested or default, maximum)

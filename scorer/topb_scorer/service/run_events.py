@@ -1,4 +1,4 @@
-"""Let a coroutine wait for a selection that runs on a worker thread."""
+"""Let a coroutine wait for a run on a worker thread."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.observer import SelectionObserver
 
 PROGRESS_SECONDS = 0.25
-"""Interval at which callers receive progress."""
+"""The interval at which callers receive progress."""
 
 
 class RunEvents(SelectionObserver):
-    """Wakes a coroutine when a run has ended, and, if it observes the run, when a shard was committed.
+    """Wakes a coroutine when a run has ended and, if it observes the run, when a shard was committed.
 
-    It carries no data: after each wait the coroutine looks at the run itself. A caller that reads slowly
-    therefore occupies no memory.
+    It does not queue data: after each wait, the coroutine reads the state of the run. Slow callers therefore
+    take no memory.
     """
 
     def __init__(self, run: Run) -> None:
@@ -31,11 +31,11 @@ class RunEvents(SelectionObserver):
         self.wake()
 
     def wake(self) -> None:
-        """Wake the coroutine, from any thread."""
+        """Wake the coroutine. This method can be called on any thread."""
         self._loop.call_soon_threadsafe(self._woken.set)
 
     async def wait(self) -> None:
-        """Wait until something has happened, at most until progress is due."""
+        """Wait until the coroutine is woken, for PROGRESS_SECONDS at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PROGRESS_SECONDS):
                 await self._woken.wait()

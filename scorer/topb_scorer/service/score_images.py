@@ -32,7 +32,7 @@ def score_images(
     limit = settings.max_images_per_score_call
     if len(request.images) > limit:
         raise LimitExceededError(
-            f"{len(request.images)} images; one call scores at most {limit}, use SelectBatch for more",
+            f"the request has {len(request.images)} images; the limit is {limit}: use SelectBatch for more",
             reason="TOO_MANY_IMAGES",
         )
     engine = engines.get(models.get(request.model))

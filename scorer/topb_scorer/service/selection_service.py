@@ -41,7 +41,7 @@ _PICKS_A_PAGE = 5_000
 
 @dataclass(eq=False)
 class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
-    """Answers calls about selections. All blocking work is done on worker threads."""
+    """Runs selections and provides their results. All blocking work is done on worker threads."""
 
     settings: ServerSettings
     models: ModelCatalog
@@ -58,7 +58,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     ) -> AsyncIterator[pb.SelectBatchResponse]:
         record, job = await asyncio.to_thread(self.admission.pool_selection, request)
         if request.detached:
-            # The caller may disconnect as soon as it knows the id.
+            # Start now, because the caller may disconnect as soon as it has received the id.
             await asyncio.to_thread(self.host.start, record, job)
         yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
         detached = request.detached or record.detached
@@ -107,7 +107,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 score_images, request, self.models, self.engines, self.settings, cancelled
             )
         finally:
-            # If the call is cancelled, its thread goes on: this stops it before its next batch.
+            # If the call is cancelled, its thread keeps running. This stops it before its next batch.
             cancelled.set()
 
     async def GetServerInfo(
@@ -133,7 +133,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         )
 
     async def _result_of(self, selection: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield a result as events, which the responses of both selecting calls have in common."""
+        """Yield a result as events. The responses of both selecting calls have fields for them."""
         summary = await asyncio.to_thread(self.state.results.read_summary, selection)
         yield {"summary": summary_message(*summary)}
         start = 0
@@ -166,7 +166,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         size = page_size(request.page_size, default=_PICKS_A_PAGE, maximum=10_000)
         if request.page_token and not request.page_token.isdecimal():
             raise InvalidRequestError(
-                f"page token {request.page_token!r} is invalid; expected the previous page's next_page_token",
+                f"page token {request.page_token!r} is invalid; "
+                "expected the next_page_token of the previous page",
                 reason="PAGE_TOKEN",
             )
         record = self.state.catalog.get(request.selection)

@@ -1,4 +1,4 @@
-"""A gRPC server: start, serve, drain."""
+"""Start a gRPC server, serve requests, and drain the server."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 _CANCEL_SECONDS = 5.0
 _WAITING_THREADS = 64
-# How often clients may ping. gRPC's default, five minutes, is too long: proxies close silent connections
-# earlier, and callers should learn sooner that their server is gone. The SDK pings every 30 s, now and then
-# a little earlier.
+# The minimum interval between pings from a client. gRPC's default of five minutes is too long: proxies close
+# silent connections earlier, and callers should notice sooner that their server is gone. The SDK pings every
+# 30 s, and sometimes slightly earlier.
 _PING_SECONDS = 20
 
 
 class Server:
-    """One server. Call `start`, and `drain` to stop it."""
+    """A gRPC server. Call `start` to serve requests, and `drain` to stop."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Open the state directory and load the default model, so that faults are found before serving.
+        """Open the state directory and load the default model, to detect faults before serving.
 
         Raises:
             ScorerError: the models, a device, the state directory or the catalog cannot be used.
@@ -88,18 +88,18 @@ class Server:
         """Start serving, report SERVING, and return the port.
 
         Raises:
-            ListenError: the address is in use, or does not belong to this machine.
+            ListenError: an address is in use or is not an address of this machine.
         """
         settings = self._settings
         if settings.metrics_listen:
             self._serve_metrics(settings.metrics_listen)
         self._server = grpc.aio.server(
-            # The outermost first: the timer sees the status that an error is translated into.
+            # The timer is outermost, so that it sees the status into which an error is translated.
             interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
-                # Otherwise two servers could listen on one port, and connections would be divided at random.
+                # Otherwise two servers could listen on one port and receive connections at random.
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -129,8 +129,8 @@ class Server:
     async def drain(self) -> None:
         """Stop the server.
 
-        It reports NOT_SERVING and accepts no more selections. Those that run may continue for the grace
-        period; then they are interrupted and their callers receive UNAVAILABLE.
+        The server reports NOT_SERVING and refuses new selections. Running selections may continue for the
+        grace period. Then they are interrupted, and their callers receive UNAVAILABLE.
         """
         await self._health.enter_graceful_shutdown()
         self._taking_up.cancel()
@@ -151,14 +151,14 @@ class Server:
         _log.info("metrics: http://%s:%d/metrics", host, taken)
 
     async def _take_up(self) -> None:
-        """Look regularly for selections that need a server."""
+        """Regularly start selections that need a server."""
         while True:
             try:
                 await asyncio.to_thread(self._host.take_up)
             except ScorerError as error:
                 _log.warning("%s", error)
             except Exception:
-                # This task must go on: no other looks for the selections of servers that died.
+                # Keep going, because only this task takes up the selections of servers that died.
                 _log.exception("unexpected error while looking for selections that need a server")
             await asyncio.sleep(self._settings.lease_seconds / 4)
 
@@ -173,7 +173,7 @@ async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) ->
     Raises:
         ScorerError: the server cannot start.
     """
-    # These threads mostly wait for disks, the database or a queue: there may be many more than cores.
+    # These threads mostly wait for disks, the database or a queue, so there may be more of them than cores.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_WAITING_THREADS))
     server = Server(settings)
     port = await server.start()

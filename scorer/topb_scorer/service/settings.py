@@ -1,4 +1,4 @@
-"""The settings of a server."""
+"""Define the settings of a server."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from topb_scorer.selecting.settings import SelectingSettings
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What an operator decides about one server."""
+    """The settings of one server."""
 
     models: Path
-    """Directory that holds the bundles."""
+    """The directory that contains the bundles."""
     listen: str = "127.0.0.1:50051"
-    """host:port to listen on; port 0 takes a free one."""
+    """The host:port to listen on; port 0 for any free port."""
     metrics_listen: str = ""
-    """host:port on which metrics are served over HTTP; port 0 takes a free one; empty serves none."""
+    """The host:port on which to serve metrics over HTTP; port 0 for any free port, empty for no metrics."""
     roots: AllowedRoots = field(default_factory=lambda: AllowedRoots.below(()))
-    """Where pools may be read from. By default nowhere."""
+    """The locations from which pools may be read; none by default."""
     engine: EngineSettings = field(default_factory=EngineSettings)
-    """Device, batches and limits of scoring."""
+    """The device, batch size, threads and image limits for scoring."""
     selecting: SelectingSettings = field(default_factory=SelectingSettings)
-    """Memory and devices of selecting from score logs."""
+    """The memory limit and the device for selecting from score logs."""
     default_model: str = ""
-    """Model of requests that name none; empty for the most recently created."""
+    """The model for requests that name none; empty for the most recently created one."""
     grace_seconds: float = 30.0
     """How long running selections may continue after SIGTERM."""
     max_concurrent_selections: int = 2
     """How many selections may run at once."""
     max_chunk_bytes: int = 8 * 2**20
-    """Limit of image bytes in one chunk of a streamed pool."""
+    """The maximum number of image bytes in a chunk of a streamed pool."""
     max_message_bytes: int = 64 * 2**20
-    """Limit of a request or response. It leaves room for some three million excluded ids."""
+    """The maximum size of a request or response. The default allows about three million excluded ids."""
     max_images_per_score_call: int = 256
-    """Limit of images in one ScoreImages call."""
+    """The maximum number of images in a ScoreImages call."""
     state: Path | None = None
-    """State directory: score logs, results and the selections that are not finished. None for a temporary
+    """The state directory, which contains score logs, results and usually the catalog. None for a temporary
     directory that is removed when the server stops."""
     catalog_url: str = ""
-    """SQLAlchemy URL of the catalog; empty for SQLite in the state directory."""
+    """The SQLAlchemy URL of the catalog; empty for SQLite in the state directory."""
     lease_seconds: float = 15.0
-    """How long another server of the same state may be silent before this one takes over its selections."""
+    """The duration of leases. If a server does not renew a lease in time, another server with the same state
+    takes over the selection."""

@@ -1,4 +1,4 @@
-"""One call of SelectBatchFromStream: start or resume the selection, receive chunks, acknowledge them."""
+"""Handle calls of SelectBatchFromStream: start or resume selections, and receive and acknowledge chunks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.translate import progress_message, shard_of
 from topb_scorer.service.watching import draining, has_succeeded
 
-# Chunks that a caller may send before the first is acknowledged: enough to hide a round trip, few enough to
-# bound memory.
+# How many chunks a caller may send before the first is acknowledged: enough to hide the latency of a round
+# trip, but few enough to limit memory.
 STREAM_WINDOW = 8
 
 _CLAIM_POLL_SECONDS = 0.1
@@ -35,20 +35,20 @@ StreamResponse = pb.SelectBatchFromStreamResponse
 
 @dataclass(eq=False)
 class StreamCall:
-    """Everything that one call does, except sending the result."""
+    """Handles one call, except for sending the result."""
 
     settings: ServerSettings
     catalog: SelectionCatalog
     host: SelectionHost
     admission: Admission
     selection: str = field(default="", init=False)
-    """Id of the selection, once the first response has been sent."""
+    """The id of the selection; set before the first response is sent."""
 
     async def responses(self, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
         """Yield all responses until the selection has succeeded.
 
         Raises:
-            ScorerError: the stream is at fault, the selection failed, or this server cannot continue it.
+            ScorerError: the stream is invalid, the selection failed, or this server cannot continue it.
         """
         start = await _start_of(requests)
         record = await asyncio.to_thread(self.admission.stream_selection, start)
@@ -68,8 +68,8 @@ class StreamCall:
         raise draining() if self.host.draining else SelectionCancelledError
 
     async def _claimed(self, record: SelectionRecord) -> Run | None:
-        """Return a run of the selection, taken over from any older call; None if the selection has ended."""
-        # A server that died while it served this stream keeps its lease for a while.
+        """Take over the selection from any older call and return its run, or None if it has ended."""
+        # The lease of a server that died while serving this stream takes a while to expire.
         deadline = time.monotonic() + 2 * self.settings.lease_seconds
         while True:
             await asyncio.to_thread(self.host.pause, record.id)
@@ -84,7 +84,7 @@ class StreamCall:
             running = self.host.running
             if running >= self.host.max_concurrent:
                 raise UnavailableError(
-                    f"this server runs {running} selections, as many as it runs at once; try again later",
+                    f"this server already runs {running} selections, which is its limit; try again later",
                     reason="SELECTIONS_BUSY",
                 )
             if time.monotonic() > deadline:
@@ -115,7 +115,7 @@ class StreamCall:
                 async with aclosing(_responses_of(run, acknowledgements)) as responses:
                     async for response in responses:
                         yield response
-                # If the stream itself was at fault, the caller receives that error.
+                # If the stream was invalid, raise that error.
                 if receiving is not None and receiving.done() and not receiving.cancelled():
                     with suppress(SelectionCancelledError):
                         receiving.result()
@@ -133,13 +133,14 @@ class StreamCall:
     async def _receive(
         self, requests: StreamRequests, chunks: ChunkQueue, acknowledgements: _Acknowledgements, seq: int
     ) -> None:
-        """Receive chunks, the next of which is `seq`, until the caller says that the pool is complete."""
+        """Receive chunks, starting with number `seq`, until the end message of the stream."""
         async for request in requests:
             kind = request.WhichOneof("message")
             if kind == "end":
                 if request.end.chunks != seq:
                     raise InvalidRequestError(
-                        f"the stream ended after {seq} chunks, but its end message says {request.end.chunks}",
+                        f"the stream ended after {seq} chunks; "
+                        f"its end message says that there are {request.end.chunks}",
                         reason="STREAM_CUT_SHORT",
                     )
                 await asyncio.to_thread(chunks.put, None)
@@ -173,10 +174,15 @@ class StreamCall:
 
 
 class _Acknowledgements(RunEvents):
-    """The acknowledgements that are due. Chunks are committed in the order of the stream."""
+    """Collects the acknowledgements that are due. Chunks are committed in the order of the stream."""
 
     def __init__(self, run: Run, committed: int) -> None:
-        """Take the run, and how many chunks the log holds already."""
+        """Observe a run.
+
+        Args:
+            run: the run.
+            committed: the number of chunks that are already in the log.
+        """
         super().__init__(run)
         self._acknowledged = committed
         self._committed = committed
@@ -187,7 +193,7 @@ class _Acknowledgements(RunEvents):
         super().on_commit(shard)
 
     async def repeat(self, seq: int) -> None:
-        """Acknowledge a committed chunk again. Wait if the caller does not read."""
+        """Acknowledge a committed chunk again, waiting if the caller does not read responses."""
         if seq < self._committed:
             await self._repeats.put(seq)
             self.wake()
@@ -207,7 +213,7 @@ async def _responses_of(
     """Yield acknowledgements and progress until the run has ended."""
     reported_rows, reported_at = 0, time.monotonic()
     while True:
-        # Looked at first: what was committed before the end is acknowledged below.
+        # Check this first, so that all chunks that were committed before the end are acknowledged below.
         ended = run.ended.done()
         for seq in acknowledgements.due():
             yield StreamResponse(acknowledged=pb.ChunkAcknowledged(seq=seq))

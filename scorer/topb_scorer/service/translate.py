@@ -1,4 +1,4 @@
-"""Translate between the messages of topb.v1 and the scorer's types. Nothing here reads or writes files."""
+"""Translate between the messages of topb.v1 and the scorer's types, without reading or writing files."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _FORMATS: dict[int, PoolFormatName | None] = {
 
 
 def spec_of(message: selection_pb2.SelectionSpec, exclude: frozenset[str]) -> SelectionSpec:
-    """Return what to select.
+    """Return the spec of a selection.
 
     Args:
         message: the spec as the caller sent it.
-        exclude: all ids to leave out, including those that the message only refers to.
+        exclude: all ids to leave out, including those in the file that the message refers to.
 
     Raises:
-        InvalidRequestError: a field is out of range or names something unknown.
+        InvalidRequestError: a field is out of range, or a strategy or an option is unknown.
         LimitExceededError: the budget is too large.
     """
     return SelectionSpec(
@@ -55,7 +55,7 @@ def pool_of(message: selection_pb2.Pool) -> Pool:
     """Return the description of a pool.
 
     Raises:
-        InvalidRequestError: the format is unknown, for instance of a later release.
+        InvalidRequestError: the format is unknown, for example because it is from a later release.
     """
     if message.format not in _FORMATS:
         raise InvalidRequestError(
@@ -76,12 +76,12 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
 
     Args:
         chunk: the chunk as the caller sent it.
-        expected_seq: the sequence number that it must have.
-        max_bytes: how many bytes of images it may hold.
+        expected_seq: the sequence number that the chunk must have.
+        max_bytes: the maximum number of image bytes in the chunk.
 
     Raises:
         InvalidRequestError: the chunk is out of sequence, malformed, or was altered in transit.
-        LimitExceededError: it holds more than `max_bytes` of images.
+        LimitExceededError: the chunk contains more than `max_bytes` of images.
     """
     if chunk.seq != expected_seq:
         raise InvalidRequestError(
@@ -92,14 +92,14 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
         )
     kind = chunk.WhichOneof("images")
     if kind is None:
-        raise _malformed(chunk, "contains no images field")
-    # Each access to a bytes field copies it: access each only once.
+        raise _malformed(chunk, "contains neither packed nor encoded images")
+    # Each access to a bytes field copies it, so access each field only once.
     packed = chunk.packed.data
     encoded = list(chunk.encoded.data)
     size = len(packed) + sum(map(len, encoded))
     if size > max_bytes:
         raise LimitExceededError(
-            f"chunk {chunk.seq} has {size} bytes of images; the limit is {max_bytes}",
+            f"chunk {chunk.seq} has {size} bytes of images; the limit is {max_bytes}: send smaller chunks",
             reason="CHUNK_TOO_LARGE",
             seq=chunk.seq,
         )
@@ -126,7 +126,7 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
 
 
 def summary_message(result: SelectionResult, pick_count: int) -> selection_pb2.SelectionSummary:
-    """Return the result without its picks."""
+    """Return the message for a result without its picks."""
     return selection_pb2.SelectionSummary(
         model=result.model,
         strategy=result.strategy,
@@ -174,7 +174,7 @@ def selection_message(
         message.end_time.FromNanoseconds(round(record.ended * 1e9))
     if summary is not None:
         message.summary.CopyFrom(summary)
-        # The progress in the catalog is as old as the last renewal of the lease.
+        # The progress in the catalog dates from the last renewal of the lease.
         message.progress.read = message.progress.total = summary.accounts.read
     return message
 

@@ -1,4 +1,4 @@
-"""Follow a selection until it ends, on whichever server it runs; start it here if no server runs it."""
+"""Follow selections until they end, whichever server runs them. Start them here if no server runs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topb_scorer.service.run_events import PROGRESS_SECONDS, RunEvents
 
 
 class Watchers:
-    """The callers that wait for selections."""
+    """Follows selections for callers, and stops those that no caller waits for any more."""
 
     def __init__(self, catalog: SelectionCatalog, host: SelectionHost) -> None:
         self._catalog = catalog
@@ -32,9 +32,9 @@ class Watchers:
 
         Args:
             record: the selection.
-            job: its job, if that is open already.
-            detached: whether the selection continues if this generator is closed early. Otherwise it stops
-                within one batch, unless another caller waits for it.
+            job: its job if it is already open.
+            detached: whether the selection continues if this generator is closed early. Otherwise the
+                selection stops within one batch, unless another caller waits for it.
 
         Raises:
             ScorerError: the selection failed or was cancelled, or this server is shutting down.
@@ -62,8 +62,7 @@ class Watchers:
                 if events is None or events.run is not run:
                     events = RunEvents(run)
                 await events.wait()
-                # If the catalog did not answer, reading it again shows whether it does now. Broken storage
-                # stays broken.
+                # If the catalog did not answer, the next read shows whether it does now. Other errors stay.
                 if run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
                     raise run.error
         finally:
@@ -71,7 +70,7 @@ class Watchers:
             if not self._waiting[record.id]:
                 del self._waiting[record.id]
                 if not detached:
-                    # Wait for the worker even while this call is being cancelled.
+                    # Wait for the worker even if this call is being cancelled.
                     await asyncio.shield(asyncio.to_thread(self._host.pause, record.id))
 
 
@@ -79,7 +78,7 @@ def has_succeeded(record: SelectionRecord) -> bool:
     """Return True if the selection has succeeded, and False if it is still open.
 
     Raises:
-        ScorerError: it failed or was cancelled.
+        ScorerError: the selection failed or was cancelled.
     """
     if record.state is SelectionState.CANCELLED:
         raise SelectionCancelledError
@@ -92,6 +91,6 @@ def has_succeeded(record: SelectionRecord) -> bool:
 def draining() -> UnavailableError:
     """Return the error for callers of a server that is shutting down."""
     return UnavailableError(
-        "this server is shutting down; repeat the request under the same request id to continue on another",
+        "this server is shutting down; repeat the request with the same request id to continue elsewhere",
         reason="SERVER_DRAINING",
     )

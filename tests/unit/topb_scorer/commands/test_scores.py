@@ -134,7 +134,7 @@ def test_pruning_keeps_scores_that_an_open_selection_may_need(state: StateDirect
     record = selection(state)
     told = run_on(state, "prune", "--max-bytes", "0").printed
     assert names_left(state) == set("uvw")
-    assert "kept 4 shards that open selections may need, by a" in told
+    assert "kept 4 shards of a that open selections may need" in told
     assert state.catalog.claim(record.id, "server", 30)
     run_on(state, "prune", "--model", "a")
     assert names_left(state) == set("uvw")
@@ -182,4 +182,4 @@ def test_the_catalog_url_can_come_from_the_environment(
     commit(state.score_log("a"), "v")
     selection(state)
     outcome = topb("scores", "prune", "--state", state.path, "--model", "a")
-    assert "kept 1 shards that open selections may need, by a" in outcome.out
+    assert "kept 1 shards of a that open selections may need" in outcome.out
