@@ -246,7 +246,7 @@ def test_a_short_call_that_loses_its_caller_leaves_nothing_behind(
     assert_nothing_is_left(server, tmp_path)
 
 
-def test_scoring_a_few_images_stops_within_a_batch(server: Server) -> None:
+def test_score_images_stops_within_a_batch(server: Server) -> None:
     """Of 32 batches that take 0.15 s each, about two run."""
     images = [encode(random_image(i)) for i in range(256)]
     with pytest.raises(grpc.RpcError) as caught:

@@ -60,7 +60,7 @@ def test_in_process_served_and_streamed_selections_agree_to_the_bit(
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(2, 1), (7, 2), (33, 3), (128, 1)])
-def test_a_servers_batch_size_and_threads_do_not_show_in_the_result(
+def test_batch_size_and_threads_of_a_server_do_not_change_the_result(
     batch_size: int, threads: int, data: Path, client: topb.Client
 ) -> None:
     expected = client.select_batch(data / "pool.parquet", 40)
@@ -72,7 +72,7 @@ def test_a_servers_batch_size_and_threads_do_not_show_in_the_result(
         assert other_client.select_batch(data / "pool.parquet", 40).picks == expected.picks
 
 
-def test_several_selections_at_once_each_get_their_own_result(data: Path, server: RunningServer) -> None:
+def test_concurrent_selections_each_get_their_own_result(data: Path, server: RunningServer) -> None:
     def select(strategy: str) -> topb.SelectionResult:
         with topb.Client(server.address, timeout=60) as client:
             return client.select_batch(data / "pool.parquet", 20, strategy=strategy)
@@ -85,7 +85,7 @@ def test_several_selections_at_once_each_get_their_own_result(data: Path, server
         assert result.picks == alone.picks
 
 
-def test_photos_of_differing_sizes_agree_over_every_path(tmp_path: Path) -> None:
+def test_photos_of_different_sizes_give_the_same_result_on_every_path(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "models")
     rng = np.random.default_rng(0)
     sizes = [tuple(rng.integers(8, 200, 2).tolist()) for _ in range(40)]

@@ -91,7 +91,7 @@ def test_ids_in_a_parquet_file_are_excluded(data: Path, client: topb.Client) -> 
     assert min(result.ids) == "img-00100"
 
 
-def test_scoring_a_few_images_tells_what_could_not_be_scored(data: Path, client: topb.Client) -> None:
+def test_score_images_reports_images_that_cannot_be_scored(data: Path, client: topb.Client) -> None:
     picks = {pick.id: pick for pick in client.select_batch(data / "pool.parquet", 300).picks}
     image, broken = client.score_images([encode(random_image(5)), b"no image"], include_features=True)
 

@@ -25,7 +25,7 @@ class ImageConfig:
     """Height in pixels. By default, the height of the labelled images if they all have the same size, at most
     64 × 64; otherwise 224."""
     width: int | None = None
-    """Width in pixels, given together with the height. The default follows the same rule."""
+    """Width in pixels. It must be given together with the height. The default follows the same rule."""
     resize: Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP] = ResizeRule.STRETCH
     """How images are resized. "stretch" resizes them to height × width whatever their aspect ratio, so no
     part is lost. "cover_and_center_crop" keeps the aspect ratio, resizes until the image covers height ×

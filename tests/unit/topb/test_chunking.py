@@ -70,7 +70,7 @@ def test_the_caller_may_reuse_its_buffer():
     assert list(encoded.encoded.data) == [b"\x03\x03", b"\x04\x04"]
 
 
-def test_an_image_over_the_target_size_has_a_chunk_of_its_own():
+def test_an_image_over_the_target_size_has_its_own_chunk():
     chunks = chunks_of([("a", b"x"), ("b", b"y" * (3 * 2**20)), ("c", b"z")])
     assert [list(chunk.ids) for chunk in chunks] == [["a"], ["b"], ["c"]]
 

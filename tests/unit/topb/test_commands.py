@@ -37,7 +37,7 @@ def raising(error):
     return run
 
 
-def test_help_imports_no_command_and_nothing_heavy():
+def test_help_imports_no_command_and_no_heavy_package():
     program = (
         "import sys; from topb.commands import main; main(['--help'])\n"
         "heavy = {'torch', 'onnxruntime', 'pyarrow', 'topb_scorer', 'topb_trainer', 'topb.commands.select'}\n"
@@ -108,7 +108,7 @@ def test_commands_options_and_choices_are_completed(monkeypatch, line, offered):
     assert (outcome.exit_code, words) == (0, offered)
 
 
-def test_a_command_whose_package_is_missing_completes_nothing(command, monkeypatch):
+def test_a_command_whose_package_is_missing_offers_no_completions(command, monkeypatch):
     monkeypatch.setattr(commands._LazyCommand, "make_context", raising(ModuleNotFoundError("torch")))
     command("train", print)
     assert completed(monkeypatch, "topb train --") == (Outcome(1, "", ""), [])

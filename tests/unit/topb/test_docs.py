@@ -19,7 +19,7 @@ def test_the_documented_exception_tree_is_the_actual_one():
     assert tree in (DOCS / "errors.md").read_text(encoding="utf-8")
 
 
-def test_the_documented_status_codes_are_those_of_the_client():
+def test_the_documented_status_codes_match_the_client():
     text = (DOCS / "errors.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z_, ]+) \| `(\w+)` \|$", text, re.MULTILINE)
     documented = {code: name for codes, name in rows for code in codes.split(", ")}

@@ -15,7 +15,7 @@ from topb import errors
 pytestmark = pytest.mark.sdk
 
 
-def test_all_names_what_is_public_and_nothing_else():
+def test_dunder_all_lists_exactly_the_public_names():
     public = {
         name
         for name, value in vars(topb).items()
@@ -25,7 +25,7 @@ def test_all_names_what_is_public_and_nothing_else():
     assert topb.__all__ == sorted(topb.__all__)
 
 
-def test_the_version_is_that_of_the_distribution():
+def test_the_version_is_the_version_of_the_distribution():
     assert topb.__version__ == version("topb")
 
 

@@ -15,7 +15,7 @@ COLUMNS = ["id", "rank", "score", "predicted_class", "probability", "entropy", "
 RESULT = topb.SelectionResult(PICKS, ACCOUNTS, "m", "aalu", 3, 4, 1.25)
 
 
-def test_ids_are_in_rank_order_and_a_short_result_says_so():
+def test_ids_are_in_rank_order_and_fell_short_is_set_for_a_short_result():
     assert RESULT.ids == ("b", "a")
     assert RESULT.fell_short
     assert not dataclasses.replace(RESULT, budget=2).fell_short

@@ -72,7 +72,7 @@ def test_errors_survive_pickling():
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND], ids=lambda code: code.name)
-def test_the_status_of_the_server_replaces_that_of_a_request_that_could_not_be_sent(code):
+def test_the_servers_status_replaces_the_status_of_a_request_that_could_not_be_sent(code):
     class EndedCall:
         async def code(self):
             return code

@@ -69,7 +69,7 @@ def test_a_path_without_a_bundle_is_not_found(path: Path, tmp_path: Path) -> Non
         assert caught.value.reason == "BUNDLE_NOT_FOUND"
 
 
-def test_a_manifest_that_is_invalid_or_cut_anywhere_is_refused(path: Path) -> None:
+def test_an_invalid_or_truncated_manifest_is_refused(path: Path) -> None:
     whole = (path / "manifest.json").read_bytes().rstrip()
     invalid = (b"3", b"null", b"[" * 100_000, b'{"schemaVersion": "one"}', b'{"input": 3}', b"\xff\xfe{}")
     for content in (*invalid, *(whole[:length] for length in range(0, len(whole), 97))):

@@ -145,7 +145,7 @@ def test_an_input_that_is_not_an_image_is_skipped(image: bytes | NDArray[Any], r
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_a_truncated_file_is_skipped_at_whatever_byte_it_ends(format_: str) -> None:
+def test_a_file_truncated_at_any_byte_is_skipped(format_: str) -> None:
     encoded = encode(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8), format_)
     for length in range(1, int(0.9 * len(encoded)), max(1, len(encoded) // 40)):
         assert skip_of(encoded[:length]) in UNDECODABLE, length

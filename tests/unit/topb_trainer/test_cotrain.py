@@ -183,7 +183,7 @@ def test_without_the_adversary_nothing_is_learned_about_the_pool() -> None:
     assert selector.score(unlabelled)[3 * PER_CLUSTER :].mean() < 0.7
 
 
-def test_a_seed_gives_the_same_scores_whatever_was_drawn_before_and_leaves_no_trace() -> None:
+def test_a_seed_gives_the_same_scores_after_other_draws_and_restores_the_random_state() -> None:
     data = clusters(0)
     config = CotrainConfig(epochs=2, latent_for_assistant="sample")
     first = trained(*data, config, seed=5).score(data[2])

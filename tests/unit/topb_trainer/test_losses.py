@@ -48,7 +48,7 @@ def test_equation_1_is_the_negative_evidence_lower_bound(seed: int, count: int) 
     torch.testing.assert_close(negative_elbo(f, f_hat, mu, log_variance), (kl - log_likelihood).mean())
 
 
-def test_kl_may_be_summed_over_the_batch_as_vaal_publishes_it() -> None:
+def test_the_kl_can_be_summed_over_the_batch_as_in_vaal() -> None:
     f, mu, log_variance = drawn(0, (6, 5), (6, 3), (6, 3))
     same = tensors(f, f, mu, log_variance)
     mean = negative_elbo(*same)
@@ -68,7 +68,7 @@ def test_equation_5_has_the_target_labelled_for_both_kinds_and_equation_7_the_tr
 
 
 @pytest.mark.parametrize("loss", [vae_adversarial_loss, assistant_adversarial_loss])
-def test_adversarial_losses_stay_finite_where_the_assistant_is_sure(loss) -> None:
+def test_adversarial_losses_stay_finite_if_the_assistant_is_certain(loss) -> None:
     for sign in (-1, 1):
         logits = torch.full((4,), sign * 1e4, requires_grad=True)
         value = loss(logits, logits)

@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         ),
         Option("--seeds N", "Number of seeds. Every method runs once with each.", default=5),
         Option("--first-seed N", "First of the consecutive seeds.", default=0),
-        Option("--test PATH", "Test images, if --data is a path; laid out like the training images."),
+        Option(
+            "--test PATH", "Test images, laid out like the training images. Required if --data is a path."
+        ),
         Option(
             "--data-root DIR",
             "Directory of published data sets. Missing ones are downloaded into it.",

@@ -68,7 +68,7 @@ def selections(draw, elements):
 )
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_picks_are_those_of_real_arithmetic_and_ties_go_to_the_lowest_index(data, elements, sizes):
+def test_picks_follow_exact_arithmetic_and_ties_go_to_the_lowest_index(data, elements, sizes):
     assert_exact(*data.draw(selections(elements)), sizes=sizes)
 
 
@@ -234,7 +234,7 @@ def test_unusable_features_are_refused_with_a_reason(pool, labelled, budget, rea
         (201, 2**30, InvalidRequestError, "BUDGET_TOO_LARGE"),
     ],
 )
-def test_more_picks_than_may_be_kept_or_than_there_are_rows_are_refused(budget, limit, error, reason):
+def test_more_picks_than_the_limit_or_the_number_of_rows_are_refused(budget, limit, error, reason):
     pool = made("gaussian", 100, 4)
     with pytest.raises(error) as refused:
         k_center_greedy_in_parts([pool, pool], pool[:0], budget, max_kept_bytes=limit)

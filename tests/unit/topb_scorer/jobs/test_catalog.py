@@ -126,7 +126,7 @@ def test_one_of_many_concurrent_claims_succeeds(catalog: SelectionCatalog, url: 
     other.close()
 
 
-def test_an_expired_lease_is_claimed_by_one_of_those_who_wait(catalog: SelectionCatalog) -> None:
+def test_an_expired_lease_is_claimed_by_exactly_one_waiting_server(catalog: SelectionCatalog) -> None:
     id_ = claimed(catalog, "dead")
     assert not catalog.claim(id_, "other", LEASE)
     assert catalog.orphans() == []

@@ -115,7 +115,7 @@ def test_repeated_rows_form_separate_shards(tmp_path: Path) -> None:
     assert pool.rows == 9000
 
 
-def test_identities_change_with_the_rows_and_the_local_images_and_only_then(folder: Path) -> None:
+def test_identities_change_only_with_the_rows_and_the_local_images(folder: Path) -> None:
     path = write(folder / "list.csv", "id,path\n1,shots/a.png\n2,https://example.org/b.png\n")
     first = identities(path)
     os.utime(path, ns=(1, 1))

@@ -167,7 +167,9 @@ def test_the_image_column_takes_precedence_over_the_path_column(tmp_path: Path) 
         ({"id": ["a"], "path": [IMAGE]}, "POOL_COLUMN_TYPE"),
     ],
 )
-def test_columns_that_do_not_fit_are_refused(tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+def test_missing_or_unsuitable_columns_are_refused(
+    tmp_path: Path, columns: dict[str, Any], reason: str
+) -> None:
     assert refusal(write(tmp_path / "pool.parquet", columns)) == reason
 
 
@@ -181,7 +183,7 @@ def test_a_parquet_file_without_rows_is_an_empty_pool(tmp_path: Path) -> None:
     assert items(write_parquet(tmp_path / "pool.parquet", [])) == []
 
 
-def test_a_file_that_is_not_parquet_or_is_cut_anywhere_is_unreadable(tmp_path: Path) -> None:
+def test_an_invalid_or_truncated_parquet_file_is_unreadable(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pool.parquet", random_pool(40), row_group=16)
     whole = path.read_bytes()
     parts = (whole[:length] for length in range(0, len(whole), len(whole) // 25))
@@ -208,7 +210,7 @@ def test_altered_bytes_in_a_page_with_a_checksum_are_noticed(tmp_path: Path) -> 
         assert caught.value.reason == "POOL_UNREADABLE"
 
 
-def test_rows_before_the_damage_are_read(tmp_path: Path) -> None:
+def test_rows_before_a_damaged_part_are_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "pool.parquet", random_pool(64), row_group=16)
     pool = opened(path)
     start = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset

@@ -18,7 +18,7 @@ def chunk(seq: int) -> ChunkShard:
     return ChunkShard(seq, [f"{seq}"], [b"image"])
 
 
-def test_an_image_comes_with_its_id_and_one_without_is_an_unreadable_row() -> None:
+def test_each_image_has_its_id_and_an_image_without_an_id_is_an_unreadable_row() -> None:
     shard = ChunkShard(4, ["a", ""], [b"one", b"two"])
     encoded, nameless = shard.items()
     assert shard.rows == 2

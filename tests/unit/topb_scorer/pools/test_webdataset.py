@@ -59,7 +59,7 @@ def test_a_sample_is_the_run_of_members_with_one_key(tmp_path: Path) -> None:
         (["a.png.txt", "a.left.png"], 1),
     ],
 )
-def test_the_image_with_the_plainest_extension_counts_and_among_equals_the_first(
+def test_a_sample_uses_the_image_with_the_plainest_extension_or_the_first_of_several(
     names: list[str], chosen: int, tmp_path: Path
 ) -> None:
     images = [IMAGE, OTHER]

@@ -82,7 +82,7 @@ def test_an_incomplete_bundle_is_an_error_by_id_and_not_listed(
     assert catalog.default_id() == whole
 
 
-def test_a_directory_that_does_not_bear_its_models_id_is_not_served(tmp_path: Path) -> None:
+def test_a_directory_not_named_after_its_model_id_is_not_served(tmp_path: Path) -> None:
     model_id = write(tmp_path, 0)
     (tmp_path / model_id).rename(tmp_path / "latest")
     catalog = ModelCatalog(tmp_path)

@@ -101,7 +101,9 @@ def test_batches_span_shards(null_session: ScoringSession, monkeypatch: pytest.M
     assert len(runs) == 24 // BATCH
 
 
-def test_a_shard_ends_exactly_once_be_it_empty_or_as_long_as_a_batch(null_session: ScoringSession) -> None:
+def test_every_shard_ends_exactly_once_even_if_empty_or_as_long_as_a_batch(
+    null_session: ScoringSession,
+) -> None:
     lengths = [0, 4, 0, 0, 8, 1, 3, 0, 12, 5, 0]
     with scored([shard(f"{i}", *range(n)) for i, n in enumerate(lengths)], null_session) as parts:
         counted = [0] * len(lengths)

@@ -54,7 +54,7 @@ def test_stored_scores_follow_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_row_with_an_output_that_is_not_finite_is_skipped_unless_it_was_already(bad: float) -> None:
+def test_a_row_with_a_non_finite_output_is_skipped_and_keeps_an_earlier_reason(bad: float) -> None:
     bad_outputs = outputs([bad, 0.5, 0.5, bad], [[0.5, 0.5], [bad, 0.5], [0.5, 0.5], [bad, bad]])
     rows = scored_rows(list("abcd"), bad_outputs, {3: Skip("IMAGE_CORRUPT", "torn")})
     reasons = {row: skip.reason for row, skip in rows.skips.items()}

@@ -63,7 +63,7 @@ def reference(scores, features, labelled, budget, oversampling, score_weight, mi
     seed=st.integers(0, 2**32 - 1),
     grid=st.booleans(),
 )
-def test_picks_what_the_reference_picks(
+def test_the_picks_equal_those_of_the_reference(
     size, known, share, oversampling, score_weight, min_distance, seed, grid
 ):
     scores, features, labelled = made(size, known=known, seed=seed, grid=grid and score_weight == 0)

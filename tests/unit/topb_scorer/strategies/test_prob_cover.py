@@ -51,7 +51,7 @@ def reference(features, labelled, budget, radius):
     st.integers(0, 2**32 - 1),
     st.booleans(),
 )
-def test_picks_what_the_reference_picks(size, known, share, radius, seed, grid):
+def test_the_picks_equal_those_of_the_reference(size, known, share, radius, seed, grid):
     features, labelled, probabilities = made(size, known, seed, grid)
     budget = max(1, int(share * size))
     batch = covering(features, labelled, probabilities, budget, radius=radius)

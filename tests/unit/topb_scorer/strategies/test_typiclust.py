@@ -37,7 +37,7 @@ def reference(features, clusters, labelled_clusters, budget):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 8), st.integers(1, 6), st.floats(0, 1), st.integers(0, 2**32 - 1))
-def test_picks_what_the_reference_picks(size, known, count, share, seed):
+def test_the_picks_equal_those_of_the_reference(size, known, count, share, seed):
     random = np.random.default_rng(seed)
     features = random.standard_normal((size, 3)).astype(np.float32)
     clusters, labelled_clusters = random.integers(0, count, size), random.integers(0, count, known)

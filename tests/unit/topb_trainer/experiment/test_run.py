@@ -78,7 +78,7 @@ def test_every_method_starts_from_the_same_labels_and_the_same_model(
     assert [record.labelled for record in records if record.round == 1] == [40] * len(COMPARED)
 
 
-def test_a_method_picks_what_is_not_labelled_and_trains_on_it_next(
+def test_a_method_picks_unlabelled_images_and_trains_on_them_in_the_next_round(
     compared: tuple[Path, list[Record]], data: Dataset
 ) -> None:
     _, records = compared

@@ -121,7 +121,7 @@ def test_the_graph_holds_its_weights_and_neither_decoder_nor_log_variance(bundle
     onnx.checker.check_model(str(bundle.graph))
 
 
-def test_the_graph_says_nothing_about_the_machine_that_made_it(bundle: Bundle) -> None:
+def test_the_graph_holds_no_information_about_the_machine(bundle: Bundle) -> None:
     text = str(onnx.load(bundle.graph))
     repository = str(Path(__file__).parents[4])
     assert not any(

@@ -111,7 +111,7 @@ def table_after(blocks: Sequence[object], heading: str) -> Table:
     return next(block for block in blocks[at:] if isinstance(block, Table))
 
 
-def test_the_tables_hold_these_numbers_and_no_mean_stands_without_its_n(study: Study) -> None:
+def test_the_tables_hold_the_expected_numbers_and_every_mean_has_its_n(study: Study) -> None:
     blocks = contents(study)
     accuracy = table_after(blocks, "Accuracy by labelled share")
     assert list(accuracy.head) == ["method", "10%", "15%", "20%"]
@@ -170,7 +170,7 @@ def written(out: Path, settings: Settings, kept: Sequence[Record]) -> Path:
     return out
 
 
-def test_the_command_writes_a_page_that_needs_no_other_file(tmp_path: Path) -> None:
+def test_the_report_command_writes_a_self_contained_html_page(tmp_path: Path) -> None:
     settings = Settings(SETTINGS)
     results = written(tmp_path / "results", settings, records(settings))
     assert "report.html" in topb("report", results, "--out", tmp_path / "report").out

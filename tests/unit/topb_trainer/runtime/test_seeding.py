@@ -8,7 +8,7 @@ from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
 CPU = torch.device("cpu")
 
 
-def test_each_purpose_has_a_seed_of_its_own_that_never_changes() -> None:
+def test_each_purpose_has_its_own_seed_that_never_changes() -> None:
     assert derived_seed(0, "task") == 1_586_313_154_182_942_576
     assert len({derived_seed(seed, what, n) for seed in range(5) for what in "ab" for n in range(5)}) == 50
     assert 0 <= derived_seed(2**64 - 1, "x") < 2**63

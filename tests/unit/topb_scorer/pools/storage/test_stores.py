@@ -123,7 +123,7 @@ def test_a_local_segment_that_exists_is_not_a_pattern(tmp_path: Path) -> None:
     assert [item.id for item in items(f"file://{tmp_path}/[odd]/part-%3F.parquet")] == ["[odd]"]
 
 
-def test_a_glob_of_images_is_an_image_folder_of_those_that_match(store: Store) -> None:
+def test_a_glob_of_images_is_an_image_folder_with_the_matching_files(store: Store) -> None:
     for name in ("a/1.png", "a/2.jpg", "b/3.png"):
         store.put(name, IMAGE)
     assert items(store.uri("*/*.png")) == [PoolItem("a/1.png", IMAGE), PoolItem("b/3.png", IMAGE)]
