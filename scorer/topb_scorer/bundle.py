@@ -71,7 +71,7 @@ class Bundle:
                 return tuple(output.shape)
         has = ", ".join(output.name for output in self.manifest.outputs)
         raise BundleError(
-            f"bundle {self.model_id} has no output {name!r}; its outputs are {has}",
+            f"bundle {self.model_id} has no output {name!r}; its outputs are {has}: export the model again",
             reason="BUNDLE_OUTPUT_MISSING",
         )
 
@@ -87,19 +87,23 @@ def open_bundle(path: Path) -> Bundle:
     if manifest.schema_version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has bundle schema version {manifest.schema_version}; this scorer reads version "
-            f"{SCHEMA_VERSION}: export the model with the same version of topb as the scorer's",
+            f"{SCHEMA_VERSION}: export the model with the scorer's version of topb",
             reason="BUNDLE_SCHEMA_VERSION",
         )
     declared = {file.name: file for file in manifest.files}
     for name in (GRAPH, LABELLED):
         if name not in declared:
-            raise BundleError(f"{path}: the manifest does not list {name}", reason="BUNDLE_INCOMPLETE")
+            raise BundleError(
+                f"{path}: the manifest does not list {name}; export the model again",
+                reason="BUNDLE_INCOMPLETE",
+            )
     for file in manifest.files:
         _verify(path, file)
     if declared[GRAPH].sha256[:MODEL_ID_LENGTH] != manifest.model_id:
         raise BundleError(
             f"{path}: the manifest has model id {manifest.model_id}, "
-            f"but the sha256 of {GRAPH} begins with {declared[GRAPH].sha256[:MODEL_ID_LENGTH]}",
+            f"but the sha256 of {GRAPH} begins with {declared[GRAPH].sha256[:MODEL_ID_LENGTH]}; "
+            "copy or export the bundle again",
             reason="BUNDLE_MODEL_ID",
         )
     target = ImageInput.from_message(manifest.input)
@@ -130,14 +134,18 @@ def _read_manifest(path: Path) -> bundle_pb2.Bundle:
         # A later release may add fields within this schema version.
         return json_format.Parse(content.decode(), bundle_pb2.Bundle(), ignore_unknown_fields=True)
     except (UnicodeDecodeError, json_format.ParseError) as error:
-        raise BundleError(f"{path / MANIFEST} cannot be read: {error}", reason="BUNDLE_MANIFEST") from error
+        raise BundleError(
+            f"{path / MANIFEST} cannot be read: {error}; copy or export the bundle again",
+            reason="BUNDLE_MANIFEST",
+        ) from error
 
 
 def _verify(path: Path, file: bundle_pb2.BundleFile) -> None:
     file_path = path / file.name
     if Path(file.name).name != file.name:
         raise BundleError(
-            f"{path}: the manifest lists {file.name!r}, which is outside the bundle", reason="BUNDLE_MANIFEST"
+            f"{path}: the manifest lists {file.name!r}; expected the name of a file in the bundle",
+            reason="BUNDLE_MANIFEST",
         )
     if not file_path.is_file():
         raise BundleError(
@@ -146,12 +154,14 @@ def _verify(path: Path, file: bundle_pb2.BundleFile) -> None:
     size = file_path.stat().st_size
     if size != file.size_bytes:
         raise BundleError(
-            f"{file_path} has {size} bytes; the manifest says {file.size_bytes}: it is incomplete or altered",
+            f"{file_path} is incomplete or altered: it has {size} bytes, expected {file.size_bytes}; "
+            "copy or export the bundle again",
             reason="BUNDLE_ALTERED",
         )
     digest = sha256_of(file_path)
     if digest != file.sha256:
         raise BundleError(
-            f"{file_path} has sha256 {digest}; the manifest says {file.sha256}: it was altered",
+            f"{file_path} was altered: it has sha256 {digest}, expected {file.sha256}; "
+            "copy or export the bundle again",
             reason="BUNDLE_ALTERED",
         )

@@ -50,7 +50,7 @@ def publish_file(path: Path, write: Callable[[Path], object]) -> None:
     """Publish the file that `write` creates.
 
     Args:
-        path: where to publish it; an existing file is replaced.
+        path: the path of the published file; an existing file is replaced.
         write: called with a temporary path in the same directory.
 
     Raises:

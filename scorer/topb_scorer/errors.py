@@ -27,7 +27,7 @@ class ScorerError(TopbError):
     """The base class of the scorer's exceptions.
 
     Attributes:
-        reason: what went wrong, in UPPER_SNAKE_CASE, stable between versions.
+        reason: a name for the error in UPPER_SNAKE_CASE, stable between versions.
         metadata: the values that caused the error, by name.
         retry_delay: seconds to wait before a retry, or None if a retry would not help.
     """

@@ -88,7 +88,7 @@ def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.u
         raise SkippedImageError("IMAGE_TOO_LARGE", str(error)) from error
     except UnidentifiedImageError as error:
         raise SkippedImageError(
-            "IMAGE_FORMAT_UNKNOWN", "it is not an image that Pillow can identify"
+            "IMAGE_FORMAT_UNKNOWN", "the image does not have a format that Pillow recognises"
         ) from error
     # On damaged files Pillow's decoders raise many types of errors, such as SyntaxError and struct.error.
     except Exception as error:

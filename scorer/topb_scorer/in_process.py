@@ -42,7 +42,7 @@ def select_batch(
         budget: b, at least 1.
         bundle: the directory of the model's bundle.
         strategy: the name of a query strategy.
-        seed: seeds strategies that draw at random.
+        seed: the seed of strategies that draw at random.
         exclude: ids to leave out.
         exclude_uri: a Parquet file with further ids to leave out.
         exclude_column: the column of that file that contains the ids.

@@ -19,7 +19,7 @@ from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How images are scored. On the CPU, only `limits` can change a result.
+    """The settings for scoring images. On the CPU, only `limits` can change a result.
 
     On a GPU, the device and the batch size determine the kernels, and thus how scores are rounded.
     """

@@ -126,7 +126,7 @@ class Frame:
     exact: frozenset[type] = frozenset()
     """The precisions in which products of these features have no rounding errors."""
     rows_at_once: int = ROWS_AT_ONCE
-    """How many rows are gathered and multiplied at once. This does not affect distances."""
+    """The number of rows that are gathered and multiplied at once. It does not affect distances."""
 
     @classmethod
     def around(cls, *arrays: Features, rows_at_once: int = ROWS_AT_ONCE) -> Frame:

@@ -31,7 +31,7 @@ class FrontProducts:
         Args:
             row: an index into the front.
             nearest: float64 (n,), squared distances. Rows with values of 0 or less are left out.
-            likely: float64 (n,), larger for rows for which this method is more likely to be called next.
+            likely: float64 (n,), higher for rows that are more likely to be passed as `row` next.
 
         Returns:
             int64 (m,), ascending.

@@ -110,11 +110,11 @@ def k_center_greedy(
     Args:
         pool: float32 (N, D), finite.
         labelled: float32 (L, D), finite; L may be 0.
-        budget: how many rows to pick, 0 to N.
+        budget: the number of rows to pick, 0 to N.
         seed: the seed for drawing the first pick if L is 0.
         device: the device on which to search for near labelled rows, `cpu` or `cuda:<index>`. It does not
             affect the picks.
-        make_search: makes this search. It does not affect the picks.
+        make_search: a function that returns this search. It does not affect the picks.
         sizes: sizes of blocks. They do not affect the picks.
 
     Raises:

@@ -42,10 +42,10 @@ def k_center_greedy_in_parts(
     Args:
         parts: float32 (Nᵢ, D) arrays, finite. `indices` of the result counts their rows in this order.
         labelled: float32 (L, D), finite; L may be 0.
-        budget: how many rows to pick, 0 to ΣNᵢ.
+        budget: the number of rows to pick, 0 to ΣNᵢ.
         seed: the seed for drawing the first pick of each level if L is 0.
         device: as for `k_center_greedy`.
-        max_kept_bytes: how much memory the picks of all parts may take.
+        max_kept_bytes: the maximum memory for the picks of all parts, in bytes.
 
     Raises:
         InvalidRequestError: as for `k_center_greedy`. The message names the part.

@@ -3,9 +3,9 @@
 K-center greedy needs exact distances only for the farthest points. For all others, the distance to any near
 labelled row is enough to show that they are not the farthest, and FAISS finds such a row. On the CPU, the
 labelled rows are put into an inverted file with √L lists of about √L rows, and each row of the pool is
-compared with the two nearest lists: about 3√L distances instead of L. On features of CIFAR-10 of which a
-tenth were labelled, one row in eight then had to be compared with all labelled rows to pick a twentieth of
-the pool. A GPU compares each row with all labelled rows.
+compared with the two nearest lists: about 3√L distances instead of L. When a tenth of CIFAR-10 was labelled,
+one row in eight then had to be compared with all labelled rows to pick a twentieth of the pool. A GPU
+compares each row with all labelled rows.
 
 The distance to the row that was found is computed again in float64, so the device affects the running time
 but not the picks.
@@ -86,7 +86,7 @@ def upper_bounds(
         labelled: float32 (L, D).
         frame: a frame around both arrays.
         device: the device on which to search, `cpu` or `cuda:<index>`.
-        make_search: makes the search.
+        make_search: a function that returns the search.
         fewest_searched: with fewer labelled rows than this, no search is made.
     """
     bounds = np.full(len(pool), np.inf)

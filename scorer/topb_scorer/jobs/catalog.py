@@ -156,7 +156,11 @@ class SelectionCatalog:
         """
         records = self._records(sa.select(_SELECTIONS).where(sa.or_(_C.id == id_, _C.request_id == id_)))
         if not records:
-            raise NotFoundError(f"there is no selection {id_!r}", reason="SELECTION_NOT_FOUND", selection=id_)
+            raise NotFoundError(
+                f"there is no selection {id_!r}; `topb results prune` may have deleted it",
+                reason="SELECTION_NOT_FOUND",
+                selection=id_,
+            )
         return records[0]
 
     def page(

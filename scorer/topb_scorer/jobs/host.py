@@ -25,7 +25,7 @@ class SelectionHost:
     """Runs a limited number of selections at once, each on its own thread and under a lease.
 
     Attributes:
-        max_concurrent: how many selections may run at once.
+        max_concurrent: the maximum number of selections that run at once.
         draining: whether this host has stopped accepting selections.
     """
 
@@ -43,10 +43,10 @@ class SelectionHost:
         """Create a host that runs nothing yet.
 
         Args:
-            state: holds the catalog and the results.
+            state: the state directory with the catalog and the results.
             open_job: returns the job of a record. It raises ScorerError if the selection cannot be run.
             owner: the name under which this host takes leases. It must be unique among all servers.
-            max_concurrent: how many selections may run at once.
+            max_concurrent: the maximum number of selections that run at once.
             lease_seconds: the duration of a lease. If this host does not renew a lease in time, another
                 server takes over the selection.
             selecting: the memory limit and the device for selecting.
@@ -99,7 +99,7 @@ class SelectionHost:
         """
         try:
             self._workers.submit(self._execute, run, open_job, observer)
-        except RuntimeError:  # the host has shut down in the meantime
+        except RuntimeError:  # The host has shut down since the claim.
             self.abandon(run)
 
     def start(self, record: SelectionRecord, job: Job | None = None) -> Run | None:

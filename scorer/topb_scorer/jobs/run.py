@@ -103,7 +103,7 @@ class RunObserver(SelectionObserver):
 
         Args:
             run: the run.
-            outcome: how it ended.
+            outcome: the outcome of the run.
             reason: the reason of the error; empty if there was none.
             result: the result if the run succeeded, otherwise None.
         """

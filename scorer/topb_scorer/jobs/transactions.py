@@ -83,7 +83,8 @@ class Transactions:
                 cause = getattr(error, "orig", error)
                 if time.monotonic() > deadline or not _may_pass(cause):
                     raise UnavailableError(
-                        f"the catalog of selections cannot be reached or written to: {cause}",
+                        f"the catalog of selections cannot be reached or written to: {cause}; "
+                        "check that the database runs and its disk is writable",
                         reason="CATALOG_UNAVAILABLE",
                     ) from error
                 _log.warning("the catalog does not answer; retrying: %s", cause)

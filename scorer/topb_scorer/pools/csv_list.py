@@ -27,7 +27,7 @@ class _Row:
     id: str
     path: str
     fault: str
-    """Why the row is malformed; empty if it is not."""
+    """The reason why the row is malformed; empty if it is not."""
     start: int
     """Offset of the row in the file, in bytes."""
 
@@ -57,7 +57,7 @@ class CsvShard:
                 file.seek(self.start)
                 rows = list(islice(_rows(file, self.header, self.columns), self.rows))
             if _digest(rows) != self.digest:
-                raise csv.Error("it changed after the pool was opened")
+                raise csv.Error("the file changed after the pool was opened; repeat the selection")
         except _READ_ERRORS as error:
             raise unreadable_file(self.file, "CSV", error) from error
         yield from rows
@@ -109,8 +109,8 @@ def _header(location: Location, file: io.BufferedReader, columns: Columns) -> tu
     for column in (columns.id, columns.path):
         if header.count(column) != 1:
             raise InvalidRequestError(
-                f"{location} has {header.count(column) or 'no'} columns {column!r} in its header; "
-                f"expected one; the columns are {', '.join(header) or 'none'}",
+                f"{location} has {header.count(column) or 'no'} columns named {column!r} in its header; "
+                f"expected one of them. The columns are {', '.join(header) or 'none'}",
                 reason="POOL_COLUMN_AMBIGUOUS" if column in header else "POOL_COLUMN_MISSING",
                 file=location,
             )

@@ -40,5 +40,7 @@ def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
             return [id_ for id_ in ids if id_ is not None]
     except PARQUET_READ_ERRORS as error:
         raise UnreadablePoolError(
-            f"{location} cannot be read as Parquet: {error}", reason="EXCLUSION_UNREADABLE", file=location
+            f"{location} cannot be read as Parquet: {error}; give a Parquet file with the ids to exclude",
+            reason="EXCLUSION_UNREADABLE",
+            file=location,
         ) from error

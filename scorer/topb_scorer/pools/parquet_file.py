@@ -41,7 +41,7 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
     for column in (columns.id, columns.image, columns.path):
         if schema.names.count(column) > 1:
             raise InvalidRequestError(
-                f"{location} has {schema.names.count(column)} columns named {column!r}; expected one",
+                f"{location} has {schema.names.count(column)} columns named {column!r}; expected only one",
                 reason="POOL_COLUMN_AMBIGUOUS",
                 file=location,
             )

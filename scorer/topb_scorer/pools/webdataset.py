@@ -52,7 +52,10 @@ class WebDatasetShard:
                     yield self._item(key, members)
                     count += 1
             if count < self.rows:
-                raise EOFError(f"it has {self.rows - count} samples fewer than when the pool was opened")
+                raise EOFError(
+                    f"the file has {self.rows - count} samples fewer than when the pool was opened; "
+                    "repeat the selection"
+                )
         except _READ_ERRORS as error:
             raise unreadable_file(self.file, _FORMAT, error) from error
 

@@ -34,7 +34,7 @@ class StoredShard:
     size: int
     """The size in bytes."""
     modified: float
-    """When the shard was committed, in seconds since the epoch."""
+    """The time at which the shard was committed, in seconds since the epoch."""
 
     @property
     def model(self) -> str:
@@ -55,9 +55,9 @@ class LogSummary:
     """The number of shards whose rows cannot be counted."""
     bytes: int
     oldest: float
-    """When the oldest shard was committed, in seconds since the epoch."""
+    """The time at which the oldest shard was committed, in seconds since the epoch."""
     newest: float
-    """When the newest shard was committed, in seconds since the epoch."""
+    """The time at which the newest shard was committed, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)

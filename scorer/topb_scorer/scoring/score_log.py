@@ -36,7 +36,7 @@ _SUFFIX = ".parquet"
 
 @dataclass(frozen=True)
 class Skip:
-    """Why a row could not be scored."""
+    """The reason why a row could not be scored."""
 
     reason: str
     """A stable name in UPPER_SNAKE_CASE."""

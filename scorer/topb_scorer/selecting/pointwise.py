@@ -25,7 +25,7 @@ def select_pointwise(
 
     Args:
         strategy: the strategy of `spec`.
-        spec: what to select.
+        spec: the description of what to select.
         log: all rows, in parts.
         rows: the approximate number of rows. It determines how many temporary files count duplicates.
         scratch: a directory for temporary files, which the caller removes.

@@ -70,7 +70,7 @@ class TopB:
     """Keeps the first b candidates in the total order, one per id, in memory proportional to b.
 
     If several rows have the same id, the first in the total order is kept. A candidate that is not among the
-    first b can be dropped: later candidates cannot change that b others with distinct ids come before it.
+    first b is dropped, because later candidates can only move it further back.
     """
 
     def __init__(self, budget: int) -> None:

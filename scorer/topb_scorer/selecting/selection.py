@@ -45,7 +45,7 @@ def select_from_pool(
     """Score the shards of a pool that are not in the log yet, then select from the log.
 
     Args:
-        spec: what to select.
+        spec: the description of what to select.
         engine: scores the shards.
         shards: the whole pool. A shard is read again if its scores are lost.
         log: a log of the engine's model, with features if the strategy needs them. Afterwards it holds the
@@ -127,7 +127,7 @@ def select_from_stream(
         return _selected(spec, engine.bundle, log, identities, settings, cancelled, started)
     except AlteredShardError as error:
         raise UnreadablePoolError(
-            f"the scores of chunk {error.identity} are lost; send the pool under a new request id",
+            f"the scores of chunk {error.identity} are lost; send the pool with a new request id",
             reason="STREAM_SCORES_LOST",
         ) from error
 

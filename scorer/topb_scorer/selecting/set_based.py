@@ -27,7 +27,7 @@ def check_fits(rows: int, width: int, max_bytes: int) -> None:
         raise LimitExceededError(
             f"a set-based strategy holds the features of all candidates in memory: {rows} rows of {width} "
             f"float32 take {rows * width * 4 / 2**30:.1f} GiB, the limit is {max_bytes / 2**30:.1f} GiB; "
-            "diversify a pointwise strategy, or split the pool",
+            "use a pointwise strategy with the option diversify, or split the pool",
             reason="FEATURES_OVER_LIMIT",
             rows=rows,
             width=width,

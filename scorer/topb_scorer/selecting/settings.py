@@ -12,5 +12,5 @@ class SelectingSettings:
     search_device: str = "cpu"
     """The device on which FAISS searches for labelled neighbours for core_set: `cpu` or `cuda:<index>`."""
     max_set_bytes: int = 4 * 2**30
-    """How many bytes of features and probabilities a set-based strategy may hold in memory. A selection that
-    needs more is refused."""
+    """The maximum size of the features and probabilities that a set-based strategy holds in memory, in bytes.
+    A selection that needs more is refused."""

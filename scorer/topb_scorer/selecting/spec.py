@@ -74,7 +74,7 @@ def check_strategy_served(spec: SelectionSpec, bundle: Bundle) -> None:
     if spec.strategy not in allowed:
         raise InvalidRequestError(
             f"model {bundle.model_id} cannot serve strategy {spec.strategy!r}; "
-            f"it can serve {', '.join(allowed)}",
+            f"choose one of {', '.join(allowed)}",
             reason="STRATEGY_NOT_SERVED",
             strategy=spec.strategy,
             model=bundle.model_id,

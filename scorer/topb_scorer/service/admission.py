@@ -82,7 +82,7 @@ class Admission:
             held = chunks_without_a_gap(log.identities())
             if held != record.stream_chunks:
                 raise UnreadablePoolError(
-                    f"the scores of chunk {held} are lost; send the pool under a new request id",
+                    f"the scores of chunk {held} are lost; send the pool with a new request id",
                     reason="STREAM_SCORES_LOST",
                     seq=held,
                 )

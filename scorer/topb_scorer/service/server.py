@@ -118,7 +118,8 @@ class Server:
             port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise ListenError(
-                f"cannot listen on {settings.listen}: {error}", reason="LISTEN_FAILED"
+                f"cannot listen on {settings.listen}: {error}; choose another --listen address",
+                reason="LISTEN_FAILED",
             ) from error
         await self._server.start()
         for service in ("", SELECTION_SERVICE, MODEL_SERVICE):
@@ -145,7 +146,8 @@ class Server:
             taken, stop = self._metrics.serve(host.strip("[]"), int(port))
         except (OSError, ValueError, OverflowError) as error:
             raise ListenError(
-                f"cannot listen on {listen} for metrics: {error}", reason="LISTEN_FAILED"
+                f"cannot listen on {listen} for metrics: {error}; choose another --metrics-listen address",
+                reason="LISTEN_FAILED",
             ) from error
         self._open.callback(stop)
         _log.info("metrics: http://%s:%d/metrics", host, taken)

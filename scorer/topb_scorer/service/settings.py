@@ -29,9 +29,9 @@ class ServerSettings:
     default_model: str = ""
     """The model for requests that name none; empty for the most recently created one."""
     grace_seconds: float = 30.0
-    """How long running selections may continue after SIGTERM."""
+    """The number of seconds that running selections may continue after SIGTERM."""
     max_concurrent_selections: int = 2
-    """How many selections may run at once."""
+    """The maximum number of selections that run at once."""
     max_chunk_bytes: int = 8 * 2**20
     """The maximum number of image bytes in a chunk of a streamed pool."""
     max_message_bytes: int = 64 * 2**20

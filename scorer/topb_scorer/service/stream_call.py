@@ -157,7 +157,8 @@ class StreamCall:
             await asyncio.to_thread(chunks.put, shard)
             seq += 1
         raise InvalidRequestError(
-            f"the stream ended after {seq} chunks without an end message", reason="STREAM_CUT_SHORT"
+            f"the stream ended after {seq} chunks without an end message; send one after the last chunk",
+            reason="STREAM_CUT_SHORT",
         )
 
     def _accepted(self, record: SelectionRecord, *, next_seq: int, complete: bool) -> StreamResponse:

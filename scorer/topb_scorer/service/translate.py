@@ -108,7 +108,8 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
         crc32 = zlib.crc32(image, crc32)
     if crc32 != chunk.crc32:
         raise InvalidRequestError(
-            f"chunk {chunk.seq} has CRC-32 {crc32:08x}, expected {chunk.crc32:08x}: altered in transit",
+            f"chunk {chunk.seq} was altered in transit: its CRC-32 is {crc32:08x}, "
+            f"expected {chunk.crc32:08x}; send it again",
             reason="CHUNK_CHECKSUM",
             seq=chunk.seq,
         )

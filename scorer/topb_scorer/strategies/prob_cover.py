@@ -35,7 +35,7 @@ class ProbCover(SetBasedStrategy):
         default=None,
     )
     max_pairs: int = 200_000_000
-    """How many pairs of rows within the radius of each other may be held in memory, at up to 8 bytes each."""
+    """The maximum number of pairs of rows within the radius to hold in memory, at up to 8 bytes each."""
 
     def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
         """Return `budget` rows. The score of a pick is the number of rows that it newly covers.

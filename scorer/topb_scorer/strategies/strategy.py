@@ -55,7 +55,7 @@ class SetBasedStrategy(Strategy):
 
         Args:
             candidates: N rows to pick from, N ≥ 1.
-            budget: how many rows to pick, 1 to N.
+            budget: the number of rows to pick, 1 to N.
             seed: the seed for all random draws.
         """
 
@@ -130,8 +130,8 @@ def _check_probabilities(probabilities: NDArray[np.float32], size: int) -> None:
     if not valid.all():
         row = int(np.argmin(valid.all(axis=1)))
         raise InvalidRequestError(
-            f"row {row} of the probabilities contains a value outside [0, 1]; export the model again so that "
-            "its output `probabilities` contains probabilities",
+            f"row {row} of the probabilities contains a value outside [0, 1]; use a model whose output "
+            "`probabilities` is in this range",
             reason="PROBABILITIES_OUT_OF_RANGE",
             row=row,
         )

@@ -52,7 +52,7 @@ def pick_typical(
         features: float32 (N, D).
         clusters: int64 (N,), the cluster of each row.
         labelled_clusters: int64 (L,), the cluster of each labelled row.
-        budget: how many rows to pick, 1 to N.
+        budget: the number of rows to pick, 1 to N.
 
     Returns:
         indices: int64 (budget,), in pick order.

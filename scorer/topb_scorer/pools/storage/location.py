@@ -29,7 +29,7 @@ WILDCARD = re.compile(r"[*?[]")
 
 
 class ReadPattern(Enum):
-    """How a file is read. Each value has two buffer sizes in bytes, for local and for remote files.
+    """A pattern of reading a file. Its value has two buffer sizes in bytes, for local and for remote files.
 
     A request to another machine takes tens of milliseconds, however little it reads.
     """

@@ -78,5 +78,7 @@ class AllowedRoots:
             return resolved
         allowed = ", ".join(self.prefixes) or "none: the server was started without --allow-root"
         raise AccessDeniedError(
-            f"{uri} is outside the allowed roots ({allowed})", reason="POOL_NOT_ALLOWED", uri=uri
+            f"{uri} is outside the allowed roots ({allowed}); `topb serve --allow-root` adds a root",
+            reason="POOL_NOT_ALLOWED",
+            uri=uri,
         )

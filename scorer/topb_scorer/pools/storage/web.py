@@ -153,7 +153,7 @@ def _redirected(url: str, target: str) -> str:
     # urllib3 decodes headers as Latin-1, and characters outside ASCII are not escaped yet.
     joined = urljoin(url, quote(target, safe=string.punctuation, encoding="latin-1"))
     if not joined.lower().startswith(("http://", "https://")):
-        raise ValueError("it is not on the web")
+        raise ValueError("expected an http or https URL")
     return joined
 
 
