@@ -33,11 +33,12 @@ CATALOG_VARIABLE = "TOPB_CATALOG_URL"
 GPU = "nvidia.com/gpu"
 IMAGES_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux"}
 DEVELOPERS_EXTRAS = {"demo", "report", "test", "dev"}
-"""Extras that no image installs, so that deploy/constraints.txt need not pin what they bring."""
+"""Extras that no image installs. deploy/constraints.txt need not pin their dependencies."""
 
 
 def render(root: Path) -> dict[str, list[Document]]:
-    """Return the documents of each kustomization, or of each file as it is written if there is no kubectl."""
+    """Return the documents of each kustomization, or without kubectl the documents of each unrendered
+    file."""
     directory = root / "deploy" / "kubernetes"
     if shutil.which("kubectl") is None:
         files = [path for path in sorted(directory.rglob("*.yaml")) if path.name != "kustomization.yaml"]

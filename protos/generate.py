@@ -48,7 +48,9 @@ def stale_files(fresh: Path, checked_in: Path) -> list[str]:
 def main() -> int:
     """Run the command line. Return 1 if --check finds stale code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the code is stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if the generated code is stale"
+    )
     if not parser.parse_args().check:
         generate(GENERATED)
         return 0

@@ -49,7 +49,7 @@ class PostgresCluster:
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.folder / "log"), "-o", options)
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stop the cluster; "immediate" acts like a crash, so that the next start recovers."""
+        """Stop the cluster; "immediate" acts like a crash, from which the next start recovers."""
         self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", self._data)
 
     def initialise(self) -> None:
@@ -89,7 +89,7 @@ def missing() -> str:
 
 @contextmanager
 def running_cluster() -> Iterator[PostgresCluster]:
-    """Create and start a cluster; remove it on exit."""
+    """Create and start a cluster, and remove it on exit."""
     folder = Path(tempfile.mkdtemp(prefix="topb-postgresql-"))
     user = _user() if os.geteuid() == 0 else None
     if user is not None:

@@ -37,7 +37,7 @@ class Data:
         return StreamCaller(start, chunks_of(self.rows, SHARD_ROWS))
 
     def check(self, result: RawResult) -> None:
-        """Assert that the result equals that of an undisturbed selection, byte by byte."""
+        """Assert that the result equals the result of an undisturbed selection, byte by byte."""
         result.check_accounts(len(self.rows))
         assert result.content == self.undisturbed.content
 

@@ -169,7 +169,7 @@ class CotrainConfig:
 
 @dataclass(frozen=True)
 class VaalConfig:
-    """VAAL, the adversarial method on images. The default sizes and rates are those of its public code."""
+    """VAAL, the adversarial method on images. The default sizes and rates are taken from its public code."""
 
     epochs: int = 100
     """Passes over the pool. The paper of AALU trains VAAL for 100 epochs too."""

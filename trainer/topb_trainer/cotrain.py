@@ -58,7 +58,7 @@ class Batch:
     """float32 (2n), l of the labelled samples."""
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Split logits (2n + u) into those of the labelled (2n) and of the unlabelled samples (u)."""
+        """Split logits (2n + u) into the logits of labelled samples (2n) and of unlabelled samples (u)."""
         labelled = len(self.task_losses)
         return logits[:labelled], logits[labelled:]  # (2n), (u)
 

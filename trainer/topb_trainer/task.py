@@ -186,6 +186,6 @@ def _normalisation(images: NDArray[np.uint8], image: ImageConfig) -> Normalisati
         share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size  # (256)
         mean = float(share @ values)
         means.append(mean)
-        # A channel that is constant has no deviation: use one step of a pixel, so that nothing divides by 0.
+        # A constant channel has no deviation: use one step of a pixel to avoid a division by 0.
         deviations.append(max(float(np.sqrt(share @ (values - mean) ** 2)), 1 / 255))
     return Normalisation(means, deviations)

@@ -84,7 +84,7 @@ class VaalTraining:
 
         Args:
             images: uint8 (L + U, H, W, 3).
-            labelled: L.
+            labelled: the number L of labelled images.
         """
         with autocast(images.device, self._config.mixed_precision):
             view = self.vae.view(images)  # (L + U, 3, h, w)
@@ -114,7 +114,7 @@ class VaalTraining:
 
         Args:
             images: uint8 (L + U, H, W, 3).
-            labelled: L.
+            labelled: the number L of labelled images.
         """
         with torch.no_grad(), autocast(images.device, self._config.mixed_precision):
             mean = self.vae.encode_mean(self.vae.view(images)).float()  # (L + U, Z)

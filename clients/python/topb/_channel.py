@@ -1,4 +1,4 @@
-"""gRPC channels: their options, and TLS."""
+"""The options of gRPC channels, including TLS."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _Kind = tuple[int, int] | None
 class Chunker:
     """Gathers the rows of a pool into requests of one chunk each.
 
-    Rows are copied, so that the caller may reuse its buffer for the next image. At most one chunk and one row
-    are held in memory.
+    Rows are copied, so the caller may reuse its buffer for the next image. At most one chunk and one row are
+    held in memory.
 
     Attributes:
         chunks: Number of chunks that are complete.
@@ -41,11 +41,11 @@ class Chunker:
         self.rows = 0
 
     def add(self, row: object) -> selection_pb2.SelectBatchFromStreamRequest | None:
-        """Add a row, and return the previous chunk if the row starts a new one, else None.
+        """Add a row. Return the previous chunk if the row starts a new one, and None otherwise.
 
         Raises:
             InvalidRequestError: If the row is invalid.
-            LimitExceededError: If the image alone is larger than a chunk may be.
+            LimitExceededError: If the image alone exceeds the size limit of a chunk.
         """
         where = f"row {self.rows} of the pool"
         given_id, image = _pair(row, where=where)

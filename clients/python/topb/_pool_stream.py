@@ -68,7 +68,8 @@ class PoolStream:
         """Mark the end of the pool.
 
         Raises:
-            InvalidRequestError: If the server has more chunks than this pool, so that the pools differ.
+            InvalidRequestError: If the server has more chunks than this pool, which shows that the pools
+                differ.
         """
         chunker = self._open_chunker()
         self._hold(chunker.close())

@@ -106,7 +106,7 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
 
 
 class _Leaf(NamedTuple):
-    """A field that is no dataclass itself."""
+    """A field whose value is not a dataclass."""
 
     path: tuple[str, ...]
     kind: Any

@@ -81,7 +81,8 @@ def fashion_mnist(root: Path, image: ImageConfig) -> Dataset:
         labels = _labels(read(f"{stem}-labels-idx1-ubyte"))
         if len(labels) != len(rgb):
             raise InvalidDataError(
-                f"{root}: {len(rgb)} {split} images and {len(labels)} labels", reason="IDX_UNREADABLE"
+                f"{root}: {len(rgb)} {split} images but {len(labels)} labels; download the files again",
+                reason="IDX_UNREADABLE",
             )
         return with_row_ids(f"fashion_mnist-{split}", _fitted(rgb, target), labels, _FASHION_CLASSES)
 

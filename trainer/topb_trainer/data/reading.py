@@ -126,7 +126,7 @@ def _items(pool: OpenPool) -> Iterator[PoolItem]:
 
 
 def _images(pool: OpenPool) -> Iterator[PoolItem]:
-    """Yield the items of a labelled set, except files whose names are not those of images."""
+    """Yield the items of a labelled set, except files without an image suffix."""
     for item in _items(pool):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
             yield item
@@ -150,7 +150,7 @@ def _read_labelled(
     """Read images and labels. The classes are `known`, or else those that the files declare or use."""
     pool = open_images(path)
     files = parquet_files(path)
-    # Labels are read before images, so that a missing column is reported at once.
+    # Labels are read before images because a missing column is then reported at once.
     class_of, declared = read_class_names(files, known) if files else ({}, None)
     ids, images, skipped = _decode(_images(pool), pool.rows, target, name, progress)
     if skipped:
@@ -174,7 +174,7 @@ def _read_labelled(
 def _decode(
     items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
 ) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
-    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of the others by id."""
+    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of other items by id."""
     images = np.empty((rows, target.height, target.width, 3), np.uint8)
     ids: list[str] = []
     skipped: dict[str, SkippedImageError] = {}

@@ -1,1 +1,1 @@
-"""The images and the contact sheet of `topb demo`."""
+"""Provide the images and draw the contact sheet of `topb demo`."""

@@ -170,7 +170,8 @@ def _read_record(file: Path, settings_sha256: str) -> Record:
         record = Record(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InvalidDataError(
-            f"{file} is not a record: {error}; delete the file, and the experiment repeats its round",
+            f"{file} is not a record: {error}; "
+            "delete the file and run the experiment again to repeat its round",
             reason="RECORD_UNREADABLE",
         ) from error
     if record.settings_sha256 != settings_sha256:

@@ -77,7 +77,7 @@ def measure(
 
 
 def require(gates: list[Gate]) -> None:
-    """Raise ExportGateError with the measurements, unless every gate was passed."""
+    """Raise ExportGateError with the measurements if a gate was not passed."""
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         found = "; ".join(f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}" for gate in failed)
@@ -91,8 +91,8 @@ def require(gates: list[Gate]) -> None:
 def top_b_difference(expected: Float32Array, exported: Float32Array) -> float:
     """Return the largest amount, over all b, by which a pick by `exported` is worse than one by `expected`.
 
-    It is 0 if both scores give the same order, and at most e if they order differently only images whose
-    expected scores lie within e of each other.
+    It is 0 if both scores give the same order. It is at most e if the orders differ only between images whose
+    expected scores differ by at most e.
 
     Args:
         expected: float32 (N), the scores of torch.

@@ -1,6 +1,6 @@
 """The networks of VAAL (Sinha et al. 2019): a convolutional VAE on images and a discriminator on its latents.
 
-Sizes and layers are those of its public code.
+The default sizes and the layers are taken from its public code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Load presets: named settings in the TOML files of this folder, or a TOML file of the user.
 
-The presets of a round lie in this folder, those of an experiment in `experiments/`.
+This folder holds the presets of a round, and `experiments/` the presets of an experiment.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def _read(name: str, *folder: str) -> str:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"no preset {name!r}: expected one of {', '.join(_names(*folder))}, or a file that can be read",
+            f"there is no preset {name!r}; expected one of {', '.join(_names(*folder))}, "
+            "or the path of a readable file",
             reason="PRESET_NOT_FOUND",
         ) from error

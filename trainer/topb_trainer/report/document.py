@@ -32,7 +32,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a head. Every row is as long as the head."""
+    """A table. Every row has as many cells as the head."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]

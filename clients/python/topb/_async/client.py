@@ -248,8 +248,8 @@ class AsyncClient:
     ) -> AsyncSelectionHandle:
         """Start a detached selection from a pool that the server reads, and return a handle to it.
 
-        The arguments are those of `select_batch`; `timeout` applies to this call alone. The same
-        `request_id` and arguments return the same selection.
+        It takes the arguments of `select_batch`; `timeout` applies only to this call. The same `request_id`
+        and arguments return the same selection.
 
         Raises:
             TopbError: If the request cannot be served; see `select_batch` for the subclasses.

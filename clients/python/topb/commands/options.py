@@ -31,7 +31,7 @@ class Option(click.Option):
             usage: The names of the option, followed by a placeholder for its value, which determines the type
                 of the value. Without a placeholder and without a type, the option is a flag.
             help: The help text.
-            name: The name of the parameter, if it differs from that of the option.
+            name: The name of the parameter, if it differs from the option's name.
             **settings: Further arguments of `click.Option`.
         """
         words = usage.split()
@@ -82,7 +82,7 @@ class Choice(click.Choice[str]):
     """A choice of words or members of a `StrEnum`. The error for a mistyped word suggests the nearest one."""
 
     def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
-        """Return the word on the command line: for a member of a `StrEnum` its value."""
+        """Return the choice as text. The text of a member of a `StrEnum` is its value."""
         return super().normalize_choice(str(choice), ctx)
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
