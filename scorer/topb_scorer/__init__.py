@@ -1,1 +1,1 @@
-"""Scores pools of unlabelled images with exported models, and selects the b most worth labelling."""
+"""Score pools of unlabelled images with exported models, and select the b images most worth labelling."""

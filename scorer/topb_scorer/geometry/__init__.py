@@ -1,1 +1,1 @@
-"""Exact nearest-neighbour mathematics: distances, ties, labelled search and k-center."""
+"""Compute exact distances, nearest labelled rows and k-center greedy picks."""

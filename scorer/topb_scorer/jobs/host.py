@@ -159,7 +159,7 @@ class SelectionHost:
         wait(running, seconds)
 
     def interrupt(self) -> None:
-        """Stop all selections within one batch. Their scores are kept, and other servers may continue."""
+        """Stop all selections within one batch. Scores are kept, and other servers can continue them."""
         for run in list(self._runs.values()):
             run.cancelled.set()
         self._workers.shutdown(wait=True)

@@ -85,7 +85,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     read: int = 0
     total: int = 0
-    """Rows of the pool, 0 if unknown."""
+    """The number of rows in the pool; 0 if it is unknown."""
     error: ScorerError | None = None
     """The error that interrupted the run; None if the caller or an operator stopped it."""
 

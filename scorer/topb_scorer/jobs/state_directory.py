@@ -12,7 +12,7 @@ from topb_scorer.jobs.results import ResultStore
 from topb_scorer.scoring.score_log import ScoreLog
 
 LAYOUT_VERSION = 1
-"""Increased when the layout changes in a way that older versions of topb cannot read."""
+"""The version of the layout. Increase it when older versions of topb cannot read the new layout."""
 
 _VERSION_FILE = "version"
 _SQLITE_FILE = "selections.sqlite"

@@ -34,7 +34,7 @@ class _Found:
     location: Location
     """The file, or the folder that was listed."""
     files: Sequence[FoundFile] | None
-    """None for one file."""
+    """The files in the folder; None for a single file."""
     by_glob: bool = False
 
     def locations(self, format: PoolFormatName) -> list[Location]:
@@ -112,7 +112,11 @@ def _find(uri: str, stores: Stores) -> _Found:
         return _Found(uri, folder, matching, by_glob=True)
     kind = location.kind()
     if kind == fs.FileType.NotFound:
-        raise NotFoundError(f"there is no pool at {uri}", reason="POOL_NOT_FOUND", uri=uri)
+        raise NotFoundError(
+            f"there is no pool at {uri}; give the path or URI of a file, a folder or a glob",
+            reason="POOL_NOT_FOUND",
+            uri=uri,
+        )
     if kind == fs.FileType.File:
         return _Found(uri, location, None)
     return _Found(uri, location, sorted(location.files_below()))

@@ -62,7 +62,7 @@ class Watchers:
                 if events is None or events.run is not run:
                     events = RunEvents(run)
                 await events.wait()
-                # If the catalog did not answer, the next read shows whether it does now. Other errors stay.
+                # Raise storage errors at once. If the catalog did not answer, the loop reads it again.
                 if run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
                     raise run.error
         finally:

@@ -41,11 +41,11 @@ class Badge(SetBasedStrategy):
         """Return `budget` rows drawn by k-means++ seeding. Scores are distances to the nearest earlier draw.
 
         The first row is drawn uniformly, and each further row with probability proportional to D², its
-        squared distance to the nearest row drawn so far. Because a pass over the whole pool is a matrix
-        product, distances are only updated after many draws; in between they are upper bounds. A row is
-        drawn in proportion to its bound and accepted with probability (true D² / bound), which is equivalent
-        to drawing in proportion to D² (rejection sampling). When only duplicates are left, the rows with the
-        lowest indices are picked, at distance 0.
+        squared distance to the nearest row drawn so far. Distances are updated only after many draws, in one
+        matrix product over the whole pool; in between they are upper bounds. A row is drawn in proportion to
+        its bound and accepted with probability (true D² / bound), which is equivalent to drawing in
+        proportion to D² (rejection sampling). When only duplicates are left, the rows with the lowest indices
+        are picked, at distance 0.
         """
         size = len(candidates.features)
         gradients = _GradientEmbeddings(candidates)

@@ -103,7 +103,7 @@ Address = StoredAddress | WebAddress
 
 
 def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
-    """Parse a path or URI. Links and `..` in a local path are not followed yet.
+    """Parse a path or URI, without resolving links and `..` in local paths.
 
     Args:
         uri: a path, or a file://, s3://, http:// or https:// URI.

@@ -50,8 +50,8 @@ class Stores:
         address = self.roots.allowed_address(uri)
         if isinstance(address, WebAddress):
             raise InvalidRequestError(
-                f"{uri}: a pool cannot be read over http, only the images in a list can; "
-                "give a path or an s3:// URI",
+                f"{uri}: pools cannot be read over http; give a path or an s3:// URI, for example of a list "
+                "of http URLs",
                 reason="POOL_URI",
                 uri=uri,
             )
