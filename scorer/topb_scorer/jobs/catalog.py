@@ -199,7 +199,7 @@ class SelectionCatalog:
             False if the selection no longer belongs to this owner or its cancellation was requested.
 
         Raises:
-            UnavailableError: the database did not answer in time, which is at most half of the lease.
+            UnavailableError: the database did not answer. Retries end after half of the lease at most.
         """
         return self._change(
             sa.and_(_held(id_, owner), _C.cancel_requested.is_(False)),

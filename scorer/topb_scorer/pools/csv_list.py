@@ -110,7 +110,7 @@ def _header(location: Location, file: io.BufferedReader, columns: Columns) -> tu
         if header.count(column) != 1:
             raise InvalidRequestError(
                 f"{location} has {header.count(column) or 'no'} columns named {column!r} in its header; "
-                f"expected one of them. The columns are {', '.join(header) or 'none'}",
+                f"expected exactly one. Its columns are: {', '.join(header) or 'none'}",
                 reason="POOL_COLUMN_AMBIGUOUS" if column in header else "POOL_COLUMN_MISSING",
                 file=location,
             )
