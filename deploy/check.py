@@ -37,8 +37,7 @@ DEVELOPERS_EXTRAS = {"demo", "report", "test", "dev"}
 
 
 def render(root: Path) -> dict[str, list[Document]]:
-    """Return the documents of each kustomization, or without kubectl the documents of each unrendered
-    file."""
+    """Return the documents of each kustomization. Without kubectl, return those of each file as written."""
     directory = root / "deploy" / "kubernetes"
     if shutil.which("kubectl") is None:
         files = [path for path in sorted(directory.rglob("*.yaml")) if path.name != "kustomization.yaml"]
@@ -104,7 +103,7 @@ def _workload_problems(workload: Document, images: set[str], claims: dict[str, l
     for container in pod["containers"]:
         options = options_of(container)
         if container["image"] not in images:
-            yield f"image {container['image']} is not one of {', '.join(sorted(images))}"
+            yield f"the image is {container['image']}; expected one of {', '.join(sorted(images))}"
         on_gpu = options.device.startswith("cuda")
         image_has_cuda = "-cpu:" not in container["image"]
         granted = GPU in container.get("resources", {}).get("limits", {})
@@ -146,7 +145,7 @@ def _drain_problems(container: Document, options: argparse.Namespace, pod: Docum
     needed = sleep + options.grace_seconds + CANCEL_SECONDS
     granted = pod.get("terminationGracePeriodSeconds", 30)
     if sleep < 1:
-        yield "no preStop sleep: calls would still be sent to a server that has begun to drain"
+        yield "no preStop sleep: calls would still reach a server that has begun to drain; add one"
     if granted <= needed:
         yield (
             f"terminationGracePeriodSeconds is {granted}; expected more than {needed:g}: the preStop sleep, "
@@ -178,8 +177,8 @@ def _state_problems(
 
 
 def pin_problems(root: Path) -> Iterator[str]:
-    """Yield a message for each version on which pyproject.toml, deploy/constraints.txt and
-    requirements-dev.lock disagree."""
+    """Yield a message for each disagreement of pyproject.toml, deploy/constraints.txt and
+    requirements-dev.lock."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     asked = {*project["dependencies"]}.union(*(extras[name] for name in extras.keys() - DEVELOPERS_EXTRAS))

@@ -41,7 +41,7 @@ EXCEPTIONS: dict[grpc.StatusCode, type[errors.TopbError]] = {
 class ConnectionLostError(Exception):
     """The server went away during a call. The call may be retried.
 
-    The class tells it from a ServerUnavailableError that the caller's own callback raises.
+    The subclass distinguishes this error from a ServerUnavailableError that the caller's own callback raises.
     """
 
     def __init__(self, error: errors.ServerUnavailableError) -> None:

@@ -188,7 +188,7 @@ def test_parquet_without_pyarrow_is_refused_before_anything_is_scored(server, an
         (["--batch-size", "8"], "--batch-size requires --bundle"),
         (["--strategy-option", "k"], "expected NAME=VALUE"),
         (["--exclude", "/no/such/labelled.txt"], "No such file"),
-        (["--exclude", sys.executable], "not a text file in UTF-8"),
+        (["--exclude", sys.executable], "the file is not UTF-8 text"),
         (["--bundle", "/b"], "--server and --bundle cannot be used together"),
     ],
 )

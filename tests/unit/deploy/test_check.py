@@ -48,7 +48,12 @@ def test_the_deployment_files_of_the_repository_pass(capsys: pytest.CaptureFixtu
         # Only newer versions of Kubernetes know the field.
         (DEPLOYMENT, "preStop:", "stopSignal: SIGTERM\n            preStop:", "not valid in Kubernetes 1.30"),
         # Images and devices
-        (DEPLOYMENT, "topb-scorer-cpu:0.1.0", "topb-scorer-cpu:0.0.9", "topb-scorer-cpu:0.0.9 is not one of"),
+        (
+            DEPLOYMENT,
+            "topb-scorer-cpu:0.1.0",
+            "topb-scorer-cpu:0.0.9",
+            "topb-scorer-cpu:0.0.9; expected one of",
+        ),
         (DEPLOYMENT, "--grace-seconds=30", "--grace-seconds=30\n            - --device=cuda:0", "disagree"),
         (JOB, "- --json", "- --device=cuda", "disagree"),
         # Ports and threads

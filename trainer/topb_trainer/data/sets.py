@@ -61,7 +61,7 @@ class RoundData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training set whose labels an experiment reveals round by round, and a test set."""
+    """A training set and a test set. An experiment reveals the labels of the training set round by round."""
 
     name: str
     train: LabelledSet

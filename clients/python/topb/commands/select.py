@@ -210,5 +210,5 @@ def _exclusion(options: SimpleNamespace) -> ExcludeFile | list[str] | None:
     except OSError as error:
         raise click.UsageError(f"--exclude {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"--exclude {file}: not a text file in UTF-8") from error
+        raise click.UsageError(f"--exclude {file}: the file is not UTF-8 text") from error
     return [line for line in lines if line]
