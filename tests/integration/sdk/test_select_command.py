@@ -87,7 +87,7 @@ def test_every_row_count_is_shown_as_text(server):
         "Of 2,010 rows read: 1,990 scored, 3 skipped (3 IMAGE_CORRUPT), 5 duplicate, 12 excluded.",
         r"  skipped a\x1b[31m: IMAGE_CORRUPT, no\nJPEG",
     ]
-    assert "picked 0 images although 1 were requested" in captured.err
+    assert "picked 0 of 1 requested images" in captured.err
 
 
 def test_a_pool_smaller_than_the_budget_causes_a_warning_even_with_quiet(server, answer):
@@ -95,7 +95,7 @@ def test_a_pool_smaller_than_the_budget_causes_a_warning_even_with_quiet(server,
     captured = topb_select(server, "--quiet", budget=5)
     assert captured.exit_code == 0
     assert captured.out == ""
-    assert captured.err.startswith("warning: picked 3 images although 5 were requested")
+    assert captured.err.startswith("warning: picked 3 of 5 requested images")
 
 
 def test_with_json_nothing_else_is_written_to_stdout(server, answer):

@@ -47,7 +47,7 @@ def show_result(
         print(_result_text(result, classes, out))
     if result.fell_short:
         print(
-            f"warning: picked {len(result.picks):,} images although {result.budget:,} were requested: "
+            f"warning: picked {len(result.picks):,} of {result.budget:,} requested images: "
             "the pool has no more images that can be ranked",
             file=sys.stderr,
         )
