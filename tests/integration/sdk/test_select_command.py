@@ -155,6 +155,8 @@ def test_detach_prints_the_selection_id_and_does_not_wait(server):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_the_output_file_holds_every_pick(server, answer, tmp_path, suffix):
+    if suffix == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
     answer(50)
     out = tmp_path / f"picks.{suffix}"
     assert topb_select(server, "--out", out, "--quiet", budget=50) == Outcome(0, "", "")
@@ -163,7 +165,7 @@ def test_the_output_file_holds_every_pick(server, answer, tmp_path, suffix):
         with out.open(newline="") as file:
             rows = list(csv.DictReader(file))
     else:
-        rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+        rows = parquet.read_table(out).to_pylist()
     assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
     expected = [(f"image-{rank}", 1 / rank) for rank in range(1, 51)]
     assert [(row["id"], float(row["score"])) for row in rows] == expected
