@@ -15,6 +15,13 @@ COLUMNS = ["id", "rank", "score", "predicted_class", "probability", "entropy", "
 RESULT = topb.SelectionResult(PICKS, ACCOUNTS, "m", "aalu", 3, 4, 1.25)
 
 
+def test_results_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RESULT.budget = 5
+    with pytest.raises(TypeError):
+        RESULT.accounts.skipped["A"] = 2
+
+
 def test_ids_are_in_rank_order_and_fell_short_is_set_for_a_short_result():
     assert RESULT.ids == ("b", "a")
     assert RESULT.fell_short

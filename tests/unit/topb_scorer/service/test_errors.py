@@ -73,6 +73,14 @@ def test_each_error_has_its_status_code_reason_and_values(name: str) -> None:
     assert len(content.details) == 1
 
 
+def test_a_subclass_of_an_error_has_the_status_code_of_its_class() -> None:
+    class BudgetError(InvalidRequestError):
+        """A more specific error."""
+
+    status = status_of(BudgetError("b", reason="B"))
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "reason", "retry_seconds"),
     [

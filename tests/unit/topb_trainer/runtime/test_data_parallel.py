@@ -27,10 +27,11 @@ def linear() -> nn.Module:
 
 
 @pytest.mark.slow
-def test_several_processes_take_the_same_steps_as_one() -> None:
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_take_the_same_steps_as_one(processes: int) -> None:
     alone, together = linear(), linear()
     descend(alone, torch.from_numpy(IMAGES), CPU, SINGLE_PROCESS)
-    train_in_parallel(descend, together, IMAGES, CPU, 2)  # shares of 6 and 5 images
+    train_in_parallel(descend, together, IMAGES, CPU, processes)
     assert not torch.equal(together.weight, linear().weight)
     torch.testing.assert_close(together.weight, alone.weight, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(together.bias, alone.bias, rtol=1e-5, atol=1e-6)
