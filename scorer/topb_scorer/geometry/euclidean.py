@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check, checked
 from topb_scorer.errors import InvalidRequestError
 
 Features = NDArray[np.float32]
@@ -190,19 +191,21 @@ class Frame:
         uncertain: Doubles = 2 * self.slack(precision) * norms + 2 * self._underflow(precision)
         return uncertain
 
-    def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles) -> None:
+    def nearer(self, candidates: Placed, centres: Placed, nearest: Doubles, check: Check) -> None:
         """Lower each value of `nearest` to the squared distance to the nearest centre if that is smaller.
 
         Args:
             candidates: n rows.
             centres: m rows.
             nearest: float64 (n,), unscaled squared distances; changed in place.
+            check: called before each block of distances.
         """
+        check()
         rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
         if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
             finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
             rows, columns = self._open_pairs(finer[0], finer[1], nearest, np.float64)
-        for pairs in blocks(len(rows), self.rows_at_once):
+        for pairs in checked(blocks(len(rows), self.rows_at_once), check):
             i, k = rows[pairs], columns[pairs]
             np.minimum.at(nearest, i, squared_distances(candidates.rows[i], centres.rows[k]))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from topb_scorer.cancellation import Check, checked
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices
 
 _UNIT = 2.0**149
@@ -32,9 +33,10 @@ class ExactDistances:
     Results are cached, so that a candidate that remains tied is only compared with new centres.
     """
 
-    def __init__(self, frame: Frame, centre_rows: Callable[[int, int], Features]) -> None:
+    def __init__(self, frame: Frame, centre_rows: Callable[[int, int], Features], check: Check) -> None:
         self._frame = frame
         self._centre_rows = centre_rows
+        self._check = check
         self._found: dict[int, tuple[int, int]] = {}
 
     def farthest(self, candidates: Indices, rows: Features, nearest: Doubles, centres: int) -> int:
@@ -63,11 +65,12 @@ class ExactDistances:
         found = {int(i): self._found.get(int(i), (0, -1))[1] for i in candidates}
         reach = nearest * (1 + near_ties(rows.shape[1])) * self._frame.scale**2
         placed = self._frame.place(rows, np.float64)
-        for start in range(first, last, self._frame.rows_at_once):
+        for start in checked(range(first, last, self._frame.rows_at_once), self._check):
             rows_of_centres = self._centre_rows(start, min(start + self._frame.rows_at_once, last))
             centres = self._frame.place(rows_of_centres, np.float64)
             products, offsets = self._frame.lower_bounds(placed, centres)
-            for i, k in zip(*np.nonzero(products <= (reach - offsets)[:, None]), strict=True):
+            hits = zip(*np.nonzero(products <= (reach - offsets)[:, None]), strict=True)
+            for i, k in checked(hits, self._check):
                 distance = exact_squared_distance(rows[i], centres.rows[k])
                 known = found[int(candidates[i])]
                 found[int(candidates[i])] = distance if known < 0 else min(known, distance)

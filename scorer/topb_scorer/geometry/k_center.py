@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.geometry.euclidean import (
     ROWS_AT_ONCE,
@@ -95,6 +96,7 @@ def k_center_greedy(
     device: str = "cpu",
     make_search: MakeSearch = faiss_search,
     sizes: BlockSizes = BlockSizes(),
+    check: Check = never_cancelled,
 ) -> KCenterResult:
     """Return the `budget` rows of `pool` that k-center greedy picks, starting from `labelled`.
 
@@ -116,6 +118,7 @@ def k_center_greedy(
             affect the picks.
         make_search: a function that returns this search. It does not affect the picks.
         sizes: sizes of blocks. They do not affect the picks.
+        check: called before each pick and each block of distances.
 
     Raises:
         DeviceError: with reason DEVICE_UNKNOWN or DEVICE_UNAVAILABLE.
@@ -128,7 +131,7 @@ def k_center_greedy(
     if budget == 0:
         return KCenterResult(np.empty(0, np.int64), np.empty(0))
     frame = Frame.around(pool, labelled, rows_at_once=sizes.rows_at_once)
-    cover = _Cover(pool, labelled, frame, sizes)
+    cover = _Cover(pool, labelled, frame, sizes, check)
     if len(labelled):
         cover.nearest[:] = upper_bounds(
             pool,
@@ -137,6 +140,7 @@ def k_center_greedy(
             device=device,
             make_search=make_search,
             fewest_searched=sizes.fewest_searched,
+            check=check,
         )
     else:
         cover.pick(int(np.random.default_rng(seed).integers(len(pool))), np.inf)
@@ -181,6 +185,7 @@ class _Cover:
     labelled: Features
     frame: Frame
     sizes: BlockSizes
+    check: Check
     picks: list[int] = field(default_factory=list)
     squared_radii: list[float] = field(default_factory=list)
 
@@ -189,7 +194,7 @@ class _Cover:
         """(N,): upper bounds of the squared distances to the nearest centres; −1 for picks."""
         self.seen = np.zeros(len(self.pool), np.int32)
         """(N,): how many centres each row has been compared with, starting with the first."""
-        self.exact = ExactDistances(self.frame, self.centre_rows)
+        self.exact = ExactDistances(self.frame, self.centre_rows, self.check)
         self.ties = 0.0 if np.float64 in self.frame.exact else near_ties(self.pool.shape[1])
 
     @property
@@ -227,7 +232,8 @@ class _Cover:
             for part, candidates in groups:
                 first = max(int(self.seen[rows[part.start]]), start)
                 if first < end:
-                    self.frame.nearer(candidates, centres.take(slice(first - start, None)), nearest[part])
+                    some = centres.take(slice(first - start, None))
+                    self.frame.nearer(candidates, some, nearest[part], self.check)
         self.nearest[rows] = nearest
         self.seen[rows] = self.centres
 
@@ -309,6 +315,7 @@ def _pick_from(cover: _Cover, front: Indices, bound: float, rival: int, budget: 
     products = FrontProducts(frame, placed, cover.sizes.front_rows_at_once)
     nearest = cover.nearest[front]
     while len(cover.picks) < budget:
+        cover.check()
         winner = int(nearest.argmax())
         farthest = float(nearest[winner])
         surely = farthest > bound * (1 + tolerance)

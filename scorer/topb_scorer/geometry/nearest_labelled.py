@@ -18,6 +18,7 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
+from topb_scorer.cancellation import Check, checked
 from topb_scorer.errors import DeviceError
 from topb_scorer.geometry.euclidean import (
     ROWS_AT_ONCE,
@@ -76,6 +77,7 @@ def upper_bounds(
     device: str,
     make_search: MakeSearch,
     fewest_searched: int = FEWEST_SEARCHED,
+    check: Check,
 ) -> Doubles:
     """Return upper bounds of the squared distances of rows to their nearest labelled rows, float64 (N,).
 
@@ -88,14 +90,15 @@ def upper_bounds(
         device: the device on which to search, `cpu` or `cuda:<index>`.
         make_search: a function that returns the search.
         fewest_searched: with fewer labelled rows than this, no search is made.
+        check: called before each block of rows.
     """
     bounds = np.full(len(pool), np.inf)
     if len(labelled) < fewest_searched or not 2.0**-40 < frame.scale < 2.0**40:
         return bounds
     search = make_search(np.ascontiguousarray(labelled), device)
-    for together in blocks(len(pool), _SEARCHED_TOGETHER):
+    for together in checked(blocks(len(pool), _SEARCHED_TOGETHER), check):
         found = search(np.ascontiguousarray(pool[together]))
-        for block in blocks(len(found)):
+        for block in checked(blocks(len(found)), check):
             near = found[block]
             rows = np.flatnonzero(near >= 0) + together.start + block.start
             bounds[rows] = squared_distances(pool[rows], labelled[near[near >= 0]])

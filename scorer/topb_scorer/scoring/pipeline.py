@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
 from topb_scorer import imaging
-from topb_scorer.errors import SelectionCancelledError
+from topb_scorer.cancellation import check_of
 from topb_scorer.imaging import ImageLimits, SkippedImageError
 from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
@@ -74,6 +74,7 @@ def score_shards(
         SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: a shard cannot be read to its end.
     """
+    check = check_of(cancelled)
     free = deque(session.new_buffers(outputs) for _ in range(_BATCHES_IN_FLIGHT))
     in_flight: deque[_InFlight] = deque()
     with (
@@ -82,10 +83,10 @@ def score_shards(
     ):
         try:
             for batch in ready:
-                _check(cancelled)
+                check()
                 # Run the oldest batch to free its buffers, or because no further batch is ready.
                 while in_flight and (batch is None or not free):
-                    _check(cancelled)
+                    check()
                     oldest = in_flight.popleft()
                     yield from _scored(session, oldest)
                     free.append(oldest.buffers)
@@ -97,11 +98,6 @@ def score_shards(
             for abandoned in in_flight:
                 for future in abandoned.decoding:
                     future.cancel()
-
-
-def _check(cancelled: threading.Event) -> None:
-    if cancelled.is_set():
-        raise SelectionCancelledError
 
 
 def _decode(

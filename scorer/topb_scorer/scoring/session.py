@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from topb_scorer.errors import DeviceError, InvalidRequestError, SelectionCancelledError
+from topb_scorer.cancellation import Check, checked, never_cancelled
+from topb_scorer.errors import DeviceError, InvalidRequestError
 from topb_scorer.scoring.cores import usable_cores
 
 OUTPUTS = ("score", "probabilities", "features")
@@ -125,29 +125,27 @@ class ScoringSession:
         images: NDArray[np.uint8],
         outputs: Sequence[str] = OUTPUTS,
         *,
-        cancelled: threading.Event | None = None,
+        check: Check = never_cancelled,
     ) -> dict[str, Float32Array]:
         """Return the outputs of any number of images.
 
         Args:
             images: uint8 (n, height, width, 3), RGB.
             outputs: names of outputs.
-            cancelled: checked before each batch.
+            check: called before each batch.
 
         Returns:
             the outputs by name, float32 (n, …).
 
         Raises:
-            SelectionCancelledError: `cancelled` was set.
+            SelectionCancelledError: `check` raised it.
         """
         buffers = self.new_buffers(outputs)
         scored = {
             name: np.zeros((len(images), *array.shape[1:]), np.float32)
             for name, array in buffers.outputs.items()
         }
-        for start in range(0, len(images), self.batch_size):
-            if cancelled is not None and cancelled.is_set():
-                raise SelectionCancelledError
+        for start in checked(range(0, len(images), self.batch_size), check):
             part = images[start : start + self.batch_size]
             buffers.images[: len(part)] = part
             self.run(buffers)

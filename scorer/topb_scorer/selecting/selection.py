@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 from topb.results import SelectionResult
 from topb_scorer.bundle import Bundle
+from topb_scorer.cancellation import check_of, checked
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import SelectionCancelledError, UnreadablePoolError
+from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Shard
-from topb_scorer.scoring.score_log import AlteredShardError, ScoredRows, ScoreLog
+from topb_scorer.scoring.score_log import AlteredShardError, ScoreLog
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.pointwise import select_pointwise
 from topb_scorer.selecting.set_based import check_fits, select_set_based
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 
 # An altered shard is scored again. After this many attempts the disk is considered faulty.
 _ATTEMPTS = 5
-
-_Rows = TypeVar("_Rows", bound=ScoredRows)
 
 
 def select_from_pool(
@@ -52,7 +50,7 @@ def select_from_pool(
             whole pool. None for a temporary log, which is removed.
         settings: the memory limit and the device for selecting.
         observer: receives the progress.
-        cancelled: setting it stops the work within one batch.
+        cancelled: setting it stops the work within one batch, and selecting within one step of the strategy.
 
     Raises:
         InvalidRequestError: the model cannot serve the strategy.
@@ -173,22 +171,24 @@ def _selected(
 ) -> SelectionResult:
     rows = log.rows(identities)
     strategy = spec.query_strategy
+    check = check_of(cancelled)
     with tempfile.TemporaryDirectory(prefix="topb-") as directory:
         scratch = Path(directory)
         if isinstance(strategy, PointwiseStrategy):
-            parts = _until(cancelled, log.read(identities))
+            parts = checked(log.read(identities), check)
             picked = select_pointwise(strategy, spec, parts, rows=rows, scratch=scratch)
         else:
             (classes,) = bundle.output_shape("probabilities")
             picked = select_set_based(
                 strategy,
                 spec,
-                lambda: _until(cancelled, log.read_with_features(identities)),
+                lambda: checked(log.read_with_features(identities), check),
                 bundle.labelled_features(),
                 classes=classes,
                 rows=rows,
                 scratch=scratch,
                 settings=settings,
+                check=check,
             )
     return SelectionResult(
         picks=picked.picks,
@@ -200,10 +200,3 @@ def _selected(
         elapsed_seconds=time.monotonic() - started,
         measures=picked.measures,
     )
-
-
-def _until(cancelled: threading.Event, parts: Iterable[_Rows]) -> Iterator[_Rows]:
-    for part in parts:
-        if cancelled.is_set():
-            raise SelectionCancelledError
-        yield part

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.score_log import FeatureRows
 from topb_scorer.selecting.ledger import Ledger
@@ -44,6 +45,7 @@ def select_set_based(
     rows: int,
     scratch: Path,
     settings: SelectingSettings,
+    check: Check,
 ) -> Picked:
     """Return the strategy's picks and the accounts. The order of the rows in the log has no effect.
 
@@ -55,10 +57,12 @@ def select_set_based(
         labelled: float32 (L, D), features of the images that the model was trained on.
         classes: C, the number of classes that the model predicts.
         settings: the memory limit and the device for searches.
+        check: called between the steps of the strategy.
 
     Raises:
         LimitExceededError: with reason FEATURES_OVER_LIMIT.
         ScorerError: the strategy failed.
+        SelectionCancelledError: `check` raised it.
     """
     with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
         candidates = _candidates(strategy, spec, read_log, ledger)
@@ -67,7 +71,8 @@ def select_set_based(
         return Picked((), accounts)
     classes = classes if "probabilities" in strategy.needs else 0
     gathered = _gathered(strategy, spec, read_log, candidates, labelled, classes, settings)
-    batch = strategy.select(gathered, budget=min(spec.budget, len(candidates)), seed=spec.seed)
+    budget = min(spec.budget, len(candidates))
+    batch = strategy.select(gathered, budget=budget, seed=spec.seed, check=check)
     radii = [None] * len(batch.indices) if batch.radii is None else batch.radii.tolist()
     picks = (
         candidates[i].pick(rank, score, radius)

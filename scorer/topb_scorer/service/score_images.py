@@ -8,6 +8,7 @@ import numpy as np
 
 from topb.v1 import selection_pb2 as pb
 from topb_scorer import imaging
+from topb_scorer.cancellation import check_of
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.model_catalog import ModelCatalog
@@ -44,7 +45,7 @@ def score_images(
             images[row] = imaging.load(encoded, target, limits)
         except imaging.SkippedImageError as error:
             skips[row] = Skip(error.reason, error.detail)
-    outputs = engine.session.score(images, cancelled=cancelled)
+    outputs = engine.session.score(images, check=check_of(cancelled))
     rows = scored_rows([str(row) for row in range(len(images))], outputs, skips)
     response = pb.ScoreImagesResponse(model=engine.bundle.model_id)
     for row in range(len(images)):

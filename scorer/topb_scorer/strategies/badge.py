@@ -14,11 +14,13 @@ never computed, because distances only need inner products of its two factors:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check, checked, never_cancelled
 from topb_scorer.geometry.euclidean import Doubles, Indices, blocks
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
@@ -37,7 +39,9 @@ class Badge(SetBasedStrategy):
     """Draws between two passes over the pool. More draws make a pass an efficient matrix product, but fewer
     draws are accepted. The number does not affect the distribution."""
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return `budget` rows drawn by k-means++ seeding. Scores are distances to the nearest earlier draw.
 
         The first row is drawn uniformly, and each further row with probability proportional to D², its
@@ -48,7 +52,7 @@ class Badge(SetBasedStrategy):
         are picked, at distance 0.
         """
         size = len(candidates.features)
-        gradients = _GradientEmbeddings(candidates)
+        gradients = _GradientEmbeddings(candidates, check)
         random = np.random.default_rng(seed)
         bounds = np.full(size, np.inf)
         picks = fresh = [int(random.integers(size))]
@@ -57,7 +61,8 @@ class Badge(SetBasedStrategy):
             gradients.lower(bounds, np.array(fresh))
             bounds[picks] = 0.0
             missing = budget - len(picks)
-            fresh, fresh_distances = _draw(gradients, bounds, min(self.picks_between_passes, missing), random)
+            at_most = min(self.picks_between_passes, missing)
+            fresh, fresh_distances = _draw(gradients, bounds, at_most, random, check)
             if not fresh:
                 fresh = np.setdiff1d(np.arange(size), picks)[:missing].tolist()
                 fresh_distances = [0.0] * missing
@@ -67,7 +72,7 @@ class Badge(SetBasedStrategy):
 
 
 def _draw(
-    gradients: _GradientEmbeddings, bounds: Doubles, at_most: int, random: np.random.Generator
+    gradients: _GradientEmbeddings, bounds: Doubles, at_most: int, random: np.random.Generator, check: Check
 ) -> tuple[list[int], list[float]]:
     """Return rows drawn in proportion to D², and their distances.
 
@@ -78,6 +83,7 @@ def _draw(
     distances: list[float] = []
     rejected = 0
     while len(picks) < at_most and rejected <= at_most + len(picks) and cumulated[-1] > 0:
+        check()
         drawn = np.searchsorted(cumulated, random.random() * cumulated[-1], side="right")
         row = min(int(drawn), len(bounds) - 1)
         squared = min(float(bounds[row]), gradients.squared_distance(row, picks))
@@ -92,12 +98,13 @@ def _draw(
 class _GradientEmbeddings:
     """Gradient embeddings as pairs of factors, which are scaled so that float32 does not overflow."""
 
-    def __init__(self, candidates: SetCandidates) -> None:
+    def __init__(self, candidates: SetCandidates, check: Check) -> None:
         self._features = candidates.features  # (N, D)
         self._probabilities = candidates.probabilities  # (N, C)
         self._predicted = candidates.probabilities.argmax(axis=1)  # (N,)
         largest = max(float(self._features.max()), -float(self._features.min()))
         self.scale = 2.0 ** -int(np.clip(np.frexp(largest)[1], -126, 126))
+        self._check = check
         self._norms = np.empty(len(self._features))  # (N,), squared
         for block in self._blocks():
             errors, rows = self._factors(block, np.float64)
@@ -135,8 +142,9 @@ class _GradientEmbeddings:
         squared = self._norms[row] + self._norms[centres] - 2 * products
         return max(0.0, float(squared.min(initial=np.inf)))
 
-    def _blocks(self) -> list[Indices]:
-        return [np.arange(block.start, block.stop) for block in blocks(len(self._features), _ROWS_AT_ONCE)]
+    def _blocks(self) -> Iterator[Indices]:
+        for block in checked(blocks(len(self._features), _ROWS_AT_ONCE), self._check):
+            yield np.arange(block.start, block.stop)
 
     def _factors(self, rows: Indices, precision: type) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return predicted minus assumed probabilities, (n, C), and scaled features, (n, D)."""

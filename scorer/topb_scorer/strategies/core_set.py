@@ -6,6 +6,7 @@ algorithm 1. The algorithm is implemented in `geometry.k_center`.
 
 from __future__ import annotations
 
+from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.geometry.k_center import k_center_greedy
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
@@ -16,10 +17,17 @@ class CoreSet(SetBasedStrategy):
     name = "core_set"
     needs = frozenset({"features"})
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return the greedy picks. Scores and radii are their distances to the nearest centre."""
         result = k_center_greedy(
-            candidates.features, candidates.labelled, budget, seed=seed, device=candidates.search_device
+            candidates.features,
+            candidates.labelled,
+            budget,
+            seed=seed,
+            device=candidates.search_device,
+            check=check,
         )
         radii = finite(result.radii)
         return SetBatch(result.indices, radii, radii)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, blocks, squared_distances
 from topb_scorer.geometry.front_products import FrontProducts
 from topb_scorer.strategies.options import option
@@ -54,7 +55,9 @@ class Diversified(SetBasedStrategy):
         """The best-scored rows: `diversify` times the budget."""
         return Shortlist(self.pointwise, self.diversify)
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return up to `budget` rows with the scores of the pointwise strategy.
 
         K-center greedy starts from the labelled rows. Each pick has the largest distance × weight, where the
@@ -85,17 +88,18 @@ class Diversified(SetBasedStrategy):
             found, found_distances, passed_over = _farthest_apart(
                 frame,
                 features[some],
-                nearest=_nearest(frame, features[some], [labelled, features[picks]]),
+                nearest=_nearest(frame, features[some], [labelled, features[picks]], check),
                 weights=_weights(scores[some], self.score_weight),
                 budget=budget - len(picks),
                 min_distance=self.min_distance,
+                check=check,
             )
             picks += some[found].tolist()
             distances += found_distances
             near_duplicates += passed_over
         top = ranked[:budget]
-        from_batch = np.sqrt(_nearest(frame, features[shortlist], [labelled, features[picks]]))
-        from_top = np.sqrt(_nearest(frame, features[shortlist], [labelled, features[top]]))
+        from_batch = np.sqrt(_nearest(frame, features[shortlist], [labelled, features[picks]], check))
+        from_top = np.sqrt(_nearest(frame, features[shortlist], [labelled, features[top]], check))
         indices = np.array(picks, np.int64)
         return SetBatch(
             indices,
@@ -114,7 +118,13 @@ class Diversified(SetBasedStrategy):
 
 
 def _farthest_apart(
-    frame: Frame, rows: Features, nearest: Doubles, weights: Doubles, budget: int, min_distance: float
+    frame: Frame,
+    rows: Features,
+    nearest: Doubles,
+    weights: Doubles,
+    budget: int,
+    min_distance: float,
+    check: Check,
 ) -> tuple[list[int], list[float], int]:
     """Return the picks, their distances, and the number of rows that are too near to a pick or labelled row.
 
@@ -125,6 +135,7 @@ def _farthest_apart(
         weights: float64 (n,), factors by which the distances are multiplied.
         budget: the maximum number of picks.
         min_distance: every pick is farther than this from all labelled rows and other picks.
+        check: called before each pick.
     """
     placed = frame.place(rows)
     products = FrontProducts(frame, placed)
@@ -132,6 +143,7 @@ def _farthest_apart(
     distances: list[float] = []
     squared_weights = weights**2
     while len(picks) < budget:
+        check()
         value = np.where(nearest > min_distance**2, nearest * squared_weights, -1.0)
         pick = int(value.argmax())
         if value[pick] < 0:
@@ -144,14 +156,14 @@ def _farthest_apart(
     return picks, distances, int(((nearest >= 0) & (nearest <= min_distance**2)).sum())
 
 
-def _nearest(frame: Frame, rows: Features, centres: list[Features]) -> Doubles:
+def _nearest(frame: Frame, rows: Features, centres: list[Features], check: Check) -> Doubles:
     """Return the squared distances of `rows` to the nearest centre, float64 (n,), or infinity without any."""
     nearest = np.full(len(rows), np.inf)
     for block in blocks(len(rows)):
         placed = frame.place(rows[block])
         for some in centres:
             for part in blocks(len(some)):
-                frame.nearer(placed, frame.place(some[part]), nearest[block])
+                frame.nearer(placed, frame.place(some[part]), nearest[block], check)
     return nearest
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check, checked, never_cancelled
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.geometry.euclidean import Features, Frame, Indices, Placed, blocks, squared_distances
 from topb_scorer.strategies.options import option
@@ -37,7 +38,9 @@ class ProbCover(SetBasedStrategy):
     max_pairs: int = 200_000_000
     """The maximum number of pairs of rows within the radius to hold in memory, at up to 8 bytes each."""
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return `budget` rows. The score of a pick is the number of rows that it newly covers.
 
         Ties go to the lowest index. Rows within the radius of a labelled row are covered from the start. When
@@ -51,14 +54,15 @@ class ProbCover(SetBasedStrategy):
         radius = self.radius
         if radius is None:
             classes = candidates.probabilities.argmax(axis=1)
-            radius = largest_pure_radius(features=features, classes=classes, seed=seed)
-        starts, neighbours = _pairs_within(radius, features, self.max_pairs)
-        covered = _near_any(radius, features, candidates.labelled)
+            radius = largest_pure_radius(features=features, classes=classes, seed=seed, check=check)
+        starts, neighbours = _pairs_within(radius, features, self.max_pairs, check)
+        covered = _near_any(radius, features, candidates.labelled, check)
         gains = np.diff(starts)
-        _cover(np.flatnonzero(covered), gains, starts, neighbours)
+        _cover(np.flatnonzero(covered), gains, starts, neighbours, check)
         picks: list[int] = []
         gained: list[int] = []
         while len(picks) < budget:
+            check()
             pick = int(gains.argmax())
             if gains[pick] == 0:
                 rest = np.setdiff1d(np.arange(len(features)), picks)[: budget - len(picks)]
@@ -70,7 +74,7 @@ class ProbCover(SetBasedStrategy):
             picks.append(pick)
             gained.append(len(newly))
             covered[newly] = True
-            _cover(newly, gains, starts, neighbours)
+            _cover(newly, gains, starts, neighbours, check)
         return SetBatch(
             np.array(picks, np.int64),
             np.array(gained, np.float64),
@@ -79,7 +83,12 @@ class ProbCover(SetBasedStrategy):
 
 
 def largest_pure_radius(
-    *, features: Features, classes: NDArray[np.integer], purity: float = _PURITY, seed: int = 0
+    *,
+    features: Features,
+    classes: NDArray[np.integer],
+    purity: float = _PURITY,
+    seed: int = 0,
+    check: Check = never_cancelled,
 ) -> float:
     """Return the largest radius at which a fraction `purity` of the balls contain a single class.
 
@@ -92,6 +101,7 @@ def largest_pure_radius(
         classes: integer (N,), predicted classes. The paper uses clusters instead.
         purity: the fraction, from 0 to 1.
         seed: the seed for drawing the sample.
+        check: called before each block of rows.
     """
     size = len(features)
     sample = np.sort(np.random.default_rng(seed).permutation(size)[:_SAMPLE])
@@ -105,7 +115,7 @@ def largest_pure_radius(
             rows = np.flatnonzero(block_classes == other)
             of_another = np.flatnonzero(classes[sample] != other)
             nearest = to_others[of_another]
-            frame.nearer(centres.take(of_another), placed.take(rows), nearest)
+            frame.nearer(centres.take(of_another), placed.take(rows), nearest, check)
             to_others[of_another] = nearest
         farthest = max(farthest, float(squared_distances(placed.rows, features[sample[:1]]).max()))
     if np.isinf(to_others).all():
@@ -115,14 +125,20 @@ def largest_pure_radius(
 
 
 def _cover(
-    newly: NDArray[np.integer], gains: Indices, starts: Indices, neighbours: NDArray[np.int32]
+    newly: NDArray[np.integer],
+    gains: Indices,
+    starts: Indices,
+    neighbours: NDArray[np.int32],
+    check: Check,
 ) -> None:
     """Decrease the gains of all rows that would have covered the newly covered rows."""
-    for row in newly:
+    for row in checked(newly, check):
         gains[neighbours[starts[row] : starts[row + 1]]] -= 1
 
 
-def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[Indices, NDArray[np.int32]]:
+def _pairs_within(
+    radius: float, features: Features, max_pairs: int, check: Check
+) -> tuple[Indices, NDArray[np.int32]]:
     """Return the neighbour graph of algorithm 1: starts, int64 (N + 1,), and neighbours, int32 (pairs,).
 
     The rows within `radius` of row i, including i, are neighbours[starts[i] : starts[i + 1]].
@@ -135,7 +151,7 @@ def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[In
         candidates = frame.place(features[block])
         rows, columns = [], []
         for other in blocks(len(features)):
-            i, k = _within(radius, frame, candidates, frame.place(features[other]))
+            i, k = _within(radius, frame, candidates, frame.place(features[other]), check)
             rows.append(i)
             columns.append((other.start + k).astype(np.int32))
             held += len(i)
@@ -153,27 +169,30 @@ def _pairs_within(radius: float, features: Features, max_pairs: int) -> tuple[In
     return np.cumsum(np.concatenate(counts)), np.concatenate(found)
 
 
-def _near_any(radius: float, features: Features, labelled: Features) -> NDArray[np.bool_]:
+def _near_any(radius: float, features: Features, labelled: Features, check: Check) -> NDArray[np.bool_]:
     """Return whether each row is within `radius` of a labelled row, bool (N,)."""
     near = np.zeros(len(features), np.bool_)
     frame = Frame.around(features, labelled)
     for block in blocks(len(features)):
         candidates = frame.place(features[block])
         for other in blocks(len(labelled)):
-            i, _ = _within(radius, frame, candidates, frame.place(labelled[other]))
+            i, _ = _within(radius, frame, candidates, frame.place(labelled[other]), check)
             near[block.start + i] = True
     return near
 
 
-def _within(radius: float, frame: Frame, candidates: Placed, centres: Placed) -> tuple[Indices, Indices]:
+def _within(
+    radius: float, frame: Frame, candidates: Placed, centres: Placed, check: Check
+) -> tuple[Indices, Indices]:
     """Return all pairs of a candidate i and a centre k within `radius` of each other, sorted by i."""
+    check()
     products, offsets = frame.lower_bounds(candidates, centres)
     limits = (radius * frame.scale) ** 2 - offsets
     surely = limits - frame.uncertainty(candidates, centres)
     rows, columns = np.nonzero(products <= np.nextafter(limits.astype(products.dtype), np.inf)[:, None])
     inside = products[rows, columns] < surely[rows]
     unsure = np.flatnonzero(~inside)
-    for block in blocks(len(unsure)):
+    for block in checked(blocks(len(unsure)), check):
         pairs = unsure[block]
         squared = squared_distances(candidates.rows[rows[pairs]], centres.rows[columns[pairs]])
         inside[pairs] = squared <= radius**2

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.geometry.euclidean import check_features
 from topb_scorer.scoring.score_log import ScoredRows
@@ -50,13 +51,17 @@ class SetBasedStrategy(Strategy):
         return None
 
     @abstractmethod
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return at most `budget` of the candidates, in the order in which they are picked.
 
         Args:
             candidates: N rows to pick from, N ≥ 1.
             budget: the number of rows to pick, 1 to N.
             seed: the seed for all random draws.
+            check: called between steps, so that a cancelled selection stops soon: at least once for each pick
+                and each block of rows.
         """
 
 

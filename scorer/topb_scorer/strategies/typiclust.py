@@ -9,6 +9,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
+from topb_scorer.cancellation import Check, checked, never_cancelled
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, blocks, squared_distances
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
@@ -25,7 +26,9 @@ class TypiClust(SetBasedStrategy):
     name = "typiclust"
     needs = frozenset({"features"})
 
-    def select(self, candidates: SetCandidates, *, budget: int, seed: int) -> SetBatch:
+    def select(
+        self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
+    ) -> SetBatch:
         """Return `budget` rows, taking the most typical row of each cluster in turn. Scores are typicalities.
 
         Candidates and labelled rows are clustered together by k-means into L + b clusters, at most 500.
@@ -33,13 +36,17 @@ class TypiClust(SetBasedStrategy):
         """
         features, labelled = candidates.features, candidates.labelled
         count = min(len(labelled) + budget, _MOST_CLUSTERS, len(features) + len(labelled))
-        clusters, labelled_clusters = _clusters(features, labelled, count, seed)
-        indices, typicality = pick_typical(features, clusters, labelled_clusters, budget)
+        clusters, labelled_clusters = _clusters(features, labelled, count, seed, check)
+        indices, typicality = pick_typical(features, clusters, labelled_clusters, budget, check)
         return SetBatch(indices, finite(typicality))
 
 
 def pick_typical(
-    features: Features, clusters: Indices, labelled_clusters: Indices, budget: int
+    features: Features,
+    clusters: Indices,
+    labelled_clusters: Indices,
+    budget: int,
+    check: Check = never_cancelled,
 ) -> tuple[Indices, Doubles]:
     """Return the rows that TypiClust picks from given clusters, and their typicalities.
 
@@ -53,6 +60,7 @@ def pick_typical(
         clusters: int64 (N,), the cluster of each row.
         labelled_clusters: int64 (L,), the cluster of each labelled row.
         budget: the number of rows to pick, 1 to N.
+        check: called before each pick.
 
     Returns:
         indices: int64 (budget,), in pick order.
@@ -67,7 +75,7 @@ def pick_typical(
     typicality: list[float] = []
     while len(picks) < budget:
         still_holding = [int(cluster) for cluster in order if len(members[int(cluster)])]
-        for cluster in still_holding[: budget - len(picks)]:
+        for cluster in checked(still_holding[: budget - len(picks)], check):
             rows = members[cluster]
             typical = _typicality(features[rows])
             best = int(typical.argmax())
@@ -92,7 +100,9 @@ def _typicality(rows: Features) -> Doubles:
     return typicality
 
 
-def _clusters(features: Features, labelled: Features, count: int, seed: int) -> tuple[Indices, Indices]:
+def _clusters(
+    features: Features, labelled: Features, count: int, seed: int, check: Check
+) -> tuple[Indices, Indices]:
     """Cluster all rows by k-means on a sample, and return their clusters, int64 (N,) and (L,)."""
     frame = Frame.around(features, labelled)
     random = np.random.default_rng(seed)
@@ -106,7 +116,9 @@ def _clusters(features: Features, labelled: Features, count: int, seed: int) -> 
     kmeans.train(frame.place(rows).near)
 
     def nearest(rows: Features) -> Indices:
-        found = [kmeans.assign(frame.place(rows[block]).near)[1] for block in blocks(len(rows))]
+        found = [
+            kmeans.assign(frame.place(rows[block]).near)[1] for block in checked(blocks(len(rows)), check)
+        ]
         return np.concatenate([np.empty(0, np.int64), *found])
 
     return nearest(features), nearest(labelled)
