@@ -134,8 +134,8 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
 
         scored_part = pipeline.scored_rows
 
-        def leaking(*arguments: Any) -> Any:
-            rows = scored_part(*arguments)
+        def leaking(*arguments: Any, **options: Any) -> Any:
+            rows = scored_part(*arguments, **options)
             kept.append(rows)
             return rows
 

@@ -86,6 +86,11 @@ def reciprocal_graph() -> bytes:
     return _first_red_graph("Reciprocal")
 
 
+def infinite_feature_graph() -> bytes:
+    """Return a graph whose score is the first pixel's red, and whose feature is 1 divided by it."""
+    return _first_red_graph("Identity", features="Reciprocal")
+
+
 def null_graph(*, height: int = 16, width: int = 16) -> bytes:
     """Return a graph with almost no computation: the score is the first pixel's red."""
     return _first_red_graph("Identity", height=height, width=width)
@@ -138,7 +143,9 @@ def write_bundle(
     return path
 
 
-def _first_red_graph(score: str, *, height: int = 16, width: int = 16) -> bytes:
+def _first_red_graph(
+    score: str, *, features: str = "Identity", height: int = 16, width: int = 16
+) -> bytes:
     nodes = f"""
         starts = Constant <value_ints = [0, 0, 0]> ()
         ends = Constant <value_ints = [1, 1, 1]> ()
@@ -148,8 +155,9 @@ def _first_red_graph(score: str, *, height: int = 16, width: int = 16) -> bytes:
         value = {score} (red)
         flat = Constant <value_ints = [-1]> ()
         score = Reshape (value, flat)
-        features = Flatten (red)
-        probabilities = Softmax <axis = 1> (features)
+        column = Flatten (red)
+        features = {features} (column)
+        probabilities = Softmax <axis = 1> (column)
     """
     return _model(nodes, {}, height, width, classes=1, features=1)
 

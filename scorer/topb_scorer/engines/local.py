@@ -92,7 +92,7 @@ class LocalEngine:
                 shards,
                 self.session,
                 self.bundle.input,
-                outputs=log.outputs,
+                with_features=log.with_features,
                 limits=self._settings.limits,
                 decode_threads=self._settings.decode_threads or usable_cores(),
                 cancelled=cancelled,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from topb_scorer.cancellation import check_of
 from topb_scorer.imaging import ImageLimits, SkippedImageError
 from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
-from topb_scorer.scoring.score_log import LOGGED_OUTPUTS, ScoredRows, Skip, scored_rows
-from topb_scorer.scoring.session import Buffers, ScoringSession
+from topb_scorer.scoring.score_log import ScoredRows, Skip, scored_rows
+from topb_scorer.scoring.session import OUTPUTS, Buffers, ScoringSession
 
 _BATCHES_READ_AHEAD = 4
 _BATCHES_IN_FLIGHT = 3
@@ -50,7 +50,7 @@ def score_shards(
     session: ScoringSession,
     target: ImageInput,
     *,
-    outputs: Sequence[str] = LOGGED_OUTPUTS,
+    with_features: bool = False,
     limits: ImageLimits,
     decode_threads: int,
     cancelled: threading.Event,
@@ -65,7 +65,7 @@ def score_shards(
             is run now.
         session: computes the outputs.
         target: the size and the resize rule of the images that the session takes.
-        outputs: the outputs to compute: `score`, `probabilities` and optionally `features`.
+        with_features: whether the rows have features and probabilities.
         limits: size limits of images. Larger images are skipped.
         decode_threads: the number of decoding threads, at least 1.
         cancelled: checked before each batch.
@@ -75,7 +75,7 @@ def score_shards(
         UnreadablePoolError: a shard cannot be read to its end.
     """
     check = check_of(cancelled)
-    free = deque(session.new_buffers(outputs) for _ in range(_BATCHES_IN_FLIGHT))
+    free = deque(session.new_buffers(OUTPUTS) for _ in range(_BATCHES_IN_FLIGHT))
     in_flight: deque[_InFlight] = deque()
     with (
         ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as decoders,
@@ -88,7 +88,7 @@ def score_shards(
                 while in_flight and (batch is None or not free):
                     check()
                     oldest = in_flight.popleft()
-                    yield from _scored(session, oldest)
+                    yield from _scored(session, oldest, with_features)
                     free.append(oldest.buffers)
                 if batch is not None:
                     buffers = free.popleft()
@@ -131,7 +131,7 @@ def _decode_rows(
     return skips
 
 
-def _scored(session: ScoringSession, decoded: _InFlight) -> Iterator[ShardRows]:
+def _scored(session: ScoringSession, decoded: _InFlight, with_features: bool) -> Iterator[ShardRows]:
     """Wait until a batch is decoded, run the session on it, and yield its rows shard by shard."""
     items = decoded.batch.items
     skips = {row: skip for future in decoded.decoding for row, skip in future.result().items()}
@@ -144,4 +144,5 @@ def _scored(session: ScoringSession, decoded: _InFlight) -> Iterator[ShardRows]:
         part_skips = {
             row - segment.start: skip for row, skip in skips.items() if segment.start <= row < segment.stop
         }
-        yield ShardRows(segment.shard, scored_rows(ids[part], outputs, part_skips), segment.ends_shard)
+        rows = scored_rows(ids[part], outputs, part_skips, with_features=with_features)
+        yield ShardRows(segment.shard, rows, segment.ends_shard)

@@ -16,10 +16,6 @@ from numpy.typing import NDArray
 from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
 
-LOGGED_OUTPUTS = ("score", "probabilities")
-"""The model outputs that every log needs."""
-FEATURE_OUTPUTS = (*LOGGED_OUTPUTS, "features")
-"""The model outputs that a log with features needs."""
 NOT_FINITE = "SCORE_NOT_FINITE"
 
 _NUMBERS = {
@@ -78,21 +74,26 @@ class FeatureRows(ScoredRows):
 
 
 def scored_rows(
-    ids: list[str], outputs: Mapping[str, NDArray[np.float32]], skips: Mapping[int, Skip]
+    ids: list[str],
+    outputs: Mapping[str, NDArray[np.float32]],
+    skips: Mapping[int, Skip],
+    *,
+    with_features: bool = False,
 ) -> ScoredRows:
-    """Return the rows that the log stores for a model's outputs: `FeatureRows` if they include features.
+    """Return the rows that the log stores for a model's outputs: `FeatureRows` if it stores features.
 
     Args:
         ids: n ids.
-        outputs: `score`, float32 (n,); `probabilities`, float32 (n, C) with C ≥ 1; optionally `features`,
-            float32 (n, D). The buffers may be overwritten afterwards.
-        skips: rows that could not be scored. Rows with non-finite outputs are skipped as well.
+        outputs: all outputs of the model: `score`, float32 (n,); `probabilities`, float32 (n, C) with C ≥ 1;
+            `features`, float32 (n, D). The buffers may be overwritten afterwards.
+        skips: rows that could not be scored. A row with any output that is not finite is skipped as well,
+            whether or not the log stores that output.
+        with_features: whether the log stores features.
     """
     score, probabilities = outputs["score"], outputs["probabilities"]
-    features = outputs.get("features")
-    finite = np.isfinite(score) & np.isfinite(probabilities).all(axis=1)
-    if features is not None:
-        finite &= np.isfinite(features).all(axis=1)
+    finite = np.ones(len(ids), bool)
+    for values in outputs.values():
+        finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     all_skips = dict(skips)
     for row in np.flatnonzero(~finite).tolist():
         all_skips.setdefault(row, Skip(NOT_FINITE, "the model's outputs are not all finite"))
@@ -108,9 +109,9 @@ def scored_rows(
         "predicted_class": exact.argmax(axis=1).astype(np.int32),
         "skips": all_skips,
     }
-    if features is None:
+    if not with_features:
         return ScoredRows(**columns)
-    return FeatureRows(**columns, features=features.copy(), probabilities=probabilities.copy())
+    return FeatureRows(**columns, features=outputs["features"].copy(), probabilities=probabilities.copy())
 
 
 class AlteredShardError(Exception):
@@ -128,7 +129,7 @@ class ScoreLog:
     does not matter which process commits a shard first.
 
     Attributes:
-        outputs: the model outputs that the log needs.
+        with_features: whether the rows have features and probabilities.
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, with_features: bool = False) -> None:
@@ -139,7 +140,7 @@ class ScoreLog:
             durable: whether committed shards must survive a power loss; false for temporary logs.
             with_features: whether the rows have features and probabilities, which set-based strategies need.
         """
-        self.outputs = FEATURE_OUTPUTS if with_features else LOGGED_OUTPUTS
+        self.with_features = with_features
         self._directory = directory
         self._durable = durable
         directory.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def state(tmp_path: Path) -> StateDirectory:
 def commit(log: ScoreLog, name: str) -> None:
     outputs = {name: np.full((3, 2), 0.5, np.float32) for name in ("probabilities", "features")}
     outputs["score"] = np.zeros(3, np.float32)
-    log.commit(name, [scored_rows(["1", "2", "3"], {kind: outputs[kind] for kind in log.outputs}, {})])
+    log.commit(name, [scored_rows(["1", "2", "3"], outputs, {}, with_features=log.with_features)])
 
 
 def shards(state: StateDirectory, name: str = "[a-z]") -> list[Path]:

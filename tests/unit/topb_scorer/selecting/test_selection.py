@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from support.bundles import STRATEGIES, reciprocal_graph, write_bundle
+from support.bundles import STRATEGIES, infinite_feature_graph, reciprocal_graph, write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from support.selecting import RecordingObserver, selected, stream_shards, streamed
 from topb.v1 import bundle_pb2
@@ -51,6 +51,21 @@ def test_scores_that_are_not_finite_are_skipped_and_never_ranked(tmp_path: Path)
         ("8", 0.125),
     ]
     assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 3}
+
+
+@pytest.mark.parametrize("with_features", [False, True])
+def test_a_row_with_an_infinite_feature_is_skipped_whether_or_not_the_log_holds_features(
+    with_features: bool, tmp_path: Path
+) -> None:
+    bundle = open_bundle(write_bundle(tmp_path, infinite_feature_graph()))
+    engine = LocalEngine(bundle, EngineSettings(batch_size=3))
+    reds = [0, 4, 0, 2]
+    images = np.stack([np.full((16, 16, 3), red, np.uint8) for red in reds])
+    log = ScoreLog(tmp_path / "log", with_features=with_features)
+    shards = [ChunkShard(0, [f"{row}" for row in range(4)], images)]
+    result = select_from_pool(SelectionSpec(4), engine, shards, log, cancelled=threading.Event())
+    assert [(pick.id, pick.score) for pick in result.picks] == [("1", 4.0), ("3", 2.0)]
+    assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 2}
 
 
 def test_examples_of_skipped_rows_are_the_first_by_id_in_any_order(engine: LocalEngine) -> None:
