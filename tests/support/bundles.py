@@ -143,9 +143,7 @@ def write_bundle(
     return path
 
 
-def _first_red_graph(
-    score: str, *, features: str = "Identity", height: int = 16, width: int = 16
-) -> bytes:
+def _first_red_graph(score: str, *, features: str = "Identity", height: int = 16, width: int = 16) -> bytes:
     nodes = f"""
         starts = Constant <value_ints = [0, 0, 0]> ()
         ends = Constant <value_ints = [1, 1, 1]> ()

@@ -40,9 +40,9 @@ class Selector:
 
     @torch.no_grad()
     def score(self, outputs: TaskOutputs) -> Tensor:
-        """Return A's output, float32 (N) in [0, 1]. Images with larger scores are more worth labelling."""
+        """Return logits of A, float32 (N). Images with larger scores are more worth labelling."""
         latent = self.vae.encode_mean(self.scaling(outputs.features))  # (N, Z)
-        scores: Tensor = self.assistant(latent, outputs.logits.softmax(1)).sigmoid()  # (N)
+        scores: Tensor = self.assistant(latent, outputs.logits.softmax(1))  # (N)
         return scores
 
 

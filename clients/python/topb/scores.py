@@ -13,8 +13,9 @@ class ImageScores:
     """The model's outputs for one image. The arrays are read-only."""
 
     score: float
-    """The model's own score; images with larger scores are more worth labelling. It is the assistant's
-    output in [0, 1], or the entropy in nats if the model has no assistant; `Model.outputs` says which."""
+    """The model's own score; images with larger scores are more worth labelling. It is the logit
+    of the assistant's output, or the entropy in nats if the model has no assistant; `Model.outputs` says
+    which."""
     probabilities: npt.NDArray[np.float32]
     """float32 (C): the task model's probabilities of the model's classes."""
     features: npt.NDArray[np.float32] | None

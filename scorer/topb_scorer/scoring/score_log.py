@@ -46,7 +46,7 @@ class ScoredRows:
     ids: list[str]
     score: NDArray[np.float32]
     """float32 (n,): the model's `score` output. Its meaning depends on the training method: the assistant's
-    score for AALU, the discriminator's score for VAAL, and the entropy for models without either."""
+    logit for AALU, the discriminator's logit for VAAL, and the entropy for models without either."""
     entropy: NDArray[np.float64]
     """float64 (n,): entropy of the predicted distribution, in nats."""
     margin: NDArray[np.float64]

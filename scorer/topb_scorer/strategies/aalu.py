@@ -20,5 +20,5 @@ class Aalu(PointwiseStrategy):
     needs = frozenset({"score"})
 
     def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
-        """Return the assistant's score A(m) in [0, 1]. m is the VAE's latent mean with T's prediction."""
+        """Return the logit of the assistant's output A(m). m is the VAE's latent mean with T's prediction."""
         return rows.score.astype(np.float64)

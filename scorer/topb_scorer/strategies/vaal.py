@@ -19,5 +19,5 @@ class Vaal(PointwiseStrategy):
     needs = frozenset({"score"})
 
     def acquisition(self, rows: ScoredRows, *, seed: int) -> NDArray[np.float64]:
-        """Return the discriminator's score, from 0 (labelled) to 1 (unlabelled)."""
+        """Return the logit of the discriminator's output, which is 0 for labelled and 1 for unlabelled."""
         return rows.score.astype(np.float64)

@@ -80,7 +80,7 @@ def test_a_constant_feature_is_shifted_and_not_scaled() -> None:
     assert torch.equal(scaled[:, 2], torch.zeros(50))
 
 
-def test_the_scoring_path_is_the_sigmoid_of_the_assistant_on_mean_and_prediction() -> None:
+def test_the_score_is_the_logit_of_the_assistant_on_mean_and_prediction() -> None:
     task_model, vae, assistant = ResNet18(HALF, 3, 4, "cifar"), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
     model = ScoringModel(task_model, torch.nn.Identity(), vae, assistant).eval()
     batch = images(6, 8, 8)
@@ -88,5 +88,15 @@ def test_the_scoring_path_is_the_sigmoid_of_the_assistant_on_mean_and_prediction
     expected_features, logits = task_model(batch)
     assert torch.equal(features, expected_features)
     assert torch.equal(probabilities, logits.softmax(1))
-    expected = torch.sigmoid(assistant(vae.encode(features)[0], probabilities))
-    assert torch.equal(score, expected)
+    assert torch.equal(score, assistant(vae.encode(features)[0], probabilities))
+
+
+def test_scores_stay_distinct_where_the_output_of_the_assistant_rounds_to_1() -> None:
+    model = ScoringModel(
+        ResNet18(HALF, 3, 4, "cifar"), torch.nn.Identity(), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
+    ).eval()
+    torch.nn.init.constant_(model.assistant.layers[-1].bias, 40.0)
+    with torch.no_grad():
+        score = model(images(20, 8, 8))[0]
+    assert torch.equal(score.sigmoid(), torch.ones(20))
+    assert len(score.unique()) == 20

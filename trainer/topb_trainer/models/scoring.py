@@ -34,10 +34,16 @@ class FeatureScaling(nn.Module):
 
 
 class ScoringModel(nn.Module):
-    """T, the mean of the VAE's encoder and the assistant in one module: score = A([μ(f), p])."""
+    """T, the mean of the VAE's encoder and the assistant in one module: score = logit of A([μ(f), p]).
+
+    The logit gives the same order as A. In float32, the sigmoid of every logit above 17 is exactly 1, so
+    ranking by A would leave the images most worth labelling to the tie-breaker.
+    """
 
     strategy = "aalu"
-    score_meaning = "output of the assistant: 0 resembles the labelled images, 1 is most worth labelling"
+    score_meaning = (
+        "logit of the assistant's output A: the larger, the more worth labelling; A = 1 / (1 + exp(-score))"
+    )
 
     def __init__(
         self, task_model: ResNet18, scaling: FeatureScaling | nn.Identity, vae: Vae, assistant: Assistant
@@ -53,7 +59,7 @@ class ScoringModel(nn.Module):
         features, logits = self.task_model(images)  # (N, D), (N, C)
         probabilities = logits.softmax(1)  # (N, C)
         latent = self.vae.encode_mean(self.scaling(features))  # (N, Z)
-        score = self.assistant(latent, probabilities).sigmoid()  # (N)
+        score = self.assistant(latent, probabilities)  # (N)
         return score, probabilities, features  # (N), (N, C), (N, D)
 
 

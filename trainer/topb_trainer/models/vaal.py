@@ -103,7 +103,10 @@ class VaalScoringModel(nn.Module):
     """The discriminator's score of an image, with probabilities and features of the task model."""
 
     strategy = "vaal"
-    score_meaning = "output of the discriminator: 0 resembles the labelled images, 1 the unlabelled ones"
+    score_meaning = (
+        "logit of the discriminator's output D: the larger, the less like the labelled images; "
+        "D = 1 / (1 + exp(-score))"
+    )
 
     def __init__(self, task_model: ResNet18, vae: ImageVae, discriminator: Discriminator) -> None:
         super().__init__()
@@ -115,5 +118,5 @@ class VaalScoringModel(nn.Module):
         """Return score (N), probabilities (N, C) and features (N, D), float32, for uint8 (N, H, W, 3)."""
         features, logits = self.task_model(images)  # (N, D), (N, C)
         latent = self.vae.encode_mean(self.vae.view(images))  # (N, Z)
-        score = self.discriminator(latent).sigmoid()  # (N)
+        score = self.discriminator(latent)  # (N)
         return score, logits.softmax(1), features  # (N), (N, C), (N, D)

@@ -1167,8 +1167,8 @@ class ImageScores(_message.Message):
         FEATURES_FIELD_NUMBER: _builtins.int
         ENTROPY_FIELD_NUMBER: _builtins.int
         score: _builtins.float
-        """The model's own score, which the bundle's manifest describes: that of the assistant, in [0, 1], or, for a
-        model that was trained without one, the entropy in nats.
+        """The model's own score, which the bundle's manifest describes: the logit of the assistant's or of
+        VAAL's discriminator's output, or, for a model that was trained without either, the entropy in nats.
         """
         entropy: _builtins.float
         """Entropy of the predicted distribution, in nats."""

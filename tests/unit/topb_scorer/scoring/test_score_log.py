@@ -90,7 +90,10 @@ def test_features_read_back_bit_for_bit(tmp_path: Path) -> None:
     scores = {"score": np.zeros(3, np.float32), "probabilities": probabilities, "features": features}
     log = ScoreLog(tmp_path, with_features=True)
     log.commit("empty", [])
-    log.commit("shard", [scored_rows(["a", "b", "c"], scores, {1: Skip("IMAGE_EMPTY", "no bytes")}, with_features=True)])
+    log.commit(
+        "shard",
+        [scored_rows(["a", "b", "c"], scores, {1: Skip("IMAGE_EMPTY", "no bytes")}, with_features=True)],
+    )
     (read,) = log.read_with_features(["empty", "shard"])
     assert read.features.tobytes() == features.tobytes()
     assert read.probabilities.tobytes() == probabilities.tobytes()
