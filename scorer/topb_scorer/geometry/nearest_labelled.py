@@ -29,17 +29,19 @@ from topb_scorer.geometry.euclidean import (
     blocks,
     squared_distances,
 )
+from topb_scorer.geometry.k_means import k_means
 
 FEWEST_SEARCHED = 256
 """With fewer labelled rows than this, one matrix product is as fast as a search."""
 _LISTS_PROBED = 2
 _ITERATIONS = 4
+_SEED = 1234
 _SEARCHED_TOGETHER = 16 * ROWS_AT_ONCE
 
 Search = Callable[[Features], Indices]
 """Returns the index of a near labelled row, or −1, for each row: float32 (n, D) to int64 (n,)."""
-MakeSearch = Callable[[Features, str], Search]
-"""Returns a search among labelled rows, float32 (L, D), on a device."""
+MakeSearch = Callable[[Features, str, Check], Search]
+"""Returns a search among labelled rows, float32 (L, D), on a device. It calls the check between its steps."""
 
 
 def check_search_device(device: str) -> None:
@@ -95,7 +97,7 @@ def upper_bounds(
     bounds = np.full(len(pool), np.inf)
     if len(labelled) < fewest_searched or not 2.0**-40 < frame.scale < 2.0**40:
         return bounds
-    search = make_search(np.ascontiguousarray(labelled), device)
+    search = make_search(np.ascontiguousarray(labelled), device, check)
     for together in checked(blocks(len(pool), _SEARCHED_TOGETHER), check):
         found = search(np.ascontiguousarray(pool[together]))
         for block in checked(blocks(len(found)), check):
@@ -105,9 +107,9 @@ def upper_bounds(
     return bounds
 
 
-def faiss_search(labelled: Features, device: str) -> Search:
+def faiss_search(labelled: Features, device: str, check: Check) -> Search:
     """Return a FAISS search among labelled rows, float32 (L, D): approximate on the CPU, exact on a GPU."""
-    index = _inverted_file(labelled) if device == "cpu" else _on_gpu(labelled, _gpu(device))
+    index = _inverted_file(labelled, check) if device == "cpu" else _on_gpu(labelled, _gpu(device))
 
     def search(rows: Features) -> Indices:
         found: Indices = index.search(rows, 1)[1][:, 0]
@@ -116,13 +118,15 @@ def faiss_search(labelled: Features, device: str) -> Search:
     return search
 
 
-def _inverted_file(labelled: Features) -> faiss.IndexIVFFlat:
+def _inverted_file(labelled: Features, check: Check) -> faiss.IndexIVFFlat:
     lists = round(len(labelled) ** 0.5)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(labelled.shape[1]), labelled.shape[1], lists)
-    index.cp.niter = _ITERATIONS
-    index.cp.min_points_per_centroid = 1
-    index.train(labelled)
-    index.add(labelled)
+    centroids = k_means(labelled, lists, iterations=_ITERATIONS, seed=_SEED, check=check)
+    quantizer = faiss.IndexFlatL2(labelled.shape[1])
+    quantizer.add(centroids)
+    index = faiss.IndexIVFFlat(quantizer, labelled.shape[1], lists)
+    index.train(centroids)
+    for block in checked(blocks(len(labelled), _SEARCHED_TOGETHER), check):
+        index.add(labelled[block])
     index.nprobe = _LISTS_PROBED
     return index
 

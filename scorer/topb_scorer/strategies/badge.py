@@ -131,7 +131,8 @@ class _GradientEmbeddings:
             products += centre_norms
             nearest = products.argmin(axis=1)
             squared = products[np.arange(len(block)), nearest] + self._norms[block]
-            for i in np.flatnonzero(squared < _NO_MORE_THAN_ROUNDING * self._norms[block]):
+            unsure = np.flatnonzero(squared < _NO_MORE_THAN_ROUNDING * self._norms[block])
+            for i in checked(unsure, self._check):
                 squared[i] = self.squared_distance(int(block[i]), [int(centres[nearest[i]])])
             bounds[block] = np.minimum(bounds[block], squared)
 

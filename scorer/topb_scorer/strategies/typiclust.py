@@ -11,6 +11,7 @@ import numpy as np
 
 from topb_scorer.cancellation import Check, checked, never_cancelled
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, blocks, squared_distances
+from topb_scorer.geometry.k_means import k_means
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _MOST_CLUSTERS = 500
@@ -110,14 +111,13 @@ def _clusters(
     sample = np.sort(random.permutation(size)[: count * _SAMPLED_PER_CLUSTER])
     from_pool, from_labelled = np.split(sample, [int(np.searchsorted(sample, len(features)))])
     rows = np.concatenate([features[from_pool], labelled[from_labelled - len(features)]])
-    kmeans = faiss.Kmeans(
-        features.shape[1], count, niter=_ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1
-    )
-    kmeans.train(frame.place(rows).near)
+    centroids = faiss.IndexFlatL2(features.shape[1])
+    centroids.add(k_means(frame.place(rows).near, count, iterations=_ITERATIONS, seed=seed, check=check))
 
     def nearest(rows: Features) -> Indices:
         found = [
-            kmeans.assign(frame.place(rows[block]).near)[1] for block in checked(blocks(len(rows)), check)
+            centroids.search(frame.place(rows[block]).near, 1)[1][:, 0]
+            for block in checked(blocks(len(rows)), check)
         ]
         return np.concatenate([np.empty(0, np.int64), *found])
 

@@ -167,7 +167,7 @@ def test_wrong_answers_of_the_device_search_do_not_change_the_picks(found):
     pool, labelled = (random.normal(size=(n, 12)).astype(np.float32) for n in (2000, 400))
     expected = k_center_greedy(pool, labelled, 150)
 
-    def make_search(rows_searched, device):
+    def make_search(rows_searched, device, check):
         assert device == "cpu"
         assert rows_searched.shape == labelled.shape
 
