@@ -27,6 +27,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 _INFERENCE_BATCH = 256
+_COUNTED_IMAGES = 64
 _MIN_IMAGES_PER_PROCESS = 2
 """Batch norm needs at least two images per mini-batch and process, because one image has no variance."""
 
@@ -183,9 +184,21 @@ def _normalisation(images: NDArray[np.uint8], image: ImageConfig) -> Normalisati
     values = np.arange(256) / 255  # (256)
     means, deviations = [], []
     for channel in range(3):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size  # (256)
+        share = _histogram(images[..., channel]) / images[..., channel].size  # (256)
         mean = float(share @ values)
         means.append(mean)
         # A constant channel has no deviation: use one step of a pixel to avoid a division by 0.
         deviations.append(max(float(np.sqrt(share @ (values - mean) ** 2)), 1 / 255))
     return Normalisation(means, deviations)
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each value 0 to 255 occurs in an array (N, …)."""
+    # bincount needs nine bytes for each value, so it takes a few images at a time.
+    return sum(
+        (
+            np.bincount(values[start : start + _COUNTED_IMAGES].ravel(), minlength=256)
+            for start in range(0, len(values), _COUNTED_IMAGES)
+        ),
+        np.zeros(256, np.int64),
+    )

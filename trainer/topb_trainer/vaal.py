@@ -150,16 +150,16 @@ def train_vaal(
         vae.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         discriminator = Discriminator(config.latent_size, config.hidden).to(device)
         training = VaalTraining(vae, discriminator, config, generator(derived_seed(seed, "noise"), device))
-        images = resident(np.concatenate([labelled, unlabelled]), device)  # (N + M, H, W, 3)
+        known, unknown = resident(labelled, device), resident(unlabelled, device)  # (N, …), (M, …)
         random = generator(derived_seed(seed, "order"))
         epoch_of_batches = epoch_batches(len(labelled), len(unlabelled), config.batch_size, random)
         epochs = bar(range(config.epochs), "VAAL", "epoch", show=context.progress)
         for epoch in epochs:
             totals, steps = torch.zeros(2, device=device), 0  # (2): losses of VAE and discriminator
             for labelled_index, unlabelled_index in next(epoch_of_batches):  # (L), (U)
-                index = torch.cat([labelled_index, unlabelled_index]).to(images.device)  # (L + U)
-                flipped = torch.rand(len(index), generator=random) < flip_probability  # (L + U)
-                raw = images[index].to(device, non_blocking=True)  # (L + U, H, W, 3)
+                parts = ((known, labelled_index), (unknown, unlabelled_index - len(known)))
+                raw = torch.cat([images[i.to(images.device)].to(device) for images, i in parts])  # (L + U, …)
+                flipped = torch.rand(len(raw), generator=random) < flip_probability  # (L + U)
                 batch = mirrored(raw, flipped.to(device))  # (L + U, H, W, 3)
                 vae_loss = training.update_vae(batch, len(labelled_index))  # ()
                 discriminator_loss = training.update_discriminator(batch, len(labelled_index))  # ()

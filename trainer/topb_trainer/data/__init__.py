@@ -1,1 +1,1 @@
-"""Read images and labels into memory, and split them for an experiment."""
+"""Read images and labels, and split them for an experiment."""

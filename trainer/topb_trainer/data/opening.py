@@ -14,7 +14,7 @@ from topb_trainer.errors import InvalidDataError
 def open_dataset(
     data: str, test: Path | None, root: Path, image: ImageConfig, *, progress: bool = False
 ) -> Dataset:
-    """Read a data set into memory.
+    """Read a data set.
 
     Args:
         data: a name in `PUBLISHED`, or the path of labelled training images: Parquet with id, label, and

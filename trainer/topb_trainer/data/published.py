@@ -16,6 +16,7 @@ from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.idx import idx_file, read_idx
+from topb_trainer.data.mapped import ImageFile
 from topb_trainer.data.reading import LARGE_IMAGE_INPUT
 from topb_trainer.data.sets import Dataset, LabelledSet, with_row_ids
 from topb_trainer.errors import InvalidDataError
@@ -117,11 +118,11 @@ def caltech256(root: Path, image: ImageConfig) -> Dataset:
     classes = tuple(category.partition(".")[2] or category for category in categories)
 
     def part(split: str, files: list[tuple[Path, int]]) -> LabelledSet:
-        pixels = np.empty((len(files), target.height, target.width, 3), np.uint8)
-        for row, (file, _) in enumerate(files):
-            pixels[row] = imaging.load(file.read_bytes(), target)
         labels = np.array([label for _, label in files], np.int64)
-        return with_row_ids(f"caltech256-{split}", pixels, labels, classes)
+        with ImageFile(target.height, target.width) as images:
+            for file, _ in files:
+                images.append(imaging.load(file.read_bytes(), target))
+            return with_row_ids(f"caltech256-{split}", images.mapped(), labels, classes)
 
     return Dataset("caltech256", part("train", train), part("test", test), target)
 
@@ -184,7 +185,10 @@ def _target(image: ImageConfig, size: int) -> ImageInput:
 def _fitted(images: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:
     if images.shape[1:3] == (target.height, target.width):
         return np.ascontiguousarray(images)
-    return np.stack([imaging.fit(image, target) for image in images])
+    with ImageFile(target.height, target.width) as fitted:
+        for image in images:
+            fitted.append(imaging.fit(image, target))
+        return fitted.mapped()
 
 
 def _labels(labels: Any) -> NDArray[np.int64]:

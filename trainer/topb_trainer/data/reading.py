@@ -1,4 +1,4 @@
-"""Read labelled images, pools and test images into memory, with the decoder of the scorer."""
+"""Read labelled images, pools and test images, with the decoder of the scorer."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
+from topb_trainer.data.mapped import ImageFile
 from topb_trainer.data.sets import LabelledSet, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.models.resnet import SMALL_IMAGE
@@ -175,20 +176,22 @@ def _decode(
     items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
 ) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
     """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of other items by id."""
-    images = np.empty((rows, target.height, target.width, 3), np.uint8)
     ids: list[str] = []
     skipped: dict[str, SkippedImageError] = {}
     remaining = iter(bar(items, f"decoding {name}", "image", show=progress, total=rows))
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders:
+    with (
+        ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders,
+        ImageFile(target.height, target.width) as images,
+    ):
         while batch := list(islice(remaining, _DECODE_BATCH)):
             decoded = decoders.map(lambda item: _load(item, target), batch)
             for item, image in zip(batch, decoded, strict=True):
                 if isinstance(image, SkippedImageError):
                     skipped[item.id] = image
                 else:
-                    images[len(ids)] = image
+                    images.append(image)
                     ids.append(item.id)
-    return tuple(ids), images[: len(ids)], skipped
+        return tuple(ids), images.mapped(), skipped
 
 
 def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImageError:

@@ -1,4 +1,4 @@
-"""Sets of images in memory, decoded to one size."""
+"""Sets of images, decoded to one size. Large ones are mapped from a file, see `data/mapped.py`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
+from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.errors import InvalidDataError
 
 
@@ -27,9 +28,9 @@ class LabelledSet:
     """The names of the C classes."""
 
     def subset(self, rows: NDArray[np.int64]) -> LabelledSet:
-        """Return the images in these rows (M), in this order."""
+        """Return the images in these rows (M), in this order. They are mapped from a file."""
         ids = tuple(self.ids[row] for row in rows.tolist())
-        return LabelledSet(ids, self.images[rows], self.labels[rows], self.classes)
+        return LabelledSet(ids, mapped_rows(self.images, rows), self.labels[rows], self.classes)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
+from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.data.sets import Dataset, RoundData, UnlabelledSet
 from topb_trainer.experiment.config import ExperimentConfig
 from topb_trainer.experiment.records import Record, RecordStore, Settings, ids_sha256
@@ -161,7 +162,8 @@ class _Round:
         """Return the picked rows in rank order, the model id of the bundle, and seconds by part."""
         train, config = self.data.train, self.context.config
         rest = np.setdiff1d(np.arange(len(train.ids)), self.labelled)  # (M)
-        pool = UnlabelledSet(tuple(train.ids[row] for row in rest.tolist()), train.images[rest])
+        rest_ids = tuple(train.ids[row] for row in rest.tolist())
+        pool = UnlabelledSet(rest_ids, mapped_rows(train.images, rest))
         data = RoundData(train.subset(self.labelled), pool, self.data.test, self.data.target)
         watch = Stopwatch(self.context.device)
         with tempfile.TemporaryDirectory(prefix="topb-experiment-", ignore_cleanup_errors=True) as directory:

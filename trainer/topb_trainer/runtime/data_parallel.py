@@ -155,7 +155,8 @@ def _run_process(rank: int, job: _Job) -> None:
     try:
         train, model = pickle.loads(job.work)
         model.to(device, memory_format=torch.channels_last)
-        images = np.load(job.folder / _IMAGES, mmap_mode="c")
+        # A shared mapping: Linux refuses a private writable one that is larger than the memory.
+        images = np.load(job.folder / _IMAGES, mmap_mode="r+")
         try:
             train(model, resident(images, device), device, group)
             outcome = model.state_dict()

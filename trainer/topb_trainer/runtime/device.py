@@ -59,9 +59,9 @@ def autocast(device: torch.device, mixed_precision: MixedPrecision) -> AbstractC
 
 
 def resident(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return uint8 images (N, H, W, 3) on `device` if they fit, otherwise in pinned memory of the host."""
+    """Return uint8 images (N, H, W, 3) on `device` if they fit there, otherwise where they are."""
     on_host = torch.from_numpy(images)
     if device.type == "cpu":
         return on_host
     free, _ = torch.cuda.mem_get_info(device)
-    return on_host.to(device) if images.nbytes <= free * _RESIDENT_SHARE else on_host.pin_memory()
+    return on_host.to(device) if images.nbytes <= free * _RESIDENT_SHARE else on_host
