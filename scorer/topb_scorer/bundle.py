@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
-from topb_scorer.errors import BundleError, NotFoundError
+from topb_scorer.errors import BundleError, NotFoundError, is_storage_fault
 
 SCHEMA_VERSION = 1
 GRAPH = "scorer.onnx"
@@ -55,10 +56,25 @@ class Bundle:
         return frozenset(self.manifest.strategies)
 
     def labelled_features(self) -> NDArray[np.float32]:
-        """Read the features of the L images that the model was trained on: float32 (L, D)."""
-        column = pq.ParquetFile(self.labelled).read(["feature"]).column("feature").combine_chunks()
-        flat: NDArray[np.float32] = column.flatten().to_numpy().astype(np.float32, copy=False)
-        return flat.reshape(len(column), *self.output_shape("features"))
+        """Read the features of the L images that the model was trained on: float32 (L, D).
+
+        Raises:
+            BundleError: the file is not Parquet, or it does not hold D numbers for each image.
+            OSError: the disk failed.
+        """
+        (width,) = self.output_shape("features")
+        try:
+            column = pq.ParquetFile(self.labelled).read(["feature"]).column("feature")
+            rows = column.cast(pa.list_(pa.float32(), width)).combine_chunks()
+        except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
+            if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
+                raise
+            raise self._unreadable_labelled(error) from error
+        flat = rows.flatten()
+        if flat.null_count or len(flat) != len(rows) * width:
+            raise self._unreadable_labelled("a feature is null")
+        features: NDArray[np.float32] = flat.to_numpy()
+        return features.reshape(len(rows), width)
 
     def output_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an output without the batch dimension.
@@ -73,6 +89,13 @@ class Bundle:
         raise BundleError(
             f"bundle {self.model_id} has no output {name!r}; its outputs are {has}: export the model again",
             reason="BUNDLE_OUTPUT_MISSING",
+        )
+
+    def _unreadable_labelled(self, fault: object) -> BundleError:
+        return BundleError(
+            f"{self.labelled} cannot be read: {fault}; export the model again",
+            reason="BUNDLE_LABELLED",
+            model=self.model_id,
         )
 
 

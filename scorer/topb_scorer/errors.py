@@ -19,6 +19,7 @@ TopbError
 from __future__ import annotations
 
 import errno
+from typing import TypeGuard
 
 from topb.errors import TopbError
 
@@ -91,6 +92,14 @@ class SelectionCancelledError(ScorerError):
 
     def __init__(self) -> None:
         super().__init__("the selection was cancelled", reason="SELECTION_CANCELLED")
+
+
+def is_storage_fault(error: Exception) -> TypeGuard[OSError]:
+    """Return whether an error comes from the operating system, such as that of a full or failing disk.
+
+    Libraries also raise an OSError for malformed contents, but without the number of a system error.
+    """
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def storage_error(error: OSError) -> ScorerError:

@@ -250,14 +250,20 @@ class SelectionCatalog:
         return self.get(record.id)
 
     @stepped
-    def cancelled(self, id_: str, owner: str) -> bool:
+    def confirm_cancelled(self, id_: str, owner: str) -> bool:
         """Mark a selection as cancelled after its owner has stopped it."""
         return self._end(_held(id_, owner), SelectionState.CANCELLED)
 
-    def orphans(self) -> list[SelectionRecord]:
-        """Return the selections without a server: pending detached ones, and those with expired leases."""
+    def orphans(self, size: int) -> list[SelectionRecord]:
+        """Return at most `size` selections for which a server is missing, those that wait longest first.
+
+        They are pending detached ones, and those with expired leases. Streams whose callers have not sent the
+        whole pool are left out, unless their cancellation was requested.
+        """
         orphaned = sa.or_(sa.and_(_PENDING, _C.detached), _expired())
-        return self._records(sa.select(_SELECTIONS).where(orphaned).order_by(_C.id))
+        complete = sa.or_(_C.pool_uri != "", _C.stream_chunks.is_not(None), _C.cancel_requested)
+        query = sa.select(_SELECTIONS).where(orphaned, complete)
+        return self._records(query.order_by(_C.updated, _C.id).limit(size))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
         """Return at most `size` selections that ended before `moment`, sorted by id.

@@ -10,9 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from topb.results import SelectionResult
-from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError, storage_error
+from topb_scorer.errors import (
+    ScorerError,
+    SelectionCancelledError,
+    UnavailableError,
+    is_storage_fault,
+    storage_error,
+)
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.jobs.run import Job, Outcome, Run, RunObserver, StreamJob
+from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.observer import SelectionObserver
@@ -66,7 +72,7 @@ class SelectionHost:
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selection")
 
     @property
-    def running(self) -> int:
+    def running_count(self) -> int:
         """The number of selections that are running on this host."""
         return len(self._runs)
 
@@ -122,6 +128,7 @@ class SelectionHost:
             self._release(run)
         finally:
             run.ended.set_result(None)
+        self.take_up()
 
     def pause(self, selection: str) -> None:
         """Stop a selection that runs on this host within one batch, and wait until it has stopped.
@@ -144,12 +151,25 @@ class SelectionHost:
         return self._catalog.get(record.id)
 
     def take_up(self) -> None:
-        """Start the selections that need a server: detached ones, and those whose servers died."""
-        for record in self._catalog.orphans():
-            if record.cancel_requested:
-                self._catalog.cancel(record.id)
-            elif record.pool_uri or record.stream_chunks is not None:
-                self.start(record)
+        """Start the selections that need a server: detached ones, and those whose servers died.
+
+        When a run ends here, the next selection is started at once. Call this regularly for selections that
+        other servers left, and for those that a fault interrupted. It logs errors.
+        """
+        if self.draining:
+            return
+        try:
+            # Those that cannot be claimed run here already, so one that can be claimed is among this many.
+            for record in self._catalog.orphans(2 * self.max_concurrent):
+                if record.cancel_requested:
+                    self._catalog.cancel(record.id)
+                else:
+                    self.start(record)
+        except ScorerError as error:
+            _log.warning("%s", error)
+        except Exception:
+            # Only this method takes up the selections of servers that died, so it must be called again.
+            _log.exception("unexpected error while looking for selections that need a server")
 
     def drain(self, seconds: float) -> None:
         """Stop accepting selections, and wait at most `seconds` for the running ones to end."""
@@ -160,7 +180,10 @@ class SelectionHost:
 
     def interrupt(self) -> None:
         """Stop all selections within one batch. Scores are kept, and other servers can continue them."""
-        for run in list(self._runs.values()):
+        with self._lock:
+            self.draining = True
+            running = list(self._runs.values())
+        for run in running:
             run.cancelled.set()
         self._workers.shutdown(wait=True)
 
@@ -175,10 +198,13 @@ class SelectionHost:
             outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
-        except (UnavailableError, OSError) as error:
+        except UnavailableError as error:
             reason = self._interrupted(run, error)
         except Exception as error:
-            outcome, reason = "failed", self._failed(run, error)
+            if is_storage_fault(error):
+                reason = self._interrupted(run, storage_error(error))
+            else:
+                outcome, reason = "failed", self._failed(run, error)
         finally:
             with self._lock:
                 del self._runs[run.record.id]
@@ -187,14 +213,17 @@ class SelectionHost:
             finally:
                 run.ended.set_result(None)
                 keeper.join()
+        if run.error is None:
+            # After a fault, wait for the next regular call instead: the selection would fail again at once.
+            self.take_up()
 
     def _select(self, run: Run, job: Job, observer: SelectionObserver) -> SelectionResult | None:
         """Run a job and return its result, or None if another server has taken over the selection."""
-        run.total = job.total
-        sent_by_caller = isinstance(job, StreamJob)
+        if isinstance(job, PoolJob):
+            run.total = job.rows
 
         def on_complete(shards: int) -> None:
-            if sent_by_caller:
+            if not isinstance(job, PoolJob):
                 self._catalog.complete_stream(run.record.id, self._owner, shards)
 
         progress = _RunProgress(run, (self._observer, observer), on_complete)
@@ -202,24 +231,24 @@ class SelectionHost:
         self._results.write(run.record.id, result)
         if not self._catalog.succeed(run.record.id, self._owner):
             return None
-        if sent_by_caller:
+        if not isinstance(job, PoolJob):
             job.log.remove()
         return result
 
     def _stopped(self, run: Run) -> Outcome:
         with suppress(UnavailableError):
             if self._catalog.get(run.record.id).cancel_requested:
-                self._catalog.cancelled(run.record.id, self._owner)
+                self._catalog.confirm_cancelled(run.record.id, self._owner)
                 return "cancelled"
             self._catalog.release(run.record.id, self._owner)
         return "interrupted"
 
-    def _interrupted(self, run: Run, error: UnavailableError | OSError) -> str:
+    def _interrupted(self, run: Run, error: ScorerError) -> str:
         # Neither the request nor the pool is at fault: the selection stays open and can be continued.
-        run.error = error if isinstance(error, UnavailableError) else storage_error(error)
-        _log.error("selection %s was interrupted: %s [%s]", run.record.id, run.error, run.error.reason)
+        run.error = error
+        _log.error("selection %s was interrupted: %s [%s]", run.record.id, error, error.reason)
         self._release(run)
-        return run.error.reason
+        return error.reason
 
     def _release(self, run: Run) -> None:
         # If the catalog cannot be reached, the lease expires by itself.

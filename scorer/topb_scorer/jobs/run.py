@@ -43,7 +43,7 @@ class PoolJob:
     shards: Sequence[Shard]
 
     @property
-    def total(self) -> int:
+    def rows(self) -> int:
         """The number of rows in the pool."""
         return sum(shard.rows for shard in self.shards)
 
@@ -62,8 +62,6 @@ class StreamJob:
     """The log of this selection only. It is removed when the selection has succeeded."""
     shards: Iterable[Shard | None] = ()
     """Shards that are not in the log yet. None means that no shard is ready: run the partial batch now."""
-    total: int = 0
-    """0, because the number of rows in the pool is unknown."""
 
     def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
         """Score the shards as they arrive, then select."""

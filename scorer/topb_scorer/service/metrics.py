@@ -72,7 +72,7 @@ class Metrics(RunObserver):
         """Add gauges for the selections that the host runs."""
         gauge = partial(Gauge, registry=self.registry)
         running = gauge("topb_selections_running", "Selections that are running on this server.")
-        running.set_function(lambda: host.running)
+        running.set_function(lambda: host.running_count)
         limit = gauge("topb_selections_limit", "Selections that may run on this server at once.")
         limit.set(host.max_concurrent)
         draining = gauge("topb_draining", "1 if the server does not accept selections any more.")

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
-from topb_scorer.errors import ListenError, NotFoundError, ScorerError
+from topb_scorer.errors import ListenError, NotFoundError
 from topb_scorer.geometry.nearest_labelled import check_search_device
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.state_directory import StateDirectory
@@ -155,13 +155,7 @@ class Server:
     async def _take_up(self) -> None:
         """Regularly start selections that need a server."""
         while True:
-            try:
-                await asyncio.to_thread(self._host.take_up)
-            except ScorerError as error:
-                _log.warning("%s", error)
-            except Exception:
-                # Keep going, because only this task takes up the selections of servers that died.
-                _log.exception("unexpected error while looking for selections that need a server")
+            await asyncio.to_thread(self._host.take_up)
             await asyncio.sleep(self._settings.lease_seconds / 4)
 
 

@@ -81,7 +81,7 @@ class StreamCall:
             record = await asyncio.to_thread(self.catalog.get, record.id)
             if record.state.ended:
                 return None
-            running = self.host.running
+            running = self.host.running_count
             if running >= self.host.max_concurrent:
                 raise UnavailableError(
                     f"this server already runs {running} selections, which is its limit; try again later",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from support.bundles import STRATEGIES, convolutional_graph, write_bundle
@@ -58,6 +61,47 @@ def test_a_missing_output_is_an_error_that_names_the_others(path: Path) -> None:
     with pytest.raises(BundleError, match=r"'depth'.*score, probabilities, features") as caught:
         open_bundle(path).output_shape("depth")
     assert caught.value.reason == "BUNDLE_OUTPUT_MISSING"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PAR1" + bytes(40) + b"PAR1",
+        pa.table({"id": ["a"]}),
+        pa.table({"feature": ["a"]}),
+        pa.table({"feature": [[0.0] * 7]}),
+        pa.table({"feature": pa.array([[0.0] * 8, None], pa.list_(pa.float32(), 8))}),
+        None,
+    ],
+    ids=["empty", "corrupt", "no column", "text", "too narrow", "null", "deleted"],
+)
+def test_a_labelled_set_that_cannot_be_read_is_a_fault_of_the_bundle(
+    content: bytes | pa.Table | None, path: Path
+) -> None:
+    bundle = open_bundle(path)
+    if isinstance(content, bytes):
+        bundle.labelled.write_bytes(content)
+    elif content is None:
+        bundle.labelled.unlink()
+    else:
+        pq.write_table(content, bundle.labelled)
+    with pytest.raises(BundleError, match="export the model again") as caught:
+        bundle.labelled_features()
+    assert caught.value.reason == "BUNDLE_LABELLED"
+    assert str(bundle.labelled) in str(caught.value)
+
+
+def test_a_labelled_set_on_a_failing_disk_is_no_fault_of_the_bundle(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    bundle = open_bundle(path)
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        bundle.labelled_features()
 
 
 def test_a_path_without_a_bundle_is_not_found(path: Path, tmp_path: Path) -> None:

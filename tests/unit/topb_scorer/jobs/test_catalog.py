@@ -25,7 +25,7 @@ ENDINGS: dict[SelectionState, Callable[[SelectionCatalog, str, str], bool]] = {
     SelectionState.FAILED: lambda catalog, id_, owner: catalog.fail(
         id_, owner, code="C", reason="R", message="m"
     ),
-    SelectionState.CANCELLED: lambda catalog, id_, owner: catalog.cancelled(id_, owner),
+    SelectionState.CANCELLED: lambda catalog, id_, owner: catalog.confirm_cancelled(id_, owner),
 }
 CHANGES: tuple[Callable[[SelectionCatalog, str, str], bool], ...] = (
     lambda catalog, id_, owner: catalog.claim(id_, owner, LEASE),
@@ -129,9 +129,9 @@ def test_one_of_many_concurrent_claims_succeeds(catalog: SelectionCatalog, url: 
 def test_an_expired_lease_is_claimed_by_exactly_one_waiting_server(catalog: SelectionCatalog) -> None:
     id_ = claimed(catalog, "dead")
     assert not catalog.claim(id_, "other", LEASE)
-    assert catalog.orphans() == []
+    assert catalog.orphans(9) == []
     assert catalog.keep(id_, "dead", EXPIRED, Progress(0, 0, 0))
-    assert [orphan.id for orphan in catalog.orphans()] == [id_]
+    assert [orphan.id for orphan in catalog.orphans(9)] == [id_]
     assert at_once(lambda thread: catalog.claim(id_, f"server-{thread}", LEASE)).count(True) == 1
     assert not catalog.keep(id_, "dead", LEASE, Progress(9, 9, 9))
     assert catalog.get(id_).read == 0
@@ -159,7 +159,7 @@ def test_a_selection_that_has_ended_never_changes(state: SelectionState, catalog
     for change in (*ENDINGS.values(), *CHANGES):
         assert not change(catalog, id_, "a")
     assert catalog.cancel(id_) == ended
-    assert catalog.orphans() == []
+    assert catalog.orphans(9) == []
 
 
 def test_only_the_owner_can_end_or_release_a_selection(catalog: SelectionCatalog) -> None:
@@ -191,7 +191,7 @@ def test_cancelling_a_running_selection_asks_its_owner_to_stop(catalog: Selectio
     asked = catalog.cancel(id_)
     assert (asked.state, asked.cancel_requested) == (SelectionState.RUNNING, True)
     assert not catalog.keep(id_, "a", LEASE, Progress(1, 1, 1))
-    assert catalog.cancelled(id_, "a")
+    assert catalog.confirm_cancelled(id_, "a")
 
 
 def test_orphans_are_the_selections_that_wait_for_a_server(catalog: SelectionCatalog) -> None:
@@ -199,7 +199,26 @@ def test_orphans_are_the_selections_that_wait_for_a_server(catalog: SelectionCat
     catalog.create(new())
     deserted = claimed(catalog, "dead", EXPIRED)
     claimed(catalog, detached=True)
-    assert [orphan.id for orphan in catalog.orphans()] == [detached, deserted]
+    assert [orphan.id for orphan in catalog.orphans(9)] == [detached, deserted]
+    assert [orphan.id for orphan in catalog.orphans(1)] == [detached]
+
+
+def test_a_stream_waits_for_a_server_only_if_its_pool_is_complete(catalog: SelectionCatalog) -> None:
+    incomplete, cancelled, complete = [claimed(catalog, pool_uri="") for _ in range(3)]
+    catalog.cancel(cancelled)
+    assert catalog.complete_stream(complete, "a", 3)
+    for id_ in (incomplete, complete):
+        assert catalog.keep(id_, "a", EXPIRED, Progress(0, 0, 0))
+    assert catalog.claim(cancelled, "a", EXPIRED)
+    assert {orphan.id for orphan in catalog.orphans(9)} == {cancelled, complete}
+
+
+def test_the_selection_that_waits_longest_for_a_server_comes_first(catalog: SelectionCatalog) -> None:
+    """So a selection that a fault interrupts again and again does not keep the others waiting."""
+    first, second = (catalog.create(new(detached=True)).id for _ in range(2))
+    assert catalog.claim(first, "a", LEASE)
+    assert catalog.release(first, "a")
+    assert [orphan.id for orphan in catalog.orphans(9)] == [second, first]
 
 
 def test_pages_list_each_selection_once_the_latest_first(catalog: SelectionCatalog) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.images import random_pool
+from support.waiting import once
 from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnavailableError, UnreadablePoolError
@@ -112,6 +113,7 @@ def test_rows_scored_earlier_count_as_rows_but_not_as_commits(
         (UnreadablePoolError("torn", reason="POOL_TORN"), "failed", "POOL_TORN", "failed"),
         (ZeroDivisionError(), "failed", "INTERNAL", "failed"),
         (OSError(28, "No space left on device"), "interrupted", "STORAGE_FULL", "pending"),
+        (OSError("Couldn't deserialize thrift"), "failed", "INTERNAL", "failed"),
         (UnavailableError("away", reason="AWAY"), "interrupted", "AWAY", "pending"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
@@ -149,3 +151,44 @@ def test_a_selection_that_is_stopped_stays_open_unless_its_caller_cancelled_it(
 
     assert run_to_its_end(open_job).state == ("cancelled" if by_its_caller else "pending")
     assert observer.ended == [("cancelled" if by_its_caller else "interrupted", "", None)]
+
+
+def detached(state: StateDirectory, count: int) -> list[str]:
+    """Create detached selections and return their ids."""
+    new = NewSelection("", b"request", "model", "margin", 3, "/pool", True)
+    return [state.catalog.create(new).id for _ in range(count)]
+
+
+def test_the_end_of_a_run_starts_the_next_selection(
+    state: StateDirectory, job: Callable[..., PoolJob]
+) -> None:
+    """The host is asked to look for selections only once."""
+    order: list[str] = []
+
+    def open_job(record: SelectionRecord) -> Job:
+        order.append(record.id)
+        return job()
+
+    host = SelectionHost(state, open_job, owner="here", max_concurrent=1, lease_seconds=30)
+    waiting = detached(state, 20)
+    host.take_up()
+    once(lambda: state.catalog.get(waiting[-1]).state.ended, seconds=20)
+    host.interrupt()
+    assert order == waiting
+    assert {state.catalog.get(id_).state for id_ in waiting} == {"succeeded"}
+
+
+def test_a_selection_that_a_fault_interrupted_is_not_started_again_at_once(state: StateDirectory) -> None:
+    attempts: list[str] = []
+
+    def open_job(record: SelectionRecord) -> Job:
+        attempts.append(record.id)
+        raise OSError(28, "No space left on device")
+
+    host = SelectionHost(state, open_job, owner="here", max_concurrent=1, lease_seconds=30)
+    (waiting,) = detached(state, 1)
+    for _ in range(2):
+        host.take_up()
+        once(lambda: host.running_count == 0)
+    host.interrupt()
+    assert attempts == [waiting] * 2
