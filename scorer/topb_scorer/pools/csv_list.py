@@ -102,6 +102,21 @@ def csv_shards(location: Location, columns: Columns, stores: Stores) -> list[Csv
     return shards
 
 
+def csv_column(location: Location, id_column: str, column: str) -> Iterator[tuple[str, str]]:
+    """Yield the ids of a CSV file with the text of another column. Rows without an id are left out.
+
+    Raises:
+        InvalidRequestError, UnreadablePoolError: see `csv_shards`.
+    """
+    columns = Columns(id_column, "", column)
+    try:
+        with open_buffered(location, ReadPattern.THROUGH) as file:
+            header = _header(location, file, columns)
+            yield from ((row.id, row.path) for row in _rows(file, header, columns) if row.id)
+    except _READ_ERRORS as error:
+        raise unreadable_file(location, "CSV", error) from error
+
+
 def _header(location: Location, file: io.BufferedReader, columns: Columns) -> tuple[str, ...]:
     header = next((fields for fields in csv.reader(_lines(file), strict=True) if fields), [])
     if header:

@@ -88,15 +88,16 @@ def open_pool(
             raise InvalidRequestError(
                 f"{uri} is a file; format {format} requires a folder", reason="POOL_FORMAT", uri=uri
             )
-        return OpenPool(folder_shards(found.location, found.files, limits.max_bytes))
+        return OpenPool(folder_shards(found.location, found.files, limits.max_bytes), format)
 
     def shards_of(file: Location) -> Sequence[Shard]:
         if format == "webdataset":
             return webdataset_shards(file, limits.max_bytes)
         return (csv_shards if format == "csv" else parquet_shards)(file, columns, stores)
 
-    opened = map_ahead(shards_of, found.locations(format), is_remote=lambda file: file.is_remote)
-    return OpenPool([shard for shards in opened for shard in shards])
+    files = found.locations(format)
+    opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
+    return OpenPool([shard for shards in opened for shard in shards], format, files)
 
 
 def _find(uri: str, stores: Stores) -> _Found:

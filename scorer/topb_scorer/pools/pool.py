@@ -6,10 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topb.pools import PoolFormatName
+
+if TYPE_CHECKING:
+    from topb_scorer.pools.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,10 @@ class OpenPool:
     """An opened pool. The order of its shards does not affect the result of a selection."""
 
     shards: Sequence[Shard]
+    format: PoolFormatName
+    """The format of the pool."""
+    files: Sequence[Location] = ()
+    """The files of the pool, in the order of their shards; none for an image folder, whose files are rows."""
 
     @property
     def rows(self) -> int:

@@ -67,7 +67,7 @@ class WebDatasetShard:
             is_better = image is None or ("." not in member.extension and not is_plain)
             if is_better and is_image_name(f"_.{member.extension}"):
                 image, is_plain = self._read(member), "." not in member.extension
-        id_ = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        id_ = _id(key)
         if id_ != key:
             image = Unreadable("FILE_NAME_NOT_UTF8", f"the name of {id_} is not UTF-8")
         elif image is None:
@@ -115,6 +115,30 @@ def webdataset_shards(location: Location, max_bytes: int) -> list[WebDatasetShar
         )
         for i, offset in enumerate(starts)
     ]
+
+
+def webdataset_members(location: Location, extension: str) -> Iterator[tuple[str, bytes | None]]:
+    """Yield the id of each sample with the content of its member of this extension, or None without one.
+
+    Raises:
+        UnreadablePoolError: see `webdataset_shards`.
+    """
+    try:
+        with open_buffered(location, ReadPattern.SKIPPING) as file:
+            for key, members in _samples(file):
+                content = None
+                for member in members:
+                    if member.extension == extension:
+                        opened = member.tar.extractfile(member.header)
+                        assert opened is not None, "only regular members are read"
+                        content = opened.read()
+                yield _id(key), content
+    except _READ_ERRORS as error:
+        raise unreadable_file(location, _FORMAT, error) from error
+
+
+def _id(key: str) -> str:
+    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _samples(file: io.BufferedReader) -> Iterator[tuple[str, Iterator[_Member]]]:

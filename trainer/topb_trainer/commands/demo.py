@@ -38,7 +38,8 @@ class DemoError(TrainerError):
     params=[
         Option(
             "--data PATH",
-            "Labelled images: Parquet with id, image and label, or a folder of class/file.jpg.",
+            "Labelled images: Parquet with id, image and label; a folder of class/file.jpg; or WebDataset "
+            "with a member .cls in each sample.",
             show_default="handwritten digits",
         ),
         Option("--limit N", "Number of images to draw.", show_default="all"),

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     params=[
         Option(
             "--labelled PATH",
-            "Labelled images: Parquet with id, label, and image or path; or a folder of class/file.jpg.",
+            "Labelled images: Parquet with id, label, and image or path; CSV with id, label and path; a "
+            "folder of class/file.jpg; or WebDataset with a member .cls in each sample.",
             required=True,
         ),
         Option(
             "--pool PATH",
-            "Unlabelled images: Parquet with id, and image or path; or a folder. "
-            "Images with labelled ids are left out.",
+            "Unlabelled images: Parquet with id, and image or path; CSV with id and path; a folder; or "
+            "WebDataset. Images with labelled ids are left out.",
             required=True,
         ),
         Option(

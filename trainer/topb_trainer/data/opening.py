@@ -17,8 +17,7 @@ def open_dataset(
     """Read a data set.
 
     Args:
-        data: a name in `PUBLISHED`, or the path of labelled training images: Parquet with id, label, and
-            image or path; or a folder of class/file.jpg.
+        data: a name in `PUBLISHED`, or the path of labelled training images; see `read_labelled`.
         test: path of test images, laid out like the training images; None for a published data set.
         root: directory of published data sets. Missing ones are downloaded into it.
         image: the size to which images are resized, and the method.

@@ -19,7 +19,7 @@ from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
-from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
+from topb_trainer.data.labels import folder_class_name, read_class_names
 from topb_trainer.data.mapped import ImageFile
 from topb_trainer.data.sets import LabelledSet, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
@@ -34,7 +34,7 @@ _DECODE_BATCH = 256
 
 
 def open_images(path: Path) -> OpenPool:
-    """Open Parquet or an image folder, without reading images.
+    """Open a pool of any kind, without reading images.
 
     Raises:
         ScorerError: the path does not exist, or it cannot be read as a pool.
@@ -52,9 +52,10 @@ def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
 
 
 def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:
-    """Read labelled training images.
+    """Read labelled training images: a pool of any kind, with labels.
 
-    They are Parquet with id, label, and image or path; or a folder of class/file.jpg.
+    The labels are in the column `label` of Parquet or CSV files, in the `.cls` of WebDataset's samples, or in
+    the layout class/file.jpg of an image folder.
 
     Raises:
         InvalidDataError: a label or an image cannot be used, or there are fewer than two images or classes.
@@ -96,7 +97,7 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
     """Read a pool as the scorer does. Rows that are left out or cannot be decoded are counted.
 
     Args:
-        path: Parquet with id, and image or path; or an image folder.
+        path: a pool of any kind.
         target: the input of the model.
         labelled: ids to leave out because they are labelled already.
         progress: whether to show a progress bar.
@@ -150,9 +151,8 @@ def _read_labelled(
 ) -> LabelledSet:
     """Read images and labels. The classes are `known`, or else those that the files declare or use."""
     pool = open_images(path)
-    files = parquet_files(path)
     # Labels are read before images because a missing column is then reported at once.
-    class_of, declared = read_class_names(files, known) if files else ({}, None)
+    labels_read = read_class_names(pool, known)
     ids, images, skipped = _decode(_images(pool), pool.rows, target, name, progress)
     if skipped:
         id_, error = next(iter(skipped.items()))
@@ -165,7 +165,7 @@ def _read_labelled(
         )
     if not ids:
         raise InvalidDataError(f"{path} holds no {name} image", reason="NO_IMAGES")
-    class_of = class_of or {id_: folder_class_name(id_) for id_ in ids}
+    class_of, declared = labels_read or ({id_: folder_class_name(id_) for id_ in ids}, None)
     classes = known or declared or sorted(set(class_of.values()), key=_numbers_by_value)
     index = {class_name: i for i, class_name in enumerate(classes)}
     labels = np.array([index.get(class_of[id_], -1) for id_ in ids], np.int64)  # (N)

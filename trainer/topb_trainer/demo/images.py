@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from topb_scorer.pools import AllowedRoots, open_pool
-from topb_trainer.data.labels import folder_class_name, parquet_files, read_class_names
+from topb_trainer.data.labels import folder_class_name, read_class_names
 from topb_trainer.errors import InvalidDataError
 
 _TEST_SHARE = 0.2
@@ -56,15 +56,14 @@ def digits() -> list[LabelledImage]:
 
 
 def images_at(path: Path) -> list[LabelledImage]:
-    """Return the readable images of a labelled Parquet file or of an image folder (class/file.jpg).
+    """Return the readable images of a labelled set: a pool of any kind, with labels.
 
     Raises:
         InvalidDataError: a label is missing or cannot be read.
         ScorerError: `path` does not exist or is not a pool.
     """
     pool = open_pool(str(path), roots=AllowedRoots.anywhere())
-    files = parquet_files(path)
-    names, _ = read_class_names(files, None) if files else ({}, None)
+    names, _ = read_class_names(pool, None) or ({}, None)
     return [
         LabelledImage(item.id, item.image, names.get(item.id) or folder_class_name(item.id))
         for shard in pool.shards

@@ -67,8 +67,8 @@ class ExperimentConfig:
     """The data set, the protocol and the training of an experiment."""
 
     data: str | None = None
-    """Name of a published data set, or path of labelled training images: Parquet with id, label, and image or
-    path; or a folder of class/file.jpg."""
+    """Name of a published data set, or path of labelled training images, as `topb train`
+    takes them."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training of each round. The experiment overrides the seed; the methods override the ablation
