@@ -57,4 +57,4 @@ def test_an_ablation_of_a_later_round_exports_like_the_full_method(
     manifest = trained.bundle.manifest
     assert (manifest.method, manifest.round, trained.test_accuracy) == ("adv_vae", 1, None)
     assert all(gate.measured <= gate.limit for gate in manifest.gates)
-    assert "over 5 real and 5 random images" in manifest.gates[0].meaning
+    assert "over 5 images of the pool and 12 extreme ones" in manifest.gates[0].meaning

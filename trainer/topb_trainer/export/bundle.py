@@ -31,7 +31,6 @@ from topb_trainer.export import gates
 from topb_trainer.export.graph import onnx_graph
 from topb_trainer.models.scoring import AnyScoringModel
 from topb_trainer.runtime.context import RoundContext
-from topb_trainer.runtime.seeding import derived_seed
 
 _DECLARED_STRATEGIES = ("entropy", "least_confidence", "margin", "random")
 """The query strategies that every manifest declares, in addition to the one that ranks by the selector's
@@ -40,7 +39,6 @@ score.
 The scorer reads the declared names only to decide which strategies may use the output `score`.
 """
 
-_RANDOM_IMAGES = 64
 _RECORDED_LIBRARIES = (
     "topb",
     "torch",
@@ -87,8 +85,8 @@ def export_bundle(
         path = parent / sha256_of(graph)[:MODEL_ID_LENGTH]
         if path.exists():
             return open_bundle(path)
-        real = _evenly_spaced(data.pool.images, context.config.export.gate_images)  # (G, H, W, 3)
-        measured = gates.measure(model, graph, real, _random_images(real, context.config.seed))
+        real = gates.evenly_spaced(data.pool.images, context.config.export.gate_images)  # (G, H, W, 3)
+        measured = gates.measure(model, graph, real, context.config.export.difference_limit)
         gates.require(measured)
         pq.write_table(_labelled_table(data.labelled.ids, labelled_features), directory / LABELLED)
         manifest = bundle_pb2.Bundle(
@@ -159,15 +157,3 @@ def _library_versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in _RECORDED_LIBRARIES}
     # On a GPU machine the distribution is called onnxruntime-gpu, so ask the module for its version.
     return versions | {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()}
-
-
-def _evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Return at most `count` of the images (M, H, W, 3)."""
-    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
-    return images[rows]
-
-
-def _random_images(real: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Return as many random images as there are real ones (G, H, W, 3), up to 64."""
-    random = np.random.default_rng(derived_seed(seed, "gate images"))
-    return random.integers(0, 256, (min(len(real), _RANDOM_IMAGES), *real.shape[1:]), np.uint8)

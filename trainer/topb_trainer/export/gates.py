@@ -14,12 +14,16 @@ from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 from topb_trainer.errors import ExportGateError
 from topb_trainer.models.scoring import AnyScoringModel
 
-DIFFERENCE_LIMIT = 1e-4
-"""Largest allowed absolute difference between torch and ONNX, both in float32."""
+_UNITS = {"score": 1.0, "probabilities": 1.0}
+"""The outputs with a natural unit: logits, nats and probabilities. Their differences are relative to at least
+this. Features have no unit, because a model may give them any scale."""
 
+_EXTREMES = 64
+"""Number of extreme images, at most."""
 _BATCH = 64
 
 Float32Array = NDArray[np.float32]
+Outputs = Mapping[str, Float32Array]
 
 
 @dataclass(frozen=True)
@@ -38,41 +42,59 @@ class Gate:
         return self.measured <= self.limit
 
 
-def measure(
-    model: AnyScoringModel, graph: Path, real: NDArray[np.uint8], random: NDArray[np.uint8]
-) -> list[Gate]:
+def measure(model: AnyScoringModel, graph: Path, real: NDArray[np.uint8], limit: float) -> list[Gate]:
     """Run the model and its graph on the CPU, and measure how they differ.
 
     Args:
         model: the trained model, in evaluation mode.
         graph: the ONNX file.
         real: uint8 (N, H, W, 3), images of the pool.
-        random: uint8 (M, H, W, 3), random pixels.
+        limit: largest relative difference that is allowed.
     """
-    images = np.concatenate([real, random])  # (N + M, H, W, 3)
+    extreme = extreme_images(real)
+    images = np.concatenate([real, extreme])  # (N + M, H, W, 3)
     expected = _torch_outputs(model, images)
-    exported = ScoringSession(graph, device="cpu", batch_size=_BATCH).score(images)
-    on = f"over {len(real)} real and {len(random)} random images"
-    gates = [_not_finite(exported, on)]
-    for name in OUTPUTS:
-        difference = np.abs(expected[name].astype(np.float64) - exported[name]).max()
+    session = ScoringSession(graph, device="cpu", batch_size=_BATCH)
+    exported = session.score(images)
+    reverse = {name: values[::-1] for name, values in session.score(images[::-1]).items()}
+    return [
+        *gates_of(
+            expected, exported, f"over {len(real)} images of the pool and {len(extreme)} extreme ones", limit
+        ),
+        row_independence(exported, reverse),
+    ]
+
+
+def gates_of(expected: Outputs, exported: Outputs, on: str, limit: float) -> list[Gate]:
+    """Measure how much the outputs of a graph differ from those of torch for the same N images.
+
+    Args:
+        expected: the outputs of torch by name, float32 (N, …).
+        exported: the outputs of ONNX.
+        on: the images, for the meanings of the gates.
+        limit: largest relative difference that is allowed.
+    """
+    not_finite = sum(int((~np.isfinite(values)).sum()) for values in exported.values())
+    gates = [Gate("not_finite", float(not_finite), 0.0, f"number of ONNX outputs that are not finite, {on}")]
+    for name, values in exported.items():
         gates.append(
             Gate(
                 f"{name}_difference",
-                float(difference),
-                DIFFERENCE_LIMIT,
-                f"largest absolute difference of {name} between torch and ONNX, {on}",
+                relative_difference(expected[name], values, _UNITS.get(name, 0.0)),
+                limit,
+                f"largest relative difference of {name} between torch and ONNX, {on}",
             )
         )
-    gates.append(
-        Gate(
-            "top_b_difference",
-            top_b_difference(expected["score"], exported["score"]),
-            DIFFERENCE_LIMIT,
-            "largest amount, over all b, by which an image that ONNX ranks among the best b falls short of "
-            f"torch's b-th best score, {on}",
+    if "score" in exported:
+        gates.append(
+            Gate(
+                "top_b_difference",
+                top_b_difference(expected["score"], exported["score"]),
+                limit,
+                "largest amount, over all b, by which an image that ONNX ranks among the best b falls short "
+                f"of torch's b-th best score, relative to the size of the scores, {on}",
+            )
         )
-    )
     return gates
 
 
@@ -88,11 +110,52 @@ def require(gates: list[Gate]) -> None:
         )
 
 
+def extreme_images(real: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images that a pool like `real` (N, H, W, 3) may contain, and that are unlike most of it.
+
+    They are a black and a white image and, for up to 31 of the real ones, its negative and the image with its
+    contrast stretched to the whole range of values.
+    """
+    some = evenly_spaced(real, _EXTREMES // 2 - 1)
+    low = some.min(axis=(1, 2, 3), keepdims=True).astype(np.float64)
+    high = some.max(axis=(1, 2, 3), keepdims=True)
+    stretched = ((some - low) * (255 / np.maximum(high - low, 1))).round().astype(np.uint8)
+    uniform = np.zeros((2, *real.shape[1:]), np.uint8)
+    uniform[1] = 255
+    return np.concatenate([uniform, 255 - some, stretched])
+
+
+def evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Return at most `count` of the images (M, H, W, 3)."""
+    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
+    return images[rows]
+
+
+def relative_difference(expected: Float32Array, exported: Float32Array, unit: float) -> float:
+    """Return the largest difference of a row, relative to the size of its values.
+
+    The size of a row is its largest absolute value, or the median of that over all rows, or `unit`, whichever
+    is largest: the rounding errors of a row with unusually small values are those of usual values.
+
+    Args:
+        expected: float32 (N, …).
+        exported: float32 (N, …).
+        unit: a size below which no row is taken to be.
+    """
+    rows = len(expected)
+    wanted = expected.reshape(rows, -1).astype(np.float64)  # (N, K)
+    difference = np.abs(wanted - exported.reshape(rows, -1)).max(axis=1)  # (N)
+    size = np.abs(wanted).max(axis=1)  # (N)
+    size = np.maximum(size, max(float(np.median(size)), unit))
+    # Equal rows of zeros have no size and no difference.
+    return float(np.divide(difference, size, out=np.zeros(rows), where=difference != 0).max())
+
+
 def top_b_difference(expected: Float32Array, exported: Float32Array) -> float:
     """Return the largest amount, over all b, by which a pick by `exported` is worse than one by `expected`.
 
     It is 0 if both scores give the same order. It is at most e if the orders differ only between images whose
-    expected scores differ by at most e.
+    expected scores differ by at most e. The unit is the median absolute score, or 1 if that is larger.
 
     Args:
         expected: float32 (N), the scores of torch.
@@ -100,13 +163,27 @@ def top_b_difference(expected: Float32Array, exported: Float32Array) -> float:
     """
     by_exported = expected[np.argsort(-exported, kind="stable")].astype(np.float64)  # (N)
     worst_picked = np.minimum.accumulate(by_exported)  # (N): at index b − 1, the worst of b picks
-    return float((np.sort(expected)[::-1] - worst_picked).max())
+    shortfall = float((np.sort(expected)[::-1] - worst_picked).max())
+    return shortfall / max(1.0, float(np.median(np.abs(expected))))
 
 
-def _not_finite(exported: Mapping[str, Float32Array], on: str) -> Gate:
-    count = sum(int((~np.isfinite(values)).sum()) for values in exported.values())
+def row_independence(outputs: Outputs, in_reverse: Outputs) -> Gate:
+    """Compare the outputs of images with those that the images have in the reverse order, bit for bit.
+
+    Args:
+        outputs: outputs by name, float32 (N, …).
+        in_reverse: the outputs of the same images, in the same order, but computed in the reverse order and
+            thus in other batches.
+    """
+    depends = np.zeros(len(next(iter(outputs.values()))), bool)
+    for name, values in outputs.items():
+        rows = len(values)
+        depends |= (values.reshape(rows, -1) != in_reverse[name].reshape(rows, -1)).any(axis=1)
     return Gate(
-        "not_finite", float(count), 0.0, f"number of values of the ONNX outputs that are not finite, {on}"
+        "batch_dependence",
+        float(depends.sum()),
+        0.0,
+        f"number of images, of {len(depends)}, whose outputs depend on the other images of their batch",
     )
 
 

@@ -59,7 +59,7 @@ def test_train_exports_a_bundle_and_prints_a_summary(
     assert str(path) in told.out
     assert "60 labelled of 10 classes · 140 unlabelled" in told.out
     assert f"test {bundle.manifest.test_accuracy:.1%} of 100" in told.out
-    assert told.out.count("≤") == len(bundle.manifest.gates) == 5
+    assert told.out.count("≤") == len(bundle.manifest.gates) == 6
     assert "pool: 60 rows left out because their ids are labelled" in told.err
     assert bundle.manifest.labelled_count == 60
     assert (bundle.input.height, bundle.input.width) == (8, 8)

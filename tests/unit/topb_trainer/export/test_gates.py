@@ -9,7 +9,13 @@ import pytest
 
 from topb_trainer.errors import ExportGateError
 from topb_trainer.export import gates
-from topb_trainer.export.gates import Gate, top_b_difference
+from topb_trainer.export.gates import (
+    Gate,
+    extreme_images,
+    relative_difference,
+    row_independence,
+    top_b_difference,
+)
 
 
 def test_a_gate_that_measured_nothing_does_not_pass() -> None:
@@ -29,3 +35,39 @@ def test_the_top_b_gate_measures_by_how_much_the_worst_pick_falls_short() -> Non
             differences.append(np.sort(expected)[-b] - expected[picked].min())
         assert top_b_difference(expected, exported) == pytest.approx(max(differences))
         assert top_b_difference(expected, expected / 2 + 0.1) == 0  # other scores, the same order
+
+
+def test_a_difference_is_relative_to_the_values_of_its_row_or_to_usual_ones() -> None:
+    usual = np.full((5, 3), 6.0, np.float32)
+    large, small = usual.copy(), usual.copy()
+    large[2] = 600
+    small[2] = 0.006
+    for expected, by, relative in ((usual, 0.06, 0.01), (large, 0.06, 1e-4), (small, 0.06, 0.01)):
+        exported = expected.copy()
+        exported[2, 1] += by
+        assert relative_difference(expected, exported, 0) == pytest.approx(relative, rel=1e-4)
+        assert relative_difference(expected, exported, 1000) == pytest.approx(by / 1000, rel=1e-3)
+    assert relative_difference(usual * 0, usual * 0, 0) == 0
+    assert math.isnan(relative_difference(usual, usual * np.nan, 0))
+
+
+def test_extreme_images_span_the_range_of_values_and_keep_what_the_image_shows() -> None:
+    dark = np.random.default_rng(0).integers(3, 9, (50, 4, 6, 3)).astype(np.uint8)
+    extreme = extreme_images(dark)
+    assert extreme.shape == (64, 4, 6, 3)
+    assert {(int(image.min()), int(image.max())) for image in extreme[:2]} == {(0, 0), (255, 255)}
+    assert np.array_equal(extreme[2], 255 - dark[0])
+    assert all((image.min(), image.max()) == (0, 255) for image in extreme[33:])
+    assert np.array_equal(
+        extreme[33].argsort(axis=None, kind="stable"), dark[0].argsort(axis=None, kind="stable")
+    )
+    assert len(extreme_images(dark[:1])) == 4
+
+
+def test_an_image_whose_outputs_change_with_its_batch_is_counted() -> None:
+    outputs = {"score": np.arange(4, dtype=np.float32), "features": np.ones((4, 2), np.float32)}
+    assert row_independence(outputs, outputs).passed
+    changed = outputs["features"].copy()
+    changed[[1, 3], 0] = np.nextafter(1, 2, dtype=np.float32)
+    gate = row_independence(outputs, outputs | {"features": changed})
+    assert (gate.measured, gate.passed) == (2, False)

@@ -47,4 +47,4 @@ def test_torch_and_onnx_agree_on_real_photos(
     ).bundle
     assert (len(labelled.ids), len(pool.ids)) == (120, 280)
     assert all(gate.measured <= gate.limit for gate in bundle.manifest.gates)
-    assert "over 256 real and 64 random images" in bundle.manifest.gates[0].meaning
+    assert "over 256 images of the pool and 64 extreme ones" in bundle.manifest.gates[0].meaning
