@@ -137,10 +137,8 @@ def cotrain(
     with reproducible(seed, device, threads=config.cotrain.threads):
         raw = torch.cat([labelled.features, unlabelled.features])  # (N + M, D)
         scaling = FeatureScaling(raw) if config.cotrain.standardise_features else nn.Identity()
-        vae = Vae(feature_size, config.vae.latent_size, config.vae.hidden).to(device)
-        assistant = Assistant(
-            config.vae.latent_size, class_count, config.assistant.hidden, prediction=config.cotrain.prediction
-        ).to(device)
+        untrained = untrained_selector(feature_size, class_count, config)
+        vae, assistant = untrained.vae.to(device), untrained.assistant.to(device)
         training = CoTraining(vae, assistant, config, generator(derived_seed(seed, "noise"), device))
         features = scaling(raw).contiguous()  # (N + M, D)
         probabilities = torch.cat([labelled.logits, unlabelled.logits]).softmax(1)  # (N + M, C)
@@ -162,6 +160,18 @@ def cotrain(
             vae_mean, assistant_mean = (totals / steps).tolist()
             epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}")
     return Selector(scaling, vae, assistant)
+
+
+def untrained_selector(feature_size: int, class_count: int, config: TrainConfig) -> Selector:
+    """Return a selector of the configured sizes with new weights. If it scales features, it scales by 1."""
+    standardise = config.cotrain.standardise_features
+    return Selector(
+        FeatureScaling(torch.zeros(1, feature_size)) if standardise else nn.Identity(),
+        Vae(feature_size, config.vae.latent_size, config.vae.hidden),
+        Assistant(
+            config.vae.latent_size, class_count, config.assistant.hidden, prediction=config.cotrain.prediction
+        ),
+    )
 
 
 def epoch_batches(

@@ -11,6 +11,8 @@ TopbError
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from topb.errors import TopbError
 
 
@@ -54,3 +56,14 @@ class TrainingDivergedError(TrainerError):
 
 class ExportGateError(TrainerError):
     """The exported graph does not reproduce the trained model; no bundle was published."""
+
+    def with_weights(self, path: Path) -> ExportGateError:
+        """Return the error with the file in which the trained weights are kept, and how to use it."""
+        return ExportGateError(
+            f"{self}. The trained weights are kept in {path}. To export them without training again, repeat "
+            f"the command with --weights {path}, with another version of torch or ONNX Runtime, or with a "
+            "higher --export.difference-limit",
+            reason=self.reason,
+            **self.metadata,
+            weights=path,
+        )

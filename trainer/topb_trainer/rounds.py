@@ -9,16 +9,26 @@ from pathlib import Path
 
 from topb_scorer.bundle import Bundle
 from topb_trainer.config import TrainConfig
-from topb_trainer.cotrain import cotrain
+from topb_trainer.cotrain import cotrain, untrained_selector
 from topb_trainer.data.sets import RoundData
+from topb_trainer.errors import ExportGateError
 from topb_trainer.export.bundle import export_bundle
+from topb_trainer.export.weights import keep_weights, load_weights
 from topb_trainer.methods import SelectorKind, assistant_method
 from topb_trainer.models.resnet import ResNet18
 from topb_trainer.models.scoring import AnyScoringModel, ScoringModel, TaskScoringModel
 from topb_trainer.models.vaal import VaalScoringModel
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.stopwatch import Stopwatch
-from topb_trainer.task import TaskOutputs, accuracy, accuracy_on, task_losses, task_outputs, train_task
+from topb_trainer.task import (
+    TaskOutputs,
+    accuracy,
+    accuracy_on,
+    task_losses,
+    task_outputs,
+    train_task,
+    untrained_task,
+)
 from topb_trainer.vaal import train_vaal
 
 
@@ -43,12 +53,39 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
 
     Raises:
         TrainingDivergedError: a loss is no longer finite.
-        ExportGateError: the exported graph does not reproduce the trained model.
+        ExportGateError: the exported graph does not reproduce the trained model. The weights are kept in
+            `parent`, for `export_round`.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
     task_model = train_task(data.labelled, context)
     test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
-    return finish_round(task_model, data, "assistant", context, test_accuracy=test_accuracy, parent=parent)
+    return finish_round(
+        task_model,
+        data,
+        "assistant",
+        context,
+        test_accuracy=test_accuracy,
+        parent=parent,
+        keep_weights_on_failure=True,
+    )
+
+
+def export_round(weights: Path, data: RoundData, context: RoundContext, parent: Path) -> TrainedRound:
+    """Export a round whose export failed, from the weights that `train_round` kept, without training.
+
+    Raises:
+        ConfigurationError: the weights cannot be read, or belong to another round.
+        ExportGateError, BundleError: see `train_round`.
+    """
+    task_model = untrained_task(data.labelled, context.config)
+    selector = untrained_selector(task_model.feature_size, task_model.class_count, context.config)
+    model = ScoringModel(task_model, selector.scaling, selector.vae, selector.assistant)
+    load_weights(weights, model, data.labelled, context)
+    model.eval().requires_grad_(False).to(context.device)
+    test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
+    labelled = task_outputs(task_model, data.labelled.images, context, name="labelled")
+    watch = Stopwatch(context.device)
+    return _exported(model, labelled, data, "assistant", context, watch, test_accuracy, parent)
 
 
 def finish_round(
@@ -59,6 +96,7 @@ def finish_round(
     *,
     test_accuracy: float | None,
     parent: Path,
+    keep_weights_on_failure: bool = False,
 ) -> TrainedRound:
     """Train a selector beside a trained T, and publish the bundle of both in `parent`.
 
@@ -69,6 +107,7 @@ def finish_round(
         context: the round.
         test_accuracy: accuracy of T on the test set, for the manifest.
         parent: directory of bundles.
+        keep_weights_on_failure: whether to keep the weights in `parent` if the model cannot be exported.
 
     Raises:
         TrainingDivergedError, ExportGateError, BundleError: see `train_round`.
@@ -80,6 +119,24 @@ def finish_round(
         labelled = task_outputs(task_model, data.labelled.images, context, name="labelled")
     with watch.timing("selector"):
         model = _with_selector(task_model, labelled, data, kind, context)
+    try:
+        return _exported(model, labelled, data, kind, context, watch, test_accuracy, parent)
+    except ExportGateError as error:
+        if not keep_weights_on_failure:
+            raise
+        raise error.with_weights(keep_weights(model, data.labelled, context, parent)) from None
+
+
+def _exported(
+    model: AnyScoringModel,
+    labelled: TaskOutputs,
+    data: RoundData,
+    kind: SelectorKind,
+    context: RoundContext,
+    watch: Stopwatch,
+    test_accuracy: float | None,
+    parent: Path,
+) -> TrainedRound:
     features = labelled.features.cpu().numpy()
     train_accuracy = accuracy(labelled, data.labelled.labels)
     with watch.timing("export"):

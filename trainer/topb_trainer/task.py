@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
-from topb_trainer.config import ImageConfig, TaskConfig
+from topb_trainer.config import ImageConfig, TaskConfig, TrainConfig
 from topb_trainer.data.sets import LabelledSet
 from topb_trainer.errors import InvalidDataError, TrainingDivergedError
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
@@ -60,11 +60,8 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
             reason="TOO_FEW_IMAGES",
             images=len(labelled.ids),
         )
-    height, width = labelled.images.shape[1:3]
     with reproducible(seed, device):
-        normalisation = _normalisation(labelled.images, context.config.image)
-        model = ResNet18(normalisation, len(labelled.classes), task.width, stem_for(task.stem, height, width))
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = untrained_task(labelled, context.config).to(device)
         train = partial(
             _train, labels=torch.from_numpy(labelled.labels), task=task, seed=seed, progress=context.progress
         )
@@ -73,6 +70,15 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
         else:
             train_in_parallel(train, model, labelled.images, device, task.processes)
     return model.eval().requires_grad_(False)
+
+
+def untrained_task(labelled: LabelledSet, config: TrainConfig) -> ResNet18:
+    """Return a T of the configured size, for the labelled images and their classes, with new weights."""
+    height, width = labelled.images.shape[1:3]
+    normalisation = _normalisation(labelled.images, config.image)
+    stem = stem_for(config.task.stem, height, width)
+    model = ResNet18(normalisation, len(labelled.classes), config.task.width, stem)
+    return model.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from topb_scorer.scoring.session import ScoringSession
+from topb_trainer import rounds
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.data.sets import RoundData
-from topb_trainer.rounds import TrainedRound, train_round
+from topb_trainer.errors import ConfigurationError, ExportGateError
+from topb_trainer.export.weights import keep_weights
+from topb_trainer.rounds import TrainedRound, export_round, train_round
 from topb_trainer.runtime.context import RoundContext
 
 pytestmark = pytest.mark.slow
@@ -45,6 +48,40 @@ def test_the_bundle_carries_the_features_that_the_graph_gives_the_labelled_image
     stored = np.array(table["feature"].to_pylist(), np.float32)
     scored = ScoringSession(trained.bundle.graph).score(digit_round.labelled.images)
     np.testing.assert_allclose(stored, scored["features"], atol=1e-4)
+
+
+def test_weights_that_a_gate_refused_are_exported_later_without_training(
+    trained: TrainedRound, digit_round: RoundData, tiny: TrainConfig, tmp_path: Path, monkeypatch
+) -> None:
+    refusing = RoundContext(replace(tiny, export=ExportConfig(difference_limit=1e-30)))
+    with pytest.raises(ExportGateError, match="--weights") as caught:
+        train_round(digit_round, refusing, tmp_path)
+    (weights,) = tmp_path.iterdir()
+    assert caught.value.metadata["weights"] == str(weights)
+    monkeypatch.setattr(rounds, "train_task", lambda *_: pytest.fail("nothing is trained"))
+    again = export_round(weights, digit_round, RoundContext(tiny), tmp_path)
+    assert again.bundle.model_id == trained.bundle.model_id
+    assert again.bundle.labelled.read_bytes() == trained.bundle.labelled.read_bytes()
+    assert (again.train_accuracy, again.test_accuracy) == (trained.train_accuracy, trained.test_accuracy)
+
+
+def test_weights_are_refused_unless_they_belong_to_the_settings_and_labelled_images(
+    digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
+) -> None:
+    context = RoundContext(tiny)
+    weights = keep_weights(torch.nn.Linear(2, 1), digit_round.labelled, context, tmp_path)
+    renamed = replace(digit_round, labelled=replace(digit_round.labelled, classes=tuple("abcdefghij")))
+    (tmp_path / "torn.pt").write_bytes(weights.read_bytes()[:100])
+    for file, data, settings, reason in (
+        (weights, renamed, context, "WEIGHTS_OF_ANOTHER_ROUND"),
+        (weights, digit_round, RoundContext(tiny, index=1), "WEIGHTS_OF_ANOTHER_ROUND"),
+        (weights, digit_round, RoundContext(replace(tiny, seed=1)), "WEIGHTS_OF_ANOTHER_ROUND"),
+        (tmp_path / "torn.pt", digit_round, context, "WEIGHTS_UNREADABLE"),
+        (tmp_path / "none.pt", digit_round, context, "WEIGHTS_UNREADABLE"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            export_round(file, data, settings, tmp_path)
+        assert caught.value.reason == reason
 
 
 def test_an_ablation_of_a_later_round_exports_like_the_full_method(

@@ -56,13 +56,25 @@ if TYPE_CHECKING:
             name="round_index",
             default=0,
         ),
+        Option(
+            "--weights FILE",
+            "Weights that were kept when a gate refused the bundle. They are exported instead of training. "
+            "All other options must be those of the training, except --device and --export.*.",
+        ),
         preset_option(preset_names(), load_preset, default="paper"),
         JSON,
         *dataclass_options(TrainConfig()),
     ],
 )
 def run(
-    labelled: Path, pool: Path, out: Path, test: Path | None, round_index: int, as_json: bool, **settings: Any
+    labelled: Path,
+    pool: Path,
+    out: Path,
+    test: Path | None,
+    round_index: int,
+    weights: Path | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Train one round of AALU on labelled images and a pool of unlabelled ones, and export it as a bundle.
 
@@ -71,7 +83,7 @@ def run(
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
     from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
     from topb_trainer.data.sets import RoundData
-    from topb_trainer.rounds import train_round
+    from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext
 
     config = from_options(TrainConfig(), settings)
@@ -90,7 +102,10 @@ def run(
     )
     for remark in _remarks(data):
         print(remark, file=sys.stderr)
-    trained = train_round(data, context, out)
+    if weights is None:
+        trained = train_round(data, context, out)
+    else:
+        trained = export_round(weights, data, context, out)
     if as_json:
         print(json.dumps(_as_dict(trained, data)))
     else:
