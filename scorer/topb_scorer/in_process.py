@@ -13,7 +13,8 @@ from topb.progress import Progress
 from topb.results import SelectionResult
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.pools import AllowedRoots, open_pool, read_excluded_ids
+from topb_scorer.pools import AllowedRoots, open_pool, read_exclusion
+from topb_scorer.pools.pool import NO_DIGEST
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
@@ -26,7 +27,7 @@ def select_batch(
     bundle: str | Path,
     strategy: str = DEFAULT_STRATEGY,
     seed: int = 0,
-    exclude: Iterable[str] = (),
+    exclude: Iterable[str] | Mapping[str, bytes] = (),
     exclude_uri: str | None = None,
     exclude_column: str = "id",
     strategy_options: Mapping[str, str] | None = None,
@@ -43,8 +44,9 @@ def select_batch(
         bundle: the directory of the model's bundle.
         strategy: the name of a query strategy.
         seed: the seed of strategies that draw at random.
-        exclude: ids to leave out.
-        exclude_uri: a Parquet file with further ids to leave out.
+        exclude: ids to leave out, or the content digest of each image to leave out by its id.
+        exclude_uri: a Parquet file with further images to leave out, such as a bundle's `labelled.parquet`.
+            If it has content digests in a column `digest`, images are found under other ids too.
         exclude_column: the column of that file that contains the ids.
         strategy_options: options of the strategy: a mapping from name to value, both text.
         device: "cpu" or "cuda:<index>".
@@ -60,10 +62,10 @@ def select_batch(
     """
     started = time.monotonic()
     roots = AllowedRoots.anywhere()
-    excluded = set(exclude)
+    excluded = dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, NO_DIGEST)
     if exclude_uri is not None:
-        excluded.update(read_excluded_ids(exclude_uri, exclude_column, roots))
-    spec = SelectionSpec(budget, strategy, seed, frozenset(excluded), dict(strategy_options or {}))
+        excluded.update(read_exclusion(exclude_uri, exclude_column, roots))
+    spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}))
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     opened = open_pool(pool, roots=roots)
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()

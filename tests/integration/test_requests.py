@@ -77,6 +77,7 @@ def test_every_row_is_accounted_for_on_both_paths(data: Path, client: topb.Clien
     assert served.picks == streamed.picks
     assert accounts == streamed.accounts
     assert (accounts.read, accounts.scored, accounts.duplicate, accounts.excluded) == (44, 38, 1, 2)
+    assert accounts.excluded_unmatched == 1
     assert dict(accounts.skipped) == {"IMAGE_CORRUPT": 1, "IMAGE_EMPTY": 1, "IMAGE_FORMAT_UNKNOWN": 1}
     assert [row.id for row in accounts.skipped_examples] == ["corrupt", "none", "torn"]
     assert served.fell_short

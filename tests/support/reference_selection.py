@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,15 +54,24 @@ def select(
     budget: int,
     strategy: str,
     seed: int,
-    exclude: Collection[str],
+    exclude: Mapping[str, bytes | None],
 ) -> tuple[tuple[Pick, ...], Accounts]:
-    """Return the picks and accounts that a selection must have, without the skipped examples."""
+    """Return the picks and accounts that a selection must have, without the skipped examples.
+
+    `exclude` has the image to leave out by its id, None if only the id is known.
+    """
+    named = [row for row in rows if row[0]]
+    contents = {image for image in exclude.values() if image is not None}
+    unmatched = sum(
+        all(id_ != excluded_id and (content is None or image != content) for id_, image in named)
+        for excluded_id, content in exclude.items()
+    )
     skipped: Counter[str] = Counter()
     excluded = duplicate = 0
     best: dict[str, Pick] = {}
     for id_, image in rows:
         outputs = scorer.outputs_of(image) if id_ else "ID_MISSING"
-        if id_ and id_ in exclude:
+        if id_ and (id_ in exclude or image in contents):
             excluded += 1
         elif not id_ or isinstance(outputs, str):
             skipped[str(outputs)] += 1
@@ -75,7 +84,8 @@ def select(
             best[id_] = min(pick, best.get(id_, pick), key=_order)
     ranked = sorted(best.values(), key=_order)[:budget]
     picks = tuple(replace(pick, rank=rank) for rank, pick in enumerate(ranked, 1))
-    return picks, Accounts(len(rows), len(best), skipped, duplicate, excluded)
+    accounts = Accounts(len(rows), len(best), skipped, duplicate, excluded, excluded_unmatched=unmatched)
+    return picks, accounts
 
 
 def acquisition(

@@ -61,6 +61,7 @@ def accounts(message: selection_pb2.Accounts) -> Accounts:
             skipped={skipped.reason: skipped.count for skipped in message.skipped},
             duplicate=message.duplicate,
             excluded=message.excluded,
+            excluded_unmatched=message.excluded_unmatched,
             skipped_examples=tuple(
                 SkippedRow(id=row.id, reason=row.reason, detail=row.detail)
                 for row in message.skipped_examples

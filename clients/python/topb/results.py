@@ -61,9 +61,11 @@ class Accounts:
     duplicate: int = 0
     """Rows with a repeated id. Of the rows with one id, only the one with the best score counts as scored."""
     excluded: int = 0
-    """Rows whose id was excluded."""
+    """Rows that were excluded by their id or by their content."""
     skipped_examples: tuple[SkippedRow, ...] = ()
     """At most 20 of the skipped rows, ordered by id."""
+    excluded_unmatched: int = 0
+    """How many of the images that the request excludes are not in the pool, neither by id nor by content."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skipped", MappingProxyType(dict(sorted(self.skipped.items()))))
@@ -78,6 +80,7 @@ class Accounts:
             "skipped": dict(self.skipped),
             "duplicate": self.duplicate,
             "excluded": self.excluded,
+            "excluded_unmatched": self.excluded_unmatched,
             "skipped_examples": [dataclasses.asdict(row) for row in self.skipped_examples],
         }
 

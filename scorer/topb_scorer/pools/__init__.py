@@ -1,8 +1,8 @@
 """Pools of unlabelled images. A pool is a list of shards, and a shard yields items, one per image."""
 
-from topb_scorer.pools.exclusions import read_excluded_ids
+from topb_scorer.pools.exclusions import read_exclusion
 from topb_scorer.pools.opening import open_pool
-from topb_scorer.pools.pool import OpenPool, PoolItem, Shard, Unreadable
+from topb_scorer.pools.pool import OpenPool, PoolItem, Shard, Unreadable, content_digest
 from topb_scorer.pools.storage import AllowedRoots
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "PoolItem",
     "Shard",
     "Unreadable",
+    "content_digest",
     "open_pool",
-    "read_excluded_ids",
+    "read_exclusion",
 ]

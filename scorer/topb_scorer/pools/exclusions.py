@@ -1,7 +1,8 @@
-"""Read the ids that a selection excludes."""
+"""Read the images that a selection excludes: their ids and, if they are known, their content digests."""
 
 from __future__ import annotations
 
+import pyarrow as pa
 from pyarrow import fs
 
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
@@ -11,15 +12,21 @@ from topb_scorer.pools.parquet_file import (
     ids_as_strings,
     open_parquet_file,
 )
+from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
 from topb_scorer.pools.storage import AllowedRoots, Stores
 
+DIGEST_COLUMN = "digest"
 
-def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
-    """Return the ids in one column of a Parquet file. Nulls are left out.
+
+def read_exclusion(uri: str, column: str, roots: AllowedRoots) -> dict[str, bytes]:
+    """Return the images that a Parquet file names: the content digest of each by id. Null ids are left out.
+
+    The digests are read from the column `digest`, fixed-size binary of 16 bytes, if the file has one. A
+    digest that is not known is `NO_DIGEST`.
 
     Args:
         uri: a path, a file:// URI or an s3:// URI.
-        column: the name of a column of strings or integers.
+        column: the name of a column of ids, which are strings or integers.
         roots: the locations that may be read.
 
     Raises:
@@ -35,12 +42,25 @@ def read_excluded_ids(uri: str, column: str, roots: AllowedRoots) -> list[str]:
         )
     try:
         with open_parquet_file(location) as file:
-            check_id_column(location, file.schema_arrow, column)
-            ids = ids_as_strings(file.read([column], use_threads=False).column(0))
-            return [id_ for id_ in ids if id_ is not None]
+            schema = file.schema_arrow
+            check_id_column(location, schema, column)
+            has_digests = DIGEST_COLUMN in schema.names and schema.field(DIGEST_COLUMN).type == pa.binary(
+                DIGEST_BYTES
+            )
+            table = file.read([column, *([DIGEST_COLUMN] if has_digests else [])], use_threads=False)
+            return digests_by_id(table, column)
     except PARQUET_READ_ERRORS as error:
         raise UnreadablePoolError(
             f"{location} cannot be read as Parquet: {error}; give a Parquet file with the ids to exclude",
             reason="EXCLUSION_UNREADABLE",
             file=location,
         ) from error
+
+
+def digests_by_id(table: pa.Table, column: str = "id") -> dict[str, bytes]:
+    """Return the content digests in a table by the ids in a column; `NO_DIGEST` for those without one."""
+    ids = ids_as_strings(table.column(column))
+    if DIGEST_COLUMN not in table.column_names:
+        return dict.fromkeys((id_ for id_ in ids if id_ is not None), NO_DIGEST)
+    digests = table.column(DIGEST_COLUMN).to_pylist()
+    return {id_: digest or NO_DIGEST for id_, digest in zip(ids, digests, strict=True) if id_ is not None}

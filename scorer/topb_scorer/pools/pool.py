@@ -16,6 +16,10 @@ from topb.pools import PoolFormatName
 if TYPE_CHECKING:
     from topb_scorer.pools.storage import Location
 
+DIGEST_BYTES = 16
+NO_DIGEST = bytes(DIGEST_BYTES)
+"""Takes the place of the digest of an image whose bytes are not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -35,6 +39,21 @@ class PoolItem:
     """The caller's name for the image."""
     image: bytes | NDArray[np.uint8] | Unreadable
     """The encoded image, uint8 (h, w, 3) in RGB, or the reason why it cannot be read."""
+
+
+def content_digest(image: bytes | NDArray[np.uint8] | Unreadable) -> bytes:
+    """Return the 128-bit BLAKE2b digest of an image as it was given, or `NO_DIGEST` if it cannot be read.
+
+    It identifies an image wherever its file lies. BLAKE2b was the fastest hash of the standard library for
+    which nobody can prepare two images with the same digest, on processors with and without SHA instructions.
+
+    Args:
+        image: the bytes of an image file, or uint8 (h, w, 3) in RGB.
+    """
+    if isinstance(image, Unreadable):
+        return NO_DIGEST
+    content = image if isinstance(image, bytes) else np.ascontiguousarray(image).data
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 class Shard(Protocol):

@@ -16,7 +16,7 @@ from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.cancellation import check_of
 from topb_scorer.imaging import ImageLimits, SkippedImageError
-from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
+from topb_scorer.pools.pool import DIGEST_BYTES, PoolItem, Shard, Unreadable, content_digest
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
 from topb_scorer.scoring.score_log import ScoredRows, Skip, scored_rows
 from topb_scorer.scoring.session import OUTPUTS, Buffers, ScoringSession
@@ -41,6 +41,8 @@ class _InFlight:
     """A batch whose images are being decoded into its buffers."""
 
     batch: Batch
+    digests: NDArray[np.uint8]
+    """uint8 (n, 16): the content digests of the images."""
     buffers: Buffers
     decoding: list[Future[dict[int, Skip]]]
 
@@ -92,8 +94,9 @@ def score_shards(
                     free.append(oldest.buffers)
                 if batch is not None:
                     buffers = free.popleft()
-                    decoding = _decode(decoders, batch, buffers, target, limits)
-                    in_flight.append(_InFlight(batch, buffers, decoding))
+                    digests = np.zeros((len(batch.items), DIGEST_BYTES), np.uint8)
+                    decoding = _decode(decoders, batch, digests, buffers, target, limits)
+                    in_flight.append(_InFlight(batch, digests, buffers, decoding))
         finally:
             for abandoned in in_flight:
                 for future in abandoned.decoding:
@@ -101,18 +104,24 @@ def score_shards(
 
 
 def _decode(
-    decoders: ThreadPoolExecutor, batch: Batch, buffers: Buffers, target: ImageInput, limits: ImageLimits
+    decoders: ThreadPoolExecutor,
+    batch: Batch,
+    digests: NDArray[np.uint8],
+    buffers: Buffers,
+    target: ImageInput,
+    limits: ImageLimits,
 ) -> list[Future[dict[int, Skip]]]:
-    """Start tasks that each decode a few rows of a batch into its buffers and return the rows they skip."""
+    """Start tasks that each digest and decode a few rows of a batch, and return the rows they skip."""
     count = max(1, -(-len(batch.items) // _DECODE_TASKS_PER_BATCH))
     return [
-        decoders.submit(_decode_rows, batch.items, buffers.images, start, count, target, limits)
+        decoders.submit(_decode_rows, batch.items, digests, buffers.images, start, count, target, limits)
         for start in range(0, len(batch.items), count)
     ]
 
 
 def _decode_rows(
     items: list[PoolItem],
+    digests: NDArray[np.uint8],
     images: NDArray[np.uint8],
     start: int,
     count: int,
@@ -121,6 +130,7 @@ def _decode_rows(
 ) -> dict[int, Skip]:
     skips: dict[int, Skip] = {}
     for row, item in enumerate(items[start : start + count], start):
+        digests[row] = np.frombuffer(content_digest(item.image), np.uint8)
         if isinstance(item.image, Unreadable):
             skips[row] = Skip(item.image.reason, item.image.detail)
             continue
@@ -144,5 +154,7 @@ def _scored(session: ScoringSession, decoded: _InFlight, with_features: bool) ->
         part_skips = {
             row - segment.start: skip for row, skip in skips.items() if segment.start <= row < segment.stop
         }
-        rows = scored_rows(ids[part], outputs, part_skips, with_features=with_features)
+        rows = scored_rows(
+            ids[part], outputs, part_skips, digests=decoded.digests[part], with_features=with_features
+        )
         yield ShardRows(segment.shard, rows, segment.ends_shard)

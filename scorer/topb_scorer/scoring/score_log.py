@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from topb_scorer import durable
 from topb_scorer.durable import is_unpublished, publish_file
+from topb_scorer.pools.pool import DIGEST_BYTES
 
 NOT_FINITE = "SCORE_NOT_FINITE"
 
@@ -25,8 +26,19 @@ _NUMBERS = {
     "confidence": pa.float32(),
     "predicted_class": pa.int32(),
 }
-SCHEMA = pa.schema({"id": pa.string(), **_NUMBERS, "skip_reason": pa.string(), "skip_detail": pa.string()})
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "digest": pa.binary(DIGEST_BYTES),
+        **_NUMBERS,
+        "skip_reason": pa.string(),
+        "skip_detail": pa.string(),
+    }
+)
 """The columns of every log. A log with features also has `features` and `probabilities`, fixed-size lists."""
+VERSION = 2
+"""The version of the columns. Shards of another version are ignored, and their rows are scored again. Version
+1 had no digests."""
 _SUFFIX = ".parquet"
 
 
@@ -44,6 +56,8 @@ class ScoredRows:
     """The columns of n rows of one shard. The numbers of skipped rows have no meaning."""
 
     ids: list[str]
+    digests: NDArray[np.uint8]
+    """uint8 (n, 16): the content digests of the images, `NO_DIGEST` for rows that could not be read."""
     score: NDArray[np.float32]
     """float32 (n,): the model's `score` output. Its meaning depends on the training method: the assistant's
     logit for AALU, the discriminator's logit for VAAL, and the entropy for models without either."""
@@ -78,6 +92,7 @@ def scored_rows(
     outputs: Mapping[str, NDArray[np.float32]],
     skips: Mapping[int, Skip],
     *,
+    digests: NDArray[np.uint8] | None = None,
     with_features: bool = False,
 ) -> ScoredRows:
     """Return the rows that the log stores for a model's outputs: `FeatureRows` if it stores features.
@@ -88,6 +103,7 @@ def scored_rows(
             `features`, float32 (n, D). The buffers may be overwritten afterwards.
         skips: rows that could not be scored. A row with any output that is not finite is skipped as well,
             whether or not the log stores that output.
+        digests: uint8 (n, 16), the content digests of the images; None if they are not known.
         with_features: whether the log stores features.
     """
     score, probabilities = outputs["score"], outputs["probabilities"]
@@ -102,6 +118,7 @@ def scored_rows(
     top = -np.sort(-exact, axis=1)
     columns: dict[str, Any] = {
         "ids": ids,
+        "digests": np.zeros((len(ids), DIGEST_BYTES), np.uint8) if digests is None else digests,
         "score": score.copy(),
         "entropy": -(exact * log).sum(axis=1) + 0.0,
         "margin": top[:, 0] - top[:, 1] if exact.shape[1] > 1 else top[:, 0],
@@ -171,7 +188,7 @@ class ScoreLog:
 
     def identities(self) -> list[str]:
         """Return the identities of the committed shards, sorted."""
-        files = self._directory.rglob(f"*{_SUFFIX}")
+        files = self._directory.glob(f"v{VERSION}-*/*{_SUFFIX}")
         return sorted({shard_identity(path) for path in files if not is_unpublished(path)})
 
     def rows(self, identities: Iterable[str]) -> int:
@@ -240,7 +257,7 @@ class ScoreLog:
 
     def _directory_of(self, identity: str) -> Path:
         # A log may hold many shards. The end of the identity spreads them evenly over directories.
-        return self._directory / identity[-2:]
+        return self._directory / f"v{VERSION}-{identity[-2:]}"
 
 
 def shard_identity(path: Path) -> str:
@@ -270,6 +287,9 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
     skipped = np.array([skip is not None for skip in skips], bool)
     columns = [
         pa.array(rows.ids, pa.string()),
+        pa.FixedSizeBinaryArray.from_buffers(
+            SCHEMA.field("digest").type, len(rows.ids), [None, pa.py_buffer(rows.digests.tobytes())]
+        ),
         *(pa.array(getattr(rows, name), kind, mask=skipped) for name, kind in _NUMBERS.items()),
         pa.array([skip and skip.reason for skip in skips], pa.string()),
         pa.array([skip and skip.detail for skip in skips], pa.string()),
@@ -290,9 +310,17 @@ def _columns_of(table: pa.Table) -> dict[str, Any]:
     skips = [Skip(row["skip_reason"], row["skip_detail"]) for row in rejected.to_pylist()]
     return {
         "ids": table.column("id").to_pylist(),
+        "digests": _digests(table),
         **{name: table.column(name).fill_null(0).to_numpy() for name in _NUMBERS},
         "skips": dict(zip(skipped.tolist(), skips, strict=True)),
     }
+
+
+def _digests(table: pa.Table) -> NDArray[np.uint8]:
+    column = table.column("digest").combine_chunks()
+    _, data = column.buffers()
+    start, size = column.offset * DIGEST_BYTES, len(column) * DIGEST_BYTES
+    return np.frombuffer(data or b"", np.uint8, size, start).reshape(-1, DIGEST_BYTES)
 
 
 def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:

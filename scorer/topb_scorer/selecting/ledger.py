@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Set
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from topb.results import Accounts, SkippedRow
 from topb_scorer.scoring.score_log import ScoredRows
 from topb_scorer.selecting.distinct_ids import DistinctIds
+from topb_scorer.selecting.excluded import ExcludedImages
 
 SKIPPED_EXAMPLES = 20
 """The number of skipped rows that are listed individually: the first ones by id."""
@@ -23,11 +23,11 @@ _ORDER = attrgetter("id", "reason", "detail")
 class Ledger:
     """Counts the rows of a score log, part by part. The order of the parts has no effect."""
 
-    def __init__(self, exclude: Set[str], scratch: Path, rows: int) -> None:
+    def __init__(self, exclude: ExcludedImages, scratch: Path, rows: int) -> None:
         """Open the ledger.
 
         Args:
-            exclude: ids to leave out.
+            exclude: images to leave out.
             scratch: a directory for temporary files, which the caller removes.
             rows: the approximate number of rows.
         """
@@ -47,9 +47,7 @@ class Ledger:
         Returns:
             the indices of these rows, ascending.
         """
-        kept = np.ones(len(part.ids), bool)
-        if self._exclude:
-            kept[:] = [id_ not in self._exclude for id_ in part.ids]
+        kept = ~self._exclude.among(part)
         skipped = [
             SkippedRow(part.ids[row], skip.reason, skip.detail)
             for row, skip in part.skips.items()
@@ -74,5 +72,6 @@ class Ledger:
             skipped=self._skipped,
             duplicate=self._rankable - scored,
             excluded=self._excluded,
+            excluded_unmatched=self._exclude.not_found(),
             skipped_examples=tuple(self._examples),
         )

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.selecting.excluded import ExcludedImages
 from topb_scorer.selecting.ledger import Ledger
 from topb_scorer.selecting.ranking import Picked, TopB
 from topb_scorer.selecting.spec import SelectionSpec
@@ -31,7 +32,7 @@ def select_pointwise(
         scratch: a directory for temporary files, which the caller removes.
     """
     top = TopB(spec.budget)
-    with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
+    with closing(Ledger(ExcludedImages(spec.exclude), scratch, rows)) as ledger:
         for part in log:
             rankable = ledger.take(part)
             top.offer(part, rankable, strategy.acquisition(part, seed=spec.seed)[rankable])

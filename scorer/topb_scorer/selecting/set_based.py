@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from topb_scorer.cancellation import Check
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.score_log import FeatureRows
+from topb_scorer.selecting.excluded import ExcludedImages
 from topb_scorer.selecting.ledger import Ledger
 from topb_scorer.selecting.ranking import Candidate, Picked, TopB
 from topb_scorer.selecting.settings import SelectingSettings
@@ -64,7 +65,7 @@ def select_set_based(
         ScorerError: the strategy failed.
         SelectionCancelledError: `check` raised it.
     """
-    with closing(Ledger(spec.exclude, scratch, rows)) as ledger:
+    with closing(Ledger(ExcludedImages(spec.exclude), scratch, rows)) as ledger:
         candidates = _candidates(strategy, spec, read_log, ledger)
         accounts = ledger.accounts()
     if not candidates:
@@ -118,6 +119,7 @@ def _gathered(
     check_fits(len(candidates), width + classes, settings.max_set_bytes)
     features = np.zeros((len(candidates), width), np.float32)
     probabilities = np.zeros((len(candidates), classes), np.float32)
+    excluded_images = ExcludedImages(spec.exclude)
     excluded: list[tuple[str, bytes]] = []
     index_of = {candidate.id: i for i, candidate in enumerate(candidates)}
     shortlist = strategy.shortlist
@@ -127,10 +129,11 @@ def _gathered(
             if shortlist is None
             else shortlist.strategy.acquisition(part, seed=spec.seed)
         )
+        is_excluded = excluded_images.among(part).tolist()
         for row, id_ in enumerate(part.ids):
             if row in part.skips:
                 continue
-            if id_ in spec.exclude:
+            if is_excluded[row]:
                 excluded.append((id_, part.features[row].tobytes()))
                 continue
             i = index_of.get(id_)

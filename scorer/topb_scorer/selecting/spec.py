@@ -30,8 +30,8 @@ class SelectionSpec:
     """The name of a query strategy."""
     seed: int = 0
     """The seed of strategies that draw at random, from 0 to 2⁶⁴ − 1."""
-    exclude: frozenset[str] = frozenset()
-    """Ids to leave out."""
+    exclude: Mapping[str, bytes] = field(default_factory=dict)
+    """Images to leave out: the content digest of each by its id, `NO_DIGEST` if it is not known."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The values of the strategy's options by name, as text."""
 

@@ -11,12 +11,12 @@ from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, PoolJob, StreamJob
 from topb_scorer.jobs.state_directory import StateDirectory
-from topb_scorer.pools import open_pool, read_excluded_ids
+from topb_scorer.pools import open_pool, read_exclusion
 from topb_scorer.pools.stream import chunks_without_a_gap
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
-from topb_scorer.service.translate import pool_of, spec_of
+from topb_scorer.service.translate import excluded_images, pool_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class Admission:
         return PoolJob(spec, engine, log, pool.shards)
 
     def _prepare(self, message: pb.SelectionSpec, model: str) -> tuple[SelectionSpec, LocalEngine]:
-        exclude = set(message.exclude.ids)
+        exclude = excluded_images(message.exclude)
         if message.exclude.uri:
             column = message.exclude.column or "id"
-            exclude.update(read_excluded_ids(message.exclude.uri, column, self.settings.roots))
-        spec = spec_of(message, frozenset(exclude))
+            exclude.update(read_exclusion(message.exclude.uri, column, self.settings.roots))
+        spec = spec_of(message, exclude)
         bundle = self.models.get(model)
         check_strategy_served(spec, bundle)
         return spec, self.engines.get(bundle)

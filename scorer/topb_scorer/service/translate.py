@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from google.protobuf import duration_pb2
@@ -15,6 +16,7 @@ from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError
 from topb_scorer.jobs.record import SelectionRecord
+from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
@@ -31,12 +33,13 @@ _FORMATS: dict[int, PoolFormatName | None] = {
 }
 
 
-def spec_of(message: selection_pb2.SelectionSpec, exclude: frozenset[str]) -> SelectionSpec:
+def spec_of(message: selection_pb2.SelectionSpec, exclude: Mapping[str, bytes]) -> SelectionSpec:
     """Return the spec of a selection.
 
     Args:
         message: the spec as the caller sent it.
-        exclude: all ids to leave out, including those in the file that the message refers to.
+        exclude: all images to leave out, including those in the file that the message refers to: the content
+            digest of each by its id.
 
     Raises:
         InvalidRequestError: a field is out of range, or a strategy or an option is unknown.
@@ -49,6 +52,33 @@ def spec_of(message: selection_pb2.SelectionSpec, exclude: frozenset[str]) -> Se
         exclude=exclude,
         options=dict(message.strategy_options),
     )
+
+
+def excluded_images(message: selection_pb2.Exclusion) -> dict[str, bytes]:
+    """Return the images that a message excludes by their ids, without those in the file that it refers to.
+
+    Returns:
+        the content digest of each image by its id; `NO_DIGEST` if it is not known.
+
+    Raises:
+        InvalidRequestError: the digests do not belong to the ids, or one has another length.
+    """
+    if not message.digests:
+        return dict.fromkeys(message.ids, NO_DIGEST)
+    if len(message.digests) != len(message.ids):
+        raise InvalidRequestError(
+            f"the exclusion has {len(message.digests)} digests for {len(message.ids)} ids; expected one for "
+            "each id, empty if it is not known, or none at all",
+            reason="EXCLUSION_DIGESTS",
+        )
+    wrong = next((digest for digest in message.digests if len(digest) not in (0, DIGEST_BYTES)), None)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"a digest of the exclusion has {len(wrong)} bytes; expected {DIGEST_BYTES}, "
+            "or an empty digest if it is not known",
+            reason="EXCLUSION_DIGESTS",
+        )
+    return {id_: digest or NO_DIGEST for id_, digest in zip(message.ids, message.digests, strict=True)}
 
 
 def pool_of(message: selection_pb2.Pool) -> Pool:
@@ -205,6 +235,7 @@ def _accounts_message(accounts: Accounts) -> selection_pb2.Accounts:
         scored=accounts.scored,
         duplicate=accounts.duplicate,
         excluded=accounts.excluded,
+        excluded_unmatched=accounts.excluded_unmatched,
     )
     for reason, count in accounts.skipped.items():
         message.skipped.add(reason=reason, count=count)

@@ -48,6 +48,7 @@ def test_json_holds_every_field_of_a_result():
             "skipped": {"A": 1, "Z": 1},
             "duplicate": 0,
             "excluded": 0,
+            "excluded_unmatched": 0,
             "skipped_examples": [],
         },
         "measures": {},

@@ -20,6 +20,8 @@ from topb_scorer.errors import (
     ScorerError,
 )
 from topb_scorer.in_process import select_batch
+from topb_scorer.pools import content_digest
+from topb_scorer.pools.pool import NO_DIGEST
 
 pytestmark = pytest.mark.scorer
 
@@ -56,7 +58,23 @@ def test_excluded_ids_can_be_a_list_or_a_file(bundle: Bundle, pool: Path, tmp_pa
         exclude_column="key",
     )
     assert result.ids == all_ids[10:]
-    assert result.accounts.excluded == 10
+    assert (result.accounts.excluded, result.accounts.excluded_unmatched) == (10, 0)
+
+
+@pytest.mark.parametrize("strategy", ["aalu", "core_set"])
+def test_an_image_is_excluded_by_its_content_under_another_id(
+    strategy: str, bundle: Bundle, pool: Path, tmp_path: Path
+) -> None:
+    rows = random_pool(80)
+    labelled = tmp_path / "labelled.parquet"
+    digests = pa.array([content_digest(image) for _, image in rows[:3]], pa.binary(16))
+    pq.write_table(pa.table({"id": ["moved/0", "moved/1", rows[2][0]], "digest": digests}), labelled)
+    absent = {"elsewhere": content_digest(b"not in the pool"), "nowhere": NO_DIGEST}
+    result = select_batch(
+        str(pool), 80, bundle=bundle.path, strategy=strategy, exclude=absent, exclude_uri=str(labelled)
+    )
+    assert sorted(result.ids) == [id_ for id_, _ in rows[3:]]
+    assert (result.accounts.excluded, result.accounts.excluded_unmatched) == (3, 2)
 
 
 def test_column_names_and_the_seed_are_applied(bundle: Bundle, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         Option(
             "--pool PATH",
             "Unlabelled images: Parquet with id, and image or path; CSV with id and path; a folder; or "
-            "WebDataset. Images with labelled ids are left out.",
+            "WebDataset. Labelled images are left out, by id or by content.",
             required=True,
         ),
         Option(
@@ -96,7 +96,7 @@ def run(
     labelled_set = read_labelled(labelled, target, progress=not as_json)
     data = RoundData(
         labelled_set,
-        read_pool(pool, target, frozenset(labelled_set.ids), progress=not as_json),
+        read_pool(pool, target, labelled_set.digest_of(), progress=not as_json),
         None if test is None else read_test(test, target, labelled_set.classes, progress=not as_json),
         target,
     )
@@ -115,8 +115,14 @@ def run(
 def _remarks(data: RoundData) -> list[str]:
     """Return a remark on each property of the data that a user may not expect."""
     pool, remarks = data.pool, []
-    if pool.labelled:
-        remarks.append(f"pool: {pool.labelled} rows left out because their ids are labelled")
+    found = len(data.labelled.ids) - pool.labelled_absent
+    if not found:
+        remarks.append("pool: it has none of the labelled images, neither by id nor by content")
+    else:
+        remarks.append(
+            f"pool: {pool.labelled} rows left out because they are labelled: "
+            f"{found} of the {len(data.labelled.ids)} labelled images are in the pool"
+        )
     if pool.duplicates:
         remarks.append(f"pool: {pool.duplicates} rows left out because an earlier row has the same id")
     if pool.skipped:
@@ -154,6 +160,7 @@ def _as_dict(trained: TrainedRound, data: RoundData) -> dict[str, object]:
         "pool": {
             "unlabelled": len(data.pool.ids),
             "labelled": data.pool.labelled,
+            "labelled_absent": data.pool.labelled_absent,
             "duplicates": data.pool.duplicates,
             "skipped": dict(data.pool.skipped),
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,15 @@ from PIL import Image
 from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.imaging import SkippedImageError
-from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, open_pool
+from topb_scorer.pools import (
+    AllowedRoots,
+    OpenPool,
+    PoolItem,
+    Unreadable,
+    content_digest,
+    open_pool,
+)
+from topb_scorer.pools.pool import NO_DIGEST
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.labels import folder_class_name, read_class_names
@@ -93,13 +101,16 @@ def read_test(
     return test
 
 
-def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: bool = False) -> UnlabelledSet:
+def read_pool(
+    path: Path, target: ImageInput, labelled: Mapping[str, bytes], *, progress: bool = False
+) -> UnlabelledSet:
     """Read a pool as the scorer does. Rows that are left out or cannot be decoded are counted.
 
     Args:
         path: a pool of any kind.
         target: the input of the model.
-        labelled: ids to leave out because they are labelled already.
+        labelled: images to leave out because they are labelled already: the content digest of each by its id.
+            An image is found by either, so its file may lie elsewhere in the pool.
         progress: whether to show a progress bar.
 
     Raises:
@@ -107,18 +118,17 @@ def read_pool(path: Path, target: ImageInput, labelled: Set[str], *, progress: b
         ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     pool = open_images(path)
-    left_out: Counter[str] = Counter()
-    fresh = _unlabelled(_items(pool), labelled, left_out)
-    ids, images, skipped = _decode(fresh, pool.rows, target, "pool", progress)
+    left_out = _LeftOut(labelled)
+    ids, images, skipped = _decode(left_out.others(_items(pool)), pool.rows, target, "pool", progress)
     if not ids:
         raise InvalidDataError(
-            f"{path} holds {pool.rows} rows and no unlabelled image: {left_out['labelled']} are labelled, "
+            f"{path} holds {pool.rows} rows and no unlabelled image: {left_out.labelled} are labelled, "
             f"{len(skipped)} could not be decoded",
             reason="POOL_EMPTY",
         )
     reasons = Counter(error.reason for error in skipped.values())
     return UnlabelledSet(
-        ids, images, left_out["labelled"], left_out["duplicate"], dict(sorted(reasons.items()))
+        ids, images, left_out.labelled, left_out.absent, left_out.duplicates, dict(sorted(reasons.items()))
     )
 
 
@@ -134,16 +144,42 @@ def _images(pool: OpenPool) -> Iterator[PoolItem]:
             yield item
 
 
-def _unlabelled(items: Iterable[PoolItem], labelled: Set[str], left_out: Counter[str]) -> Iterator[PoolItem]:
-    seen: set[str] = set()
+def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[PoolItem]:
+    """Yield the items, and add the content digest of each to `digests` by its id."""
     for item in items:
-        if item.id in labelled:
-            left_out["labelled"] += 1
-        elif item.id in seen:
-            left_out["duplicate"] += 1
-        else:
-            seen.add(item.id)
-            yield item
+        digests[item.id] = content_digest(item.image)
+        yield item
+
+
+class _LeftOut:
+    """Leaves labelled and duplicate rows out of a pool, and counts them."""
+
+    def __init__(self, labelled: Mapping[str, bytes]) -> None:
+        self._digest_of = labelled
+        self._contents = frozenset(labelled.values()) - {NO_DIGEST}
+        self._found: set[str | bytes] = set()
+        self.labelled = self.duplicates = 0
+
+    @property
+    def absent(self) -> int:
+        """The number of labelled images that were not among the rows so far."""
+        return sum(
+            id_ not in self._found and digest not in self._found for id_, digest in self._digest_of.items()
+        )
+
+    def others(self, items: Iterable[PoolItem]) -> Iterator[PoolItem]:
+        """Yield the first row of each id, unless it has the id or the content of a labelled image."""
+        seen: set[str] = set()
+        for item in items:
+            digest = content_digest(item.image)
+            if item.id in self._digest_of or digest in self._contents:
+                self._found |= {item.id} | ({digest} & self._contents)
+                self.labelled += 1
+            elif item.id in seen:
+                self.duplicates += 1
+            else:
+                seen.add(item.id)
+                yield item
 
 
 def _read_labelled(
@@ -153,7 +189,9 @@ def _read_labelled(
     pool = open_images(path)
     # Labels are read before images because a missing column is then reported at once.
     labels_read = read_class_names(pool, known)
-    ids, images, skipped = _decode(_images(pool), pool.rows, target, name, progress)
+    digests: dict[str, bytes] = {}
+    items = _digested(_images(pool), digests)
+    ids, images, skipped = _decode(items, pool.rows, target, name, progress)
     if skipped:
         id_, error = next(iter(skipped.items()))
         others = f" ({len(skipped) - 1} others as well)" if len(skipped) > 1 else ""
@@ -169,7 +207,7 @@ def _read_labelled(
     classes = known or declared or sorted(set(class_of.values()), key=_numbers_by_value)
     index = {class_name: i for i, class_name in enumerate(classes)}
     labels = np.array([index.get(class_of[id_], -1) for id_ in ids], np.int64)  # (N)
-    return LabelledSet(ids, images, labels, tuple(classes))
+    return LabelledSet(ids, images, labels, tuple(classes), tuple(digests[id_] for id_ in ids))
 
 
 def _decode(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
+from topb_scorer.pools import content_digest
 from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.errors import InvalidDataError
 
@@ -26,11 +27,22 @@ class LabelledSet:
     """(N), indices into `classes`. In a test set, −1 stands for a class that T does not know."""
     classes: tuple[str, ...]
     """The names of the C classes."""
+    digests: tuple[bytes, ...] = ()
+    """N content digests of the images as they were given; by default, those of `images`."""
+
+    def __post_init__(self) -> None:
+        if not self.digests:
+            object.__setattr__(self, "digests", tuple(map(content_digest, self.images)))
+
+    def digest_of(self) -> dict[str, bytes]:
+        """Return the content digest of each image by its id."""
+        return dict(zip(self.ids, self.digests, strict=True))
 
     def subset(self, rows: NDArray[np.int64]) -> LabelledSet:
         """Return the images in these rows (M), in this order. They are mapped from a file."""
         ids = tuple(self.ids[row] for row in rows.tolist())
-        return LabelledSet(ids, mapped_rows(self.images, rows), self.labels[rows], self.classes)
+        digests = tuple(self.digests[row] for row in rows.tolist())
+        return LabelledSet(ids, mapped_rows(self.images, rows), self.labels[rows], self.classes, digests)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,9 @@ class UnlabelledSet:
     images: NDArray[np.uint8]
     """(M, H, W, 3), RGB."""
     labelled: int = 0
-    """Number of rows left out because their ids are labelled."""
+    """Number of rows left out because they have the id or the content of a labelled image."""
+    labelled_absent: int = 0
+    """Number of labelled images that the pool does not have, neither by id nor by content."""
     duplicates: int = 0
     """Number of rows left out because an earlier row has the same id."""
     skipped: Mapping[str, int] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data.mapped import mapped_rows
-from topb_trainer.data.sets import Dataset, RoundData, UnlabelledSet
+from topb_trainer.data.sets import Dataset, LabelledSet, RoundData, UnlabelledSet
 from topb_trainer.experiment.config import ExperimentConfig
 from topb_trainer.experiment.records import Record, RecordStore, Settings, ids_sha256
 from topb_trainer.methods import Method
@@ -99,6 +99,18 @@ def initial_rows(train_images: int, count: int, seed: int) -> NDArray[np.int64]:
     return random.choice(train_images, count, replace=False).astype(np.int64)
 
 
+def unlabelled_rows(train: LabelledSet, labelled: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows that are neither labelled nor copies of a labelled image, int64 (M), ascending.
+
+    Args:
+        train: all images that can be labelled.
+        labelled: int64 (N), the labelled rows.
+    """
+    known = {train.digests[row] for row in labelled.tolist()}
+    rest = np.setdiff1d(np.arange(len(train.ids)), labelled)
+    return rest[[train.digests[row] not in known for row in rest.tolist()]]
+
+
 def select_in_memory(
     bundle: Bundle, pool: UnlabelledSet, budget: int, strategy: str, *, seed: int, device: str
 ) -> tuple[str, ...]:
@@ -161,7 +173,7 @@ class _Round:
     def _select(self, task: _TrainedTask, budget: int) -> tuple[list[int], str, dict[str, float]]:
         """Return the picked rows in rank order, the model id of the bundle, and seconds by part."""
         train, config = self.data.train, self.context.config
-        rest = np.setdiff1d(np.arange(len(train.ids)), self.labelled)  # (M)
+        rest = unlabelled_rows(train, self.labelled)  # (M)
         rest_ids = tuple(train.ids[row] for row in rest.tolist())
         pool = UnlabelledSet(rest_ids, mapped_rows(train.images, rest))
         data = RoundData(train.subset(self.labelled), pool, self.data.test, self.data.target)

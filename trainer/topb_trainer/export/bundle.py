@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from topb_scorer.bundle import (
     sha256_of,
 )
 from topb_scorer.durable import publish_directory, unpublished_directory
-from topb_trainer.data.sets import RoundData
+from topb_scorer.pools.pool import DIGEST_BYTES
+from topb_trainer.data.sets import LabelledSet, RoundData
 from topb_trainer.export import gates
 from topb_trainer.export.graph import onnx_graph
 from topb_trainer.models.scoring import AnyScoringModel
@@ -88,7 +88,7 @@ def export_bundle(
         real = gates.evenly_spaced(data.pool.images, context.config.export.gate_images)  # (G, H, W, 3)
         measured = gates.measure(model, graph, real, context.config.export.difference_limit)
         gates.require(measured)
-        pq.write_table(_labelled_table(data.labelled.ids, labelled_features), directory / LABELLED)
+        pq.write_table(_labelled_table(data.labelled, labelled_features), directory / LABELLED)
         manifest = bundle_pb2.Bundle(
             schema_version=SCHEMA_VERSION,
             model_id=path.name,
@@ -123,11 +123,12 @@ def export_bundle(
     return open_bundle(path)
 
 
-def _labelled_table(ids: Sequence[str], features: NDArray[np.float32]) -> pa.Table:
+def _labelled_table(labelled: LabelledSet, features: NDArray[np.float32]) -> pa.Table:
     flat = pa.array(features.ravel(), pa.float32())
     return pa.table(
         {
-            "id": pa.array(ids, pa.string()),
+            "id": pa.array(labelled.ids, pa.string()),
+            "digest": pa.array(labelled.digests, pa.binary(DIGEST_BYTES)),
             "feature": pa.FixedSizeListArray.from_arrays(flat, features.shape[1]),
         }
     )

@@ -30,7 +30,8 @@ RESULT_OPTIONS = [
 def show_result(
     result: SelectionResult, *, classes: Sequence[str], out: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Write the picks to `out`, print JSON or a table, and warn if the pool fell short of the budget.
+    """Write the picks to `out`, print JSON or a table, and warn about excluded images that the pool lacks and
+    about a pool that fell short of the budget.
 
     Args:
         result: The result of the selection.
@@ -45,6 +46,12 @@ def show_result(
         print(result.to_json(indent=2))
     elif not quiet:
         print(_result_text(result, classes, out))
+    if result.accounts.excluded_unmatched:
+        print(
+            f"warning: {result.accounts.excluded_unmatched:,} of the images to exclude are not in the pool, "
+            "neither by id nor by content",
+            file=sys.stderr,
+        )
     if result.fell_short:
         print(
             f"warning: picked {len(result.picks):,} of {result.budget:,} requested images: "

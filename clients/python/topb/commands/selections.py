@@ -112,7 +112,10 @@ def _as_text(selection: Selection) -> str:
     if selection.error_reason:
         lines.append(f"  error       {printable(selection.error_message)} [{selection.error_reason}]")
     if selection.accounts is not None:
-        lines += [f"  picks       {selection.pick_count:,}", accounts_text(selection.accounts)]
+        lines.append(f"  picks       {selection.pick_count:,}")
+        if unmatched := selection.accounts.excluded_unmatched:
+            lines.append(f"  not found   {unmatched:,} of the images to exclude")
+        lines.append(accounts_text(selection.accounts))
     return "\n".join(lines)
 
 

@@ -147,29 +147,40 @@ Global___SelectionSpec: _TypeAlias = SelectionSpec  # noqa: Y015
 
 @_typing.final
 class Exclusion(_message.Message):
-    """Ids to leave out: those listed here, and those in a Parquet file that the server reads."""
+    """Images to leave out: those listed here, and those in a Parquet file that the server reads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     COLUMN_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     """A Parquet file within the server's allowed roots."""
     column: _builtins.str
-    """The column of ids in that file: strings or integers. Empty for "id"."""
+    """The column of ids in that file: strings or integers. Empty for "id". If the file has a column "digest" of
+    content digests, fixed-size binary of 16 bytes, images are found by them too.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The content digest of the image of each id, or nothing at all; empty for an image whose digest is not
+        known. It is the 128-bit BLAKE2b digest of the image as given: of the bytes of its file, or of its uint8
+        RGB array in C order. A row is left out if its id or its digest is listed.
+        """
+
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.str] | None = ...,
         uri: _builtins.str = ...,
         column: _builtins.str = ...,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "ids", b"ids", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "digests", b"digests", "ids", b"ids", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,12 +708,15 @@ class Accounts(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
     SKIPPED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    EXCLUDED_UNMATCHED_FIELD_NUMBER: _builtins.int
     read: _builtins.int
     scored: _builtins.int
     duplicate: _builtins.int
     """Rows whose id had occurred already. The row with the best score stands for all rows of its id."""
     excluded: _builtins.int
-    """Rows whose id was excluded."""
+    """Rows that were excluded by their id or by their content."""
+    excluded_unmatched: _builtins.int
+    """How many of the images that the request excludes are not in the pool, neither by id nor by content."""
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkipCount]: ...
     @_builtins.property
@@ -718,10 +732,11 @@ class Accounts(_message.Message):
         duplicate: _builtins.int = ...,
         excluded: _builtins.int = ...,
         skipped_examples: _abc.Iterable[Global___SkippedRow] | None = ...,
+        excluded_unmatched: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "excluded", b"excluded", "read", b"read", "scored", b"scored", "skipped", b"skipped", "skipped_examples", b"skipped_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "excluded", b"excluded", "excluded_unmatched", b"excluded_unmatched", "read", b"read", "scored", b"scored", "skipped", b"skipped", "skipped_examples", b"skipped_examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

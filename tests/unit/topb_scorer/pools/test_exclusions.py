@@ -7,7 +7,8 @@ import pytest
 
 from support.pools import ANYWHERE, IMAGE, parquet_bytes
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, ScorerError, UnreadablePoolError
-from topb_scorer.pools import AllowedRoots, read_excluded_ids
+from topb_scorer.pools import AllowedRoots, read_exclusion
+from topb_scorer.pools.pool import NO_DIGEST
 
 pytestmark = pytest.mark.scorer
 
@@ -22,7 +23,19 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("column", "expected"), [("id", ["a", "b"]), ("number", ["1", "3"])])
 def test_ids_are_read_from_any_column_without_its_nulls(column: str, expected: list[str], path: Path) -> None:
-    assert read_excluded_ids(str(path), column, ANYWHERE) == expected
+    assert read_exclusion(str(path), column, ANYWHERE) == dict.fromkeys(expected, NO_DIGEST)
+
+
+def test_digests_are_read_beside_the_ids(path: Path) -> None:
+    known = bytes(range(16))
+    digests = pa.array([known, known, None], pa.binary(16))
+    path.write_bytes(parquet_bytes({"id": ["a", None, "b"], "digest": digests}))
+    assert read_exclusion(str(path), "id", ANYWHERE) == {"a": known, "b": NO_DIGEST}
+
+
+def test_a_column_of_another_type_has_no_digests(path: Path) -> None:
+    path.write_bytes(parquet_bytes({"id": ["a"], "digest": ["fifteen letters…"]}))
+    assert read_exclusion(str(path), "id", ANYWHERE) == {"a": NO_DIGEST}
 
 
 @pytest.mark.parametrize(
@@ -43,5 +56,5 @@ def test_a_file_without_ids_is_refused(
     (path.parent / "ids.txt").write_text("a\nb\n")
     (path.parent / "not-utf8.parquet").write_bytes(parquet_bytes({"id": not_utf8, "image": [IMAGE]}))
     with pytest.raises(error) as caught:
-        read_excluded_ids(str(path.parent / name), column, AllowedRoots.below([path.parent]))
+        read_exclusion(str(path.parent / name), column, AllowedRoots.below([path.parent]))
     assert caught.value.reason == reason

@@ -14,7 +14,7 @@ from topb_scorer.scoring.score_log import SCHEMA, ScoredRows, ScoreLog, Skip, sc
 
 pytestmark = pytest.mark.scorer
 
-COLUMNS = ("score", "entropy", "margin", "confidence", "predicted_class")
+COLUMNS = ("digests", "score", "entropy", "margin", "confidence", "predicted_class")
 
 
 def outputs(score: ArrayLike, probabilities: ArrayLike) -> dict[str, NDArray[np.float32]]:
@@ -117,6 +117,7 @@ def test_a_committed_shard_reads_back_bit_for_bit(
             [id_ for id_, _, _ in rows],
             outputs([score for _, score, _ in rows], probabilities),
             {row: Skip(reason, reason * 2) for row, (_, _, reason) in enumerate(rows) if reason is not None},
+            digests=np.random.default_rng(1).integers(0, 256, (len(rows), 16), np.uint8),
         )
 
     directory = tmp_path_factory.mktemp("log")
@@ -132,6 +133,15 @@ def test_a_committed_shard_reads_back_bit_for_bit(
         assert_same(ScoredRows(ids=read.ids[start:stop], skips=shifted, **columns), part)
         start = stop
     assert start == len(read.ids)
+
+
+def test_a_shard_of_another_version_is_scored_again(tmp_path: Path) -> None:
+    log = ScoreLog(tmp_path)
+    log.commit("shard", [random_rows(2)])
+    (path,) = tmp_path.rglob("*.parquet")
+    path.parent.rename(tmp_path / "rd")  # where version 1 had it
+    assert not log.holds("shard")
+    assert log.identities() == []
 
 
 def test_shards_are_read_in_the_requested_order(tmp_path: Path) -> None:

@@ -26,7 +26,16 @@ def offer(top: TopB, rows: Rows) -> None:
 def scored(ids: list[str], classes: NDArray[np.int32]) -> ScoredRows:
     zeros = np.zeros(len(ids))
     confidence = (classes / 8).astype(np.float32)
-    return ScoredRows(ids, zeros.astype(np.float32), classes / 4, zeros, confidence, classes, {})
+    return ScoredRows(
+        ids,
+        np.zeros((len(ids), 16), np.uint8),
+        zeros.astype(np.float32),
+        classes / 4,
+        zeros,
+        confidence,
+        classes,
+        {},
+    )
 
 
 def ranked(rows: Rows, budget: int, *, offers: int = 1) -> list[tuple[str, float, int]]:

@@ -31,7 +31,8 @@ from topb.results import Accounts, Pick, SelectionResult
 from topb_scorer.bundle import Bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import SelectionCancelledError
-from topb_scorer.pools import Shard
+from topb_scorer.pools import Shard, content_digest
+from topb_scorer.pools.pool import NO_DIGEST
 from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
@@ -144,7 +145,11 @@ ways = st.fixed_dictionaries(
     budget=st.integers(1, 60),
     strategy=st.sampled_from(STRATEGIES),
     seed=st.integers(0, 2**64 - 1),
-    exclude=st.sets(st.sampled_from([*IDS, "elsewhere", ""]), max_size=8),
+    exclude=st.dictionaries(
+        st.sampled_from([*IDS, "elsewhere", ""]),
+        st.sampled_from([None, None, None, *VALID, b"no image", b"not in the pool"]),
+        max_size=8,
+    ),
     shuffler=st.randoms(use_true_random=False),
     way=ways,
 )
@@ -157,11 +162,12 @@ def test_every_way_to_run_a_selection_gives_the_defined_result(
     budget: int,
     strategy: str,
     seed: int,
-    exclude: set[str],
+    exclude: dict[str, bytes | None],
     shuffler: random.Random,
     way: dict[str, Any],
 ) -> None:
-    spec = SelectionSpec(budget, strategy, seed, frozenset(exclude))
+    digests = {id_: NO_DIGEST if image is None else content_digest(image) for id_, image in exclude.items()}
+    spec = SelectionSpec(budget, strategy, seed, digests)
     engine = engine_with(*way["engine"])
 
     def expected(rows: list[Row]) -> tuple[tuple[Pick, ...], Accounts]:

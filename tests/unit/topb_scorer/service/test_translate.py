@@ -11,9 +11,11 @@ from topb.results import Accounts, SelectionResult, SkippedRow
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
+from topb_scorer.pools.pool import NO_DIGEST
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.service.translate import (
     duration_message,
+    excluded_images,
     model_message,
     pool_of,
     shard_of,
@@ -45,10 +47,10 @@ def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> Scor
 @pytest.mark.parametrize(
     ("fields", "spec"),
     [
-        ({"budget": 3}, SelectionSpec(3, "aalu", 0, frozenset(), {})),
+        ({"budget": 3}, SelectionSpec(3, "aalu", 0, {}, {})),
         (
             {"budget": 7, "strategy": "entropy", "seed": 2**64 - 1, "strategy_options": {"diversify": "2"}},
-            SelectionSpec(7, "entropy", 2**64 - 1, frozenset({"a"}), {"diversify": "2"}),
+            SelectionSpec(7, "entropy", 2**64 - 1, {"a": NO_DIGEST}, {"diversify": "2"}),
         ),
     ],
     ids=["defaults", "whole"],
@@ -69,8 +71,22 @@ def test_a_spec_message_is_translated_completely(fields: dict[str, Any], spec: S
 )
 def test_a_spec_that_cannot_be_served_is_refused(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises((InvalidRequestError, LimitExceededError)) as caught:
-        spec_of(pb.SelectionSpec(**fields), frozenset())
+        spec_of(pb.SelectionSpec(**fields), {})
     assert caught.value.reason == reason
+
+
+def test_an_exclusion_has_a_digest_for_each_id_or_none() -> None:
+    digest = bytes(range(16))
+    assert excluded_images(pb.Exclusion(ids=["a", "b"])) == {"a": NO_DIGEST, "b": NO_DIGEST}
+    both = pb.Exclusion(ids=["a", "b"], digests=[digest, b""])
+    assert excluded_images(both) == {"a": digest, "b": NO_DIGEST}
+
+
+@pytest.mark.parametrize("digests", [[bytes(16)], [bytes(16), bytes(8)]], ids=["too few", "too short"])
+def test_digests_that_do_not_belong_to_the_ids_are_refused(digests: list[bytes]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        excluded_images(pb.Exclusion(ids=["a", "b"], digests=digests))
+    assert caught.value.reason == "EXCLUSION_DIGESTS"
 
 
 def test_a_pool_message_is_translated_completely() -> None:
@@ -158,6 +174,7 @@ def test_a_summary_holds_every_field_except_the_picks() -> None:
         skipped={"IMAGE_CORRUPT": 2, "FILE_MISSING": 1},
         duplicate=1,
         excluded=1,
+        excluded_unmatched=3,
         skipped_examples=(SkippedRow("x", "FILE_MISSING", "gone"),),
     )
     result = SelectionResult((), accounts, "m", "margin", 2**64 - 1, 5, 1.25)
@@ -167,6 +184,7 @@ def test_a_summary_holds_every_field_except_the_picks() -> None:
     assert message.elapsed.ToTimedelta().total_seconds() == 1.25
     counts = message.accounts
     assert (counts.read, counts.scored, counts.duplicate, counts.excluded) == (9, 4, 1, 1)
+    assert counts.excluded_unmatched == 3
     assert {count.reason: count.count for count in counts.skipped} == dict(accounts.skipped)
     (example,) = counts.skipped_examples
     assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")

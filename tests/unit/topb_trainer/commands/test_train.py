@@ -60,7 +60,7 @@ def test_train_exports_a_bundle_and_prints_a_summary(
     assert "60 labelled of 10 classes · 140 unlabelled" in told.out
     assert f"test {bundle.manifest.test_accuracy:.1%} of 100" in told.out
     assert told.out.count("≤") == len(bundle.manifest.gates) == 6
-    assert "pool: 60 rows left out because their ids are labelled" in told.err
+    assert "pool: 60 rows left out because they are labelled: 60 of the 60 labelled images" in told.err
     assert bundle.manifest.labelled_count == 60
     assert (bundle.input.height, bundle.input.width) == (8, 8)
 
@@ -73,7 +73,13 @@ def test_json_is_one_object_and_the_command_line_overrides_the_preset(
     told = json.loads(train(digit_files, tmp_path / "bundles", tiny_preset, *more).printed)
     bundle = open_bundle(Path(told["path"]))
     assert told["model_id"] == bundle.model_id
-    assert told["pool"] == {"unlabelled": 140, "labelled": 60, "duplicates": 0, "skipped": {}}
+    assert told["pool"] == {
+        "unlabelled": 140,
+        "labelled": 60,
+        "labelled_absent": 0,
+        "duplicates": 0,
+        "skipped": {},
+    }
     assert told["test_accuracy"] is None
     assert (told["method"], told["round"], bundle.manifest.seed) == ("aalu", 2, 7)
     configuration = bundle.manifest.configuration

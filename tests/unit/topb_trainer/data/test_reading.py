@@ -12,6 +12,7 @@ import pytest
 from support.images import encode
 from topb.image_input import ImageInput
 from topb_scorer.errors import NotFoundError, ScorerError
+from topb_scorer.pools.pool import NO_DIGEST
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
 from topb_trainer.errors import InvalidDataError
@@ -81,16 +82,30 @@ def test_an_image_folder_is_labelled_by_its_folders(tmp_path: Path) -> None:
     found = dict(zip(labelled.ids, labelled.labels, strict=True))
     assert found == {"dog/x.png": 1, "cat/y.png": 0, "cat/more/z.png": 0}
     # The ids are those that the pool reader gives the same files.
-    assert read_pool(tmp_path, EIGHT, frozenset({"dog/x.png"})).labelled == 1
+    assert read_pool(tmp_path, EIGHT, {"dog/x.png": NO_DIGEST}).labelled == 1
+
+
+def test_labelled_images_are_left_out_wherever_their_files_lie(tmp_path: Path) -> None:
+    for name, image in zip(("cat/w.png", "cat/x.png", "dog/y.png", "dog/z.png"), FOUR, strict=True):
+        for file in (tmp_path / "labelled" / name, tmp_path / "pool" / Path(name).name):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(image)
+    (tmp_path / "pool/v.png").write_bytes(solid(50))
+    (tmp_path / "pool/z.png").unlink()
+    labelled = read_labelled(tmp_path / "labelled", EIGHT)
+    pool = read_pool(tmp_path / "pool", EIGHT, labelled.digest_of())
+    assert pool.ids == ("v.png",)
+    assert (pool.labelled, pool.labelled_absent) == (3, 1)
 
 
 def test_labelled_and_duplicate_ids_are_left_out_and_corrupt_images_are_counted(tmp_path: Path) -> None:
     ids = ["a", "b", "b", "c", "d", "e", "e"]
     images = [*FOUR[:3], b"no image", b"", FOUR[3], FOUR[3]]
-    pool = read_pool(write_parquet(tmp_path / "p.parquet", ids, images), EIGHT, frozenset({"a", "not there"}))
+    known = dict.fromkeys(("a", "not there"), NO_DIGEST)
+    pool = read_pool(write_parquet(tmp_path / "p.parquet", ids, images), EIGHT, known)
     assert pool.ids == ("b", "e")
     assert pool.images[:, 0, 0, 0].tolist() == [20, 40]
-    assert (pool.labelled, pool.duplicates) == (1, 2)
+    assert (pool.labelled, pool.labelled_absent, pool.duplicates) == (1, 1, 2)
     assert pool.skipped == {"IMAGE_EMPTY": 1, "IMAGE_FORMAT_UNKNOWN": 1}
 
 
@@ -177,7 +192,7 @@ def test_a_path_that_is_missing_or_not_parquet_is_refused(tmp_path: Path) -> Non
 def test_a_pool_with_nothing_unlabelled_is_an_error(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "p.parquet", IDS, [*FOUR[:3], b"broken"])
     with pytest.raises(InvalidDataError, match="3 are labelled, 1 could not") as caught:
-        read_pool(path, EIGHT, frozenset("abc"))
+        read_pool(path, EIGHT, dict.fromkeys("abc", NO_DIGEST))
     assert caught.value.reason == "POOL_EMPTY"
 
 

@@ -16,7 +16,7 @@ from topb_trainer.config import TrainConfig, VaalConfig
 from topb_trainer.data.sets import Dataset, with_row_ids
 from topb_trainer.experiment.config import ExperimentConfig, ProtocolConfig
 from topb_trainer.experiment.records import Record, ids_sha256, writing_records
-from topb_trainer.experiment.run import initial_rows, run_experiment, settings_of
+from topb_trainer.experiment.run import initial_rows, run_experiment, settings_of, unlabelled_rows
 from topb_trainer.methods import methods_named
 from topb_trainer.models.resnet import Normalisation, ResNet18
 
@@ -93,6 +93,13 @@ def test_a_method_picks_unlabelled_images_and_trains_on_them_in_the_next_round(
         assert record.model_id is not None
     picks = {record.method: tuple(record.picked) for record in records if record.round == 0}
     assert len(set(picks.values())) == len(COMPARED)
+
+
+def test_a_copy_of_a_labelled_image_is_never_picked(data: Dataset) -> None:
+    images = data.train.images[[0, 1, 0, 2, 1]]
+    train = with_row_ids("train", images, data.train.labels[:5], DIGITS)
+    assert unlabelled_rows(train, np.array([2])).tolist() == [1, 3, 4]
+    assert unlabelled_rows(train, np.array([], np.int64)).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_record_holds_the_seconds_of_each_part(compared: tuple[Path, list[Record]]) -> None:

@@ -18,6 +18,7 @@ from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, sha256_of
 from topb_scorer.errors import BundleError
+from topb_scorer.pools import content_digest
 from topb_trainer.config import TrainConfig
 from topb_trainer.data.sets import LabelledSet, RoundData, UnlabelledSet
 from topb_trainer.errors import ExportGateError
@@ -169,7 +170,12 @@ def test_the_manifest_is_proto3_json_with_every_field(bundle: Bundle) -> None:
 
 def test_the_labelled_set_holds_ids_and_float32_features(bundle: Bundle) -> None:
     table = pq.read_table(bundle.labelled)
-    assert [str(field.type) for field in table.schema] == ["string", "fixed_size_list<element: float>[32]"]
+    assert [str(field.type) for field in table.schema] == [
+        "string",
+        "fixed_size_binary[16]",
+        "fixed_size_list<element: float>[32]",
+    ]
+    assert table["digest"].to_pylist() == [content_digest(image) for image in images(2)]
     assert table["id"].to_pylist() == ["a", "b"]
     assert table["feature"].to_pylist()[1] == list(range(32, 64))
 

@@ -40,7 +40,7 @@ def test_torch_and_onnx_agree_on_real_photos(
     pq.write_table(rows.drop_columns("label"), tmp_path / "pool.parquet")
     target = image_input(image, tmp_path / "labelled.parquet")
     labelled = read_labelled(tmp_path / "labelled.parquet", target)
-    pool = read_pool(tmp_path / "pool.parquet", target, frozenset(labelled.ids))
+    pool = read_pool(tmp_path / "pool.parquet", target, labelled.digest_of())
     config = replace(tiny, image=image, task=replace(tiny.task, width=16))
     bundle = train_round(
         RoundData(labelled, pool, None, target), RoundContext(config), tmp_path / "bundles"

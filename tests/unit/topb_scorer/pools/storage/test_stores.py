@@ -24,7 +24,7 @@ from support.pools import (
 )
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
-from topb_scorer.pools import AllowedRoots, PoolItem, read_excluded_ids
+from topb_scorer.pools import AllowedRoots, PoolItem, read_exclusion
 from topb_scorer.pools.pool import identity_of
 from topb_scorer.pools.storage import Stores
 
@@ -87,7 +87,7 @@ def test_a_pool_is_read_from_one_file_or_a_folder_of_files(
 
 def test_excluded_ids_are_read_from_the_store(store: Store) -> None:
     uri = store.put("labelled.parquet", rows_of("a", "b"))
-    assert read_excluded_ids(uri, "id", ANYWHERE) == ["a", "b"]
+    assert list(read_exclusion(uri, "id", ANYWHERE)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
