@@ -10,6 +10,7 @@ TopbError
     ├── DeviceError               a requested device cannot be used
     ├── InstallationError         the installed packages are incompatible
     ├── NewerVersionError         a catalog or state directory was written by a newer version of topb
+    ├── CatalogError              the catalog of selections is damaged
     ├── ListenError               the server cannot listen on its address
     ├── UnreadablePoolError       a pool exists but cannot be read to its end
     ├── UnavailableError          the request cannot be served now: retry later or on another server
@@ -70,6 +71,10 @@ class InstallationError(ScorerError):
 
 class NewerVersionError(ScorerError):
     """A catalog or state directory was written by a newer version of topb."""
+
+
+class CatalogError(ScorerError):
+    """The catalog of selections is damaged."""
 
 
 class ListenError(ScorerError):

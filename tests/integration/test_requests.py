@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 import pytest
 from grpc import StatusCode
 
 import topb
 from support.images import encode, random_image, random_pool, write_parquet
-from support.rpc import Request, Spec, Stub, refusal
+from support.rpc import Request, Spec, Stub, code_and_reason, refusal
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.scorer
@@ -52,6 +53,59 @@ def test_a_pool_that_cannot_be_read_is_refused(
     )
 
     assert refusal(stub.SelectBatch(request)) == (code, reason)
+
+
+def test_the_id_of_a_selection_is_no_request_id(data: Path, client: topb.Client, stub: Stub) -> None:
+    """Ids are listed to everyone, so anyone could otherwise reach another caller's selection by its id."""
+    handle = client.submit(data / "pool.parquet", 2)
+    handle.result()
+    spec, pool = Spec(budget=1), selection_pb2.Pool(uri=str(data / "pool.parquet"))
+    request = selection_pb2.SelectBatchRequest(spec=spec, pool=pool, request_id=handle.id)
+    start = Request(start=selection_pb2.StreamStart(spec=spec, request_id=handle.id))
+    reserved = (StatusCode.INVALID_ARGUMENT, "REQUEST_ID_RESERVED")
+
+    assert refusal(stub.SelectBatch(request)) == reserved
+    assert refusal(stub.SelectBatchFromStream(iter([start]))) == reserved
+    for name in (handle.id, handle.request_id):
+        message = stub.GetSelection(selection_pb2.GetSelectionRequest(selection=name), timeout=30).selection
+        assert (message.id, message.request_id) == (handle.id, handle.request_id)
+        cancelled = stub.CancelSelection(selection_pb2.CancelSelectionRequest(selection=name), timeout=30)
+        assert cancelled.selection == message
+        assert len(stub.ListPicks(selection_pb2.ListPicksRequest(selection=name), timeout=30).picks) == 2
+
+
+def test_a_generated_request_id_repeats_its_request(data: Path, stub: Stub) -> None:
+    pool = selection_pb2.Pool(uri=str(data / "pool.parquet"))
+    request = selection_pb2.SelectBatchRequest(spec=Spec(budget=1), pool=pool)
+    ids = set()
+    for _ in range(2):
+        started, *_ = list(stub.SelectBatch(request, timeout=60))
+        asked = selection_pb2.GetSelectionRequest(selection=started.started.selection)
+        request.request_id = stub.GetSelection(asked, timeout=30).selection.request_id
+        ids |= {asked.selection, request.request_id}
+    assert len(ids) == 2
+
+
+def test_text_with_nul_is_refused_and_names_neither_sql_nor_paths(data: Path, stub: Stub) -> None:
+    pool = selection_pb2.Pool(uri=str(data / "pool.parquet"))
+    list_request = selection_pb2.ListSelectionsRequest
+    for method, request in (
+        (stub.GetSelection, selection_pb2.GetSelectionRequest(selection="a\0")),
+        (stub.CancelSelection, selection_pb2.CancelSelectionRequest(selection="a\0")),
+        (stub.ListPicks, selection_pb2.ListPicksRequest(selection="a\0")),
+        (stub.ListSelections, list_request(model="a\0")),
+        (stub.ListSelections, list_request(page_token="a\0")),
+        (stub.SelectBatch, selection_pb2.SelectBatchRequest(spec=Spec(budget=1), pool=pool, request_id="\0")),
+        (stub.SelectBatch, selection_pb2.SelectBatchRequest(spec=Spec(budget=1), pool={"uri": "/a\0"})),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            list(method(request) if method == stub.SelectBatch else [method(request)])
+        assert code_and_reason(caught.value)[0] in {
+            StatusCode.INVALID_ARGUMENT,
+            StatusCode.PERMISSION_DENIED,
+            StatusCode.NOT_FOUND,
+        }, caught.value
+        assert "SELECT" not in caught.value.details()
 
 
 def test_an_empty_pool_is_answered_with_no_picks(data: Path, client: topb.Client) -> None:

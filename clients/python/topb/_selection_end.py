@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from topb import _translate
-from topb.errors import RequestCancelledError, SelectionFailedError
+from topb.errors import ProtocolError, RequestCancelledError, SelectionFailedError
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2
 
@@ -28,6 +28,7 @@ def has_succeeded(message: selection_pb2.Selection) -> bool:
     Raises:
         SelectionFailedError: If it failed.
         RequestCancelledError: If it was cancelled.
+        ProtocolError: If the server or this version of the client does not know its state.
     """
     match _translate.selection(message).state:
         case SelectionState.FAILED:
@@ -41,6 +42,12 @@ def has_succeeded(message: selection_pb2.Selection) -> bool:
                 f"selection {message.id} was cancelled",
                 reason="SELECTION_CANCELLED",
                 metadata={"selection": message.id},
+            )
+        case SelectionState.UNSPECIFIED:
+            raise ProtocolError(
+                f"selection {message.id} is in state {message.state}, which the server or this client does "
+                "not know; upgrade topb",
+                reason="STATE_UNKNOWN",
             )
         case state:
             return state is SelectionState.SUCCEEDED

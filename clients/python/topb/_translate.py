@@ -20,7 +20,9 @@ from topb.selections import Selection, SelectionState
 from topb.v1 import model_pb2, selection_pb2
 
 STATES: dict[str, selection_pb2.SelectionState.ValueType] = {
-    state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}") for state in SelectionState
+    state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}")
+    for state in SelectionState
+    if state is not SelectionState.UNSPECIFIED
 }
 _STATES_BY_VALUE = {value: SelectionState(state) for state, value in STATES.items()}
 
@@ -75,20 +77,13 @@ def selection(message: selection_pb2.Selection) -> Selection:
     """Return a selection.
 
     Raises:
-        ProtocolError: If this version does not know its state, or its accounts do not add up.
+        ProtocolError: If its accounts do not add up.
     """
-    state = _STATES_BY_VALUE.get(message.state)
-    if state is None:
-        raise ProtocolError(
-            f"selection {message.id} is in state {message.state}, which this version does not know; "
-            "upgrade topb",
-            reason="STATE_UNKNOWN",
-        )
     has_summary = message.HasField("summary")
     return Selection(
         id=message.id,
         request_id=message.request_id,
-        state=state,
+        state=_STATES_BY_VALUE.get(message.state, SelectionState.UNSPECIFIED),
         model=message.model,
         strategy=message.strategy,
         budget=message.budget,

@@ -15,6 +15,8 @@ from topb.results import Accounts
 class SelectionState(StrEnum):
     """The state of a selection."""
 
+    UNSPECIFIED = "unspecified"
+    """The selection is in a state that the server or this version of the client does not know."""
     PENDING = "pending"
     """The selection waits for a server, or for its caller to repeat the request or to send the pool."""
     RUNNING = "running"
@@ -25,7 +27,7 @@ class SelectionState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether this state is final."""
-        return self not in {SelectionState.PENDING, SelectionState.RUNNING}
+        return self in {SelectionState.SUCCEEDED, SelectionState.FAILED, SelectionState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)

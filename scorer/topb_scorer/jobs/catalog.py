@@ -10,58 +10,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 
 from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer.durable import stepped
-from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
+from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.jobs import migrations
+from topb_scorer.jobs.identifiers import (
+    check_request_id,
+    is_selection_id,
+    new_request_id,
+    new_selection_id,
+)
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
-from topb_scorer.jobs.transactions import Transactions
+from topb_scorer.jobs.schema import SELECTIONS
+from topb_scorer.jobs.transactions import Transactions, damaged
 
-_STATE = sa.Enum(
-    SelectionState,
-    values_callable=lambda states: [state.value for state in states],
-    native_enum=False,
-    length=16,
-)
-METADATA = sa.MetaData()
-_SELECTIONS = sa.Table(
-    "selections",
-    METADATA,
-    sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("request_id", sa.String(200), nullable=False, unique=True),
-    sa.Column("request", sa.LargeBinary, nullable=False),
-    sa.Column("request_digest", sa.String(64), nullable=False),
-    sa.Column("model", sa.String(64), nullable=False),
-    sa.Column("strategy", sa.String(64), nullable=False),
-    sa.Column("budget", sa.BigInteger, nullable=False),
-    sa.Column("pool_uri", sa.Text, nullable=False),
-    sa.Column("detached", sa.Boolean, nullable=False),
-    sa.Column("state", _STATE, nullable=False, index=True),
-    sa.Column("owner", sa.String(64), nullable=False, default=""),
-    sa.Column("lease_until", sa.Float(53), nullable=False, default=0.0),
-    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
-    sa.Column("read", sa.BigInteger, nullable=False, default=0),
-    sa.Column("total", sa.BigInteger, nullable=False, default=0),
-    sa.Column("elapsed_seconds", sa.Float(53), nullable=False, default=0.0),
-    sa.Column("stream_chunks", sa.BigInteger),
-    sa.Column("created", sa.Float(53), nullable=False),
-    sa.Column("updated", sa.Float(53), nullable=False),
-    sa.Column("ended", sa.Float(53)),
-    sa.Column("error_code", sa.String(32), nullable=False, default=""),
-    sa.Column("error_reason", sa.String(64), nullable=False, default=""),
-    sa.Column("error_message", sa.Text, nullable=False, default=""),
-)
-_C = _SELECTIONS.c
-_MAX_REQUEST_ID = 200
+_C = SELECTIONS.c
 _PENDING = _C.state == SelectionState.PENDING
 _RUNNING = _C.state == SelectionState.RUNNING
 _OPEN = sa.or_(_PENDING, _RUNNING)
@@ -77,18 +48,12 @@ class SelectionCatalog:
             InvalidRequestError: the URL cannot be used.
             NewerVersionError: a newer version of topb has upgraded the catalog.
             UnavailableError: the database cannot be reached or written to.
+            CatalogError: the database is not a catalog, or it is damaged.
         """
         self._transactions = Transactions(url, patience_seconds=patience_seconds)
         self._transact = self._transactions.transact
         try:
             self._transactions.transact_alone(migrations.upgrade)
-        except ProgrammingError as error:
-            self.close()
-            raise UnavailableError(
-                f"the catalog's schema cannot be created or upgraded: {error.orig}; the database user must "
-                "own the database or have CREATE on the schema",
-                reason="CATALOG_UNAVAILABLE",
-            ) from error
         except BaseException:
             self.close()
             raise
@@ -102,31 +67,29 @@ class SelectionCatalog:
         """Create a selection, or return the existing one with the same request id.
 
         Raises:
-            InvalidRequestError: the request id belongs to a different request, or is too long.
+            InvalidRequestError: the request id belongs to a different request, is too long, or has the form
+                of a selection's id.
         """
-        if len(new.request_id) > _MAX_REQUEST_ID:
-            raise InvalidRequestError(
-                f"the request id has {len(new.request_id)} characters; expected at most {_MAX_REQUEST_ID}",
-                reason="REQUEST_ID_TOO_LONG",
-            )
+        request_id = new.request_id or new_request_id()
+        check_request_id(request_id)
         now = time.time()
-        id_ = f"{time.time_ns():016x}-{secrets.token_hex(4)}"
+        id_ = new_selection_id()
         values = {
             **dataclasses.asdict(new),
             "id": id_,
-            "request_id": new.request_id or id_,
+            "request_id": request_id,
             "request_digest": _digest(new.request),
             "state": SelectionState.PENDING,
             "created": now,
             "updated": now,
         }
         try:
-            self._transact(lambda connection: connection.execute(_SELECTIONS.insert().values(values)))
-        except IntegrityError:
+            self._transact(lambda connection: connection.execute(SELECTIONS.insert().values(values)))
+        except IntegrityError as error:
             # This call may have created it, if the database died before it confirmed the transaction.
-            existing = self.find(new.request_id or id_, new.request)
+            existing = self.find(request_id, new.request)
             if existing is None:
-                raise
+                raise damaged(error) from error
             return existing
         return self.get(id_)
 
@@ -134,11 +97,13 @@ class SelectionCatalog:
         """Return the selection with this request id, or None if there is none.
 
         Raises:
-            InvalidRequestError: the request id belongs to a different request.
+            InvalidRequestError: the request id belongs to a different request, is too long, or has the form
+                of a selection's id.
         """
         if not request_id:
             return None
-        found = self._records(sa.select(_SELECTIONS).where(_C.request_id == request_id))
+        check_request_id(request_id)
+        found = self._records(sa.select(SELECTIONS).where(_C.request_id == request_id))
         if found and found[0].request_digest != _digest(request):
             raise InvalidRequestError(
                 f"request id {request_id!r} belongs to a different request; use a new request id",
@@ -148,36 +113,42 @@ class SelectionCatalog:
             )
         return found[0] if found else None
 
-    def get(self, id_: str) -> SelectionRecord:
-        """Return the selection with this id or request id.
+    def get(self, name: str) -> SelectionRecord:
+        """Return the selection with this id or request id. The form of the name says which of the two it is.
 
         Raises:
             NotFoundError: there is no such selection.
         """
-        records = self._records(sa.select(_SELECTIONS).where(sa.or_(_C.id == id_, _C.request_id == id_)))
+        column = _C.id if is_selection_id(name) else _C.request_id
+        records = self._records(sa.select(SELECTIONS).where(column == name))
         if not records:
             raise NotFoundError(
-                f"there is no selection {id_!r}; `topb results prune` may have deleted it",
+                f"there is no selection {name!r}; `topb results prune` may have deleted it",
                 reason="SELECTION_NOT_FOUND",
-                selection=id_,
+                selection=name,
             )
         return records[0]
 
     def page(
-        self, size: int, *, before: str = "", states: Sequence[SelectionState] = (), model: str = ""
+        self,
+        size: int,
+        *,
+        before: str = "",
+        states: Sequence[SelectionState] | None = None,
+        model: str = "",
     ) -> list[SelectionRecord]:
         """Return at most `size` selections, the latest first.
 
         Args:
             size: the maximum number of selections.
             before: the id of a selection; only older ones are returned. Empty for no restriction.
-            states: the states of the selections to return; empty for all.
+            states: the states of the selections to return; None for all.
             model: the model of the selections to return; empty for all.
         """
-        query = sa.select(_SELECTIONS).order_by(_C.id.desc()).limit(size)
+        query = sa.select(SELECTIONS).order_by(_C.id.desc()).limit(size)
         if before:
             query = query.where(_C.id < before)
-        if states:
+        if states is not None:
             query = query.where(_C.state.in_(states))
         if model:
             query = query.where(_C.model == model)
@@ -230,11 +201,13 @@ class SelectionCatalog:
     @stepped
     def fail(self, id_: str, owner: str, *, code: str, reason: str, message: str) -> bool:
         """Mark a selection as failed. Return False, without effect, if it belongs to another owner."""
-        error = {"error_code": code, "error_reason": reason, "error_message": message}
+        # The message may quote names of files, which need not be valid text.
+        printable = message.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+        error = {"error_code": code, "error_reason": reason, "error_message": printable}
         return self._end(_held(id_, owner), SelectionState.FAILED, **error)
 
-    def cancel(self, id_: str) -> SelectionRecord:
-        """Cancel a selection.
+    def cancel(self, name: str) -> SelectionRecord:
+        """Cancel the selection with this id or request id.
 
         If no server runs the selection, it is CANCELLED at once. Otherwise its server is asked to stop it. A
         selection that has ended does not change.
@@ -242,7 +215,7 @@ class SelectionCatalog:
         Raises:
             NotFoundError: there is no such selection.
         """
-        record = self.get(id_)
+        record = self.get(name)
         of_this = _C.id == record.id
         unowned = sa.and_(of_this, sa.or_(_PENDING, _expired()))
         if not self._end(unowned, SelectionState.CANCELLED, cancel_requested=True):
@@ -262,7 +235,7 @@ class SelectionCatalog:
         """
         orphaned = sa.or_(sa.and_(_PENDING, _C.detached), _expired())
         complete = sa.or_(_C.pool_uri != "", _C.stream_chunks.is_not(None), _C.cancel_requested)
-        query = sa.select(_SELECTIONS).where(orphaned, complete)
+        query = sa.select(SELECTIONS).where(orphaned, complete)
         return self._records(query.order_by(_C.updated, _C.id).limit(size))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
@@ -273,12 +246,12 @@ class SelectionCatalog:
             size: the maximum number of selections.
             after: only selections with greater ids are returned.
         """
-        query = sa.select(_SELECTIONS).where(_C.ended < moment, _C.id > after)
+        query = sa.select(SELECTIONS).where(_C.ended < moment, _C.id > after)
         return self._records(query.order_by(_C.id).limit(size))
 
     def forget(self, ids: Sequence[str]) -> int:
         """Delete the selections that have ended, and return how many were deleted. Ignore the others."""
-        delete = _SELECTIONS.delete().where(_C.id.in_(ids), sa.not_(_OPEN))
+        delete = SELECTIONS.delete().where(_C.id.in_(ids), sa.not_(_OPEN))
         return self._transact(lambda connection: connection.execute(delete).rowcount)
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -292,7 +265,7 @@ class SelectionCatalog:
     def _change(
         self, where: sa.ColumnElement[bool], *, patience_seconds: float | None = None, **values: Any
     ) -> bool:
-        update = _SELECTIONS.update().where(where).values(updated=time.time(), **values)
+        update = SELECTIONS.update().where(where).values(updated=time.time(), **values)
 
         def changed(connection: sa.Connection) -> bool:
             return connection.execute(update).rowcount == 1

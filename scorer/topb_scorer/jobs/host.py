@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from topb.results import SelectionResult
 from topb_scorer.errors import (
+    CatalogError,
     ScorerError,
     SelectionCancelledError,
     UnavailableError,
@@ -25,6 +26,9 @@ from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.settings import SelectingSettings
 
 _log = logging.getLogger(__name__)
+
+# They are no fault of the selection, which stays open.
+_CATALOG_ERRORS = (UnavailableError, CatalogError)
 
 
 class SelectionHost:
@@ -198,7 +202,7 @@ class SelectionHost:
             outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
-        except UnavailableError as error:
+        except _CATALOG_ERRORS as error:
             reason = self._interrupted(run, error)
         except Exception as error:
             if is_storage_fault(error):
@@ -236,7 +240,7 @@ class SelectionHost:
         return result
 
     def _stopped(self, run: Run) -> Outcome:
-        with suppress(UnavailableError):
+        with suppress(*_CATALOG_ERRORS):
             if self._catalog.get(run.record.id).cancel_requested:
                 self._catalog.confirm_cancelled(run.record.id, self._owner)
                 return "cancelled"
@@ -252,7 +256,7 @@ class SelectionHost:
 
     def _release(self, run: Run) -> None:
         # If the catalog cannot be reached, the lease expires by itself.
-        with suppress(UnavailableError):
+        with suppress(*_CATALOG_ERRORS):
             self._catalog.release(run.record.id, self._owner)
 
     def _failed(self, run: Run, error: Exception) -> str:
@@ -260,7 +264,7 @@ class SelectionHost:
         if not isinstance(known, ScorerError):
             known, unexpected = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"), error
         _log.error("selection %s failed: %s [%s]", run.record.id, known, known.reason, exc_info=unexpected)
-        with suppress(UnavailableError):
+        with suppress(*_CATALOG_ERRORS):
             code, message = type(known).__name__, str(known)
             self._catalog.fail(run.record.id, self._owner, code=code, reason=known.reason, message=message)
         return known.reason
@@ -269,7 +273,7 @@ class SelectionHost:
         while not wait([run.ended], self._lease_seconds / 4).done:
             try:
                 kept = self._catalog.keep(run.record.id, self._owner, self._lease_seconds, run.progress)
-            except UnavailableError as error:
+            except _CATALOG_ERRORS as error:
                 run.error = error
                 kept = False
             if not kept:

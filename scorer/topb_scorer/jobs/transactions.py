@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
-from topb_scorer.errors import InvalidRequestError, UnavailableError
+from topb_scorer.errors import CatalogError, InvalidRequestError, ScorerError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -21,8 +21,10 @@ T = TypeVar("T")
 _RETRY_SECONDS = 0.5
 # The number of the lock is arbitrary. PostgreSQL releases the lock at the end of the transaction.
 _LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7308613829)"}
-# The disk is full, read-only or failing, or the file is not a database. Retrying does not help.
-_DISK_ERRORS = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY")
+# The disk is full, read-only or failing. Retrying within seconds does not help.
+_DISK_ERRORS = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+# A table or a column is missing.
+_STATEMENT_ERROR = "SQLITE_ERROR"
 
 
 class Transactions:
@@ -72,6 +74,9 @@ class Transactions:
 
         Raises:
             UnavailableError: the database cannot be reached or written to.
+            CatalogError: the database refused a statement, because its schema or its contents are damaged.
+            IntegrityError: a row violates a constraint.
+            ScorerError: a column cannot hold a value.
         """
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         deadline = time.monotonic() + patience
@@ -81,14 +86,34 @@ class Transactions:
                     return work(connection)
             except (OperationalError, InterfaceError, NoConnectionError) as error:
                 cause = getattr(error, "orig", error)
-                if time.monotonic() > deadline or not _may_pass(cause):
+                if _sqlite_error(cause) == _STATEMENT_ERROR:
+                    raise damaged(error) from error
+                if time.monotonic() > deadline or _sqlite_error(cause).startswith(_DISK_ERRORS):
+                    # The driver's message may name hosts, users and paths, which are not for callers.
+                    _log.error("the catalog cannot be reached or written to: %s", cause)
                     raise UnavailableError(
-                        f"the catalog of selections cannot be reached or written to: {cause}; "
-                        "check that the database runs and its disk is writable",
+                        "the catalog of selections cannot be reached or written to; check that the database "
+                        "runs and its disk is writable; the server's log has the message of the database",
                         reason="CATALOG_UNAVAILABLE",
                     ) from error
                 _log.warning("the catalog does not answer; retrying: %s", cause)
                 time.sleep(min(_RETRY_SECONDS, patience / 4))
+            except IntegrityError:
+                raise
+            except StatementError as error:
+                if isinstance(error.orig, ScorerError):
+                    raise error.orig from None
+                raise damaged(error) from error
+
+
+def damaged(error: StatementError | NoConnectionError) -> CatalogError:
+    """Log that the database refused a statement, and return the error for callers, without SQL."""
+    _log.error("the catalog is damaged: %s", error)
+    return CatalogError(
+        "the catalog of selections is damaged: its database refused a statement; the server's log has the "
+        "message of the database: restore the catalog from a backup",
+        reason="CATALOG_DAMAGED",
+    )
 
 
 def _unusable_url(fault: object) -> InvalidRequestError:
@@ -100,8 +125,8 @@ def _unusable_url(fault: object) -> InvalidRequestError:
     )
 
 
-def _may_pass(cause: object) -> bool:
-    return not (isinstance(cause, sqlite3.Error) and cause.sqlite_errorname.startswith(_DISK_ERRORS))
+def _sqlite_error(cause: object) -> str:
+    return cause.sqlite_errorname if isinstance(cause, sqlite3.OperationalError) else ""
 
 
 def _make_sqlite_durable(connection: Any, _: object) -> None:

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from topb_scorer.errors import (
     AccessDeniedError,
     BundleError,
+    CatalogError,
     DeviceError,
     InvalidRequestError,
     LimitExceededError,
@@ -42,6 +43,7 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
     LimitExceededError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     BundleError: grpc.StatusCode.FAILED_PRECONDITION,
     DeviceError: grpc.StatusCode.FAILED_PRECONDITION,
+    CatalogError: grpc.StatusCode.FAILED_PRECONDITION,
     NewerVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnreadablePoolError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,

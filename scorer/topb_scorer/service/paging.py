@@ -1,4 +1,4 @@
-"""Determine the size of pages."""
+"""Check the size of pages and the tokens between them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def page_size(requested: int, *, default: int, maximum: int) -> int:
             f"the page size is {requested}; expected 0 or more", reason="PAGE_SIZE_NEGATIVE"
         )
     return min(requested or default, maximum)
+
+
+def invalid_page_token(token: str) -> InvalidRequestError:
+    """Return the error for a page token that the server did not issue."""
+    return InvalidRequestError(
+        f"page token {token!r} is invalid; expected the next_page_token of the previous page",
+        reason="PAGE_TOKEN",
+    )

@@ -16,13 +16,14 @@ from topb.v1 import selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import InvalidRequestError, NotFoundError
 from topb_scorer.jobs.host import SelectionHost
+from topb_scorer.jobs.identifiers import is_selection_id
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import MAX_BUDGET
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.interceptors import Context
-from topb_scorer.service.paging import page_size
+from topb_scorer.service.paging import invalid_page_token, page_size
 from topb_scorer.service.score_images import score_images
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.stream_call import StreamCall, StreamRequests, StreamResponse
@@ -152,9 +153,14 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
 
     def _selections_page(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
         size = page_size(request.page_size, default=100, maximum=1000)
+        if request.page_token and not is_selection_id(request.page_token):
+            raise invalid_page_token(request.page_token)
         states = [state for state, message in STATES.items() if message in request.states]
         records = self.state.catalog.page(
-            size + 1, before=request.page_token, states=states, model=request.model
+            size + 1,
+            before=request.page_token,
+            states=states if request.states else None,
+            model=request.model,
         )
         page = records[:size]
         return pb.ListSelectionsResponse(
@@ -165,11 +171,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     def _picks_page(self, request: pb.ListPicksRequest) -> pb.ListPicksResponse:
         size = page_size(request.page_size, default=_PICKS_A_PAGE, maximum=10_000)
         if request.page_token and not request.page_token.isdecimal():
-            raise InvalidRequestError(
-                f"page token {request.page_token!r} is invalid; "
-                "expected the next_page_token of the previous page",
-                reason="PAGE_TOKEN",
-            )
+            raise invalid_page_token(request.page_token)
         record = self.state.catalog.get(request.selection)
         if record.state is not SelectionState.SUCCEEDED:
             raise InvalidRequestError(

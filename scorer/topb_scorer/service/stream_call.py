@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
+from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
@@ -79,7 +80,7 @@ class StreamCall:
             if self.host.draining:
                 raise draining()
             record = await asyncio.to_thread(self.catalog.get, record.id)
-            if record.state.ended:
+            if record.state not in {SelectionState.PENDING, SelectionState.RUNNING}:
                 return None
             running = self.host.running_count
             if running >= self.host.max_concurrent:

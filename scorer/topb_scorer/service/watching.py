@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer import errors
-from topb_scorer.errors import ScorerError, SelectionCancelledError, UnavailableError
+from topb_scorer.errors import NewerVersionError, ScorerError, SelectionCancelledError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
@@ -78,13 +78,20 @@ def has_succeeded(record: SelectionRecord) -> bool:
     """Return True if the selection has succeeded, and False if it is still open.
 
     Raises:
-        ScorerError: the selection failed or was cancelled.
+        ScorerError: the selection failed or was cancelled, or this version does not know its state.
     """
     if record.state is SelectionState.CANCELLED:
         raise SelectionCancelledError
     if record.state is SelectionState.FAILED:
         kind = getattr(errors, record.error_code, ScorerError)
         raise kind(record.error_message, reason=record.error_reason, selection=record.id)
+    if record.state is SelectionState.UNSPECIFIED:
+        raise NewerVersionError(
+            f"selection {record.id} is in a state that this version of topb does not know; ask a server of a "
+            "newer version",
+            reason="SELECTION_STATE_UNKNOWN",
+            selection=record.id,
+        )
     return record.state is SelectionState.SUCCEEDED
 
 

@@ -15,13 +15,15 @@ from topb.progress import Progress
 from topb_scorer.errors import UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.migrations import VERSION_TABLE
-from unit.topb_scorer.jobs import test_catalog, test_migrations
+from unit.topb_scorer.jobs import conftest, test_catalog, test_migrations, test_schema, test_transactions
 from unit.topb_scorer.jobs.test_catalog import LEASE, new
 
 pytestmark = pytest.mark.scorer
 
-catalog, engine = test_catalog.catalog, test_migrations.engine
-globals().update(repeated_with("catalog", test_catalog), **repeated_with("engine", test_migrations))
+catalog, engine = conftest.catalog, test_migrations.engine
+for module in (test_catalog, test_schema, test_transactions):
+    globals().update(repeated_with("catalog", module))
+globals().update(repeated_with("engine", test_migrations))
 
 
 @pytest.fixture

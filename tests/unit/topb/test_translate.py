@@ -8,6 +8,7 @@ import pytest
 import topb
 from support.scripted_server import model_message, server_info_message
 from topb import _translate
+from topb._selection_end import has_succeeded
 from topb.v1 import model_pb2, selection_pb2
 
 pytestmark = pytest.mark.sdk
@@ -81,6 +82,13 @@ def test_scores_that_do_not_match_the_images_are_a_protocol_error(expected, said
         _translate.image_scores(response, expected=expected)
 
 
-def test_an_unknown_state_is_a_protocol_error():
-    with pytest.raises(topb.ProtocolError, match="does not know"):
-        _translate.selection(selection_pb2.Selection(id="s-1"))
+@pytest.mark.parametrize("state", [0, 99])
+def test_a_selection_in_an_unknown_state_is_described_but_waiting_for_it_is_a_protocol_error(state):
+    """One such selection does not keep the others from being listed."""
+    message = selection_pb2.Selection(id="s-1", state=state)
+    described = _translate.selection(message)
+    assert described.state is topb.SelectionState.UNSPECIFIED
+    assert not described.state.ended
+    with pytest.raises(topb.ProtocolError, match="not know") as caught:
+        has_succeeded(message)
+    assert caught.value.reason == "STATE_UNKNOWN"

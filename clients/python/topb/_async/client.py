@@ -199,7 +199,8 @@ class AsyncClient:
             exclude: Ids to leave out, usually because those images are labelled already.
             seed: Seed of strategies that draw at random.
             strategy_options: Options of the strategy by name.
-            request_id: An id that makes the request safe to repeat; None for a random UUID.
+            request_id: An id that makes the request safe to repeat, of at most 200 characters; None for a
+                random UUID. It must not have the form of a selection's id.
             detached: Whether the selection continues on the server if this call ends early. By default, it
                 is paused. Only for pools that the server reads.
             progress: Called on the event loop from time to time.

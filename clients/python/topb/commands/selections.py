@@ -35,7 +35,7 @@ def run() -> None:
             "List only selections in this state; repeatable.",
             name="states",
             multiple=True,
-            type=Choice([state.value for state in SelectionState]),
+            type=Choice([state.value for state in SelectionState if state is not SelectionState.UNSPECIFIED]),
         ),
         Option("--model ID", "List only selections by this model."),
         Option("--limit N", "List at most this many.", default=50),

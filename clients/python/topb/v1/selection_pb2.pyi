@@ -60,6 +60,7 @@ class _SelectionState:
 class _SelectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SelectionState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SELECTION_STATE_UNSPECIFIED: _SelectionState.ValueType  # 0
+    """The server does not know the state, because a newer version of topb wrote it."""
     SELECTION_STATE_PENDING: _SelectionState.ValueType  # 1
     """Waiting for a server, or for its caller to repeat the request or to send the pool."""
     SELECTION_STATE_RUNNING: _SelectionState.ValueType  # 2
@@ -71,6 +72,7 @@ class SelectionState(_SelectionState, metaclass=_SelectionStateEnumTypeWrapper):
     """The state of a selection."""
 
 SELECTION_STATE_UNSPECIFIED: SelectionState.ValueType  # 0
+"""The server does not know the state, because a newer version of topb wrote it."""
 SELECTION_STATE_PENDING: SelectionState.ValueType  # 1
 """Waiting for a server, or for its caller to repeat the request or to send the pool."""
 SELECTION_STATE_RUNNING: SelectionState.ValueType  # 2
@@ -236,8 +238,8 @@ class SelectBatchRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's name for this request, such as a UUID; with it the request can be repeated safely. Empty to
-    have the server generate one.
+    """The caller's name for this request, such as a UUID; with it the request can be repeated safely. At most 200
+    characters, and not in the form of a selection's id. Empty to have the server generate one.
     """
     detached: _builtins.bool
     """Whether the selection continues after the caller has disconnected. Otherwise it is paused: it becomes
@@ -360,8 +362,8 @@ class StreamStart(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's name for this request, such as a UUID; with it the stream can be resumed. Empty to have the
-    server generate one.
+    """The caller's name for this request, such as a UUID; with it the stream can be resumed. At most 200
+    characters, and not in the form of a selection's id. Empty to have the server generate one.
     """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
@@ -877,6 +879,7 @@ class Selection(_message.Message):
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """16 hexadecimal digits, a hyphen and 8 more digits. No request id has this form."""
     request_id: _builtins.str
     state: Global___SelectionState.ValueType
     model: _builtins.str
@@ -1032,6 +1035,7 @@ class ListPicksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     selection: _builtins.str
+    """The selection's id or request id."""
     page_size: _builtins.int
     """Maximum number of picks in the response; 0 for the server's default. The limit is 10000."""
     page_token: _builtins.str
@@ -1081,6 +1085,7 @@ class CancelSelectionRequest(_message.Message):
 
     SELECTION_FIELD_NUMBER: _builtins.int
     selection: _builtins.str
+    """The selection's id or request id."""
     def __init__(
         self,
         *,

@@ -1,7 +1,7 @@
 """Create the catalog's schema, and upgrade a catalog that an older version of topb created.
 
 Each file in `versions/` is one revision. To change the schema, add the next revision there and change the
-table in `topb_scorer.jobs.catalog` to match; a test compares the two. During an upgrade, servers of the
+table in `topb_scorer.jobs.schema` to match; a test compares the two. During an upgrade, servers of the
 previous version may still run: a revision must keep every column that they use and give new ones defaults.
 """
 
@@ -16,8 +16,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ProgrammingError
 
-from topb_scorer.errors import NewerVersionError
+from topb_scorer.errors import NewerVersionError, UnavailableError
 
 VERSION_TABLE = "selections_version"
 """The table with the revision of the schema. Other applications in the same database may use alembic's
@@ -39,7 +40,19 @@ def upgrade(connection: sa.Connection) -> None:
 
     Raises:
         NewerVersionError: the schema has a revision that this version of topb does not know.
+        UnavailableError: the database user may not change the schema.
     """
+    try:
+        _upgrade(connection)
+    except ProgrammingError as error:
+        raise UnavailableError(
+            f"the catalog's schema cannot be created or upgraded: {error.orig}; the database user must "
+            "own the database or have CREATE on the schema",
+            reason="CATALOG_UNAVAILABLE",
+        ) from error
+
+
+def _upgrade(connection: sa.Connection) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     scripts = ScriptDirectory(_SCRIPTS)
     latest = scripts.get_current_head()

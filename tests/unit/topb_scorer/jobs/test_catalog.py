@@ -3,17 +3,19 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.record import NewSelection
+from topb_scorer.jobs.schema import SELECTIONS
 
 pytestmark = pytest.mark.scorer
 
@@ -34,13 +36,6 @@ CHANGES: tuple[Callable[[SelectionCatalog, str, str], bool], ...] = (
     lambda catalog, id_, owner: catalog.complete_stream(id_, owner, 3),
 )
 """What only the owner of a running selection may do."""
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[SelectionCatalog]:
-    catalog = SelectionCatalog(url, patience_seconds=5)
-    yield catalog
-    catalog.close()
 
 
 def new(request_id: str = "", **changed: object) -> NewSelection:
@@ -97,8 +92,37 @@ def test_concurrent_creates_make_one_selection(catalog: SelectionCatalog) -> Non
 
 def test_requests_without_an_id_are_separate_selections(catalog: SelectionCatalog) -> None:
     records = [catalog.create(new()) for _ in range(3)]
-    assert len({record.id for record in records}) == 3
-    assert all(record.request_id == record.id for record in records)
+    names = {name for record in records for name in (record.id, record.request_id)}
+    assert len(names) == 6
+    for record in records:
+        assert catalog.get(record.request_id) == catalog.find(record.request_id, b"request") == record
+
+
+def test_a_request_id_cannot_take_the_place_of_a_selection_id(catalog: SelectionCatalog) -> None:
+    owned = catalog.create(new("one"))
+    for ask in (catalog.create, lambda other: catalog.find(other.request_id, other.request)):
+        with pytest.raises(InvalidRequestError) as caught:
+            ask(new(owned.id))
+        assert caught.value.reason == "REQUEST_ID_RESERVED"
+    assert catalog.create(new(owned.id.upper())).id != owned.id
+
+
+def test_a_selection_id_means_that_selection_whatever_request_ids_the_catalog_holds(
+    catalog: SelectionCatalog, url: str
+) -> None:
+    """Earlier versions accepted any request id, and created the first of these rows last."""
+    ids = [catalog.create(new(f"r-{i}")).id for i in range(6)]
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for id_, taken in zip(ids, ids[3:] + ids[:3], strict=True):
+            update = SELECTIONS.update().where(SELECTIONS.c.id == id_).values(request_id=taken)
+            connection.execute(update)
+    engine.dispose()
+    for id_ in ids:
+        assert catalog.get(id_).id == id_
+    assert catalog.cancel(ids[0]).id == ids[0]
+    states = [catalog.get(id_).state for id_ in ids]
+    assert states == [SelectionState.CANCELLED] + [SelectionState.PENDING] * 5
 
 
 def test_a_request_id_that_is_too_long_is_refused(catalog: SelectionCatalog) -> None:

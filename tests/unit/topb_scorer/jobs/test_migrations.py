@@ -12,8 +12,9 @@ from alembic.runtime.migration import MigrationContext
 
 from topb.selections import SelectionState
 from topb_scorer.errors import NewerVersionError
-from topb_scorer.jobs.catalog import METADATA, SelectionCatalog
+from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.migrations import VERSION_TABLE
+from topb_scorer.jobs.schema import METADATA
 
 pytestmark = pytest.mark.scorer
 
