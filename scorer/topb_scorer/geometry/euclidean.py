@@ -10,7 +10,7 @@ out, the distance is computed from differences in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 2048
 _SAMPLE = 1024
 _LARGEST_SCALE = 126
 """2^126 and 2^−126 are normal float32 numbers."""
-_HITS_WORTH_FLOAT64 = 8
+HITS_WORTH_FLOAT64 = 8
 """With more open pairs per row than this, a float64 product is faster than float64 differences."""
 
 
@@ -146,6 +146,10 @@ class Frame:
         near -= self.origin * scale
         return Placed(rows, near, np.einsum("ij,ij->i", near, near).astype(np.float64))
 
+    def around_middle_of(self, rows: Features) -> Frame:
+        """Return this frame with its origin in the middle of `rows`, float32 (n, D), some of its rows."""
+        return replace(self, origin=np.sort(rows, axis=0)[len(rows) // 2].copy())
+
     def slack(self, precision: type) -> float:
         """Return ε such that the error of ‖a‖² + ‖b‖² − 2a·b in `precision` is at most ε(‖a‖² + ‖b‖²).
 
@@ -201,31 +205,75 @@ class Frame:
             check: called before each block of distances.
         """
         check()
-        rows, columns = self._open_pairs(candidates, centres, nearest, np.float32)
-        if len(rows) > _HITS_WORTH_FLOAT64 * len(nearest) and np.float32 not in self.exact:
-            finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
-            rows, columns = self._open_pairs(finer[0], finer[1], nearest, np.float64)
+        rows, columns = self._open_pairs(candidates, centres, nearest)
         for pairs in checked(blocks(len(rows), self.rows_at_once), check):
             i, k = rows[pairs], columns[pairs]
             np.minimum.at(nearest, i, squared_distances(candidates.rows[i], centres.rows[k]))
 
-    def _open_pairs(
-        self, candidates: Placed, centres: Placed, nearest: Doubles, precision: type
-    ) -> tuple[Indices, Indices]:
+    def nearest_centre(self, candidates: Placed, centres: Placed, check: Check) -> Indices:
+        """Return the index of the nearest centre of each candidate, int64 (n,). Ties go to the lowest index.
+
+        Distances are compared in float64.
+
+        Args:
+            candidates: n rows.
+            centres: m rows, m ≥ 1.
+            check: called before each block of distances.
+        """
+        size = len(candidates.rows)
+        rows, columns = self._open_pairs(candidates, centres, np.full(size, np.inf))
+        squared = np.zeros(len(rows))
+        unsure = np.flatnonzero(np.bincount(rows, minlength=size)[rows] > 1)
+        for block in checked(blocks(len(unsure), self.rows_at_once), check):
+            i, k = rows[unsure[block]], columns[unsure[block]]
+            squared[unsure[block]] = squared_distances(candidates.rows[i], centres.rows[k])
+        # In this order, the last pair of each row is the nearest one, and it is written last.
+        order = np.lexsort((columns, squared, rows))[::-1]
+        nearest = np.empty(size, np.int64)
+        nearest[rows[order]] = columns[order]
+        return nearest
+
+    def _open_pairs(self, candidates: Placed, centres: Placed, nearest: Doubles) -> tuple[Indices, Indices]:
         """Return all pairs (i, k) for which centre k may be the nearest to i and nearer than nearest[i]."""
-        products, offsets = self.lower_bounds(candidates, centres)
-        least = products.argmin(axis=1)
-        lowest = products[np.arange(len(products)), least].astype(np.float64)
-        below = np.where(nearest > 0, nearest * self.scale**2 - offsets, -np.inf)
-        rows = np.flatnonzero(lowest < below)
-        if precision in self.exact:
-            return rows, least[rows]
-        limits = np.minimum(below, lowest + self.uncertainty(candidates, centres))[rows]
-        hits, columns = np.nonzero(products[rows] <= np.nextafter(limits.astype(precision), np.inf)[:, None])
-        return rows[hits], columns
+        precision = candidates.near.dtype.type
+        uncertain = None if precision in self.exact else self.uncertainty(candidates, centres)
+        bounds = self.lower_bounds(candidates, centres)
+        rows, columns = open_pairs(*bounds, uncertain, nearest * self.scale**2)
+        if precision is np.float64 or len(rows) <= HITS_WORTH_FLOAT64 * len(nearest):
+            return rows, columns
+        finer = [self.place(placed.rows, np.float64) for placed in (candidates, centres)]
+        return self._open_pairs(finer[0], finer[1], nearest)
 
     def _underflow(self, precision: type) -> float:
         return 0.0 if precision in self.exact else (len(self.origin) + 8) * float(np.finfo(precision).tiny)
+
+
+def open_pairs(
+    products: NDArray[np.floating], offsets: Doubles, uncertain: Doubles | None, nearest: Doubles
+) -> tuple[Indices, Indices]:
+    """Return the pairs of which one can lower the distance from a candidate to its nearest centre.
+
+    Args:
+        products: float32 or float64 (n, m): products[i, k] + offsets[i] is a lower bound of the squared
+            distance from candidate i to centre k.
+        offsets: float64 (n,).
+        uncertain: float64 (n,), how much the squared distances of a candidate can exceed their lower bounds;
+            None if the lower bounds are the squared distances.
+        nearest: float64 (n,), the squared distances to the nearest centres so far.
+
+    Returns:
+        int64 (p,) and int64 (p,): the candidates and the centres. If a centre is nearer to a candidate than
+        `nearest`, the nearest one is among them.
+    """
+    least = products.argmin(axis=1)
+    lowest = products[np.arange(len(products)), least].astype(np.float64)
+    below = np.where(nearest > 0, nearest - offsets, -np.inf)
+    rows = np.flatnonzero(lowest < below)
+    if uncertain is None:
+        return rows, least[rows]
+    limits = np.minimum(below, lowest + uncertain)[rows]
+    hits, columns = np.nonzero(products[rows] <= np.nextafter(limits.astype(products.dtype), np.inf)[:, None])
+    return rows[hits], columns
 
 
 def _largest(array: Features) -> float:

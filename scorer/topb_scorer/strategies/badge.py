@@ -10,6 +10,9 @@ The embedding of a row is the gradient of the cross-entropy with respect to the 
 assuming that the predicted class is the true one: (p − onehot(argmax p)) ⊗ features, with C·D elements. It is
 never computed, because distances only need inner products of its two factors:
 ⟨a ⊗ h, a′ ⊗ h′⟩ = ⟨a, a′⟩⟨h, h′⟩.
+
+As in `geometry.euclidean`, matrix products only rule out pairs. Distances are computed pair by pair in
+float64, so they depend neither on the blocks nor on the number of threads of the matrix products.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.cancellation import Check, checked, never_cancelled
-from topb_scorer.geometry.euclidean import Doubles, Indices, blocks
+from topb_scorer.geometry.euclidean import HITS_WORTH_FLOAT64, Doubles, Indices, blocks, open_pairs
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _ROWS_AT_ONCE = 8192
-_NO_MORE_THAN_ROUNDING = 1e-4
+_PAIRS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -107,41 +110,63 @@ class _GradientEmbeddings:
         self._check = check
         self._norms = np.empty(len(self._features))  # (N,), squared
         for block in self._blocks():
-            errors, rows = self._factors(block, np.float64)
-            self._norms[block] = (errors**2).sum(axis=1) * (rows**2).sum(axis=1)
+            self._norms[block] = self._inner_products(block, block)
 
     def lower(self, bounds: Doubles, centres: Indices) -> None:
         """Lower each of `bounds` to the squared distance to the nearest of `centres` if that is smaller.
-
-        Distances are computed in float32, and again in float64 where float32 cannot distinguish them from 0.
 
         Args:
             bounds: float64 (N,), squared distances; changed in place.
             centres: int64 (m,), indices of rows.
         """
-        centre_errors, centre_rows = self._factors(centres, np.float32)  # (m, C), (m, D)
-        centre_norms = self._norms[centres].astype(np.float32)
         for block in self._blocks():
-            errors, rows = self._factors(block, np.float32)  # (n, C), (n, D)
-            # Some BLAS kernels set the invalid flag in lanes beyond the matrix. The factors are all valid.
-            with np.errstate(invalid="ignore"):
-                products = rows @ centre_rows.T  # (n, m)
-                products *= errors @ centre_errors.T
-            products *= -2
-            products += centre_norms
-            nearest = products.argmin(axis=1)
-            squared = products[np.arange(len(block)), nearest] + self._norms[block]
-            unsure = np.flatnonzero(squared < _NO_MORE_THAN_ROUNDING * self._norms[block])
-            for i in checked(unsure, self._check):
-                squared[i] = self.squared_distance(int(block[i]), [int(centres[nearest[i]])])
-            bounds[block] = np.minimum(bounds[block], squared)
+            rows, columns = self._open_pairs(block, centres, bounds[block], np.float32)
+            if len(rows) > HITS_WORTH_FLOAT64 * len(block):
+                rows, columns = self._open_pairs(block, centres, bounds[block], np.float64)
+            for pairs in checked(blocks(len(rows), _PAIRS_AT_ONCE), self._check):
+                some = block[rows[pairs]]
+                np.minimum.at(bounds, some, self._squared_distances(some, centres[columns[pairs]]))
 
     def squared_distance(self, row: int, centres: list[int]) -> float:
         """Return the squared distance of a row to the nearest of `centres`, or infinity without centres."""
-        errors, rows = self._factors(np.array([row, *centres]), np.float64)
-        products = (rows[1:] @ rows[0]) * (errors[1:] @ errors[0])
-        squared = self._norms[row] + self._norms[centres] - 2 * products
-        return max(0.0, float(squared.min(initial=np.inf)))
+        to_centres = self._squared_distances(np.full(len(centres), row), np.array(centres, np.int64))
+        return float(to_centres.min(initial=np.inf))
+
+    def _open_pairs(
+        self, rows: Indices, centres: Indices, nearest: Doubles, precision: type
+    ) -> tuple[Indices, Indices]:
+        """Return the positions of all pairs of which one can lower `nearest`, as `open_pairs` does.
+
+        The rounding error of ‖x‖² + ‖y‖² − 2⟨x, y⟩ is at most ε(‖x‖² + ‖y‖²). ε is the sum of γ_D and γ_C for
+        the products of the two factors, and 16u for their rounding and for the sums.
+        """
+        errors, features = self._factors(rows, precision)  # (n, C), (n, D)
+        centre_errors, centre_features = self._factors(centres, precision)  # (m, C), (m, D)
+        terms = errors.shape[1] + features.shape[1] + 16
+        slack = 1.01 * terms * float(np.finfo(precision).eps) / 2
+        underflow = 8 * terms * float(np.finfo(precision).tiny)
+        # Some BLAS kernels set the invalid flag in lanes beyond the matrix. The factors are all valid.
+        with np.errstate(invalid="ignore"):
+            products = features @ centre_features.T  # (n, m)
+            products *= errors @ centre_errors.T
+        products *= -2
+        products += (self._norms[centres] * (1 - slack)).astype(precision)
+        uncertain = 2 * slack * (self._norms[rows] + self._norms[centres].max()) + 2 * underflow
+        return open_pairs(products, self._norms[rows] * (1 - slack) - underflow, uncertain, nearest)
+
+    def _squared_distances(self, rows: Indices, others: Indices) -> Doubles:
+        """Return the squared distances of pairs of rows, float64 (n,). Those of duplicates are 0."""
+        norms = self._norms[rows] + self._norms[others]
+        squared: Doubles = np.maximum(norms - 2 * self._inner_products(rows, others), 0.0)
+        return squared
+
+    def _inner_products(self, rows: Indices, others: Indices) -> Doubles:
+        """Return the inner products of pairs of rows, float64 (n,)."""
+        errors, features = self._factors(rows, np.float64)
+        other_errors, other_features = self._factors(others, np.float64)
+        of_errors: Doubles = np.einsum("ij,ij->i", errors, other_errors)
+        of_errors *= np.einsum("ij,ij->i", features, other_features)
+        return of_errors
 
     def _blocks(self) -> Iterator[Indices]:
         for block in checked(blocks(len(self._features), _ROWS_AT_ONCE), self._check):

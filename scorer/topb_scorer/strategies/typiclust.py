@@ -6,19 +6,20 @@ Hacohen, Dekel and Weinshall, Active learning on a budget: opposite strategies s
 
 from __future__ import annotations
 
-import faiss
+from bisect import bisect_left
+
 import numpy as np
 
 from topb_scorer.cancellation import Check, checked, never_cancelled
-from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices, blocks, squared_distances
-from topb_scorer.geometry.k_means import k_means
+from topb_scorer.geometry.distinct import distinct_rows
+from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices
+from topb_scorer.geometry.k_means import ROWS_PER_CLUSTER, k_means, nearest_centroids
+from topb_scorer.strategies.cluster_density import ClusterDensity
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _MOST_CLUSTERS = 500
-_NEIGHBOURS = 20
 _SMALLEST_CLUSTER = 5
 _ITERATIONS = 20
-_SAMPLED_PER_CLUSTER = 256
 
 
 class TypiClust(SetBasedStrategy):
@@ -32,7 +33,9 @@ class TypiClust(SetBasedStrategy):
     ) -> SetBatch:
         """Return `budget` rows, taking the most typical row of each cluster in turn. Scores are typicalities.
 
-        Candidates and labelled rows are clustered together by k-means into L + b clusters, at most 500.
+        Candidates and labelled rows are clustered together by k-means into L + b clusters, at most 500. Each
+        cluster that gives a row is compared with itself once, so the time grows with the sum of the squared
+        sizes of these clusters: with few clusters, twice the pool takes four times as long.
         The typicality of duplicates is infinite, and is reported as 0.
         """
         features, labelled = candidates.features, candidates.labelled
@@ -61,7 +64,7 @@ def pick_typical(
         clusters: int64 (N,), the cluster of each row.
         labelled_clusters: int64 (L,), the cluster of each labelled row.
         budget: the number of rows to pick, 1 to N.
-        check: called before each pick.
+        check: called before each pick and each block of distances.
 
     Returns:
         indices: int64 (budget,), in pick order.
@@ -69,56 +72,47 @@ def pick_typical(
     """
     count = int(max(clusters.max(initial=-1), labelled_clusters.max(initial=-1))) + 1
     covered = np.bincount(labelled_clusters, minlength=count)
-    sizes = np.bincount(clusters, minlength=count) + covered
-    order = np.lexsort((np.arange(count), -sizes, covered, sizes < _SMALLEST_CLUSTER))
-    members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in order}
-    picks: list[int] = []
-    typicality: list[float] = []
-    while len(picks) < budget:
-        still_holding = [int(cluster) for cluster in order if len(members[int(cluster)])]
-        for cluster in checked(still_holding[: budget - len(picks)], check):
-            rows = members[cluster]
-            typical = _typicality(features[rows])
-            best = int(typical.argmax())
-            picks.append(int(rows[best]))
-            typicality.append(float(typical[best]))
-            members[cluster] = np.delete(rows, best)
-    return np.array(picks, np.int64), np.array(typicality)
+    sizes = np.bincount(clusters, minlength=count)
+    total = sizes + covered
+    order = np.lexsort((np.arange(count), -total, covered, total < _SMALLEST_CLUSTER))
+    frame, groups = Frame.around(features), distinct_rows(features, check)[1]
+    by_cluster = np.split(np.argsort(clusters, kind="stable"), np.cumsum(sizes)[:-1])
+    found: list[tuple[int, int, int, float]] = []
+    quotas = _quotas(sizes[order], budget)
+    for position in np.flatnonzero(quotas).tolist():
+        rows = by_cluster[order[position]]
+        density = ClusterDensity(features, rows, groups[rows], frame, check)
+        turns = checked(range(quotas[position]), check)
+        found += [(turn, position, *density.take_most_typical()) for turn in turns]
+    found.sort()
+    return np.array([row for *_, row, _ in found], np.int64), np.array([typical for *_, typical in found])
 
 
-def _typicality(rows: Features) -> Doubles:
-    """Return typicalities, float64 (n,). FAISS finds the neighbours; distances are computed in float64."""
-    neighbours = min(_NEIGHBOURS, len(rows) // 2)
-    if neighbours == 0:
-        return np.zeros(len(rows))
-    placed = Frame.around(rows).place(rows).near
-    found = faiss.knn(placed, placed, neighbours + 1)[1]  # (n, neighbours + 1)
-    distances = np.stack([squared_distances(rows, rows[column]) for column in found.T], axis=1) ** 0.5
-    # The nearest neighbour is the row itself or a duplicate.
-    distances.sort(axis=1)
-    with np.errstate(divide="ignore"):
-        typicality: Doubles = 1 / distances[:, 1:].mean(axis=1)
-    return typicality
+def _quotas(sizes: Indices, budget: int) -> Indices:
+    """Return how many rows each cluster gives, int64 (n,), if they give one each in turn while they last.
+
+    Args:
+        sizes: int64 (n,), the number of rows of each cluster, in the order of the turns.
+        budget: the number of rows of all clusters together, at most Σ sizes.
+    """
+
+    def after(turns: int) -> Indices:
+        return np.minimum(sizes, turns)
+
+    complete = bisect_left(range(budget), budget, key=lambda turns: int(after(turns + 1).sum()))
+    quotas = after(complete)
+    quotas[np.flatnonzero(sizes > complete)[: budget - int(quotas.sum())]] += 1
+    return quotas
 
 
 def _clusters(
     features: Features, labelled: Features, count: int, seed: int, check: Check
 ) -> tuple[Indices, Indices]:
     """Cluster all rows by k-means on a sample, and return their clusters, int64 (N,) and (L,)."""
-    frame = Frame.around(features, labelled)
     random = np.random.default_rng(seed)
     size = len(features) + len(labelled)
-    sample = np.sort(random.permutation(size)[: count * _SAMPLED_PER_CLUSTER])
+    sample = np.sort(random.permutation(size)[: count * ROWS_PER_CLUSTER])
     from_pool, from_labelled = np.split(sample, [int(np.searchsorted(sample, len(features)))])
     rows = np.concatenate([features[from_pool], labelled[from_labelled - len(features)]])
-    centroids = faiss.IndexFlatL2(features.shape[1])
-    centroids.add(k_means(frame.place(rows).near, count, iterations=_ITERATIONS, seed=seed, check=check))
-
-    def nearest(rows: Features) -> Indices:
-        found = [
-            centroids.search(frame.place(rows[block]).near, 1)[1][:, 0]
-            for block in checked(blocks(len(rows)), check)
-        ]
-        return np.concatenate([np.empty(0, np.int64), *found])
-
-    return nearest(features), nearest(labelled)
+    centroids = k_means(rows, count, iterations=_ITERATIONS, seed=seed, check=check)
+    return nearest_centroids(features, centroids, check), nearest_centroids(labelled, centroids, check)

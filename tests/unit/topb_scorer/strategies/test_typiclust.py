@@ -48,6 +48,53 @@ def test_the_picks_equal_those_of_the_reference(size, known, count, share, seed)
     np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 4), st.integers(1, 3), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_copies_of_rows_are_picked_as_by_the_reference(size, values, count, share, seed):
+    random = np.random.default_rng(seed)
+    # In one dimension with few values, sums of distances are exact, so that ties are the same for both.
+    features = 2.0 ** random.integers(0, values, (size, 1)).astype(np.float32)
+    clusters = random.integers(0, count, size)
+    budget = max(1, int(share * size))
+    picks, typicality = pick_typical(features, clusters, clusters[:0], budget)
+    with np.errstate(divide="ignore"):
+        expected = reference(features, clusters.tolist(), [], budget)
+    assert picks.tolist() == expected[0]
+    np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
+
+
+def test_rows_that_float32_products_cannot_tell_apart_are_picked_as_by_the_reference():
+    random = np.random.default_rng(0)
+    # Two tight groups far apart in one cluster.
+    middles = np.repeat([[100.0], [-100.0]], 100, axis=0)
+    features = (middles + 1e-4 * random.standard_normal((200, 3))).astype(np.float32)
+    clusters = np.zeros(200, np.int64)
+    picks, typicality = pick_typical(features, clusters, clusters[:0], 40)
+    expected = reference(features, clusters.tolist(), [], 40)
+    assert picks.tolist() == expected[0]
+    np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
+
+
+def test_a_cluster_of_several_blocks_is_searched_as_by_the_reference():
+    random = np.random.default_rng(0)
+    features = random.standard_normal((5000, 3)).astype(np.float32)
+    clusters = np.zeros(5000, np.int64)
+    picks, typicality = pick_typical(features, clusters, clusters[:0], 3)
+    rows, left = features.astype(np.float64), list(range(5000))
+    for pick, typical in zip(picks.tolist(), typicality.tolist(), strict=True):
+        means = [np.sort(np.linalg.norm(rows[left] - rows[i], axis=1))[1:21].mean() for i in left]
+        assert left[int(np.argmin(means))] == pick
+        assert typical == pytest.approx(1 / min(means), rel=1e-9)
+        left.remove(pick)
+
+
+@pytest.mark.timeout(60)
+def test_a_pool_of_equal_rows_is_picked_in_order():
+    features = np.ones((100_000, 8), np.float32)
+    batch = TypiClust().select(set_candidates(features), budget=200, seed=0)
+    assert batch.indices.tolist() == list(range(200))
+
+
 def blobs(seed=0):
     random = np.random.default_rng(seed)
     return np.concatenate([
