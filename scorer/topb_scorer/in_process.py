@@ -27,7 +27,7 @@ def select_batch(
     bundle: str | Path,
     strategy: str = DEFAULT_STRATEGY,
     seed: int = 0,
-    exclude: Iterable[str] | Mapping[str, bytes] = (),
+    exclude: Iterable[str] | Mapping[str, bytes] | SelectionResult = (),
     exclude_uri: str | None = None,
     exclude_column: str = "id",
     strategy_options: Mapping[str, str] | None = None,
@@ -44,7 +44,8 @@ def select_batch(
         bundle: the directory of the model's bundle.
         strategy: the name of a query strategy.
         seed: the seed of strategies that draw at random.
-        exclude: ids to leave out, or the content digest of each image to leave out by its id.
+        exclude: images to leave out: their ids, the content digest of each by its id (`b""` if it is not
+            known), or the result of an earlier selection.
         exclude_uri: a Parquet file with further images to leave out, such as a bundle's `labelled.parquet`.
             If it has content digests in a column `digest`, images are found under other ids too.
         exclude_column: the column of that file that contains the ids.
@@ -62,7 +63,10 @@ def select_batch(
     """
     started = time.monotonic()
     roots = AllowedRoots.anywhere()
-    excluded = dict(exclude) if isinstance(exclude, Mapping) else dict.fromkeys(exclude, NO_DIGEST)
+    if isinstance(exclude, SelectionResult):
+        exclude = exclude.ids
+    digests = exclude if isinstance(exclude, Mapping) else dict.fromkeys(exclude, b"")
+    excluded = {id_: digest or NO_DIGEST for id_, digest in digests.items()}
     if exclude_uri is not None:
         excluded.update(read_exclusion(exclude_uri, exclude_column, roots))
     spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}))

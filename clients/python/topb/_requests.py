@@ -12,6 +12,7 @@ from topb import _translate
 from topb._channel import MAX_MESSAGE_BYTES
 from topb.errors import InvalidRequestError, LimitExceededError
 from topb.pools import ExcludeFile, Pool
+from topb.results import SelectionResult
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2
 
@@ -23,6 +24,9 @@ _FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
 }
 MODELS_A_PAGE = 100
 _SELECTIONS_A_PAGE = 100
+Exclude = Iterable[str | int] | Mapping[str | int, bytes] | SelectionResult | ExcludeFile
+"""What a selection can leave out: ids, content digests by id, the picks of another selection, or a file."""
+
 _UINT64_LIMIT = 2**64
 _INT64_LIMIT = 2**63
 
@@ -59,7 +63,7 @@ def selection_spec(
     budget: int,
     strategy: str,
     model: str | None,
-    exclude: Iterable[str | int] | ExcludeFile | None,
+    exclude: Exclude | None,
     seed: int,
     strategy_options: Mapping[str, str] | None,
 ) -> selection_pb2.SelectionSpec:
@@ -209,17 +213,27 @@ def call_timeout(timeout: float | None, default: float | None) -> float | None:
     return float(chosen)
 
 
-def _exclusion(exclude: Iterable[str | int] | ExcludeFile) -> selection_pb2.Exclusion:
+def _exclusion(exclude: Exclude) -> selection_pb2.Exclusion:
     if isinstance(exclude, ExcludeFile):
         return selection_pb2.Exclusion(uri=os.fspath(exclude.uri), column=exclude.column)
+    if isinstance(exclude, SelectionResult):
+        return selection_pb2.Exclusion(ids=exclude.ids)
     if isinstance(exclude, (str, bytes, os.PathLike)) or not isinstance(exclude, Iterable):
         raise InvalidRequestError(
             f"exclude is {exclude!r} ({type(exclude).__name__}); "
-            "expected ids, or topb.ExcludeFile(uri) for a file that the server reads",
+            "expected ids, a mapping from ids to content digests, the result of another selection, or "
+            "topb.ExcludeFile(uri) for a file that the server reads",
             reason="EXCLUSION_INVALID",
         )
     ids = (image_id(value, where=f"row {row} of exclude") for row, value in enumerate(exclude))
-    return selection_pb2.Exclusion(ids=ids)
+    digests = exclude.values() if isinstance(exclude, Mapping) else ()
+    try:
+        return selection_pb2.Exclusion(ids=ids, digests=digests if any(digests) else ())
+    except TypeError as error:
+        raise InvalidRequestError(
+            f"the content digests of exclude must be bytes, or b'' if they are not known: {error}",
+            reason="EXCLUSION_INVALID",
+        ) from error
 
 
 def _whole_number(name: str, value: object, low: int, high: int) -> int:

@@ -291,7 +291,7 @@ def test_bundle_option_overrides_the_server_of_the_environment_and_reads_exclude
     labelled.write_text("x\ny\n")
     topb("select", "/p", "-b", 1, "--bundle", tmp_path, "--exclude", labelled)
     ((_, _, arguments),) = engine
-    assert (arguments["exclude"], arguments["exclude_uri"]) == (["x", "y"], None)
+    assert (arguments["exclude"], arguments["exclude_uri"]) == ({"x": b"", "y": b""}, None)
 
 
 def test_bundle_option_without_the_scorer_names_the_extra_to_install(monkeypatch):

@@ -63,6 +63,7 @@ def test_a_request_without_an_id_gets_a_new_one():
         ({"strategy_options": {"k": 5}}, "strategy option k is 5"),
         ({"exclude": "a.parquet"}, "exclude is 'a.parquet'"),
         ({"exclude": 5}, "exclude is 5"),
+        ({"exclude": {"a": "0123"}}, "content digests of exclude must be bytes"),
         ({"exclude": ["a", 1.5]}, "row 1 of exclude"),
         ({"pool": topb.Pool("/p", format="tar")}, 'format is "tar"'),
         ({"pool": topb.Pool(5)}, "the URI of the pool is 5"),

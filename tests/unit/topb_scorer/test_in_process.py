@@ -58,6 +58,8 @@ def test_excluded_ids_can_be_a_list_or_a_file(bundle: Bundle, pool: Path, tmp_pa
         exclude_column="key",
     )
     assert result.ids == all_ids[10:]
+    after = select_batch(str(pool), 80, bundle=bundle.path, exclude=result)
+    assert sorted(after.ids) == sorted(all_ids[:10])
     assert (result.accounts.excluded, result.accounts.excluded_unmatched) == (10, 0)
 
 

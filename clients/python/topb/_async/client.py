@@ -20,6 +20,7 @@ from topb._deadline import Deadline
 from topb._pool_stream import PoolStream
 from topb._requests import (
     MODELS_A_PAGE,
+    Exclude,
     check_rows,
     encoded_images,
     listing,
@@ -30,7 +31,7 @@ from topb._requests import (
 from topb._retry import RetryPolicy
 from topb.descriptions import Model, ServerInfo
 from topb.errors import DeadlineExceededError, ServerUnavailableError
-from topb.pools import ExcludeFile, Pool
+from topb.pools import Pool
 from topb.results import SelectionResult
 from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
@@ -164,7 +165,7 @@ class AsyncClient:
         *,
         strategy: str = "aalu",
         model: str | None = None,
-        exclude: Iterable[str | int] | ExcludeFile | None = None,
+        exclude: Exclude | None = None,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -196,7 +197,10 @@ class AsyncClient:
                 `SelectionResult.fell_short` is true.
             strategy: Name of a query strategy, one of `server_info().strategies`.
             model: Id of the model; None for the server's default model.
-            exclude: Ids to leave out, usually because those images are labelled already.
+            exclude: Images to leave out, usually because they are labelled already: their ids; a mapping from
+                ids to content digests (`b""` if unknown), by which images are found under other ids too; the
+                result of an earlier selection, whose picks are left out; or a file that the server reads.
+                `Accounts.excluded_unmatched` counts those that the pool does not have.
             seed: Seed of strategies that draw at random.
             strategy_options: Options of the strategy by name.
             request_id: An id that makes the request safe to repeat, of at most 200 characters; None for a
@@ -241,7 +245,7 @@ class AsyncClient:
         *,
         strategy: str = "aalu",
         model: str | None = None,
-        exclude: Iterable[str | int] | ExcludeFile | None = None,
+        exclude: Exclude | None = None,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,

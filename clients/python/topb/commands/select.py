@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from topb.commands._connection import TLS_OPTIONS, open_client, server_option, timeout_option
+from topb.commands._exclusion import read_exclusion
 from topb.commands._failures import MissingPackageError
 from topb.commands._progress_line import shown_progress
 from topb.commands._result_output import RESULT_OPTIONS, classes_at_server, show_result
@@ -48,10 +49,11 @@ _WHAT_TO_SELECT = section(
     Option("--seed N", "Seed of strategies that draw at random.", default=0),
     Option(
         "--exclude FILE",
-        "Ids to leave out: a .parquet file that the scorer reads, or a local text file, one id per line.",
+        "Images to leave out: a .csv, .parquet or .json file of topb or of your own, a text file with one id "
+        "per line, or a bundle, for its labelled images. The scorer reads URIs.",
         type=click.Path(),
     ),
-    Option("--exclude-column NAME", "Column with the ids, if --exclude is a Parquet file.", default="id"),
+    Option("--exclude-column NAME", "Column with the ids in a .csv or .parquet file.", default="id"),
 )
 _LAYOUT = section(
     "Layout of the pool",
@@ -159,7 +161,7 @@ def _arguments_at_server(options: SimpleNamespace) -> dict[str, Any]:
     """Return the arguments that `Client.select_batch` and `Client.submit` share."""
     return {
         **_arguments(options),
-        "exclude": _exclusion(options),
+        "exclude": options.exclude and read_exclusion(options.exclude, options.exclude_column),
         "model": options.model,
         "request_id": options.request_id,
     }
@@ -175,13 +177,13 @@ def _arguments(options: SimpleNamespace) -> dict[str, Any]:
 def _select_in_process(
     options: SimpleNamespace, progress: Callable[[Progress], None] | None
 ) -> SelectionResult:
-    exclusion = _exclusion(options)
+    exclusion = options.exclude and read_exclusion(options.exclude, options.exclude_column)
     try:
         (engine,) = entry_points(group="topb.engines", name="in_process")
         result: SelectionResult = engine.load()(
             **_arguments(options),
             bundle=options.bundle,
-            exclude=exclusion if isinstance(exclusion, list) else (),
+            exclude=exclusion if isinstance(exclusion, dict) else (),
             exclude_uri=exclusion.uri if isinstance(exclusion, ExcludeFile) else None,
             exclude_column=options.exclude_column,
             device=options.device,
@@ -196,19 +198,3 @@ def _select_in_process(
 def _classes_of_bundle(bundle: Path) -> Sequence[str]:
     manifest: Any = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     return [str(name) for name in manifest.get("classes", [])]
-
-
-def _exclusion(options: SimpleNamespace) -> ExcludeFile | list[str] | None:
-    """Return the ids to leave out, or the Parquet file that the scorer reads them from."""
-    file = options.exclude
-    if file is None:
-        return None
-    if file.endswith(".parquet"):
-        return ExcludeFile(file, options.exclude_column)
-    try:
-        lines = Path(file).read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise click.UsageError(f"--exclude {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--exclude {file}: the file is not UTF-8 text") from error
-    return [line for line in lines if line]
