@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 from support.bundles import write_bundle
 from support.crashing_server import CrashingServer, crashing_server
 from support.images import encode, random_image, random_pool, write_parquet
-from support.raw_selections import chunks_of, pool_request
+from support.raw_selections import KilledCaller, PoolCaller, chunks_of, pool_request
 from support.rpc import Request, code_and_reason, end, retry_seconds
 from support.waiting import once
 from topb.v1 import selection_pb2 as pb
@@ -32,7 +33,13 @@ ROWS = 40 * SHARD_ROWS
 # One batch runs when the call ends and one before the server notices; more if the machine is busy.
 BATCHES_AFTER_THE_END = 5
 STOP_SECONDS = 15.0
-OPTIONS = (f"--batch-size={BATCH}", "--lease-seconds=2", "--grace-seconds=0.3", "--decode-threads=2")
+OPTIONS = (
+    f"--batch-size={BATCH}",
+    "--lease-seconds=2",
+    "--grace-seconds=0.3",
+    "--decode-threads=2",
+    "--keepalive-seconds=1",
+)
 SPEC = pb.SelectionSpec(budget=5)
 # The threads that answer calls stay; those of a selection must end with it.
 OF_ONE_SELECTION = ("read", "decode", "lease")
@@ -222,6 +229,16 @@ def test_a_shutdown_stops_running_selections_after_the_grace_period(
     assert server.running.process.exitcode == 0
     assert time.monotonic() - started < 0.3 + STOP_SECONDS
     assert not list(tmp_path.rglob(".unpublished-*"))
+
+
+def test_a_frozen_caller_is_noticed_because_it_does_not_answer_pings(server: Server) -> None:
+    caller = KilledCaller(PoolCaller(pool_request(server.pool, "frozen", spec=SPEC)), server.address)
+    try:
+        once(lambda: len(server.running.scored) > 1)
+        os.kill(caller.pid, signal.SIGSTOP)
+        once(lambda: server.state("frozen").state == pb.SELECTION_STATE_PENDING, seconds=STOP_SECONDS)
+    finally:
+        caller.kill()
 
 
 UNARY: tuple[Callable[[selection_pb2_grpc.SelectionServiceStub], grpc.Future], ...] = (

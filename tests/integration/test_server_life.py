@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 import topb
 from support.bundles import convolutional_graph, write_bundle
-from support.rpc import START, Stub, code_and_reason, retry_seconds, slow_rows
+from support.rpc import START, Stub, encoded_chunk, end, slow_rows
 from support.servers import RunningServer, running_server
 from topb.v1 import model_pb2, model_pb2_grpc
 
@@ -55,7 +55,7 @@ def test_the_server_answers_health_and_reflection_calls(server: RunningServer, c
     assert {"topb.v1.SelectionService", "topb.v1.ModelService", "grpc.health.v1.Health"} <= set(services)
 
 
-def test_a_busy_server_asks_for_a_delay_and_a_deadline_frees_its_slot(data: Path) -> None:
+def test_selections_at_a_busy_server_wait_and_a_deadline_frees_its_slot(data: Path) -> None:
     options = ("--max-concurrent-selections=1",)
     with (
         running_server(data / "models", data, options=options) as server,
@@ -66,13 +66,16 @@ def test_a_busy_server_asks_for_a_delay_and_a_deadline_frees_its_slot(data: Path
         started = threading.Event()
         first = threads.submit(client.select_batch, slow_rows(started, 30.0), 3, timeout=3)
         assert started.wait(10)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(Stub(channel).SelectBatchFromStream(iter([START])))
+        requests = iter([START, encoded_chunk(0), end(1)])
+        second = Stub(channel).SelectBatchFromStream(requests, timeout=30)
+        waiting = next(second)
         waited_for_its_turn = client.select_batch(data / "pool.parquet", 3)
         with pytest.raises(topb.DeadlineExceededError):
             first.result()
-    assert code_and_reason(caught.value) == (grpc.StatusCode.UNAVAILABLE, "SELECTIONS_BUSY")
-    assert retry_seconds(caught.value) == 5
+        then = next(response for response in second if not response.HasField("progress"))
+        assert any(response.HasField("summary") for response in second)
+    assert (waiting.progress.queue.position, waiting.progress.queue.length) == (1, 1)
+    assert then.HasField("accepted")
     assert len(waited_for_its_turn.ids) == 3
 
 

@@ -131,6 +131,12 @@ class KilledCaller:
         self._process = context.Process(target=caller.call, args=(address,), daemon=True)
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Send SIGKILL and wait until the process is dead."""
         self._process.kill()

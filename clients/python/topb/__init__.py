@@ -30,7 +30,7 @@ from topb.errors import (
 )
 from topb.image_input import ImageInput, ResizeRule
 from topb.pools import ExcludeFile, Pool
-from topb.progress import Progress
+from topb.progress import Progress, QueuePlace
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
 from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
@@ -59,6 +59,7 @@ __all__ = [
     "PreconditionError",
     "Progress",
     "ProtocolError",
+    "QueuePlace",
     "RequestCancelledError",
     "ResizeRule",
     "RetryPolicy",

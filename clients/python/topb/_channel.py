@@ -20,6 +20,8 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # connection; the channel then reconnects and pings half as often.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # gRPC 1.85 waits for the answer to a ping as long as this option says, by default for 60 s.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     # Allow any number of pings without data. The default of two is too few for a selection without events.
     ("grpc.http2.max_pings_without_data", 0),

@@ -54,11 +54,12 @@ class ResultCollector:
     def receive_progress(self, message: selection_pb2.SelectionProgress) -> None:
         """Report progress to the caller.
 
-        A server that takes over from another may report fewer rows at first. Such reports are dropped.
+        A server that takes over from another may report fewer rows at first. Such reports are dropped, unless
+        they say at which place of a queue the selection waits.
         """
-        if message.read < self.rows_read:
+        if message.read < self.rows_read and not message.HasField("queue"):
             return
-        self.rows_read = message.read
+        self.rows_read = max(self.rows_read, message.read)
         if self._progress is not None:
             self._progress(_translate.progress(message))
 

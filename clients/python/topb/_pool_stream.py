@@ -47,6 +47,11 @@ class PoolStream:
         return self._accepted and not (self._complete or self._rows_ended or self._to_send)
 
     @property
+    def has_chunk(self) -> bool:
+        """Whether there is a chunk, or the end of the pool, that the server may lack."""
+        return bool(self._unacknowledged) or self._rows_ended
+
+    @property
     def all_sent(self) -> bool:
         """Whether there is nothing more to send on this connection."""
         return self._complete or self._end_sent

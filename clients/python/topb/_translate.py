@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from topb.descriptions import GateMeasurement, Limits, Model, ModelOutput, ServerInfo
 from topb.errors import ProtocolError
 from topb.image_input import ImageInput
-from topb.progress import Progress
+from topb.progress import Progress, QueuePlace
 from topb.results import Accounts, Pick, SkippedRow
 from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
@@ -34,7 +34,13 @@ def seconds(duration: Duration) -> float:
 
 def progress(message: selection_pb2.SelectionProgress) -> Progress:
     """Return the progress of a selection."""
-    return Progress(read=message.read, total=message.total, elapsed_seconds=seconds(message.elapsed))
+    place = message.queue
+    return Progress(
+        read=message.read,
+        total=message.total,
+        elapsed_seconds=seconds(message.elapsed),
+        queue=QueuePlace(place.position, place.length) if message.HasField("queue") else None,
+    )
 
 
 def pick(message: selection_pb2.Pick) -> Pick:

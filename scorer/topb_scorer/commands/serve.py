@@ -79,8 +79,18 @@ _LIMITS = section(
     "Limits",
     _positive_option(
         "--max-concurrent-selections N",
-        "Selections that may run at once; callers of further ones are told when to retry.",
+        "Selections that may run at once; further ones wait in a queue.",
         default=2,
+    ),
+    Option(
+        "--stream-idle-seconds S",
+        "Seconds that a selection waits for its caller's next chunk before it gives way to others.",
+        default=30.0,
+    ),
+    Option(
+        "--keepalive-seconds S",
+        "Seconds after which the server pings a silent caller, to detect that it is gone.",
+        default=30.0,
     ),
     Option("--grace-seconds S", "Seconds that running selections may continue after SIGTERM.", default=30.0),
 )

@@ -176,7 +176,9 @@ class SelectionCatalog:
             sa.and_(_held(id_, owner), _C.cancel_requested.is_(False)),
             patience_seconds=min(self._transactions.patience_seconds, lease_seconds / 2),
             lease_until=time.time() + lease_seconds,
-            **dataclasses.asdict(progress),
+            read=progress.read,
+            total=progress.total,
+            elapsed_seconds=progress.elapsed_seconds,
         )
 
     @stepped

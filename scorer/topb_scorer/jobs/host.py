@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 
+from topb.progress import QueuePlace
 from topb.results import SelectionResult
 from topb_scorer.errors import (
     CatalogError,
@@ -20,6 +21,7 @@ from topb_scorer.errors import (
 )
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
+from topb_scorer.jobs.run_queue import RunQueue
 from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.observer import SelectionObserver
@@ -31,12 +33,17 @@ _log = logging.getLogger(__name__)
 _CATALOG_ERRORS = (UnavailableError, CatalogError)
 
 
+# Each waiting selection holds a call or a place in the catalog, so this only keeps a flood out.
+_MAX_WAITING = 1000
+
+
 class SelectionHost:
     """Runs a limited number of selections at once, each on its own thread and under a lease.
 
+    Further selections wait in a queue, and start in the order in which they came.
+
     Attributes:
         max_concurrent: the maximum number of selections that run at once.
-        draining: whether this host has stopped accepting selections.
     """
 
     def __init__(
@@ -70,78 +77,66 @@ class SelectionHost:
         self._observer = observer
         self._lease_seconds = lease_seconds
         self._selecting = selecting
-        self._runs: dict[str, Run] = {}
-        self._lock = threading.Lock()
-        self.draining = False
+        self._queue = RunQueue(max_concurrent, capacity=_MAX_WAITING)
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selection")
 
     @property
     def running_count(self) -> int:
         """The number of selections that are running on this host."""
-        return len(self._runs)
+        return self._queue.running
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of selections that wait for a slot on this host."""
+        return self._queue.waiting
+
+    @property
+    def full(self) -> bool:
+        """Whether a further selection would have to wait."""
+        return self._queue.running >= self.max_concurrent
+
+    @property
+    def draining(self) -> bool:
+        """Whether this host has stopped accepting selections."""
+        return self._queue.closed
 
     def run_of(self, selection: str) -> Run | None:
-        """Return the run of a selection, or None if it does not run on this host."""
-        return self._runs.get(selection)
+        """Return the run of a selection that runs or waits on this host, or None if there is none."""
+        return self._queue.run_of(selection)
 
-    def claim(self, record: SelectionRecord) -> Run | None:
-        """Claim a selection and return its run, which the caller must pass to `launch` or `abandon`.
+    def place_of(self, selection: str) -> QueuePlace | None:
+        """Return the place of a selection in this host's queue, or None if it does not wait here."""
+        return self._queue.place_of(selection)
 
-        Return None if this host is draining or full, or if the selection is already running.
+    def start(self, run: Run) -> bool:
+        """Run a selection as soon as a slot is free, on a worker thread.
+
+        Return False, without effect, if this host is draining or already has a run of this selection. If the
+        selection belongs to another server when its turn comes, the run ends without having begun.
+
+        Raises:
+            UnavailableError: too many selections wait.
         """
-        with self._lock:
-            if self.draining or len(self._runs) >= self.max_concurrent or record.id in self._runs:
-                return None
-            if not self._catalog.claim(record.id, self._owner, self._lease_seconds):
-                return None
-            run = self._runs[record.id] = Run(record)
-            return run
-
-    def launch(
-        self, run: Run, open_job: Callable[[], Job], observer: SelectionObserver = SelectionObserver()
-    ) -> None:
-        """Run a claimed selection on a worker thread, and record in the catalog how it ends.
-
-        Args:
-            run: the run that `claim` returned.
-            open_job: called on the worker thread. It raises ScorerError if the selection cannot be run.
-            observer: receives the progress of this run.
-        """
-        try:
-            self._workers.submit(self._execute, run, open_job, observer)
-        except RuntimeError:  # The host has shut down since the claim.
-            self.abandon(run)
-
-    def start(self, record: SelectionRecord, job: Job | None = None) -> Run | None:
-        """Claim a selection and launch it. Return its run, or None if it could not be claimed.
-
-        Args:
-            record: the selection.
-            job: its job if it is already open.
-        """
-        run = self.claim(record)
-        if run is not None:
-            self.launch(run, lambda: job or self._open_job(record))
-        return run
-
-    def abandon(self, run: Run) -> None:
-        """Release a claimed selection without running it."""
-        with self._lock:
-            self._runs.pop(run.record.id, None)
-        try:
-            self._release(run)
-        finally:
-            run.ended.set_result(None)
-        self.take_up()
+        has_slot = self._queue.enter(run)
+        if has_slot:
+            self._launch(run)
+        return has_slot is not None
 
     def pause(self, selection: str) -> None:
-        """Stop a selection that runs on this host within one batch, and wait until it has stopped.
+        """Take a selection out of the queue, or stop it within one batch and wait until it has stopped.
 
         The selection stays open and can be continued.
         """
-        run = self._runs.get(selection)
+        run = self._queue.run_of(selection)
         if run is not None:
-            run.cancelled.set()
+            self.stop(run)
+
+    def stop(self, run: Run) -> None:
+        """Do with one run what `pause` does. A run that was not started yet never will be."""
+        run.cancelled.set()
+        if self._queue.withdraw(run):
+            run.ended.set_result(None)
+        elif self._queue.run_of(run.record.id) is run:
             run.ended.result()
 
     def cancel(self, selection: str) -> SelectionRecord:
@@ -163,12 +158,12 @@ class SelectionHost:
         if self.draining:
             return
         try:
-            # Those that cannot be claimed run here already, so one that can be claimed is among this many.
+            # Further ones follow when these have run.
             for record in self._catalog.orphans(2 * self.max_concurrent):
                 if record.cancel_requested:
                     self._catalog.cancel(record.id)
                 else:
-                    self.start(record)
+                    self.start(Run(record))
         except ScorerError as error:
             _log.warning("%s", error)
         except Exception:
@@ -176,30 +171,43 @@ class SelectionHost:
             _log.exception("unexpected error while looking for selections that need a server")
 
     def drain(self, seconds: float) -> None:
-        """Stop accepting selections, and wait at most `seconds` for the running ones to end."""
-        with self._lock:
-            self.draining = True
-            running = [run.ended for run in self._runs.values()]
-        wait(running, seconds)
+        """Stop accepting selections, empty the queue, and wait at most `seconds` for running ones to end."""
+        for run in self._queue.close():
+            run.ended.set_result(None)
+        wait([run.ended for run in self._queue.running_now()], seconds)
 
     def interrupt(self) -> None:
         """Stop all selections within one batch. Scores are kept, and other servers can continue them."""
-        with self._lock:
-            self.draining = True
-            running = list(self._runs.values())
-        for run in running:
+        self.drain(0)
+        for run in self._queue.running_now():
             run.cancelled.set()
         self._workers.shutdown(wait=True)
 
-    def _execute(self, run: Run, open_job: Callable[[], Job], observer: SelectionObserver) -> None:
+    def _launch(self, run: Run) -> None:
+        try:
+            self._workers.submit(self._execute, run)
+        except RuntimeError:  # The host has shut down.
+            self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        """Free the slot of a run, and give it to the next one."""
+        successor = self._queue.leave(run)
+        run.ended.set_result(None)
+        if successor is not None:
+            self._launch(successor)
+
+    def _execute(self, run: Run) -> None:
         keeper = threading.Thread(target=self._keep_lease, args=(run,), name="lease", daemon=True)
-        keeper.start()
         result: SelectionResult | None = None
         outcome: Outcome = "interrupted"
         reason = ""
         try:
-            result = self._select(run, open_job(), observer)
-            outcome = "succeeded" if result is not None else "interrupted"
+            if self._claim(run):
+                run.begin()
+                keeper.start()
+                open_job = run.open_job or (lambda: self._open_job(run.record))
+                result = self._select(run, open_job())
+                outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
         except _CATALOG_ERRORS as error:
@@ -210,18 +218,23 @@ class SelectionHost:
             else:
                 outcome, reason = "failed", self._failed(run, error)
         finally:
-            with self._lock:
-                del self._runs[run.record.id]
             try:
-                self._observer.on_ended(run, outcome, reason, result)
+                if run.begun:
+                    self._observer.on_ended(run, outcome, reason, result)
             finally:
-                run.ended.set_result(None)
-                keeper.join()
-        if run.error is None:
+                self._leave(run)
+                if run.begun:
+                    keeper.join()
+        if run.begun and run.error is None:
             # After a fault, wait for the next regular call instead: the selection would fail again at once.
             self.take_up()
 
-    def _select(self, run: Run, job: Job, observer: SelectionObserver) -> SelectionResult | None:
+    def _claim(self, run: Run) -> bool:
+        return not run.cancelled.is_set() and self._catalog.claim(
+            run.record.id, self._owner, self._lease_seconds
+        )
+
+    def _select(self, run: Run, job: Job) -> SelectionResult | None:
         """Run a job and return its result, or None if another server has taken over the selection."""
         if isinstance(job, PoolJob):
             run.total = job.rows
@@ -230,7 +243,7 @@ class SelectionHost:
             if not isinstance(job, PoolJob):
                 self._catalog.complete_stream(run.record.id, self._owner, shards)
 
-        progress = _RunProgress(run, (self._observer, observer), on_complete)
+        progress = _RunProgress(run, (self._observer, run.observer), on_complete)
         result = job.select(settings=self._selecting, observer=progress, cancelled=run.cancelled)
         self._results.write(run.record.id, result)
         if not self._catalog.succeed(run.record.id, self._owner):

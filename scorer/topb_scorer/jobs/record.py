@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from topb.progress import Progress
@@ -47,6 +48,13 @@ class SelectionRecord(NewSelection):
     error_code: str
     error_reason: str
     error_message: str
+
+    @property
+    def free(self) -> bool:
+        """Whether a server may claim the selection: none runs it, or the lease of its server has expired."""
+        if self.state is SelectionState.RUNNING:
+            return self.lease_until < time.time()
+        return self.state is SelectionState.PENDING
 
     @property
     def progress(self) -> Progress:

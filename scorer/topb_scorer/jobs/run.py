@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict, Unpack
@@ -73,13 +73,20 @@ Job = PoolJob | StreamJob
 
 @dataclass
 class Run:
-    """One attempt to run a selection on this server."""
+    """One attempt to run a selection on this server. It begins when a slot is free."""
 
     record: SelectionRecord
+    open_job: Callable[[], Job] | None = None
+    """Called when the run begins, on its thread; None to open the job that the record describes. It raises
+    ScorerError if the selection cannot be run."""
+    observer: SelectionObserver = field(default_factory=SelectionObserver)
+    """Receives the progress of this run."""
+    begun: bool = field(default=False, init=False)
+    """Whether the run has a slot and has claimed its selection."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set to stop the run within one batch."""
     ended: Future[None] = field(default_factory=Future)
-    """Done when the run has ended, so that threads and coroutines can wait for it."""
+    """Done when the run has ended or has left the queue, so that threads and coroutines can wait for it."""
     started: float = field(default_factory=time.monotonic)
     read: int = 0
     total: int = 0
@@ -87,9 +94,16 @@ class Run:
     error: ScorerError | None = None
     """The error that interrupted the run; None if the caller or an operator stopped it."""
 
+    def begin(self) -> None:
+        """Note that the run has claimed its selection."""
+        self.started = time.monotonic()
+        self.begun = True
+
     @property
     def progress(self) -> Progress:
-        """The number of rows read, and the time since the selection was claimed."""
+        """The number of rows read, and the time since the run began. Before, that of the run before it."""
+        if not self.begun:
+            return self.record.progress
         return Progress(self.read, self.total, time.monotonic() - self.started)
 
 

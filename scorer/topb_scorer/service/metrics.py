@@ -73,6 +73,8 @@ class Metrics(RunObserver):
         gauge = partial(Gauge, registry=self.registry)
         running = gauge("topb_selections_running", "Selections that are running on this server.")
         running.set_function(lambda: host.running_count)
+        waiting = gauge("topb_selections_waiting", "Selections that wait for this server, in its queue.")
+        waiting.set_function(lambda: host.waiting_count)
         limit = gauge("topb_selections_limit", "Selections that may run on this server at once.")
         limit.set(host.max_concurrent)
         draining = gauge("topb_draining", "1 if the server does not accept selections any more.")

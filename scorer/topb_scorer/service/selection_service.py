@@ -14,7 +14,7 @@ from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
-from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.identifiers import is_selection_id
 from topb_scorer.jobs.record import SelectionRecord
@@ -58,12 +58,16 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         self, request: pb.SelectBatchRequest, context: Context
     ) -> AsyncIterator[pb.SelectBatchResponse]:
         record, job = await asyncio.to_thread(self.admission.pool_selection, request)
-        if request.detached:
-            # Start now, because the caller may disconnect as soon as it has received the id.
-            await asyncio.to_thread(self.host.start, record, job)
+        if request.detached and record.free:
+            # Start now, because the caller may disconnect as soon as it has received the id. If the queue is
+            # full, the server looks for the selection later.
+            with suppress(UnavailableError):
+                await asyncio.to_thread(self.host.start, self._watchers.run(record, job))
         yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
         detached = request.detached or record.detached
-        async with aclosing(self._watchers.follow(record, job, detached=detached)) as progress:
+        steps = self._watchers.follow(record, job, detached=detached)
+        del job
+        async with aclosing(steps) as progress:
             async for step in progress:
                 yield pb.SelectBatchResponse(progress=progress_message(step))
         async with aclosing(self._result_of(record.id)) as events:
@@ -149,7 +153,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
         if record.state is SelectionState.SUCCEEDED:
             with suppress(NotFoundError):
                 summary = summary_message(*self.state.results.read_summary(record.id))
-        return selection_message(record, summary)
+        return selection_message(record, summary, self.host.place_of(record.id))
 
     def _selections_page(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
         size = page_size(request.page_size, default=100, maximum=1000)

@@ -44,6 +44,7 @@ _WAITING_THREADS = 64
 # silent connections earlier, and callers should notice sooner that their server is gone. The SDK pings every
 # 30 s, and sometimes slightly earlier.
 _PING_SECONDS = 20
+_PONG_SECONDS = 20.0
 
 
 class Server:
@@ -93,6 +94,7 @@ class Server:
         settings = self._settings
         if settings.metrics_listen:
             self._serve_metrics(settings.metrics_listen)
+        pong_ms = round(min(_PONG_SECONDS, settings.keepalive_seconds) * 1000)
         self._server = grpc.aio.server(
             # The timer is outermost, so that it sees the status into which an error is translated.
             interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status)],
@@ -103,6 +105,12 @@ class Server:
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_SECONDS * 1000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", round(settings.keepalive_seconds * 1000)),
+                # gRPC 1.85 waits for the answer as long as the second option says, by default for 60 s.
+                ("grpc.keepalive_timeout_ms", pong_ms),
+                ("grpc.http2.ping_timeout_ms", pong_ms),
+                # By default, the server stops to ping after two pings without data.
+                ("grpc.http2.max_pings_without_data", 0),
             ],
         )
         selection = SelectionService(

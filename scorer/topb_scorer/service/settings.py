@@ -32,6 +32,9 @@ class ServerSettings:
     """The number of seconds that running selections may continue after SIGTERM."""
     max_concurrent_selections: int = 2
     """The maximum number of selections that run at once."""
+    stream_idle_seconds: float = 30.0
+    """How long a selection whose pool is streamed waits for the next chunk before it gives its slot to the
+    next selection."""
     max_chunk_bytes: int = 8 * 2**20
     """The maximum number of image bytes in a chunk of a streamed pool."""
     max_message_bytes: int = 64 * 2**20
@@ -46,3 +49,6 @@ class ServerSettings:
     lease_seconds: float = 15.0
     """The duration of leases. If a server does not renew a lease in time, another server with the same state
     takes over the selection."""
+    keepalive_seconds: float = 30.0
+    """After this time without data from a caller, the server pings the caller. If the answer takes longer
+    than 20 s, or than this time if it is shorter, the caller is lost."""

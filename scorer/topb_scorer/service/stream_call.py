@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
+from topb.progress import QueuePlace
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.jobs.run import Run
+from topb_scorer.jobs.run import Run, StreamJob
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
 from topb_scorer.service.admission import Admission
@@ -54,88 +55,115 @@ class StreamCall:
         start = await _start_of(requests)
         record = await asyncio.to_thread(self.admission.stream_selection, start)
         self.selection = record.id
-        run = await self._claimed(record)
-        if run is None:
-            yield self._accepted(record, next_seq=record.stream_chunks or 0, complete=True)
-        else:
-            async with aclosing(self._run(run, requests)) as responses:
-                async for response in responses:
-                    yield response
+        run = Run(record)
+        incoming = _IncomingChunks(run, idle_seconds=self.settings.stream_idle_seconds)
+        run.observer, run.open_job = incoming, lambda: self._open_job(run, incoming)
+        try:
+            if await self._started(run):
+                async with aclosing(self._run(run, incoming, requests)) as responses:
+                    async for response in responses:
+                        yield response
+            else:
+                yield self._accepted(record, next_seq=record.stream_chunks or 0, complete=True)
+        finally:
+            if not run.ended.done():
+                await asyncio.shield(asyncio.to_thread(self.host.stop, run))
         record = await asyncio.to_thread(self.catalog.get, record.id)
         if has_succeeded(record):
             return
-        if run is not None and run.error is not None:
+        if run.error is not None:
             raise run.error
-        raise draining() if self.host.draining else SelectionCancelledError
+        if self.host.draining:
+            raise draining()
+        # Another call or an operator stopped the run, or another server claimed the selection first.
+        raise SelectionCancelledError if run.begun or run.cancelled.is_set() else _elsewhere(record)
 
-    async def _claimed(self, record: SelectionRecord) -> Run | None:
-        """Take over the selection from any older call and return its run, or None if it has ended."""
+    async def _started(self, run: Run) -> bool:
+        """Take over the selection from any older call, and start the run. Return False if it has ended."""
         # The lease of a server that died while serving this stream takes a while to expire.
         deadline = time.monotonic() + 2 * self.settings.lease_seconds
         while True:
-            await asyncio.to_thread(self.host.pause, record.id)
-            run = await asyncio.to_thread(self.host.claim, record)
-            if run is not None:
-                return run
+            await asyncio.to_thread(self.host.pause, run.record.id)
+            record = await asyncio.to_thread(self.catalog.get, run.record.id)
+            if record.free and await asyncio.to_thread(self.host.start, run):
+                return True
+            if record.state not in {SelectionState.PENDING, SelectionState.RUNNING}:
+                return False
             if self.host.draining:
                 raise draining()
-            record = await asyncio.to_thread(self.catalog.get, record.id)
-            if record.state not in {SelectionState.PENDING, SelectionState.RUNNING}:
-                return None
-            running = self.host.running_count
-            if running >= self.host.max_concurrent:
-                raise UnavailableError(
-                    f"this server already runs {running} selections, which is its limit; try again later",
-                    reason="SELECTIONS_BUSY",
-                )
             if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"another server runs selection {record.id}; try again later",
-                    reason="SELECTION_ELSEWHERE",
-                )
+                raise _elsewhere(record)
             await asyncio.sleep(_CLAIM_POLL_SECONDS)
 
-    async def _run(self, run: Run, requests: StreamRequests) -> AsyncGenerator[StreamResponse, None]:
-        launched = False
+    def _open_job(self, run: Run, incoming: _IncomingChunks) -> StreamJob:
+        record = self.catalog.get(run.record.id)
+        job = self.admission.stream_job(record)
+        next_seq = chunks_without_a_gap(job.log.identities())
+        incoming.open(next_seq, complete=record.stream_chunks is not None)
+        return replace(job, shards=incoming.queue.shards()) if record.stream_chunks is None else job
+
+    async def _run(
+        self, run: Run, incoming: _IncomingChunks, requests: StreamRequests
+    ) -> AsyncGenerator[StreamResponse, None]:
+        receiving: asyncio.Task[None] | None = None
         try:
-            record = await asyncio.to_thread(self.catalog.get, run.record.id)
-            job = await asyncio.to_thread(self.admission.stream_job, record)
-            next_seq = chunks_without_a_gap(await asyncio.to_thread(job.log.identities))
-            complete = record.stream_chunks is not None
-            yield self._accepted(record, next_seq=next_seq, complete=complete)
-            acknowledgements = _Acknowledgements(run, next_seq)
-            receiving: asyncio.Task[None] | None = None
-            if not complete:
-                chunks = ChunkQueue(STREAM_WINDOW, run.cancelled)
-                job = replace(job, shards=chunks.shards())
-                receiving = asyncio.create_task(self._receive(requests, chunks, acknowledgements, next_seq))
-                receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
-            self.host.launch(run, lambda: job, acknowledgements)
-            launched = True
-            try:
-                async with aclosing(_responses_of(run, acknowledgements)) as responses:
+            async with aclosing(self._places(run, incoming)) as places:
+                async for place in places:
+                    yield place
+            if incoming.opened:
+                yield self._accepted(run.record, next_seq=incoming.next_seq, complete=incoming.complete)
+                if not incoming.complete:
+                    receiving = asyncio.create_task(self._receive(requests, incoming))
+                    receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
+                async with aclosing(_responses_of(run, incoming)) as responses:
                     async for response in responses:
                         yield response
-                # If the stream was invalid, raise that error.
-                if receiving is not None and receiving.done() and not receiving.cancelled():
-                    with suppress(SelectionCancelledError):
-                        receiving.result()
-            finally:
-                run.cancelled.set()
-                if receiving is not None:
-                    receiving.cancel()
-                    with suppress(Exception, asyncio.CancelledError):
-                        await receiving
-                await asyncio.shield(asyncio.wrap_future(run.ended))
+            # If the stream was invalid or idle, raise that error.
+            if receiving is not None and receiving.done() and not receiving.cancelled():
+                with suppress(SelectionCancelledError):
+                    receiving.result()
         finally:
-            if not launched:
-                await asyncio.shield(asyncio.to_thread(self.host.abandon, run))
+            if receiving is not None:
+                run.cancelled.set()
+                receiving.cancel()
+                with suppress(Exception, asyncio.CancelledError):
+                    await receiving
 
-    async def _receive(
-        self, requests: StreamRequests, chunks: ChunkQueue, acknowledgements: _Acknowledgements, seq: int
-    ) -> None:
-        """Receive chunks, starting with number `seq`, until the end message of the stream."""
+    async def _places(self, run: Run, incoming: _IncomingChunks) -> AsyncGenerator[StreamResponse, None]:
+        """Yield the places of the selection in the queue until its turn has come or it has left."""
+        reported: QueuePlace | None = None
+        while not incoming.opened and not run.ended.done():
+            place = self.host.place_of(run.record.id)
+            if place is not None and place != reported:
+                reported = place
+                yield StreamResponse(progress=progress_message(replace(run.progress, queue=place)))
+            await incoming.wait()
+
+    async def _receive(self, requests: StreamRequests, incoming: _IncomingChunks) -> None:
+        """Receive the chunks of the stream and its end message.
+
+        Raises:
+            UnavailableError: the caller has sent nothing for too long, although nothing is left to score.
+        """
+        taking = asyncio.create_task(self._take(requests, incoming))
+        try:
+            while not (await asyncio.wait([taking], timeout=incoming.idle_seconds / 8))[0]:
+                if incoming.idle:
+                    raise UnavailableError(
+                        f"the caller has sent nothing for {incoming.idle_seconds:g} s, so others have their "
+                        "turn; repeat the request with the same request id to continue",
+                        reason="STREAM_IDLE",
+                        retry_delay=0.0,
+                    )
+            taking.result()
+        finally:
+            taking.cancel()
+            with suppress(Exception, asyncio.CancelledError):
+                await taking
+
+    async def _take(self, requests: StreamRequests, incoming: _IncomingChunks) -> None:
         async for request in requests:
+            seq = incoming.next_seq
             kind = request.WhichOneof("message")
             if kind == "end":
                 if request.end.chunks != seq:
@@ -144,7 +172,7 @@ class StreamCall:
                         f"its end message says that there are {request.end.chunks}",
                         reason="STREAM_CUT_SHORT",
                     )
-                await asyncio.to_thread(chunks.put, None)
+                await asyncio.to_thread(incoming.queue.put, None)
                 return
             if kind != "chunk":
                 raise InvalidRequestError(
@@ -152,13 +180,14 @@ class StreamCall:
                     reason="STREAM_OUT_OF_ORDER",
                 )
             if request.chunk.seq < seq:
-                await acknowledgements.repeat(request.chunk.seq)
+                await incoming.repeat(request.chunk.seq)
                 continue
             shard = await asyncio.to_thread(shard_of, request.chunk, seq, self.settings.max_chunk_bytes)
-            await asyncio.to_thread(chunks.put, shard)
-            seq += 1
+            incoming.note_received()
+            await asyncio.to_thread(incoming.queue.put, shard)
         raise InvalidRequestError(
-            f"the stream ended after {seq} chunks without an end message; send one after the last chunk",
+            f"the stream ended after {incoming.next_seq} chunks without an end message; "
+            "send one after the last chunk",
             reason="STREAM_CUT_SHORT",
         )
 
@@ -175,23 +204,47 @@ class StreamCall:
         )
 
 
-class _Acknowledgements(RunEvents):
-    """Collects the acknowledgements that are due. Chunks are committed in the order of the stream."""
+class _IncomingChunks(RunEvents):
+    """The chunks of one call, in the order of the stream: received, then committed, then acknowledged.
 
-    def __init__(self, run: Run, committed: int) -> None:
-        """Observe a run.
+    Attributes:
+        queue: the chunks that wait to be scored.
+        idle_seconds: how long the server waits for the next chunk.
+        opened: whether the turn of the selection has come, and chunks may be sent.
+        complete: whether the server has had the whole pool from the start.
+        next_seq: the number of the next chunk to receive.
+    """
 
-        Args:
-            run: the run.
-            committed: the number of chunks that are already in the log.
-        """
+    def __init__(self, run: Run, *, idle_seconds: float) -> None:
         super().__init__(run)
-        self._acknowledged = committed
-        self._committed = committed
+        self.queue = ChunkQueue(STREAM_WINDOW, run.cancelled)
+        self.idle_seconds = idle_seconds
+        self.opened = self.complete = False
+        self.next_seq = self._committed = self._acknowledged = 0
+        self._moved = time.monotonic()
         self._repeats: asyncio.Queue[int] = asyncio.Queue(_MAX_PENDING_REPEATS)
+
+    def open(self, committed: int, *, complete: bool) -> None:
+        """Begin after the chunks that are already in the log. This method can be called on any thread."""
+        self.next_seq = self._committed = self._acknowledged = committed
+        self.complete = complete
+        self._moved = time.monotonic()
+        self.opened = True
+        self.wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to score and the next chunk has not come in time."""
+        return self._committed == self.next_seq and time.monotonic() - self._moved > self.idle_seconds
+
+    def note_received(self) -> None:
+        """Note that the next chunk was received."""
+        self.next_seq += 1
+        self._moved = time.monotonic()
 
     def on_commit(self, shard: Shard) -> None:
         self._committed += 1
+        self._moved = time.monotonic()
         super().on_commit(shard)
 
     async def repeat(self, seq: int) -> None:
@@ -209,15 +262,13 @@ class _Acknowledgements(RunEvents):
             yield self._repeats.get_nowait()
 
 
-async def _responses_of(
-    run: Run, acknowledgements: _Acknowledgements
-) -> AsyncGenerator[StreamResponse, None]:
+async def _responses_of(run: Run, incoming: _IncomingChunks) -> AsyncGenerator[StreamResponse, None]:
     """Yield acknowledgements and progress until the run has ended."""
     reported_rows, reported_at = 0, time.monotonic()
     while True:
         # Check this first, so that all chunks that were committed before the end are acknowledged below.
         ended = run.ended.done()
-        for seq in acknowledgements.due():
+        for seq in incoming.due():
             yield StreamResponse(acknowledged=pb.ChunkAcknowledged(seq=seq))
         if ended:
             return
@@ -225,7 +276,13 @@ async def _responses_of(
         if progress.read != reported_rows and time.monotonic() - reported_at >= PROGRESS_SECONDS:
             reported_rows, reported_at = progress.read, time.monotonic()
             yield StreamResponse(progress=progress_message(progress))
-        await acknowledgements.wait()
+        await incoming.wait()
+
+
+def _elsewhere(record: SelectionRecord) -> UnavailableError:
+    return UnavailableError(
+        f"another server runs selection {record.id}; try again later", reason="SELECTION_ELSEWHERE"
+    )
 
 
 async def _start_of(requests: StreamRequests) -> pb.StreamStart:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from google.protobuf import duration_pb2
 
 from topb.pools import Pool, PoolFormatName
-from topb.progress import Progress
+from topb.progress import Progress, QueuePlace
 from topb.results import Accounts, Pick, SelectionResult
 from topb.selections import SelectionState
 from topb.v1 import model_pb2, selection_pb2
@@ -184,9 +185,9 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
 
 
 def selection_message(
-    record: SelectionRecord, summary: selection_pb2.SelectionSummary | None
+    record: SelectionRecord, summary: selection_pb2.SelectionSummary | None, place: QueuePlace | None
 ) -> selection_pb2.Selection:
-    """Return the message for a selection, with its summary if it has succeeded."""
+    """Return the message for a selection, with its summary if it has succeeded, or its place in the queue."""
     message = selection_pb2.Selection(
         id=record.id,
         request_id=record.request_id,
@@ -195,7 +196,7 @@ def selection_message(
         strategy=record.strategy,
         budget=record.budget,
         pool_uri=record.pool_uri,
-        progress=progress_message(record.progress),
+        progress=progress_message(replace(record.progress, queue=place)),
         error_reason=record.error_reason,
         error_message=record.error_message,
     )
@@ -212,9 +213,12 @@ def selection_message(
 
 def progress_message(progress: Progress) -> selection_pb2.SelectionProgress:
     """Return the message for the progress of a selection."""
-    return selection_pb2.SelectionProgress(
+    message = selection_pb2.SelectionProgress(
         read=progress.read, total=progress.total, elapsed=duration_message(progress.elapsed_seconds)
     )
+    if progress.queue is not None:
+        message.queue.position, message.queue.length = progress.queue.position, progress.queue.length
+    return message
 
 
 def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from topb.progress import Progress
 from topb.selections import SelectionState
@@ -13,8 +15,11 @@ from topb_scorer.errors import NewerVersionError, ScorerError, SelectionCancelle
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.jobs.run import PoolJob
+from topb_scorer.jobs.run import PoolJob, Run
 from topb_scorer.service.run_events import PROGRESS_SECONDS, RunEvents
+
+# How often a call whose selection waits in the queue looks whether another server has ended the selection.
+_WAITING_SECONDS = 2.0
 
 
 class Watchers:
@@ -25,10 +30,20 @@ class Watchers:
         self._host = host
         self._waiting: Counter[str] = Counter()
 
+    def run(self, record: SelectionRecord, job: PoolJob | None) -> Run:
+        """Return a run of a selection, to start.
+
+        Args:
+            record: the selection.
+            job: its job if it is already open. If the selection has to wait, the job is opened again when its
+                turn comes, because a waiting selection should take little memory.
+        """
+        return Run(record, None if job is None or self._host.full else lambda: job)
+
     async def follow(
         self, record: SelectionRecord, job: PoolJob | None, *, detached: bool
     ) -> AsyncGenerator[Progress, None]:
-        """Yield progress until the selection has succeeded.
+        """Yield progress, or places in the queue, until the selection has succeeded.
 
         Args:
             record: the selection.
@@ -37,39 +52,51 @@ class Watchers:
                 selection stops within one batch, unless another caller waits for it.
 
         Raises:
-            ScorerError: the selection failed or was cancelled, or this server is shutting down.
+            ScorerError: the selection failed or was cancelled, or this server is shutting down or overloaded.
         """
         self._waiting[record.id] += 1
+        started: Run | None = None
         events: RunEvents | None = None
-        reported_rows = -1
+        reported: Progress | None = None
         try:
             while True:
                 record = await asyncio.to_thread(self._catalog.get, record.id)
+                read_at = time.monotonic()
                 if has_succeeded(record):
                     return
                 run = self._host.run_of(record.id)
-                if run is None and not self._host.draining and (job is not None or record.pool_uri):
-                    run = await asyncio.to_thread(self._host.start, record, job)
+                if run is None and record.free and (job is not None or record.pool_uri):
+                    started, job = self.run(record, job), None
+                    await asyncio.to_thread(self._host.start, started)
+                    run = self._host.run_of(record.id)
                 if self._host.draining and (run is None or run.cancelled.is_set()):
                     raise draining()
-                progress = (run or record).progress
-                if progress.read != reported_rows:
-                    reported_rows = progress.read
-                    yield progress
-                if run is None:
-                    await asyncio.sleep(PROGRESS_SECONDS)
-                    continue
-                if events is None or events.run is not run:
-                    events = RunEvents(run)
-                await events.wait()
+                while True:
+                    queue = self._host.place_of(record.id)
+                    progress = replace((run or record).progress, queue=queue)
+                    if reported is None or (progress.read, queue) != (reported.read, reported.queue):
+                        reported = progress
+                        yield progress
+                    if run is None:
+                        await asyncio.sleep(PROGRESS_SECONDS)
+                        break
+                    if events is None or events.run is not run:
+                        events = RunEvents(run)
+                    await events.wait()
+                    late = time.monotonic() - read_at >= _WAITING_SECONDS
+                    if run.begun or run.ended.done() or late:
+                        break
                 # Raise storage errors at once. If the catalog did not answer, the loop reads it again.
-                if run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
+                if run and run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
                     raise run.error
         finally:
             self._waiting[record.id] -= 1
             if not self._waiting[record.id]:
                 del self._waiting[record.id]
                 if not detached:
+                    if started is not None:
+                        # It may be on its way to the host, if this call was cancelled just then.
+                        started.cancelled.set()
                     # Wait for the worker even if this call is being cancelled.
                     await asyncio.shield(asyncio.to_thread(self._host.pause, record.id))
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from support.command_line import Outcome, topb
-from topb import Accounts, Pick, Pool, Progress, SelectionResult, commands
+from topb import Accounts, Pick, Pool, Progress, QueuePlace, SelectionResult, commands
 from topb.commands import _picks_file, _progress_line, select
 from topb.v1 import model_pb2, selection_pb2
 
@@ -242,6 +242,7 @@ def test_progress_is_shown_as_text_with_rate_and_remaining_time():
     )
     assert text(Progress(12_000, 0, 4.0)) == "12,000 images, 3,000 images/s"
     assert text(Progress(0, 10, 0.0)) == "0 of 10 images (0 %)"
+    assert text(Progress(0, 10, 0.0, QueuePlace(3, 12))) == "place 3 of 12 in the queue"
 
 
 def in_process(monkeypatch, load):

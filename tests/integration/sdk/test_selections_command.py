@@ -92,7 +92,21 @@ def test_selections_are_listed_as_json(server, catalog):
     listed = json.loads(topb_selections(server, "list", "--json").printed)
     assert [selection["state"] for selection in listed] == ["running", "succeeded", "failed"]
     assert listed[1]["accounts"]["read"] == 100
-    assert listed[0]["progress"] == {"read": 1200, "total": 5000, "elapsed_seconds": 2.5}
+    assert listed[0]["progress"] == {"read": 1200, "total": 5000, "elapsed_seconds": 2.5, "queue": None}
+
+
+def test_the_place_of_a_selection_that_waits_is_shown(server, catalog):
+    waiting = selection_pb2.Selection(id="s-9", state="SELECTION_STATE_PENDING")
+    waiting.progress.queue.position, waiting.progress.queue.length = 3, 12
+    server.list_selections = lambda _request, _context: selection_pb2.ListSelectionsResponse(
+        selections=[waiting]
+    )
+    server.get_selection = lambda _request, _context: selection_pb2.GetSelectionResponse(selection=waiting)
+    assert topb_selections(server, "list").out.splitlines()[1].startswith("s-9        pending 3/12 ")
+    shown = topb_selections(server, "show", "s-9").printed
+    assert shown.startswith("selection s-9: pending, place 3 of 12 in the queue\n")
+    listed = json.loads(topb_selections(server, "list", "--json").printed)
+    assert listed[0]["progress"]["queue"] == {"position": 3, "length": 12}
 
 
 def test_show_prints_one_selection(server, catalog, script):

@@ -86,7 +86,13 @@ def stream_pool(
                 return _converse(connection, stream, rows, deadline)
             except ConnectionLostError as lost:
                 error = lost.error
-            connection.wait(retries.delay_after(error, reached=stream.reached))
+            if error.retry_delay == 0 and connection.retry is not None and not stream.has_chunk:
+                # Nothing failed: the server gave way to others, because the pool was slow. Come back with
+                # something to score.
+                while not stream.has_chunk:
+                    _add_row(stream, rows)
+            else:
+                connection.wait(retries.delay_after(error, reached=stream.reached))
 
 
 def _converse(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from topb.progress import Progress
+from topb.progress import Progress, QueuePlace
 
 _SECONDS_BETWEEN = 0.1
 _ERASE_LINE = "\r\x1b[K"
@@ -41,7 +41,12 @@ def shown_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None
 
 
 def progress_text(progress: Progress) -> str:
-    """Return the progress in words, such as `12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go`."""
+    """Return the progress in words, such as `12,000 of 60,000 images (20 %), 3,000 images/s, 16 s to go`.
+
+    A selection that waits for the server has a place instead, such as `place 3 of 12 in the queue`.
+    """
+    if progress.queue is not None:
+        return place_text(progress.queue)
     rate = progress.read / progress.elapsed_seconds if progress.elapsed_seconds > 0 else 0.0
     if progress.total <= 0:
         parts = [f"{progress.read:,} images"]
@@ -53,3 +58,8 @@ def progress_text(progress: Progress) -> str:
         if progress.total > progress.read:
             parts.append(f"{(progress.total - progress.read) / rate:,.0f} s to go")
     return ", ".join(parts)
+
+
+def place_text(place: QueuePlace) -> str:
+    """Return a place in a queue in words."""
+    return f"place {place.position:,} of {place.length:,} in the queue"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from topb.commands._connection import connection_options, open_client
-from topb.commands._progress_line import shown_progress
+from topb.commands._progress_line import place_text, shown_progress
 from topb.commands._result_output import RESULT_OPTIONS, accounts_text, classes_at_server, show_result
 from topb.commands.options import JSON, Choice, Group, Option
 from topb.commands.output import minute, print_json, printable, table_text
@@ -99,8 +99,9 @@ def _print(selection: Selection, *, as_json: bool) -> None:
 
 def _as_text(selection: Selection) -> str:
     of_all = f" of {selection.progress.total:,}" if selection.progress.total else ""
+    queue = selection.progress.queue
     lines = [
-        f"selection {selection.id}: {selection.state}",
+        f"selection {selection.id}: {selection.state}{f', {place_text(queue)}' if queue else ''}",
         f"  request     {printable(selection.request_id)}",
         f"  what        {selection.budget:,} by {selection.strategy} with model {selection.model}",
         f"  pool        {printable(selection.pool_uri) or 'sent by its caller'}",
@@ -121,9 +122,10 @@ def _as_text(selection: Selection) -> str:
 
 def _row(selection: Selection) -> dict[str, str]:
     pool = printable(selection.pool_uri) or "(sent)"
+    queue = selection.progress.queue
     return {
         "selection": selection.id,
-        "state": selection.state,
+        "state": f"{selection.state} {queue.position}/{queue.length}" if queue else selection.state,
         "strategy": selection.strategy,
         "model": selection.model,
         "budget": f"{selection.budget:,}",

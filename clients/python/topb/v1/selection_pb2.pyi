@@ -509,7 +509,9 @@ class SelectBatchFromStreamResponse(_message.Message):
     PICKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___StreamAccepted:
-        """The selection was accepted, and chunks may be sent."""
+        """The selection has its turn, and chunks may be sent. Before this event come only `progress` events, with the
+        selection's place in the server's queue.
+        """
 
     @_builtins.property
     def acknowledged(self) -> Global___ChunkAcknowledged:
@@ -606,26 +608,60 @@ class SelectionProgress(_message.Message):
     READ_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     read: _builtins.int
     """Number of rows of the pool that were read so far."""
     total: _builtins.int
     """Number of rows of the pool, or 0 if it is not known."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def queue(self) -> Global___QueuePlace:
+        """The selection's place in the server's queue; absent if it does not wait there."""
+
     def __init__(
         self,
         *,
         read: _builtins.int = ...,
         total: _builtins.int = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        queue: Global___QueuePlace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "queue", b"queue"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "read", b"read", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "queue", b"queue", "read", b"read", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SelectionProgress: _TypeAlias = SelectionProgress  # noqa: Y015
+
+@_typing.final
+class QueuePlace(_message.Message):
+    """A server runs a limited number of selections at once. Further ones wait, and start in the order in which they
+    came.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """1 for the selection that starts next."""
+    length: _builtins.int
+    """Number of selections that wait."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuePlace: _TypeAlias = QueuePlace  # noqa: Y015
 
 @_typing.final
 class SelectionSummary(_message.Message):

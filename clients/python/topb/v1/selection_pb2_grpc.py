@@ -100,7 +100,8 @@ class SelectionServiceServicer:
     def SelectBatchFromStream(self, request_iterator, context):
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
         The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
-        `start` again and continue with the chunk that `accepted` names.
+        `start` again and continue with the chunk that `accepted` names. If the server waits too long for the next
+        chunk, it ends the stream with UNAVAILABLE and the reason STREAM_IDLE, so that other selections can run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class SelectionServiceStub:
     SelectBatchFromStream: _grpc.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
     The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
-    `start` again and continue with the chunk that `accepted` names.
+    `start` again and continue with the chunk that `accepted` names. If the server waits too long for the next
+    chunk, it ends the stream with UNAVAILABLE and the reason STREAM_IDLE, so that other selections can run.
     """
     GetSelection: _grpc.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]
     """Returns one selection: its state and, if it has succeeded, its summary."""
@@ -79,7 +80,8 @@ class SelectionServiceAsyncStub(SelectionServiceStub):
     SelectBatchFromStream: _aio.StreamStreamMultiCallable[_selection_pb2.SelectBatchFromStreamRequest, _selection_pb2.SelectBatchFromStreamResponse]  # type: ignore[assignment]
     """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
     The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
-    `start` again and continue with the chunk that `accepted` names.
+    `start` again and continue with the chunk that `accepted` names. If the server waits too long for the next
+    chunk, it ends the stream with UNAVAILABLE and the reason STREAM_IDLE, so that other selections can run.
     """
     GetSelection: _aio.UnaryUnaryMultiCallable[_selection_pb2.GetSelectionRequest, _selection_pb2.GetSelectionResponse]  # type: ignore[assignment]
     """Returns one selection: its state and, if it has succeeded, its summary."""
@@ -121,7 +123,8 @@ class SelectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_selection_pb2.SelectBatchFromStreamResponse], _abc.AsyncIterator[_selection_pb2.SelectBatchFromStreamResponse]]:
         """Selects from a pool that the caller sends: one `start`, then chunks numbered from 0, then `end`.
         The server acknowledges each chunk once its scores are durable. To resume a broken stream, send the same
-        `start` again and continue with the chunk that `accepted` names.
+        `start` again and continue with the chunk that `accepted` names. If the server waits too long for the next
+        chunk, it ends the stream with UNAVAILABLE and the reason STREAM_IDLE, so that other selections can run.
         """
 
     @_abc_1.abstractmethod

@@ -70,9 +70,9 @@ def run_to_its_end(host: SelectionHost, state: StateDirectory) -> RunToItsEnd:
 
     def run_to_its_end(open_job: Callable[[Run], Job]) -> SelectionRecord:
         new = NewSelection("", b"request", "model", "margin", 3, "/pool", False)
-        run = host.claim(state.catalog.create(new))
-        assert run is not None
-        host.launch(run, lambda: open_job(run))
+        run = Run(state.catalog.create(new))
+        run.open_job = lambda: open_job(run)
+        assert host.start(run)
         run.ended.result(30)
         return state.catalog.get(run.record.id)
 

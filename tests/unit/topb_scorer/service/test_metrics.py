@@ -28,7 +28,7 @@ SUFFIXES = {
 def families() -> list[Metric]:
     """The metrics of topb."""
     metrics = Metrics()
-    metrics.watch(Mock(running_count=0, max_concurrent=1, draining=False))
+    metrics.watch(Mock(running_count=0, waiting_count=0, max_concurrent=1, draining=False))
     return [family for family in metrics.registry.collect() if family.name.startswith("topb_")]
 
 
