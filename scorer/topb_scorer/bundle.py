@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,8 @@ class Bundle:
 
     @property
     def labelled(self) -> Path:
-        """The path of the labelled set, a Parquet file with columns id (string) and feature (float32, D)."""
+        """The path of the labelled set, a Parquet file with columns id (string), digest (binary of 16 bytes)
+        and feature (float32, D). Bundles of earlier releases have no digests."""
         return self.path / LABELLED
 
     @property
@@ -55,6 +58,21 @@ class Bundle:
         """The names of the query strategies that the manifest declares."""
         return frozenset(self.manifest.strategies)
 
+    def labelled_digests(self) -> dict[str, bytes]:
+        """Read which images the model was trained on: the content digest of each by its id, empty if unknown.
+
+        Raises:
+            BundleError: the file is not Parquet, or it has no ids.
+            OSError: the disk failed.
+        """
+        with self._reading_labelled():
+            file = pq.ParquetFile(self.labelled)
+            columns = ["id", *(["digest"] if "digest" in file.schema_arrow.names else [])]
+            table = file.read(columns)
+            ids = table.column("id").cast(pa.string()).to_pylist()
+            digests = table.column("digest").to_pylist() if len(columns) > 1 else [None] * len(ids)
+        return {id_: digest or b"" for id_, digest in zip(ids, digests, strict=True)}
+
     def labelled_features(self) -> NDArray[np.float32]:
         """Read the features of the L images that the model was trained on: float32 (L, D).
 
@@ -63,13 +81,9 @@ class Bundle:
             OSError: the disk failed.
         """
         (width,) = self.output_shape("features")
-        try:
+        with self._reading_labelled():
             column = pq.ParquetFile(self.labelled).read(["feature"]).column("feature")
             rows = column.cast(pa.list_(pa.float32(), width)).combine_chunks()
-        except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
-            if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
-                raise
-            raise self._unreadable_labelled(error) from error
         flat = rows.flatten()
         if flat.null_count or len(flat) != len(rows) * width:
             raise self._unreadable_labelled("a feature is null")
@@ -90,6 +104,15 @@ class Bundle:
             f"bundle {self.model_id} has no output {name!r}; its outputs are {has}: export the model again",
             reason="BUNDLE_OUTPUT_MISSING",
         )
+
+    @contextmanager
+    def _reading_labelled(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
+            if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
+                raise
+            raise self._unreadable_labelled(error) from error
 
     def _unreadable_labelled(self, fault: object) -> BundleError:
         return BundleError(

@@ -30,6 +30,7 @@ def select_batch(
     exclude: Iterable[str] | Mapping[str, bytes] | SelectionResult = (),
     exclude_uri: str | None = None,
     exclude_column: str = "id",
+    include_labelled: bool = False,
     strategy_options: Mapping[str, str] | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
@@ -49,6 +50,8 @@ def select_batch(
         exclude_uri: a Parquet file with further images to leave out, such as a bundle's `labelled.parquet`.
             If it has content digests in a column `digest`, images are found under other ids too.
         exclude_column: the column of that file that contains the ids.
+        include_labelled: whether images that the model was trained on may be picked. By default they are left
+            out, by id or by content.
         strategy_options: options of the strategy: a mapping from name to value, both text.
         device: "cpu" or "cuda:<index>".
         batch_size: images per batch; None for the device's default.
@@ -69,7 +72,7 @@ def select_batch(
     excluded = {id_: digest or NO_DIGEST for id_, digest in digests.items()}
     if exclude_uri is not None:
         excluded.update(read_exclusion(exclude_uri, exclude_column, roots))
-    spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}))
+    spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}), include_labelled)
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     opened = open_pool(pool, roots=roots)
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()

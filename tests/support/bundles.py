@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,13 @@ def write_bundle(
     round_: int = 0,
     created_seconds: int = 1_700_000_000,
     resize: ResizeRule = ResizeRule.STRETCH,
+    labelled: Mapping[str, bytes | None] | None = None,
 ) -> Path:
-    """Write the graph as a bundle below `parent` and return the bundle's directory."""
+    """Write the graph as a bundle below `parent` and return the bundle's directory.
+
+    `labelled` has the content digest of each labelled image by its id; by default there are two images that
+    are in no pool, without digests.
+    """
     graph = convolutional_graph() if graph is None else graph
     digest = hashlib.sha256(graph).hexdigest()
     path = parent / digest[:16]
@@ -117,9 +123,12 @@ def write_bundle(
     }
     height, width, _ = shapes.pop("images")
     (feature_size,) = shapes["features"]
-    features = pa.array([[0.0] * feature_size] * 2, pa.list_(pa.float32(), feature_size))
-    labelled = pa.table({"id": ["labelled-0", "labelled-1"], "feature": features})
-    pq.write_table(labelled, path / "labelled.parquet")
+    ids = ["labelled-0", "labelled-1"] if labelled is None else list(labelled)
+    columns = {"id": pa.array(ids, pa.string())}
+    if labelled is not None:
+        columns["digest"] = pa.array(labelled.values(), pa.binary(16))
+    columns["feature"] = pa.array([[0.0] * feature_size] * len(ids), pa.list_(pa.float32(), feature_size))
+    pq.write_table(pa.table(columns), path / "labelled.parquet")
     manifest = bundle_pb2.Bundle(
         schema_version=1,
         model_id=digest[:16],
@@ -127,7 +136,7 @@ def write_bundle(
         round=round_,
         classes=[f"class {i}" for i in range(shapes["probabilities"][0])],
         strategies=STRATEGIES,
-        labelled_count=2,
+        labelled_count=len(ids),
         test_accuracy=0.5,
         seed=0,
         input=ImageInput(height, width, resize).to_message(),

@@ -58,7 +58,8 @@ def select(
 ) -> tuple[tuple[Pick, ...], Accounts]:
     """Return the picks and accounts that a selection must have, without the skipped examples.
 
-    `exclude` has the image to leave out by its id, None if only the id is known.
+    `exclude` has the image to leave out by its id, None if only the id is known. The pool has neither of the
+    bundle's two labelled images.
     """
     named = [row for row in rows if row[0]]
     contents = {image for image in exclude.values() if image is not None}
@@ -84,7 +85,15 @@ def select(
             best[id_] = min(pick, best.get(id_, pick), key=_order)
     ranked = sorted(best.values(), key=_order)[:budget]
     picks = tuple(replace(pick, rank=rank) for rank, pick in enumerate(ranked, 1))
-    accounts = Accounts(len(rows), len(best), skipped, duplicate, excluded, excluded_unmatched=unmatched)
+    accounts = Accounts(
+        read=len(rows),
+        scored=len(best),
+        skipped=skipped,
+        duplicate=duplicate,
+        excluded=excluded,
+        excluded_unmatched=unmatched,
+        labelled_unmatched=2,
+    )
     return picks, accounts
 
 

@@ -66,6 +66,7 @@ def selection_spec(
     exclude: Exclude | None,
     seed: int,
     strategy_options: Mapping[str, str] | None,
+    include_labelled: bool,
 ) -> selection_pb2.SelectionSpec:
     """Return the part of a request that does not depend on the kind of pool.
 
@@ -82,6 +83,7 @@ def selection_spec(
             _text("the name of a strategy option", name): _text(f"strategy option {name}", value)
             for name, value in (strategy_options or {}).items()
         },
+        include_labelled=include_labelled,
     )
     if exclude is not None:
         spec.exclude.CopyFrom(_exclusion(exclude))

@@ -70,6 +70,8 @@ def accounts(message: selection_pb2.Accounts) -> Accounts:
             duplicate=message.duplicate,
             excluded=message.excluded,
             excluded_unmatched=message.excluded_unmatched,
+            excluded_labelled=message.excluded_labelled,
+            labelled_unmatched=message.labelled_unmatched,
             skipped_examples=tuple(
                 SkippedRow(id=row.id, reason=row.reason, detail=row.detail)
                 for row in message.skipped_examples

@@ -66,6 +66,10 @@ class Accounts:
     """At most 20 of the skipped rows, ordered by id."""
     excluded_unmatched: int = 0
     """How many of the images that the request excludes are not in the pool, neither by id nor by content."""
+    excluded_labelled: int = 0
+    """Of the excluded rows, those that the model was trained on."""
+    labelled_unmatched: int = 0
+    """How many of the images that the model was trained on are not in the pool, by id or by content."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "skipped", MappingProxyType(dict(sorted(self.skipped.items()))))
@@ -81,6 +85,8 @@ class Accounts:
             "duplicate": self.duplicate,
             "excluded": self.excluded,
             "excluded_unmatched": self.excluded_unmatched,
+            "excluded_labelled": self.excluded_labelled,
+            "labelled_unmatched": self.labelled_unmatched,
             "skipped_examples": [dataclasses.asdict(row) for row in self.skipped_examples],
         }
 

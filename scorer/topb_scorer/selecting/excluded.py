@@ -22,10 +22,10 @@ class ExcludedImages:
         """Describe the images.
 
         Args:
-            digests: the content digest of each image by its id; `NO_DIGEST` if it is not known.
+            digests: the content digest of each image by its id; `NO_DIGEST` or empty if it is not known.
         """
         self._digests = digests
-        self._contents = frozenset(digests.values()) - {NO_DIGEST}
+        self._contents = frozenset(digests.values()) - {NO_DIGEST, b""}
         # Almost all rows of a pool differ from these images in the first half of the digest.
         self._first_halves = np.frombuffer(b"".join(digest[:8] for digest in self._contents), np.uint64)
         self._found_ids: set[str] = set()

@@ -23,17 +23,19 @@ _ORDER = attrgetter("id", "reason", "detail")
 class Ledger:
     """Counts the rows of a score log, part by part. The order of the parts has no effect."""
 
-    def __init__(self, exclude: ExcludedImages, scratch: Path, rows: int) -> None:
+    def __init__(self, exclude: ExcludedImages, labelled: ExcludedImages, scratch: Path, rows: int) -> None:
         """Open the ledger.
 
         Args:
-            exclude: images to leave out.
+            exclude: images to leave out because the request says so.
+            labelled: images to leave out because the model was trained on them.
             scratch: a directory for temporary files, which the caller removes.
             rows: the approximate number of rows.
         """
         self._exclude = exclude
+        self._labelled = labelled
         self._distinct = DistinctIds(scratch, rows)
-        self._read = self._excluded = self._rankable = 0
+        self._read = self._excluded = self._excluded_labelled = self._rankable = 0
         self._skipped: Counter[str] = Counter()
         self._examples: list[SkippedRow] = []
 
@@ -47,7 +49,8 @@ class Ledger:
         Returns:
             the indices of these rows, ascending.
         """
-        kept = ~self._exclude.among(part)
+        labelled = self._labelled.among(part)
+        kept = ~(self._exclude.among(part) | labelled)
         skipped = [
             SkippedRow(part.ids[row], skip.reason, skip.detail)
             for row, skip in part.skips.items()
@@ -55,6 +58,7 @@ class Ledger:
         ]
         self._read += len(part.ids)
         self._excluded += len(part.ids) - int(kept.sum())
+        self._excluded_labelled += int(labelled.sum())
         kept[list(part.skips)] = False
         rankable = np.flatnonzero(kept)
         self._rankable += len(rankable)
@@ -73,5 +77,7 @@ class Ledger:
             duplicate=self._rankable - scored,
             excluded=self._excluded,
             excluded_unmatched=self._exclude.not_found(),
+            excluded_labelled=self._excluded_labelled,
+            labelled_unmatched=self._labelled.not_found(),
             skipped_examples=tuple(self._examples),
         )

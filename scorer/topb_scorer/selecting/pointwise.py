@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ def select_pointwise(
     strategy: PointwiseStrategy,
     spec: SelectionSpec,
     log: Iterable[ScoredRows],
+    labelled: Mapping[str, bytes],
     *,
     rows: int,
     scratch: Path,
@@ -28,11 +29,12 @@ def select_pointwise(
         strategy: the strategy of `spec`.
         spec: the description of what to select.
         log: all rows, in parts.
+        labelled: images to leave out because the model was trained on them: content digests by id.
         rows: the approximate number of rows. It determines how many temporary files count duplicates.
         scratch: a directory for temporary files, which the caller removes.
     """
     top = TopB(spec.budget)
-    with closing(Ledger(ExcludedImages(spec.exclude), scratch, rows)) as ledger:
+    with closing(Ledger(ExcludedImages(spec.exclude), ExcludedImages(labelled), scratch, rows)) as ledger:
         for part in log:
             rankable = ledger.take(part)
             top.offer(part, rankable, strategy.acquisition(part, seed=spec.seed)[rankable])

@@ -172,17 +172,19 @@ def _selected(
     rows = log.rows(identities)
     strategy = spec.query_strategy
     check = check_of(cancelled)
+    labelled = {} if spec.include_labelled else bundle.labelled_digests()
     with tempfile.TemporaryDirectory(prefix="topb-") as directory:
         scratch = Path(directory)
         if isinstance(strategy, PointwiseStrategy):
             parts = checked(log.read(identities), check)
-            picked = select_pointwise(strategy, spec, parts, rows=rows, scratch=scratch)
+            picked = select_pointwise(strategy, spec, parts, labelled, rows=rows, scratch=scratch)
         else:
             (classes,) = bundle.output_shape("probabilities")
             picked = select_set_based(
                 strategy,
                 spec,
                 lambda: checked(log.read_with_features(identities), check),
+                labelled,
                 bundle.labelled_features(),
                 classes=classes,
                 rows=rows,

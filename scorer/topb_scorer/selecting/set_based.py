@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
@@ -40,7 +40,8 @@ def select_set_based(
     strategy: SetBasedStrategy,
     spec: SelectionSpec,
     read_log: ReadLog,
-    labelled: NDArray[np.float32],
+    labelled: Mapping[str, bytes],
+    labelled_features: NDArray[np.float32],
     *,
     classes: int,
     rows: int,
@@ -50,12 +51,12 @@ def select_set_based(
 ) -> Picked:
     """Return the strategy's picks and the accounts. The order of the rows in the log has no effect.
 
-    Excluded images count as labelled if the log holds their features.
+    Images that the request excludes count as labelled if the log holds their features.
 
     Args:
-        strategy, spec, rows, scratch: as for `select_pointwise`.
+        strategy, spec, labelled, rows, scratch: as for `select_pointwise`.
         read_log: returns an iterator over all rows, in parts. It is called twice.
-        labelled: float32 (L, D), features of the images that the model was trained on.
+        labelled_features: float32 (L, D), features of the images that the model was trained on.
         classes: C, the number of classes that the model predicts.
         settings: the memory limit and the device for searches.
         check: called between the steps of the strategy.
@@ -65,13 +66,13 @@ def select_set_based(
         ScorerError: the strategy failed.
         SelectionCancelledError: `check` raised it.
     """
-    with closing(Ledger(ExcludedImages(spec.exclude), scratch, rows)) as ledger:
+    with closing(Ledger(ExcludedImages(spec.exclude), ExcludedImages(labelled), scratch, rows)) as ledger:
         candidates = _candidates(strategy, spec, read_log, ledger)
         accounts = ledger.accounts()
     if not candidates:
         return Picked((), accounts)
     classes = classes if "probabilities" in strategy.needs else 0
-    gathered = _gathered(strategy, spec, read_log, candidates, labelled, classes, settings)
+    gathered = _gathered(strategy, spec, read_log, candidates, labelled, labelled_features, classes, settings)
     budget = min(spec.budget, len(candidates))
     batch = strategy.select(gathered, budget=budget, seed=spec.seed, check=check)
     radii = [None] * len(batch.indices) if batch.radii is None else batch.radii.tolist()
@@ -110,16 +111,17 @@ def _gathered(
     spec: SelectionSpec,
     read_log: ReadLog,
     candidates: list[Candidate],
-    labelled: NDArray[np.float32],
+    labelled: Mapping[str, bytes],
+    labelled_features: NDArray[np.float32],
     classes: int,
     settings: SelectingSettings,
 ) -> SetCandidates:
     """Read the candidates' features, and the first `classes` columns of their probabilities."""
-    width = labelled.shape[1]
+    width = labelled_features.shape[1]
     check_fits(len(candidates), width + classes, settings.max_set_bytes)
     features = np.zeros((len(candidates), width), np.float32)
     probabilities = np.zeros((len(candidates), classes), np.float32)
-    excluded_images = ExcludedImages(spec.exclude)
+    excluded_images, labelled_images = ExcludedImages(spec.exclude), ExcludedImages(labelled)
     excluded: list[tuple[str, bytes]] = []
     index_of = {candidate.id: i for i, candidate in enumerate(candidates)}
     shortlist = strategy.shortlist
@@ -129,9 +131,11 @@ def _gathered(
             if shortlist is None
             else shortlist.strategy.acquisition(part, seed=spec.seed)
         )
-        is_excluded = excluded_images.among(part).tolist()
+        is_labelled = labelled_images.among(part)
+        is_excluded = excluded_images.among(part) & ~is_labelled
         for row, id_ in enumerate(part.ids):
-            if row in part.skips:
+            # The features of labelled images are in the bundle.
+            if row in part.skips or is_labelled[row]:
                 continue
             if is_excluded[row]:
                 excluded.append((id_, part.features[row].tobytes()))
@@ -143,7 +147,7 @@ def _gathered(
                 probabilities[i] = part.probabilities[row, :classes]
     return SetCandidates(
         features=features,
-        labelled=np.concatenate([labelled, _excluded_features(excluded, width)]),
+        labelled=np.concatenate([labelled_features, _excluded_features(excluded, width)]),
         probabilities=probabilities,
         scores=np.array([candidate.score for candidate in candidates]),
         search_device=settings.search_device,

@@ -34,6 +34,8 @@ class SelectionSpec:
     """Images to leave out: the content digest of each by its id, `NO_DIGEST` if it is not known."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The values of the strategy's options by name, as text."""
+    include_labelled: bool = False
+    """Whether images that the model was trained on may be picked. Otherwise they are excluded."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:

@@ -52,6 +52,7 @@ def spec_of(message: selection_pb2.SelectionSpec, exclude: Mapping[str, bytes]) 
         seed=message.seed,
         exclude=exclude,
         options=dict(message.strategy_options),
+        include_labelled=message.include_labelled,
     )
 
 
@@ -240,6 +241,8 @@ def _accounts_message(accounts: Accounts) -> selection_pb2.Accounts:
         duplicate=accounts.duplicate,
         excluded=accounts.excluded,
         excluded_unmatched=accounts.excluded_unmatched,
+        excluded_labelled=accounts.excluded_labelled,
+        labelled_unmatched=accounts.labelled_unmatched,
     )
     for reason, count in accounts.skipped.items():
         message.skipped.add(reason=reason, count=count)

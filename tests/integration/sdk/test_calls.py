@@ -49,10 +49,12 @@ def test_select_batch_sends_every_argument_and_returns_the_result(server, new_cl
     with new_client(server.address) as client:
         result = client.select_batch(pool, **spec, exclude=exclude, request_id="round-3", detached=True)
         client.select_batch("file:///pools/b", 1, exclude=["a", 7])
-        client.select_batch("/p", 1, exclude=result)
+        client.select_batch("/p", 1, exclude=result, include_labelled=True)
         client.select_batch("/p", 1, exclude={"a": bytes(16), 7: b""})
     full, bare, after, known = requests
     assert after.spec.exclude == selection_pb2.Exclusion(ids=result.ids)
+    assert after.spec.include_labelled
+    assert not known.spec.include_labelled
     assert known.spec.exclude == selection_pb2.Exclusion(ids=["a", "7"], digests=[bytes(16), b""])
     assert full == selection_pb2.SelectBatchRequest(
         spec={**spec, "exclude": {"uri": "/pools/labelled.parquet", "column": "name"}},

@@ -277,6 +277,7 @@ def test_bundle_option_selects_in_this_process(engine, tmp_path):
         "exclude": (),
         "exclude_uri": "/l.parquet",
         "exclude_column": "id",
+        "include_labelled": False,
         "strategy_options": {},
         "device": "cuda:0",
         "batch_size": 8,

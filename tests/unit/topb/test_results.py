@@ -49,6 +49,8 @@ def test_json_holds_every_field_of_a_result():
             "duplicate": 0,
             "excluded": 0,
             "excluded_unmatched": 0,
+            "excluded_labelled": 0,
+            "labelled_unmatched": 0,
             "skipped_examples": [],
         },
         "measures": {},

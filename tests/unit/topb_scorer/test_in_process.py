@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from support.bundles import write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress
@@ -61,6 +62,21 @@ def test_excluded_ids_can_be_a_list_or_a_file(bundle: Bundle, pool: Path, tmp_pa
     after = select_batch(str(pool), 80, bundle=bundle.path, exclude=result)
     assert sorted(after.ids) == sorted(all_ids[:10])
     assert (result.accounts.excluded, result.accounts.excluded_unmatched) == (10, 0)
+
+
+@pytest.mark.parametrize("strategy", ["aalu", "core_set"])
+def test_images_that_the_model_was_trained_on_are_left_out_unless_they_are_asked_for(
+    strategy: str, pool: Path, tmp_path: Path
+) -> None:
+    rows = random_pool(80)
+    known = {f"class/{id_}": content_digest(image) for id_, image in rows[:3]}
+    bundle = write_bundle(tmp_path / "bundles", labelled={**known, rows[3][0]: None, "elsewhere": None})
+    others = select_batch(str(pool), 80, bundle=bundle, strategy=strategy, exclude=[rows[3][0], rows[4][0]])
+    assert sorted(others.ids) == [id_ for id_, _ in rows[5:]]
+    accounts = others.accounts
+    assert (accounts.excluded, accounts.excluded_labelled, accounts.labelled_unmatched) == (5, 4, 1)
+    everything = select_batch(str(pool), 80, bundle=bundle, strategy=strategy, include_labelled=True)
+    assert (len(everything.picks), everything.accounts.excluded) == (80, 0)
 
 
 @pytest.mark.parametrize("strategy", ["aalu", "core_set"])

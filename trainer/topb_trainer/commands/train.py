@@ -135,6 +135,12 @@ def _remarks(data: RoundData) -> list[str]:
 
 def _test_remarks(test: LabelledSet, labelled: LabelledSet) -> list[str]:
     remarks = []
+    known = set(labelled.digests)
+    if seen := sum(digest in known for digest in test.digests):
+        remarks.append(
+            f"test: {seen} of the {len(test.ids)} test images are labelled images; the accuracy on images "
+            "that the task model was trained on does not say how well it generalises"
+        )
     if unknown := int((test.labels < 0).sum()):
         remarks.append(
             f"test: {unknown} images have classes that the labelled set does not have; they count as wrong"

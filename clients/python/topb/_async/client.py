@@ -166,6 +166,7 @@ class AsyncClient:
         strategy: str = "aalu",
         model: str | None = None,
         exclude: Exclude | None = None,
+        include_labelled: bool = False,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -201,6 +202,8 @@ class AsyncClient:
                 ids to content digests (`b""` if unknown), by which images are found under other ids too; the
                 result of an earlier selection, whose picks are left out; or a file that the server reads.
                 `Accounts.excluded_unmatched` counts those that the pool does not have.
+            include_labelled: Whether images that the model was trained on may be picked. By default they are
+                left out, by id or by content, and `Accounts.excluded_labelled` counts them.
             seed: Seed of strategies that draw at random.
             strategy_options: Options of the strategy by name.
             request_id: An id that makes the request safe to repeat, of at most 200 characters; None for a
@@ -226,6 +229,7 @@ class AsyncClient:
             strategy=strategy,
             model=model,
             exclude=exclude,
+            include_labelled=include_labelled,
             seed=seed,
             strategy_options=strategy_options,
         )
@@ -246,6 +250,7 @@ class AsyncClient:
         strategy: str = "aalu",
         model: str | None = None,
         exclude: Exclude | None = None,
+        include_labelled: bool = False,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -265,6 +270,7 @@ class AsyncClient:
             strategy=strategy,
             model=model,
             exclude=exclude,
+            include_labelled=include_labelled,
             seed=seed,
             strategy_options=strategy_options,
         )

@@ -168,6 +168,7 @@ class Client:
         strategy: str = "aalu",
         model: str | None = None,
         exclude: Exclude | None = None,
+        include_labelled: bool = False,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -203,6 +204,8 @@ class Client:
                 ids to content digests (`b""` if unknown), by which images are found under other ids too; the
                 result of an earlier selection, whose picks are left out; or a file that the server reads.
                 `Accounts.excluded_unmatched` counts those that the pool does not have.
+            include_labelled: Whether images that the model was trained on may be picked. By default they are
+                left out, by id or by content, and `Accounts.excluded_labelled` counts them.
             seed: Seed of strategies that draw at random.
             strategy_options: Options of the strategy by name.
             request_id: An id that makes the request safe to repeat, of at most 200 characters; None for a
@@ -228,6 +231,7 @@ class Client:
             strategy=strategy,
             model=model,
             exclude=exclude,
+            include_labelled=include_labelled,
             seed=seed,
             strategy_options=strategy_options,
         )
@@ -248,6 +252,7 @@ class Client:
         strategy: str = "aalu",
         model: str | None = None,
         exclude: Exclude | None = None,
+        include_labelled: bool = False,
         seed: int = 0,
         strategy_options: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -267,6 +272,7 @@ class Client:
             strategy=strategy,
             model=model,
             exclude=exclude,
+            include_labelled=include_labelled,
             seed=seed,
             strategy_options=strategy_options,
         )

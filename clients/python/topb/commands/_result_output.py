@@ -78,8 +78,11 @@ def accounts_text(accounts: Accounts) -> str:
     if accounts.duplicate:
         parts.append(f"{accounts.duplicate:,} duplicate")
     if accounts.excluded:
-        parts.append(f"{accounts.excluded:,} excluded")
+        labelled = f" ({accounts.excluded_labelled:,} of them labelled)" if accounts.excluded_labelled else ""
+        parts.append(f"{accounts.excluded:,} excluded{labelled}")
     lines = [f"Of {accounts.read:,} rows read: {', '.join(parts)}."]
+    if absent := accounts.labelled_unmatched:
+        lines.append(f"{absent:,} of the images that the model was trained on are not in the pool.")
     lines += [
         f"  skipped {printable(row.id)}: {row.reason}, {printable(row.detail)}"
         for row in accounts.skipped_examples

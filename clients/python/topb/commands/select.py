@@ -53,6 +53,7 @@ _WHAT_TO_SELECT = section(
         "per line, or a bundle, for its labelled images. The scorer reads URIs.",
         type=click.Path(),
     ),
+    Option("--include-labelled", "Pick images that the model was trained on as well."),
     Option("--exclude-column NAME", "Column with the ids in a .csv or .parquet file.", default="id"),
 )
 _LAYOUT = section(
@@ -170,7 +171,8 @@ def _arguments_at_server(options: SimpleNamespace) -> dict[str, Any]:
 def _arguments(options: SimpleNamespace) -> dict[str, Any]:
     """Return the arguments that selecting at a server and in this process share."""
     layout = {name: getattr(options, name) for name in ("format", "id_column", "image_column", "path_column")}
-    same = {name: getattr(options, name) for name in ("budget", "strategy", "strategy_options", "seed")}
+    names = ("budget", "strategy", "strategy_options", "seed", "include_labelled")
+    same = {name: getattr(options, name) for name in names}
     return {"pool": Pool(options.pool, **layout), **same}
 
 

@@ -113,6 +113,7 @@ class SelectionSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
     STRATEGY_OPTIONS_FIELD_NUMBER: _builtins.int
+    INCLUDE_LABELLED_FIELD_NUMBER: _builtins.int
     budget: _builtins.int
     """b, the number of images to pick; at least 1."""
     strategy: _builtins.str
@@ -121,6 +122,8 @@ class SelectionSpec(_message.Message):
     """Model id; empty for the server's default model."""
     seed: _builtins.int
     """Seeds the strategies that draw at random. The others ignore it."""
+    include_labelled: _builtins.bool
+    """Whether images that the model was trained on may be picked. Otherwise they are excluded, by id or by content."""
     @_builtins.property
     def exclude(self) -> Global___Exclusion:
         """Images to leave out, usually because they are labelled already."""
@@ -138,10 +141,11 @@ class SelectionSpec(_message.Message):
         seed: _builtins.int = ...,
         exclude: Global___Exclusion | None = ...,
         strategy_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        include_labelled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "exclude", b"exclude", "model", b"model", "seed", b"seed", "strategy", b"strategy", "strategy_options", b"strategy_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "exclude", b"exclude", "include_labelled", b"include_labelled", "model", b"model", "seed", b"seed", "strategy", b"strategy", "strategy_options", b"strategy_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -747,6 +751,8 @@ class Accounts(_message.Message):
     EXCLUDED_FIELD_NUMBER: _builtins.int
     SKIPPED_EXAMPLES_FIELD_NUMBER: _builtins.int
     EXCLUDED_UNMATCHED_FIELD_NUMBER: _builtins.int
+    EXCLUDED_LABELLED_FIELD_NUMBER: _builtins.int
+    LABELLED_UNMATCHED_FIELD_NUMBER: _builtins.int
     read: _builtins.int
     scored: _builtins.int
     duplicate: _builtins.int
@@ -755,6 +761,10 @@ class Accounts(_message.Message):
     """Rows that were excluded by their id or by their content."""
     excluded_unmatched: _builtins.int
     """How many of the images that the request excludes are not in the pool, neither by id nor by content."""
+    excluded_labelled: _builtins.int
+    """Of the excluded rows, those that the model was trained on."""
+    labelled_unmatched: _builtins.int
+    """How many of the images that the model was trained on are not in the pool, neither by id nor by content."""
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkipCount]: ...
     @_builtins.property
@@ -771,10 +781,12 @@ class Accounts(_message.Message):
         excluded: _builtins.int = ...,
         skipped_examples: _abc.Iterable[Global___SkippedRow] | None = ...,
         excluded_unmatched: _builtins.int = ...,
+        excluded_labelled: _builtins.int = ...,
+        labelled_unmatched: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "excluded", b"excluded", "excluded_unmatched", b"excluded_unmatched", "read", b"read", "scored", b"scored", "skipped", b"skipped", "skipped_examples", b"skipped_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "excluded", b"excluded", "excluded_labelled", b"excluded_labelled", "excluded_unmatched", b"excluded_unmatched", "labelled_unmatched", b"labelled_unmatched", "read", b"read", "scored", b"scored", "skipped", b"skipped", "skipped_examples", b"skipped_examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,8 +49,14 @@ def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> Scor
     [
         ({"budget": 3}, SelectionSpec(3, "aalu", 0, {}, {})),
         (
-            {"budget": 7, "strategy": "entropy", "seed": 2**64 - 1, "strategy_options": {"diversify": "2"}},
-            SelectionSpec(7, "entropy", 2**64 - 1, {"a": NO_DIGEST}, {"diversify": "2"}),
+            {
+                "budget": 7,
+                "strategy": "entropy",
+                "seed": 2**64 - 1,
+                "strategy_options": {"diversify": "2"},
+                "include_labelled": True,
+            },
+            SelectionSpec(7, "entropy", 2**64 - 1, {"a": NO_DIGEST}, {"diversify": "2"}, True),
         ),
     ],
     ids=["defaults", "whole"],
@@ -175,6 +181,8 @@ def test_a_summary_holds_every_field_except_the_picks() -> None:
         duplicate=1,
         excluded=1,
         excluded_unmatched=3,
+        excluded_labelled=1,
+        labelled_unmatched=7,
         skipped_examples=(SkippedRow("x", "FILE_MISSING", "gone"),),
     )
     result = SelectionResult((), accounts, "m", "margin", 2**64 - 1, 5, 1.25)
@@ -184,7 +192,7 @@ def test_a_summary_holds_every_field_except_the_picks() -> None:
     assert message.elapsed.ToTimedelta().total_seconds() == 1.25
     counts = message.accounts
     assert (counts.read, counts.scored, counts.duplicate, counts.excluded) == (9, 4, 1, 1)
-    assert counts.excluded_unmatched == 3
+    assert (counts.excluded_unmatched, counts.excluded_labelled, counts.labelled_unmatched) == (3, 1, 7)
     assert {count.reason: count.count for count in counts.skipped} == dict(accounts.skipped)
     (example,) = counts.skipped_examples
     assert (example.id, example.reason, example.detail) == ("x", "FILE_MISSING", "gone")

@@ -52,6 +52,7 @@ def test_train_exports_a_bundle_and_prints_a_summary(
 ) -> None:
     test = ("--test", digit_files / "test.parquet")
     told = train(digit_files, tmp_path / "bundles", tiny_preset, *test)
+    assert "test images are labelled images" not in told.err
     assert told.exit_code == 0, told.err
     (path,) = (tmp_path / "bundles").iterdir()
     bundle = open_bundle(path)
@@ -104,6 +105,7 @@ def test_test_classes_that_could_not_be_learned_are_reported(
     unknown = sum(label > 3 for label in labels[:40])
     assert f"test: {unknown} images have classes that the labelled set does not have" in told
     assert "test: no labelled image shows digit 3;" in told
+    assert f"test: {len(known)} of the 40 test images are labelled images" in told
 
 
 @pytest.mark.parametrize(
