@@ -13,11 +13,17 @@ from topb.commands.options import JSON, Group, Option
 from topb.commands.output import mebibytes, print_json
 from topb_scorer.commands.options import CATALOG_OF_STATE, DRY_RUN, STATE, Days
 from topb_scorer.jobs.catalog import SelectionCatalog
-from topb_scorer.jobs.results import ResultStore
-from topb_scorer.jobs.state_directory import check_state, existing_catalog, remove_stream, results_of
+from topb_scorer.jobs.selection_files import SelectionFiles
+from topb_scorer.jobs.state_directory import (
+    check_state,
+    existing_catalog,
+    remove_stream,
+    requests_of,
+    results_of,
+)
 
 _PAGE = 500
-# Younger results without a selection are kept, because an operator may be restoring the catalog.
+# Younger files without a selection are kept, because an operator may be restoring the catalog.
 _ORPHAN_SECONDS = 3600.0
 
 
@@ -33,7 +39,7 @@ _OLDER_THAN = Option(
 
 @run.command("prune", params=[STATE, _OLDER_THAN, DRY_RUN, JSON, CATALOG_OF_STATE])
 def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog_url: str) -> None:
-    """Delete selections that ended long ago, with their results.
+    """Delete selections that ended long ago, with their results and requests.
 
     A later request with the request id of a deleted selection starts a new selection. Scores are kept; delete
     them with topb scores prune.
@@ -42,19 +48,24 @@ def _prune(state: Path, older_than: float, dry_run: bool, as_json: bool, catalog
     moment = time.time() - older_than
     forgotten = size = 0
     with closing(existing_catalog(state, catalog_url)) as catalog:
-        results = results_of(state)
+        results, requests = results_of(state), requests_of(state)
         for ids in _pages(catalog, moment):
-            size += sum(results.size(id_) for id_ in ids)
+            size += _size(results, ids) + _size(requests, ids)
             forgotten += len(ids) if dry_run else _forget(catalog, state, ids)
-        orphans = _orphans(catalog, results, min(moment, time.time() - _ORPHAN_SECONDS))
-    size += sum(results.size(id_) for id_ in orphans)
+        oldest_kept = min(moment, time.time() - _ORPHAN_SECONDS)
+        orphans, orphan_requests = (_orphans(catalog, files, oldest_kept) for files in (results, requests))
+    size += _size(results, orphans) + _size(requests, orphan_requests)
     if not dry_run:
-        for id_ in orphans:
-            results.remove(id_)
+        _remove(results, orphans)
+        _remove(requests, orphan_requests)
     if as_json:
-        print_json({"selections": forgotten, "orphans": len(orphans), "bytes": size, "dry_run": dry_run})
+        counts = {"selections": forgotten, "orphans": len(orphans), "orphan_requests": len(orphan_requests)}
+        print_json({**counts, "bytes": size, "dry_run": dry_run})
     else:
-        deleted = f"{forgotten} selections and {len(orphans)} results without one: {mebibytes(size)}"
+        deleted = (
+            f"{forgotten} selections, {len(orphan_requests)} requests without one and "
+            f"{len(orphans)} results without one: {mebibytes(size)}"
+        )
         print(f"{'would delete' if dry_run else 'deleted'} {deleted}")
 
 
@@ -67,18 +78,27 @@ def _pages(catalog: SelectionCatalog, moment: float) -> Iterator[list[str]]:
 
 
 def _forget(catalog: SelectionCatalog, state: Path, ids: Sequence[str]) -> int:
-    # Delete from the catalog first. If the process dies in between, results without a selection remain, and
-    # the next run removes them. In the other order, selections without results would remain.
+    # Delete from the catalog first. If the process dies in between, files without a selection remain, and the
+    # next run removes them. In the other order, selections without files would remain.
     forgotten = catalog.forget(ids)
-    results = results_of(state)
+    _remove(results_of(state), ids)
+    _remove(requests_of(state), ids)
     for id_ in ids:
-        results.remove(id_)
         remove_stream(state, id_)
     return forgotten
 
 
-def _orphans(catalog: SelectionCatalog, results: ResultStore, moment: float) -> list[str]:
-    """Return the ids of results that were written before `moment` and have no selection in the catalog."""
-    written = results.written_before(moment)
+def _size(files: SelectionFiles, ids: Sequence[str]) -> int:
+    return sum(files.size(id_) for id_ in ids)
+
+
+def _remove(files: SelectionFiles, ids: Sequence[str]) -> None:
+    for id_ in ids:
+        files.remove(id_)
+
+
+def _orphans(catalog: SelectionCatalog, files: SelectionFiles, moment: float) -> list[str]:
+    """Return the ids of files that were written before `moment` and have no selection in the catalog."""
+    written = files.written_before(moment)
     pages = (written[start : start + _PAGE] for start in range(0, len(written), _PAGE))
     return [id_ for page in pages for id_ in sorted(set(page) - catalog.known(page))]

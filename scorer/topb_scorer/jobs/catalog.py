@@ -9,7 +9,6 @@ selection is in the expected state.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,10 +28,12 @@ from topb_scorer.jobs.identifiers import (
     new_selection_id,
 )
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
+from topb_scorer.jobs.requests import digest_of
 from topb_scorer.jobs.schema import SELECTIONS
 from topb_scorer.jobs.transactions import Transactions, damaged
 
 _C = SELECTIONS.c
+_RECORDS = sa.select(*(column for column in _C if column is not _C.request))
 _PENDING = _C.state == SelectionState.PENDING
 _RUNNING = _C.state == SelectionState.RUNNING
 _OPEN = sa.or_(_PENDING, _RUNNING)
@@ -63,8 +64,15 @@ class SelectionCatalog:
         self._transactions.close()
 
     @stepped
-    def create(self, new: NewSelection) -> SelectionRecord:
+    def create(
+        self, new: NewSelection, id_: str | None = None, *, request_in_file: bool = False
+    ) -> SelectionRecord:
         """Create a selection, or return the existing one with the same request id.
+
+        Args:
+            new: the selection.
+            id_: the id of the selection if it is created; None for a new one.
+            request_in_file: whether the request is stored in a file, so that the catalog need not hold it.
 
         Raises:
             InvalidRequestError: the request id belongs to a different request, is too long, or has the form
@@ -73,12 +81,13 @@ class SelectionCatalog:
         request_id = new.request_id or new_request_id()
         check_request_id(request_id)
         now = time.time()
-        id_ = new_selection_id()
+        id_ = id_ or new_selection_id()
         values = {
             **dataclasses.asdict(new),
             "id": id_,
+            "request": b"" if request_in_file else new.request,
             "request_id": request_id,
-            "request_digest": _digest(new.request),
+            "request_digest": digest_of(new.request),
             "state": SelectionState.PENDING,
             "created": now,
             "updated": now,
@@ -103,8 +112,8 @@ class SelectionCatalog:
         if not request_id:
             return None
         check_request_id(request_id)
-        found = self._records(sa.select(SELECTIONS).where(_C.request_id == request_id))
-        if found and found[0].request_digest != _digest(request):
+        found = self._records(_RECORDS.where(_C.request_id == request_id))
+        if found and found[0].request_digest != digest_of(request):
             raise InvalidRequestError(
                 f"request id {request_id!r} belongs to a different request; use a new request id",
                 reason="REQUEST_ID_REUSED",
@@ -120,7 +129,7 @@ class SelectionCatalog:
             NotFoundError: there is no such selection.
         """
         column = _C.id if is_selection_id(name) else _C.request_id
-        records = self._records(sa.select(SELECTIONS).where(column == name))
+        records = self._records(_RECORDS.where(column == name))
         if not records:
             raise NotFoundError(
                 f"there is no selection {name!r}; `topb results prune` may have deleted it",
@@ -128,6 +137,12 @@ class SelectionCatalog:
                 selection=name,
             )
         return records[0]
+
+    def request(self, id_: str) -> bytes:
+        """Return the serialized request of a selection, or b"" if it is stored in a file."""
+        query = sa.select(_C.request).where(_C.id == id_)
+        request: bytes = self._transact(lambda connection: connection.execute(query).scalar_one())
+        return request
 
     def page(
         self,
@@ -145,7 +160,7 @@ class SelectionCatalog:
             states: the states of the selections to return; None for all.
             model: the model of the selections to return; empty for all.
         """
-        query = sa.select(SELECTIONS).order_by(_C.id.desc()).limit(size)
+        query = _RECORDS.order_by(_C.id.desc()).limit(size)
         if before:
             query = query.where(_C.id < before)
         if states is not None:
@@ -237,7 +252,7 @@ class SelectionCatalog:
         """
         orphaned = sa.or_(sa.and_(_PENDING, _C.detached), _expired())
         complete = sa.or_(_C.pool_uri != "", _C.stream_chunks.is_not(None), _C.cancel_requested)
-        query = sa.select(SELECTIONS).where(orphaned, complete)
+        query = _RECORDS.where(orphaned, complete)
         return self._records(query.order_by(_C.updated, _C.id).limit(size))
 
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
@@ -248,7 +263,7 @@ class SelectionCatalog:
             size: the maximum number of selections.
             after: only selections with greater ids are returned.
         """
-        query = sa.select(SELECTIONS).where(_C.ended < moment, _C.id > after)
+        query = _RECORDS.where(_C.ended < moment, _C.id > after)
         return self._records(query.order_by(_C.id).limit(size))
 
     def forget(self, ids: Sequence[str]) -> int:
@@ -279,10 +294,6 @@ class SelectionCatalog:
             return [SelectionRecord(**row) for row in connection.execute(query).mappings()]
 
         return self._transact(records)
-
-
-def _digest(request: bytes) -> str:
-    return hashlib.sha256(request).hexdigest()
 
 
 def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:

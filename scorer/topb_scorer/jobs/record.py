@@ -10,13 +10,11 @@ from topb.selections import SelectionState
 
 
 @dataclass(frozen=True)
-class NewSelection:
-    """The part of a selection that never changes."""
+class _Constants:
+    """The part of a selection that never changes, apart from its request."""
 
     request_id: str
     """The id that the caller gave the request, so that it can be repeated. If empty, one is generated."""
-    request: bytes
-    """The serialized request. The server that runs the selection reads it from here."""
     model: str
     strategy: str
     budget: int
@@ -27,8 +25,19 @@ class NewSelection:
 
 
 @dataclass(frozen=True)
-class SelectionRecord(NewSelection):
-    """A selection in the catalog. Times are seconds since the epoch."""
+class NewSelection(_Constants):
+    """A selection that is not in the catalog yet."""
+
+    request: bytes
+    """The serialized request. The server that runs the selection reads it again."""
+
+
+@dataclass(frozen=True)
+class SelectionRecord(_Constants):
+    """A selection in the catalog. Times are seconds since the epoch.
+
+    The request is read only when the selection runs (`StateDirectory.request_of`), because it may be large.
+    """
 
     id: str
     request_digest: str

@@ -59,6 +59,7 @@ SELECTIONS = sa.Table(
     METADATA,
     sa.Column("id", _Text(40), primary_key=True),
     sa.Column("request_id", _Text(200), nullable=False, unique=True),
+    # Empty if the request is in a file. No valid request is empty.
     sa.Column("request", sa.LargeBinary, nullable=False),
     sa.Column("request_digest", _Text(64), nullable=False),
     sa.Column("model", _Text(64), nullable=False),

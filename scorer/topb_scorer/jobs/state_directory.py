@@ -1,4 +1,4 @@
-"""Open the directory that outlives servers. It holds score logs, results, and usually the catalog."""
+"""Open the directory that outlives servers: score logs, requests, results and usually the catalog."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 from topb_scorer.durable import publish_file, remove_directory
 from topb_scorer.errors import NewerVersionError, NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.identifiers import new_selection_id
+from topb_scorer.jobs.record import NewSelection, SelectionRecord
+from topb_scorer.jobs.requests import LARGE_REQUEST, RequestStore
 from topb_scorer.jobs.results import ResultStore
 from topb_scorer.scoring.score_log import ScoreLog
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """The version of the layout. Increase it when older versions of topb cannot read the new layout."""
 
 _VERSION_FILE = "version"
@@ -25,6 +28,7 @@ class StateDirectory:
     path: Path
     catalog: SelectionCatalog
     results: ResultStore
+    requests: RequestStore
 
     @classmethod
     def open(cls, path: Path, catalog_url: str = "") -> StateDirectory:
@@ -40,11 +44,34 @@ class StateDirectory:
             UnavailableError: the database cannot be reached or written to.
         """
         path.mkdir(parents=True, exist_ok=True)
-        _check_version(path)
-        if not (path / _VERSION_FILE).exists():
+        if _checked_version(path) < LAYOUT_VERSION:
             publish_file(path / _VERSION_FILE, lambda file: file.write_text(f"{LAYOUT_VERSION}\n"))
         catalog = SelectionCatalog(catalog_url or _sqlite_url(path))
-        return cls(path, catalog, results_of(path))
+        return cls(path, catalog, results_of(path), requests_of(path))
+
+    def create(self, new: NewSelection) -> SelectionRecord:
+        """Create a selection durably, or return the existing one with the same request id.
+
+        Raises:
+            InvalidRequestError: the request id belongs to a different request or is invalid.
+        """
+        if len(new.request) <= LARGE_REQUEST:
+            return self.catalog.create(new)
+        id_ = new_selection_id()
+        # The file comes first. If the process dies in between, `topb results prune` removes it.
+        self.requests.write(id_, new.request)
+        record = self.catalog.create(new, id_, request_in_file=True)
+        if record.id != id_:
+            self.requests.remove(id_)
+        return record
+
+    def request_of(self, record: SelectionRecord) -> bytes:
+        """Return the serialized request of a selection.
+
+        Raises:
+            NotFoundError: the request was stored in a file, which is missing or was altered.
+        """
+        return self.catalog.request(record.id) or self.requests.read(record)
 
     def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
         """Return the log of all rows that the model has scored from pools that the servers read."""
@@ -59,6 +86,11 @@ class StateDirectory:
 def results_of(path: Path) -> ResultStore:
     """Return the result store of the state directory at `path`."""
     return ResultStore(path / "results")
+
+
+def requests_of(path: Path) -> RequestStore:
+    """Return the store of large requests of the state directory at `path`."""
+    return RequestStore(path / "requests")
 
 
 def remove_stream(path: Path, selection: str) -> None:
@@ -79,7 +111,7 @@ def check_state(path: Path) -> None:
             reason="STATE_NOT_FOUND",
             path=path,
         )
-    _check_version(path)
+    _checked_version(path)
 
 
 def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
@@ -106,11 +138,12 @@ def _stream_directory(path: Path, selection: str) -> Path:
     return path / "streams" / selection
 
 
-def _check_version(path: Path) -> None:
+def _checked_version(path: Path) -> int:
+    """Return the version of the layout, or 0 if there is none yet. Raise NewerVersionError if it is newer."""
     try:
         found = (path / _VERSION_FILE).read_text(errors="replace").strip()
     except FileNotFoundError:
-        return  # Version 1 did not have a version file at first.
+        return 0  # Version 1 did not have a version file at first.
     if not found.isdecimal() or int(found) > LAYOUT_VERSION:
         raise NewerVersionError(
             f"{path} is a state directory of version {found!r}, but this version of topb can only read up to "
@@ -120,3 +153,4 @@ def _check_version(path: Path) -> None:
             found=found,
             known=LAYOUT_VERSION,
         )
+    return int(found)

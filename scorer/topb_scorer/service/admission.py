@@ -66,7 +66,7 @@ class Admission:
         """
         if not record.pool_uri:
             return self.stream_job(record)
-        request = pb.SelectBatchRequest.FromString(record.request)
+        request = pb.SelectBatchRequest.FromString(self.state.request_of(record))
         return self._pool_job(request, *self._prepare(request.spec, record.model))
 
     def stream_job(self, record: SelectionRecord) -> StreamJob:
@@ -75,7 +75,7 @@ class Admission:
         Raises:
             UnreadablePoolError: the pool was complete, but some of its scores are lost.
         """
-        start = pb.StreamStart.FromString(record.request)
+        start = pb.StreamStart.FromString(self.state.request_of(record))
         spec, engine = self._prepare(start.spec, record.model)
         log = self.state.stream_log(record.id, with_features=spec.needs_features)
         if record.stream_chunks is not None:
@@ -124,4 +124,4 @@ class Admission:
             pool_uri=pool_uri,
             detached=detached,
         )
-        return self.state.catalog.create(new)
+        return self.state.create(new)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from support.command_line import topb
 from topb.results import Accounts, Pick, SelectionResult
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
+from topb_scorer.jobs.requests import LARGE_REQUEST
 from topb_scorer.jobs.state_directory import StateDirectory
 
 pytestmark = pytest.mark.scorer
@@ -37,8 +38,8 @@ def state(tmp_path: Path) -> Iterator[StateDirectory]:
     state.catalog.close()
 
 
-def created(state: StateDirectory, request_id: str) -> SelectionRecord:
-    return state.catalog.create(NewSelection(request_id, b"request", "m", "margin", 1, "", False))
+def created(state: StateDirectory, request_id: str, request: bytes = b"request") -> SelectionRecord:
+    return state.create(NewSelection(request_id, "m", "margin", 1, "", False, request))
 
 
 def succeeded(state: StateDirectory, request_id: str, *, days_ago: float) -> str:
@@ -98,6 +99,7 @@ def test_a_dry_run_reports_and_removes_no_result(state: StateDirectory) -> None:
     assert json.loads(prune(state, "--dry-run", "--json")) == {
         "selections": 1,
         "orphans": 0,
+        "orphan_requests": 0,
         "bytes": size,
         "dry_run": True,
     }
@@ -123,3 +125,25 @@ def test_pruning_removes_results_that_an_interrupted_run_left(state: StateDirect
     assert "1 results without one" in prune(state, days=0)
     assert not state.results.size(old)
     assert state.results.size(fresh), "younger than an hour: somebody may be restoring the catalog"
+
+
+def test_pruning_removes_large_requests_of_old_selections_and_those_without_one(
+    state: StateDirectory,
+) -> None:
+    large = bytes(LARGE_REQUEST + 1)
+    old, orphan, recent = (
+        created(state, name, large + name.encode()) for name in ("old", "orphan", "recent")
+    )
+    for record in (old, orphan):
+        state.catalog.cancel(record.id)
+        os.utime(state.requests.path(record.id), (0, 0))
+    assert state.catalog.forget([orphan.id]) == 1
+    counts = json.loads(prune(state, "--json", days=0))
+    assert counts == {
+        "selections": 1,
+        "orphans": 0,
+        "orphan_requests": 1,
+        "bytes": 2 * len(large) + len("old") + len("orphan"),
+        "dry_run": False,
+    }
+    assert [path.stem for path in (state.path / "requests").iterdir()] == [recent.id]

@@ -49,7 +49,7 @@ def names_left(state: StateDirectory) -> set[str]:
 
 def selection(state: StateDirectory, *, pool_uri: str = "/pool") -> SelectionRecord:
     """Create a selection by model a."""
-    return state.catalog.create(NewSelection("", b"", "a", "margin", 1, pool_uri, False))
+    return state.catalog.create(NewSelection("", "a", "margin", 1, pool_uri, False, b""))
 
 
 def run_on(state: StateDirectory, action: str, *options: str) -> Outcome:

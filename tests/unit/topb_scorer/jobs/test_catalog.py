@@ -39,7 +39,7 @@ CHANGES: tuple[Callable[[SelectionCatalog, str, str], bool], ...] = (
 
 
 def new(request_id: str = "", **changed: object) -> NewSelection:
-    unchanged = NewSelection(request_id, b"request", "m", "margin", 3, "/pool", detached=False)
+    unchanged = NewSelection(request_id, "m", "margin", 3, "/pool", detached=False, request=b"request")
     return dataclasses.replace(unchanged, **changed)  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def test_a_created_selection_has_the_values_of_its_request(catalog: SelectionCat
     before = time.time()
     record = catalog.create(new("one", request=b"\x00\xff", budget=2**40, detached=True, pool_uri="/é/日本"))
     assert catalog.get(record.id) == catalog.get("one") == record
-    assert (record.request, record.budget, record.detached) == (b"\x00\xff", 2**40, True)
+    assert (catalog.request(record.id), record.budget, record.detached) == (b"\x00\xff", 2**40, True)
     assert (record.pool_uri, record.state, record.ended) == ("/é/日本", SelectionState.PENDING, None)
     assert before <= record.created <= time.time()
 

@@ -69,7 +69,7 @@ def run_to_its_end(host: SelectionHost, state: StateDirectory) -> RunToItsEnd:
     """Run a new selection with the job that a function returns, and return its record afterwards."""
 
     def run_to_its_end(open_job: Callable[[Run], Job]) -> SelectionRecord:
-        new = NewSelection("", b"request", "model", "margin", 3, "/pool", False)
+        new = NewSelection("", "model", "margin", 3, "/pool", False, b"request")
         run = Run(state.catalog.create(new))
         run.open_job = lambda: open_job(run)
         assert host.start(run)
@@ -155,7 +155,7 @@ def test_a_selection_that_is_stopped_stays_open_unless_its_caller_cancelled_it(
 
 def detached(state: StateDirectory, count: int) -> list[str]:
     """Create detached selections and return their ids."""
-    new = NewSelection("", b"request", "model", "margin", 3, "/pool", True)
+    new = NewSelection("", "model", "margin", 3, "/pool", True, b"request")
     return [state.catalog.create(new).id for _ in range(count)]
 
 

@@ -57,7 +57,7 @@ def test_a_catalog_without_a_version_is_upgraded_and_keeps_its_selections(
     for _ in range(2):
         with closing(SelectionCatalog(url)) as catalog:
             record = catalog.get("one")
-            assert (record.id, record.request, record.detached) == ("1", b"\x00\xff", True)
+            assert (record.id, catalog.request("1"), record.detached) == ("1", b"\x00\xff", True)
             assert (record.state, record.read, record.ended) == (SelectionState.PENDING, 2, None)
     assert differences(engine) == []
     with closing(SelectionCatalog(url)) as catalog:
