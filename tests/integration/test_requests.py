@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +14,7 @@ from grpc import StatusCode
 import topb
 from support.images import encode, random_image, random_pool, write_parquet
 from support.rpc import Request, Spec, Stub, code_and_reason, refusal
+from support.servers import running_server
 from topb.v1 import selection_pb2
 
 pytestmark = pytest.mark.scorer
@@ -144,6 +148,65 @@ def test_ids_in_a_parquet_file_are_excluded(data: Path, client: topb.Client) -> 
 
     assert result.accounts.excluded == 100
     assert min(result.ids) == "img-00100"
+
+
+def test_a_selection_that_excludes_many_ids_waits_for_a_slot_and_excludes_them(
+    data: Path, tmp_path: Path
+) -> None:
+    options = ("--max-concurrent-selections=1", "--state", str(tmp_path / "state"))
+    excluded = [f"img-{number:05d}" for number in range(290)] + [
+        f"other-{number}" for number in range(10_000)
+    ]
+    blocked, done = threading.Event(), threading.Event()
+
+    def rows() -> Iterator[tuple[str, bytes]]:
+        yield from random_pool(1)
+        blocked.set()
+        done.wait()
+
+    with (
+        running_server(data / "models", data, options=options) as server,
+        topb.Client(server.address, timeout=60) as client,
+        ThreadPoolExecutor(1) as background,
+    ):
+        blocking = background.submit(client.select_batch, rows(), 1)
+        blocked.wait(30)
+        handle = client.submit(data / "pool.parquet", 300, exclude=excluded)
+        assert handle.state() == "pending"
+        assert len(list((tmp_path / "state" / "requests").iterdir())) == 1
+        done.set()
+        blocking.result()
+        result = handle.result()
+    assert result.accounts.excluded == 290
+    assert len(result.ids) == 10
+
+
+def test_one_result_that_cannot_be_read_hides_no_other_selection(data: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with (
+        running_server(data / "models", data, options=("--state", str(state))) as server,
+        topb.Client(server.address, timeout=60) as client,
+    ):
+        good, torn, gone, forbidden = (
+            client.submit(data / "pool.parquet", 2, seed=seed) for seed in range(4)
+        )
+        for handle in (good, torn, gone, forbidden):
+            handle.result()
+        (state / "results" / f"{torn.id}.parquet").write_bytes(b"")
+        (state / "results" / f"{gone.id}.parquet").unlink()
+        (state / "results" / f"{forbidden.id}.parquet").unlink()
+        (state / "results" / f"{forbidden.id}.parquet").mkdir()
+        listed = {selection.id: selection for selection in client.list_selections()}
+        with pytest.raises(topb.ServerError) as caught:
+            torn.result()
+
+    assert caught.value.reason == "RESULT_UNREADABLE"
+    assert {selection.state for selection in listed.values()} == {"succeeded"}
+    assert (listed[good.id].pick_count, listed[good.id].error_reason) == (2, "")
+    assert listed[torn.id].error_reason == "RESULT_UNREADABLE"
+    assert listed[gone.id].error_reason == "RESULT_NOT_FOUND"
+    assert listed[forbidden.id].error_reason in {"STORAGE_FAILED", "RESULT_UNREADABLE"}
+    assert listed[torn.id].pick_count is None
 
 
 def test_score_images_reports_images_that_cannot_be_scored(data: Path, client: topb.Client) -> None:

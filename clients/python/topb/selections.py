@@ -57,13 +57,13 @@ class Selection:
     end_time: datetime.datetime | None
     """When it ended, in UTC, or None if it has not ended."""
     pick_count: int | None
-    """Number of picks, or None if it has not succeeded."""
+    """Number of picks, or None if it has no result."""
     accounts: Accounts | None
-    """Row counts by outcome, or None if it has not succeeded."""
+    """Row counts by outcome, or None if it has no result."""
     error_reason: str
-    """Why it failed, in UPPER_SNAKE_CASE, or empty."""
+    """Why it failed, or why its result cannot be read, in UPPER_SNAKE_CASE; otherwise empty."""
     error_message: str
-    """Why it failed, in words, or empty."""
+    """Why it failed, or why its result cannot be read, in words; otherwise empty."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the selection as plain lists, dicts, strings and numbers, with times in ISO 8601."""

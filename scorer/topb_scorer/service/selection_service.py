@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
@@ -14,7 +15,13 @@ from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
 from topb.v1 import selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
-from topb_scorer.errors import InvalidRequestError, NotFoundError, UnavailableError
+from topb_scorer.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    ScorerError,
+    UnavailableError,
+    storage_error,
+)
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.identifiers import is_selection_id
 from topb_scorer.jobs.record import SelectionRecord
@@ -38,6 +45,8 @@ from topb_scorer.service.watching import Watchers
 from topb_scorer.strategies import names
 
 _PICKS_A_PAGE = 5_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -149,11 +158,15 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             start += len(picks)
 
     def _message_of(self, record: SelectionRecord) -> pb.Selection:
-        summary = None
+        summary = fault = None
         if record.state is SelectionState.SUCCEEDED:
-            with suppress(NotFoundError):
+            try:
                 summary = summary_message(*self.state.results.read_summary(record.id))
-        return selection_message(record, summary, self.host.place_of(record.id))
+            except (ScorerError, OSError) as error:
+                # One result that cannot be read must not hide the other selections of a list.
+                _log.warning("the result of selection %s: %s", record.id, error)
+                fault = storage_error(error) if isinstance(error, OSError) else error
+        return selection_message(record, self.host.place_of(record.id), summary=summary, fault=fault)
 
     def _selections_page(self, request: pb.ListSelectionsRequest) -> pb.ListSelectionsResponse:
         size = page_size(request.page_size, default=100, maximum=1000)

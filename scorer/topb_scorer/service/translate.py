@@ -15,7 +15,7 @@ from topb.results import Accounts, Pick, SelectionResult
 from topb.selections import SelectionState
 from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
-from topb_scorer.errors import InvalidRequestError, LimitExceededError
+from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
 from topb_scorer.pools.stream import ChunkShard
@@ -186,9 +186,20 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
 
 
 def selection_message(
-    record: SelectionRecord, summary: selection_pb2.SelectionSummary | None, place: QueuePlace | None
+    record: SelectionRecord,
+    place: QueuePlace | None,
+    *,
+    summary: selection_pb2.SelectionSummary | None = None,
+    fault: ScorerError | None = None,
 ) -> selection_pb2.Selection:
-    """Return the message for a selection, with its summary if it has succeeded, or its place in the queue."""
+    """Return the message for a selection.
+
+    Args:
+        record: the selection.
+        place: its place in the queue if it waits.
+        summary: its summary if it has succeeded.
+        fault: why its summary cannot be read although it has succeeded.
+    """
     message = selection_pb2.Selection(
         id=record.id,
         request_id=record.request_id,
@@ -198,8 +209,8 @@ def selection_message(
         budget=record.budget,
         pool_uri=record.pool_uri,
         progress=progress_message(replace(record.progress, queue=place)),
-        error_reason=record.error_reason,
-        error_message=record.error_message,
+        error_reason=fault.reason if fault else record.error_reason,
+        error_message=str(fault) if fault else record.error_message,
     )
     message.create_time.FromNanoseconds(round(record.created * 1e9))
     message.update_time.FromNanoseconds(round(record.updated * 1e9))

@@ -937,7 +937,9 @@ class Selection(_message.Message):
     pool_uri: _builtins.str
     """The pool's URI; empty if the caller sends the pool."""
     error_reason: _builtins.str
-    """Set if the selection has failed: the reason, in UPPER_SNAKE_CASE, and a message for a person."""
+    """Set if the selection has failed, or if it has succeeded but its result cannot be read: the reason, in
+    UPPER_SNAKE_CASE, and a message for a person.
+    """
     error_message: _builtins.str
     @_builtins.property
     def progress(self) -> Global___SelectionProgress: ...
@@ -949,7 +951,7 @@ class Selection(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def summary(self) -> Global___SelectionSummary:
-        """Set if the selection has succeeded."""
+        """Set if the selection has succeeded and its result can be read."""
 
     def __init__(
         self,
