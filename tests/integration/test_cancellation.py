@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from support.bundles import write_bundle
@@ -272,6 +273,18 @@ def test_score_images_stops_within_a_batch(server: Server) -> None:
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     before_the_end = round(0.5 / BATCH_SECONDS)
     assert settled_batches(server) <= before_the_end + BATCHES_AFTER_THE_END
+
+
+def test_a_shutdown_does_not_wait_until_all_images_of_a_request_are_decoded(server: Server) -> None:
+    """To decode them all takes longer than a shutdown may take."""
+    images = [encode(np.full((3000, 3000, 3), 7, np.uint8))] * 256
+    call = server.stub.ScoreImages.future(pb.ScoreImagesRequest(images=images))
+    # The server answers this call only when it has received the other one.
+    server.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=30)
+    server.running.signal(signal.SIGTERM)
+    server.running.process.join(STOP_SECONDS)
+    assert server.running.process.exitcode == 0
+    assert call.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_many_calls_that_lose_their_callers_leak_no_objects(

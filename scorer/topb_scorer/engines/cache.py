@@ -12,11 +12,12 @@ _ENGINES_KEPT = 4
 
 
 class EngineCache:
-    """Keeps the most recently used engines loaded."""
+    """Keeps the most recently used engines loaded. They share one budget of pixels to decode."""
 
     def __init__(self, settings: EngineSettings, *, capacity: int = _ENGINES_KEPT) -> None:
         self._settings = settings
         self._capacity = capacity
+        self._budget = settings.new_pixel_budget()
         self._engines: OrderedDict[str, LocalEngine] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -29,7 +30,9 @@ class EngineCache:
             DeviceError: the device cannot be used.
         """
         with self._lock:
-            engine = self._engines.pop(bundle.model_id, None) or LocalEngine(bundle, self._settings)
+            engine = self._engines.pop(bundle.model_id, None) or LocalEngine(
+                bundle, self._settings, self._budget
+            )
             self._engines[bundle.model_id] = engine
             if len(self._engines) > self._capacity:
                 self._engines.popitem(last=False)

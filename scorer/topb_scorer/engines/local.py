@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import BundleError
-from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits
+from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits, PixelBudget
 from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.cores import usable_cores
 from topb_scorer.scoring.pipeline import score_shards
 from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
 from topb_scorer.scoring.session import OUTPUTS, ScoringSession
+
+_PIXELS_A_DECODER = 2**24
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ class EngineSettings:
     limits: ImageLimits = DEFAULT_LIMITS
     """Size limits of images. Larger images are skipped."""
 
+    @property
+    def decoders(self) -> int:
+        """The number of threads that decode images."""
+        return self.decode_threads or usable_cores()
+
+    def new_pixel_budget(self) -> PixelBudget:
+        """Return a budget for the largest image, or for 16 megapixels a decoding thread if that is more."""
+        return PixelBudget(max(self.limits.max_pixels, self.decoders * _PIXELS_A_DECODER))
+
 
 class LocalEngine:
     """Scores with one bundle on one device of this machine. It can be shared between threads.
@@ -42,10 +53,21 @@ class LocalEngine:
     Attributes:
         bundle: the model.
         session: the loaded graph.
+        budget: the pixels that may be decoded at once.
     """
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings = EngineSettings()) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: EngineSettings = EngineSettings(),
+        budget: PixelBudget | None = None,
+    ) -> None:
         """Load the bundle's graph on the device.
+
+        Args:
+            bundle: the model.
+            settings: how images are scored.
+            budget: the budget of all engines of this process; None for a new one.
 
         Raises:
             BundleError: with reason BUNDLE_GRAPH, if the graph does not match the manifest.
@@ -53,6 +75,7 @@ class LocalEngine:
             InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
         self.bundle = bundle
+        self.budget = budget or settings.new_pixel_budget()
         self._settings = settings
         default = 32 if settings.device == "cpu" else 256
         self.session = ScoringSession(
@@ -94,7 +117,8 @@ class LocalEngine:
                 self.bundle.input,
                 with_features=log.with_features,
                 limits=self._settings.limits,
-                decode_threads=self._settings.decode_threads or usable_cores(),
+                budget=self.budget,
+                decode_threads=self._settings.decoders,
                 cancelled=cancelled,
             )
         ) as scored:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
 from topb_scorer import imaging
-from topb_scorer.cancellation import check_of
-from topb_scorer.imaging import ImageLimits, SkippedImageError
+from topb_scorer.cancellation import Check, check_of, checked
+from topb_scorer.imaging import ImageLimits, PixelBudget, SkippedImageError
 from topb_scorer.pools.pool import DIGEST_BYTES, PoolItem, Shard, Unreadable, content_digest
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
 from topb_scorer.scoring.score_log import ScoredRows, Skip, scored_rows
@@ -24,6 +25,8 @@ from topb_scorer.scoring.session import OUTPUTS, Buffers, ScoringSession
 _BATCHES_READ_AHEAD = 4
 _BATCHES_IN_FLIGHT = 3
 _DECODE_TASKS_PER_BATCH = 8
+
+_Load = Callable[[bytes | NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def score_shards(
     *,
     with_features: bool = False,
     limits: ImageLimits,
+    budget: PixelBudget | None = None,
     decode_threads: int,
     cancelled: threading.Event,
 ) -> Generator[ShardRows, None, None]:
@@ -69,14 +73,16 @@ def score_shards(
         target: the size and the resize rule of the images that the session takes.
         with_features: whether the rows have features and probabilities.
         limits: size limits of images. Larger images are skipped.
+        budget: limits the pixels that are decoded at once; None for no limit.
         decode_threads: the number of decoding threads, at least 1.
-        cancelled: checked before each batch.
+        cancelled: checked before each batch and each image.
 
     Raises:
         SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: a shard cannot be read to its end.
     """
     check = check_of(cancelled)
+    load = partial(imaging.load, target=target, limits=limits, budget=budget, check=check)
     free = deque(session.new_buffers(OUTPUTS) for _ in range(_BATCHES_IN_FLIGHT))
     in_flight: deque[_InFlight] = deque()
     with (
@@ -95,7 +101,7 @@ def score_shards(
                 if batch is not None:
                     buffers = free.popleft()
                     digests = np.zeros((len(batch.items), DIGEST_BYTES), np.uint8)
-                    decoding = _decode(decoders, batch, digests, buffers, target, limits)
+                    decoding = _decode(decoders, batch, digests, buffers, load, check)
                     in_flight.append(_InFlight(batch, digests, buffers, decoding))
         finally:
             for abandoned in in_flight:
@@ -108,13 +114,13 @@ def _decode(
     batch: Batch,
     digests: NDArray[np.uint8],
     buffers: Buffers,
-    target: ImageInput,
-    limits: ImageLimits,
+    load: _Load,
+    check: Check,
 ) -> list[Future[dict[int, Skip]]]:
     """Start tasks that each digest and decode a few rows of a batch, and return the rows they skip."""
     count = max(1, -(-len(batch.items) // _DECODE_TASKS_PER_BATCH))
     return [
-        decoders.submit(_decode_rows, batch.items, digests, buffers.images, start, count, target, limits)
+        decoders.submit(_decode_rows, batch.items, digests, buffers.images, start, count, load, check)
         for start in range(0, len(batch.items), count)
     ]
 
@@ -125,17 +131,17 @@ def _decode_rows(
     images: NDArray[np.uint8],
     start: int,
     count: int,
-    target: ImageInput,
-    limits: ImageLimits,
+    load: _Load,
+    check: Check,
 ) -> dict[int, Skip]:
     skips: dict[int, Skip] = {}
-    for row, item in enumerate(items[start : start + count], start):
+    for row, item in enumerate(checked(items[start : start + count], check), start):
         digests[row] = np.frombuffer(content_digest(item.image), np.uint8)
         if isinstance(item.image, Unreadable):
             skips[row] = Skip(item.image.reason, item.image.detail)
             continue
         try:
-            images[row] = imaging.load(item.image, target, limits)
+            images[row] = load(item.image)
         except SkippedImageError as error:
             skips[row] = Skip(error.reason, error.detail)
     return skips

@@ -8,7 +8,7 @@ import numpy as np
 
 from topb.v1 import selection_pb2 as pb
 from topb_scorer import imaging
-from topb_scorer.cancellation import check_of
+from topb_scorer.cancellation import check_of, checked
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.model_catalog import ModelCatalog
@@ -23,7 +23,9 @@ def score_images(
     settings: ServerSettings,
     cancelled: threading.Event,
 ) -> pb.ScoreImagesResponse:
-    """Score images with the code that scores pools. Setting `cancelled` stops the work within one batch.
+    """Score images with the code that scores pools.
+
+    Setting `cancelled` stops the work within one image or one batch.
 
     Raises:
         LimitExceededError: there are more images than one call may contain.
@@ -40,12 +42,13 @@ def score_images(
     target, limits = engine.bundle.input, settings.engine.limits
     images = np.zeros((len(request.images), target.height, target.width, 3), np.uint8)
     skips: dict[int, Skip] = {}
-    for row, encoded in enumerate(request.images):
+    check = check_of(cancelled)
+    for row, encoded in enumerate(checked(request.images, check)):
         try:
-            images[row] = imaging.load(encoded, target, limits)
+            images[row] = imaging.load(encoded, target, limits, budget=engine.budget, check=check)
         except imaging.SkippedImageError as error:
             skips[row] = Skip(error.reason, error.detail)
-    outputs = engine.session.score(images, check=check_of(cancelled))
+    outputs = engine.session.score(images, check=check)
     rows = scored_rows([str(row) for row in range(len(images))], outputs, skips)
     response = pb.ScoreImagesResponse(model=engine.bundle.model_id)
     for row in range(len(images)):

@@ -215,6 +215,27 @@ def test_cancelling_while_a_stream_waits_stops_it(null_session: ScoringSession) 
             next(parts)
 
 
+def test_no_image_is_decoded_after_a_cancel(
+    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, decoded = threading.Event(), []
+    load = imaging.load
+
+    def cancel_at_the_sixth(*arguments: object, **options: object) -> object:
+        decoded.append(1)
+        if len(decoded) == 6:
+            cancelled.set()
+        return load(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(imaging, "load", cancel_at_the_sixth)
+    with (
+        scored([shard("a", *range(40))], null_session, cancelled=cancelled, decode_threads=1) as parts,
+        pytest.raises(SelectionCancelledError),
+    ):
+        list(parts)
+    assert len(decoded) == 6
+
+
 def test_closing_while_a_stream_waits_ends_it(null_session: ScoringSession) -> None:
     chunks = ChunkQueue(2, threading.Event())
     chunks.put(ChunkShard(0, ["a"], [encode(random_image(0))]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from PIL import Image
 
 from support.images import encode, random_image
 from topb.image_input import ImageInput, ResizeRule
-from topb_scorer.imaging import ImageLimits, SkippedImageError, decode, fit, load
+from topb_scorer.errors import SelectionCancelledError
+from topb_scorer.imaging import ImageLimits, PixelBudget, SkippedImageError, decode, fit, load
 
 pytestmark = pytest.mark.scorer
 
@@ -205,6 +207,59 @@ print(len(decoded))
 
 def test_an_array_and_its_lossless_file_give_the_same_pixels() -> None:
     assert np.array_equal(load(picture(), TARGET), load(encode(picture()), TARGET))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (24, 32), (301, 411)])
+@pytest.mark.parametrize("target", [TARGET, COVERED, ImageInput(400, 350)])
+def test_a_jpeg_is_resized_as_its_rgb_pixels_are(size: tuple[int, int], target: ImageInput) -> None:
+    encoded = encode(random_image(1, *size), "JPEG")
+    rgb = simplejpeg.decode_jpeg(encoded, colorspace="RGB")
+    assert np.array_equal(decode(encoded), rgb)
+    assert np.array_equal(load(encoded, target), fit(rgb, target))
+
+
+def test_an_image_of_many_strips_is_laid_over_black_as_a_whole() -> None:
+    random = np.random.default_rng(0)
+    rgba = random.integers(0, 256, (1100, 700, 4)).astype(np.uint8)
+    whole = Image.new("RGB", (700, 1100))
+    whole.paste(Image.fromarray(rgba), mask=Image.fromarray(rgba).getchannel("A"))
+    assert np.array_equal(decode(saved(Image.fromarray(rgba), "PNG", compress_level=1)), np.asarray(whole))
+
+
+class Checks:
+    """A check that cancels at its n-th call."""
+
+    def __init__(self, cancel_at: int = -1) -> None:
+        self.calls = 0
+        self._cancel_at = cancel_at
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == self._cancel_at:
+            raise SelectionCancelledError
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
+def test_a_cancel_ends_the_decoding_of_an_image_between_its_parts(format_: str) -> None:
+    random = np.random.default_rng(0)
+    encoded = encode(random.integers(0, 256, (600, 600, 3)).astype(np.uint8), format_)
+    whole = Checks()
+    load(encoded, TARGET, check=whole)
+    for cancel_at in range(1, whole.calls + 1):
+        checks = Checks(cancel_at)
+        with pytest.raises(SelectionCancelledError):
+            load(encoded, TARGET, check=checks)
+        assert checks.calls == cancel_at
+
+
+@pytest.mark.timeout(60)
+def test_an_image_waits_until_its_pixels_are_free() -> None:
+    budget, encoded = PixelBudget(24 * 32), encode(picture())
+    reads = Checks()
+    load(encoded, TARGET, check=reads)
+    with budget.hold(1, lambda: None), pytest.raises(SelectionCancelledError):
+        load(encoded, TARGET, budget=budget, check=Checks(reads.calls + 1))
+    assert np.array_equal(load(encoded, TARGET, budget=budget), load(encoded, TARGET))
 
 
 def test_an_image_of_the_right_size_is_not_resampled() -> None:
