@@ -33,6 +33,11 @@ INVALID = StatusCode.INVALID_ARGUMENT
             StatusCode.RESOURCE_EXHAUSTED,
             "CHUNK_TOO_LARGE",
         ),
+        (
+            [START, Request(chunk={"ids": ["a"] * 16_385, "encoded": {"data": [b""] * 16_385}})],
+            StatusCode.RESOURCE_EXHAUSTED,
+            "CHUNK_TOO_LARGE",
+        ),
     ],
 )
 def test_a_stream_that_breaks_the_protocol_is_refused(

@@ -257,5 +257,7 @@ def server_info_message() -> selection_pb2.GetServerInfoResponse:
             max_image_pixels=50_000_000,
             max_images_per_score_call=64,
             max_concurrent_selections=2,
+            max_chunk_rows=16_384,
+            max_id_bytes=1024,
         ),
     )

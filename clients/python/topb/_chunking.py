@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Sequence
 
@@ -30,8 +31,17 @@ class Chunker:
         rows: Number of rows that were added.
     """
 
-    def __init__(self, *, max_chunk_bytes: int) -> None:
+    def __init__(self, *, max_chunk_bytes: int, max_chunk_rows: int = 0, max_id_bytes: int = 0) -> None:
+        """Create a chunker that has no rows yet.
+
+        Args:
+            max_chunk_bytes: Largest number of image bytes in a chunk.
+            max_chunk_rows: Largest number of images in a chunk; 0 for no limit.
+            max_id_bytes: Largest id in bytes of UTF-8; 0 for no limit.
+        """
         self._max_chunk_bytes = max_chunk_bytes
+        self._max_chunk_rows = max_chunk_rows or sys.maxsize
+        self._max_id_bytes = max_id_bytes or sys.maxsize
         self._target_bytes = min(TARGET_CHUNK_BYTES, max_chunk_bytes)
         self._kind: _Kind = None
         self._ids: list[str] = []
@@ -45,11 +55,19 @@ class Chunker:
 
         Raises:
             InvalidRequestError: If the row is invalid.
-            LimitExceededError: If the image alone exceeds the size limit of a chunk.
+            LimitExceededError: If the image alone exceeds the size limit of a chunk, or the id is too long.
         """
         where = f"row {self.rows} of the pool"
         given_id, image = _pair(row, where=where)
         row_id = image_id(given_id, where=where)
+        id_bytes = len(row_id.encode())
+        if id_bytes > self._max_id_bytes:
+            raise LimitExceededError(
+                f"the id of {where} has {id_bytes} bytes, more than the {self._max_id_bytes} that the server "
+                f"accepts. It begins with {row_id[:64]!r}",
+                reason="ID_TOO_LONG",
+                metadata={"bytes": f"{id_bytes}", "max_id_bytes": f"{self._max_id_bytes}"},
+            )
         data, kind = _image_data(image, where=f"{where} (id {row_id!r})")
         if len(data) > self._max_chunk_bytes:
             limit = self._max_chunk_bytes
@@ -59,9 +77,10 @@ class Chunker:
                 reason="IMAGE_TOO_LARGE",
                 metadata={"id": row_id, "bytes": f"{len(data)}", "max_chunk_bytes": f"{limit}"},
             )
-        size = len(data) + len(row_id.encode()) + _ID_OVERHEAD_BYTES
+        size = len(data) + id_bytes + _ID_OVERHEAD_BYTES
+        is_full = self._bytes + size > self._target_bytes or len(self._ids) >= self._max_chunk_rows
         closed = None
-        if self._ids and (kind != self._kind or self._bytes + size > self._target_bytes):
+        if self._ids and (kind != self._kind or is_full):
             closed = self.close()
         self._kind = kind
         self._ids.append(row_id)

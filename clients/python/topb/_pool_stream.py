@@ -140,7 +140,11 @@ class PoolStream:
                 reason="UNEXPECTED_EVENT",
             )
         if self._chunker is None:
-            self._chunker = Chunker(max_chunk_bytes=accepted.max_chunk_bytes)
+            self._chunker = Chunker(
+                max_chunk_bytes=accepted.max_chunk_bytes,
+                max_chunk_rows=accepted.max_chunk_rows,
+                max_id_bytes=accepted.max_id_bytes,
+            )
         self._collector.selection = accepted.selection
         self._accepted, self._complete = True, accepted.complete
         self._window, self._next_seq = accepted.window, accepted.next_seq

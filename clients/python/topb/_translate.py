@@ -138,6 +138,8 @@ def server_info(message: selection_pb2.GetServerInfoResponse) -> ServerInfo:
             max_image_pixels=limits.max_image_pixels,
             max_images_per_score_call=limits.max_images_per_score_call,
             max_concurrent_selections=limits.max_concurrent_selections,
+            max_chunk_rows=limits.max_chunk_rows,
+            max_id_bytes=limits.max_id_bytes,
         ),
     )
 

@@ -26,6 +26,11 @@ class Limits:
     """Largest number of images in one call of `Client.score_images`."""
     max_concurrent_selections: int
     """Largest number of selections that run at the same time."""
+    max_chunk_rows: int = 0
+    """Largest number of images in one chunk of a streamed pool, or 0 if the server has no limit."""
+    max_id_bytes: int = 0
+    """Largest id of an image in bytes of UTF-8, or 0 if the server has no limit. Rows with longer ids are
+    skipped."""
 
 
 @dataclass(frozen=True, slots=True)

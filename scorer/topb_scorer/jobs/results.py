@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
@@ -17,6 +19,8 @@ from topb_scorer.jobs.selection_files import SelectionFiles
 
 _METADATA_KEY = b"topb.result"
 _ROW_GROUP = 10_000
+# Callers with gRPC's default settings take messages of up to 4 MiB.
+_PAGE_BYTES = 2**20
 _SUMMARY_FIELDS = ("model", "strategy", "seed", "budget", "elapsed_seconds", "measures")
 # Raised for a file that is no Parquet file, or whose contents were altered or written by another version.
 _MALFORMED = (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError)
@@ -57,7 +61,9 @@ class ResultStore(SelectionFiles):
             return result, about["pick_count"]
 
     def read_picks(self, selection: str, start: int, count: int) -> list[Pick]:
-        """Return the picks with ranks `start + 1` to `start + count`, or fewer at the end of the result.
+        """Return the picks with ranks `start + 1` to `start + count`.
+
+        There are fewer at the end of the result, and if their ids would take more than about 1 MiB.
 
         Raises:
             NotFoundError: the selection has no result.
@@ -68,8 +74,10 @@ class ResultStore(SelectionFiles):
             if not groups:
                 return []
             table = file.read_row_groups(list(groups), use_threads=False)
-            rows = table.slice(start - groups.start * _ROW_GROUP, count).to_pylist()
-            return [Pick(**row) for row in rows]
+            rows = table.slice(start - groups.start * _ROW_GROUP, count)
+            sizes = np.cumsum(pc.binary_length(rows["id"]).to_numpy(), dtype=np.int64)
+            fitting = max(1, int(np.searchsorted(sizes, _PAGE_BYTES, side="right")))
+            return [Pick(**row) for row in rows.slice(0, fitting).to_pylist()]
 
     @contextmanager
     def _opened(self, selection: str) -> Iterator[pq.ParquetFile]:

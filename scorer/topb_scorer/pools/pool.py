@@ -16,6 +16,8 @@ from topb.pools import PoolFormatName
 if TYPE_CHECKING:
     from topb_scorer.pools.storage import Location
 
+MAX_ID_BYTES = 1024
+"""The largest id of an image, in bytes of UTF-8. S3 allows keys of the same size."""
 DIGEST_BYTES = 16
 NO_DIGEST = bytes(DIGEST_BYTES)
 """Takes the place of the digest of an image whose bytes are not known."""
@@ -39,6 +41,15 @@ class PoolItem:
     """The caller's name for the image."""
     image: bytes | NDArray[np.uint8] | Unreadable
     """The encoded image, uint8 (h, w, 3) in RGB, or the reason why it cannot be read."""
+
+
+def with_bounded_id(item: PoolItem) -> PoolItem:
+    """Return the item, or an unreadable one with the start of its id if that exceeds `MAX_ID_BYTES`."""
+    # A character takes four bytes at most.
+    if len(item.id) <= MAX_ID_BYTES // 4 or (size := len(item.id.encode())) <= MAX_ID_BYTES:
+        return item
+    fault = f"the id has {size} bytes; an id may have {MAX_ID_BYTES}"
+    return PoolItem(f"{item.id[:64]}…", Unreadable("ID_TOO_LONG", fault))
 
 
 def content_digest(image: bytes | NDArray[np.uint8] | Unreadable) -> bytes:

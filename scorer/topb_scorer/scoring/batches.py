@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from topb_scorer.pools.pool import PoolItem, Shard
+from topb_scorer.pools.pool import PoolItem, Shard, with_bounded_id
 
 _POLL_SECONDS = 0.1
 
@@ -57,7 +57,7 @@ def batches(shards: Iterable[Shard | None], size: int) -> Iterator[Batch | None]
                 segments.append(Segment(shard, start, len(items), ends_shard=False))
                 yield Batch(items, segments)
                 items, segments, start = [], [], 0
-            items.append(item)
+            items.append(with_bounded_id(item))
         segments.append(Segment(shard, start, len(items), ends_shard=True))
     if segments:
         yield Batch(items, segments)

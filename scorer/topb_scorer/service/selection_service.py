@@ -26,6 +26,7 @@ from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.identifiers import is_selection_id
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
+from topb_scorer.pools.pool import MAX_ID_BYTES
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import MAX_BUDGET
 from topb_scorer.service.admission import Admission
@@ -139,6 +140,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             limits=pb.Limits(
                 max_budget=MAX_BUDGET,
                 max_chunk_bytes=settings.max_chunk_bytes,
+                max_chunk_rows=settings.max_chunk_rows,
+                max_id_bytes=MAX_ID_BYTES,
                 max_image_bytes=settings.engine.limits.max_bytes,
                 max_image_pixels=settings.engine.limits.max_pixels,
                 max_images_per_score_call=settings.max_images_per_score_call,
@@ -197,8 +200,9 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 selection=record.id,
             )
         start = int(request.page_token or 0)
-        picks = self.state.results.read_picks(record.id, start, size + 1)
+        picks = self.state.results.read_picks(record.id, start, size)
+        end, (_, pick_count) = start + len(picks), self.state.results.read_summary(record.id)
         return pb.ListPicksResponse(
-            picks=[pick_message(pick) for pick in picks[:size]],
-            next_page_token=str(start + size) if len(picks) > size else "",
+            picks=[pick_message(pick) for pick in picks],
+            next_page_token=str(end) if picks and end < pick_count else "",
         )

@@ -37,6 +37,8 @@ class ServerSettings:
     next selection."""
     max_chunk_bytes: int = 8 * 2**20
     """The maximum number of image bytes in a chunk of a streamed pool."""
+    max_chunk_rows: int = 16_384
+    """The maximum number of images in a chunk of a streamed pool."""
     max_message_bytes: int = 64 * 2**20
     """The maximum size of a request or response. The default allows about three million excluded ids."""
     max_images_per_score_call: int = 256

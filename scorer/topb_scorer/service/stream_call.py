@@ -16,7 +16,7 @@ from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Run, StreamJob
-from topb_scorer.pools.pool import Shard
+from topb_scorer.pools.pool import MAX_ID_BYTES, Shard
 from topb_scorer.pools.stream import ChunkQueue, chunks_without_a_gap
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.run_events import PROGRESS_SECONDS, RunEvents
@@ -182,7 +182,8 @@ class StreamCall:
             if request.chunk.seq < seq:
                 await incoming.repeat(request.chunk.seq)
                 continue
-            shard = await asyncio.to_thread(shard_of, request.chunk, seq, self.settings.max_chunk_bytes)
+            limits = {"max_bytes": self.settings.max_chunk_bytes, "max_rows": self.settings.max_chunk_rows}
+            shard = await asyncio.to_thread(shard_of, request.chunk, seq, **limits)
             incoming.note_received()
             await asyncio.to_thread(incoming.queue.put, shard)
         raise InvalidRequestError(
@@ -197,6 +198,8 @@ class StreamCall:
                 model=record.model,
                 window=STREAM_WINDOW,
                 max_chunk_bytes=self.settings.max_chunk_bytes,
+                max_chunk_rows=self.settings.max_chunk_rows,
+                max_id_bytes=MAX_ID_BYTES,
                 selection=record.id,
                 next_seq=next_seq,
                 complete=complete,

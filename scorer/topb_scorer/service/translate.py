@@ -103,17 +103,20 @@ def pool_of(message: selection_pb2.Pool) -> Pool:
     )
 
 
-def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) -> ChunkShard:
+def shard_of(
+    chunk: selection_pb2.PoolChunk, expected_seq: int, *, max_bytes: int, max_rows: int
+) -> ChunkShard:
     """Return the chunk as a shard.
 
     Args:
         chunk: the chunk as the caller sent it.
         expected_seq: the sequence number that the chunk must have.
         max_bytes: the maximum number of image bytes in the chunk.
+        max_rows: the maximum number of images in the chunk.
 
     Raises:
         InvalidRequestError: the chunk is out of sequence, malformed, or was altered in transit.
-        LimitExceededError: the chunk contains more than `max_bytes` of images.
+        LimitExceededError: the chunk contains more than `max_bytes` or `max_rows` of images.
     """
     if chunk.seq != expected_seq:
         raise InvalidRequestError(
@@ -125,6 +128,13 @@ def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, max_bytes: int) 
     kind = chunk.WhichOneof("images")
     if kind is None:
         raise _malformed(chunk, "contains neither packed nor encoded images")
+    rows = max(len(chunk.ids), len(chunk.encoded.data))
+    if rows > max_rows:
+        raise LimitExceededError(
+            f"chunk {chunk.seq} has {rows} images; the limit is {max_rows}: send smaller chunks",
+            reason="CHUNK_TOO_LARGE",
+            seq=chunk.seq,
+        )
     # Each access to a bytes field copies it, so access each field only once.
     packed = chunk.packed.data
     encoded = list(chunk.encoded.data)

@@ -13,8 +13,8 @@ from topb._chunking import TARGET_CHUNK_BYTES, Chunker
 pytestmark = pytest.mark.sdk
 
 
-def chunks_of(rows, *, max_chunk_bytes=4 * 2**20):
-    chunker = Chunker(max_chunk_bytes=max_chunk_bytes)
+def chunks_of(rows, *, max_chunk_bytes=4 * 2**20, **limits):
+    chunker = Chunker(max_chunk_bytes=max_chunk_bytes, **limits)
     closed = [chunker.add(row) for row in rows]
     closed.append(chunker.close())
     return [request.chunk for request in closed if request is not None]
@@ -138,3 +138,15 @@ def test_chunks_hold_the_rows_in_order_each_of_one_kind_within_the_limit(rows):
     for (got_id, got), (given_id, given_image) in zip(unpacked, rows, strict=True):
         assert got_id == given_id
         assert np.array_equal(got, given_image) if isinstance(given_image, np.ndarray) else got == given_image
+
+
+def test_a_chunk_has_no_more_rows_than_the_server_accepts():
+    chunks = chunks_of([(str(row), b"") for row in range(10)], max_chunk_rows=4)
+    assert [len(chunk.ids) for chunk in chunks] == [4, 4, 2]
+
+
+def test_an_id_over_the_limit_is_refused_with_its_row_and_its_start():
+    rows = [("é" * 4, b"x"), ("é" * 4 + "a", b"y")]
+    with pytest.raises(topb.LimitExceededError, match=r"row 1 .* 9 bytes.* 8 .*'ééééa'") as caught:
+        chunks_of(rows, max_id_bytes=8)
+    assert caught.value.reason == "ID_TOO_LONG"

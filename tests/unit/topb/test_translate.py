@@ -20,7 +20,7 @@ def test_a_server_message_becomes_a_server_info():
         devices=("cpu",),
         default_model="0123456789abcdef",
         strategies=("aalu", "random"),
-        limits=topb.Limits(1_000_000, 4 * 2**20, 20 * 2**20, 50_000_000, 64, 2),
+        limits=topb.Limits(1_000_000, 4 * 2**20, 20 * 2**20, 50_000_000, 64, 2, 16_384, 1024),
     )
 
 

@@ -556,6 +556,8 @@ class StreamAccepted(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     NEXT_SEQ_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    MAX_CHUNK_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_ID_BYTES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model to which the selection is pinned."""
     window: _builtins.int
@@ -568,6 +570,10 @@ class StreamAccepted(_message.Message):
     """The first chunk that the server does not hold yet. Earlier chunks need not be sent again."""
     complete: _builtins.bool
     """Whether the server holds the whole pool. If so, nothing more is sent, not even `end`."""
+    max_chunk_rows: _builtins.int
+    """The largest number of images in a chunk."""
+    max_id_bytes: _builtins.int
+    """The largest id in bytes of UTF-8. A row with a longer one is skipped."""
     def __init__(
         self,
         *,
@@ -577,10 +583,12 @@ class StreamAccepted(_message.Message):
         selection: _builtins.str = ...,
         next_seq: _builtins.int = ...,
         complete: _builtins.bool = ...,
+        max_chunk_rows: _builtins.int = ...,
+        max_id_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "max_chunk_bytes", b"max_chunk_bytes", "model", b"model", "next_seq", b"next_seq", "selection", b"selection", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "max_chunk_bytes", b"max_chunk_bytes", "max_chunk_rows", b"max_chunk_rows", "max_id_bytes", b"max_id_bytes", "model", b"model", "next_seq", b"next_seq", "selection", b"selection", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,7 +1095,9 @@ class ListPicksRequest(_message.Message):
     selection: _builtins.str
     """The selection's id or request id."""
     page_size: _builtins.int
-    """Maximum number of picks in the response; 0 for the server's default. The limit is 10000."""
+    """Maximum number of picks in the response; 0 for the server's default. The limit is 10000. There are fewer if
+    their ids are long.
+    """
     page_token: _builtins.str
     """`next_page_token` of the previous page."""
     def __init__(
@@ -1367,12 +1377,18 @@ class Limits(_message.Message):
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_IMAGES_PER_SCORE_CALL_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_SELECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_CHUNK_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_ID_BYTES_FIELD_NUMBER: _builtins.int
     max_budget: _builtins.int
     max_chunk_bytes: _builtins.int
     max_image_bytes: _builtins.int
     max_image_pixels: _builtins.int
     max_images_per_score_call: _builtins.int
     max_concurrent_selections: _builtins.int
+    max_chunk_rows: _builtins.int
+    """The largest number of images in a chunk of a streamed pool."""
+    max_id_bytes: _builtins.int
+    """The largest id in bytes of UTF-8. Rows of pools with longer ids are skipped."""
     def __init__(
         self,
         *,
@@ -1382,10 +1398,12 @@ class Limits(_message.Message):
         max_image_pixels: _builtins.int = ...,
         max_images_per_score_call: _builtins.int = ...,
         max_concurrent_selections: _builtins.int = ...,
+        max_chunk_rows: _builtins.int = ...,
+        max_id_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_budget", b"max_budget", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_selections", b"max_concurrent_selections", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_images_per_score_call", b"max_images_per_score_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_budget", b"max_budget", "max_chunk_bytes", b"max_chunk_bytes", "max_chunk_rows", b"max_chunk_rows", "max_concurrent_selections", b"max_concurrent_selections", "max_id_bytes", b"max_id_bytes", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_images_per_score_call", b"max_images_per_score_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

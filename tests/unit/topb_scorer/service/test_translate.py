@@ -38,9 +38,9 @@ def packed_chunk(ids: list[str], data: bytes, height: int, width: int) -> pb.Poo
     return pb.PoolChunk(seq=0, crc32=zlib.crc32(data), ids=ids, packed=packed)
 
 
-def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY) -> ScorerError:
+def refusal(chunk: pb.PoolChunk, *, seq: int = 0, max_bytes: int = MANY, max_rows: int = MANY) -> ScorerError:
     with pytest.raises((InvalidRequestError, LimitExceededError)) as caught:
-        shard_of(chunk, seq, max_bytes)
+        shard_of(chunk, seq, max_bytes=max_bytes, max_rows=max_rows)
     return caught.value
 
 
@@ -126,7 +126,7 @@ IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
     ],
 )
 def test_a_chunk_becomes_a_shard_with_its_images(chunk: pb.PoolChunk, images: Any) -> None:
-    shard = shard_of(chunk, chunk.seq, MANY)
+    shard = shard_of(chunk, chunk.seq, max_bytes=MANY, max_rows=MANY)
     items = list(shard.items())
     assert (shard.seq, shard.rows) == (chunk.seq, len(images))
     assert [item.id for item in items] == list("ab"[: len(images)])
@@ -141,9 +141,15 @@ def test_a_chunk_out_of_sequence_is_refused(seq: int, expected: int) -> None:
 
 
 def test_a_chunk_of_exactly_the_size_limit_is_accepted() -> None:
-    assert shard_of(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), 0, 5).rows == 2
+    assert shard_of(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), 0, max_bytes=5, max_rows=2).rows == 2
     assert refusal(encoded_chunk(0, ["a", "b"], [b"xx", b"yyy"]), max_bytes=4).reason == "CHUNK_TOO_LARGE"
     assert refusal(packed_chunk(["a"], bytes(12), 2, 2), max_bytes=11).reason == "CHUNK_TOO_LARGE"
+
+
+def test_a_chunk_with_too_many_images_is_refused() -> None:
+    assert refusal(encoded_chunk(0, ["a", "b"], [b"", b""]), max_rows=1).reason == "CHUNK_TOO_LARGE"
+    assert refusal(encoded_chunk(0, [], [b"", b""]), max_rows=1).reason == "CHUNK_TOO_LARGE"
+    assert refusal(packed_chunk(["a", "b"], b"", 1, 1), max_rows=1).reason == "CHUNK_TOO_LARGE"
 
 
 def test_a_chunk_with_a_wrong_checksum_is_refused() -> None:
