@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from topb.pools import Pool
@@ -76,7 +77,8 @@ def select_batch(
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     opened = open_pool(pool, roots=roots)
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
-    return select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
+    result = select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
+    return replace(result, pool=os.fspath(pool.uri if isinstance(pool, Pool) else pool))
 
 
 class _ProgressObserver(SelectionObserver):

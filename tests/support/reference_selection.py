@@ -80,7 +80,8 @@ def select(
             score, probabilities = outputs
             value = acquisition(strategy, score, probabilities, id_, seed)
             class_, first = int(probabilities.argmax()), float(probabilities.max())
-            pick = Pick(id_, 0, value, class_, first, entropy(probabilities))
+            name = f"class {class_}"
+            pick = Pick(id_, 0, value, class_, first, entropy(probabilities), predicted_class_name=name)
             duplicate += id_ in best
             best[id_] = min(pick, best.get(id_, pick), key=_order)
     ranked = sorted(best.values(), key=_order)[:budget]

@@ -17,6 +17,7 @@ import topb
 from topb.v1 import error_details_pb2, model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 
 MODEL = "0123456789abcdef"
+CLASSES = ["cat", "dog", "horse"]
 # This pool fills four chunks of 1000 bytes.
 CHUNK, CHUNKS = 1000, 4
 POOL = [(f"image-{row:02}", bytes([row]) * 200) for row in range(14)]
@@ -36,6 +37,7 @@ def picks(count: int, *, first: int = 1) -> list[selection_pb2.Pick]:
             predicted_class=rank % 3,
             probability=0.5,
             entropy=1.25,
+            predicted_class_name=CLASSES[rank % 3],
         )
         for rank in range(first, first + count)
     ]
@@ -231,7 +233,7 @@ def model_message() -> model_pb2.Model:
     bundle.method = "aalu"
     bundle.round = 2
     bundle.input.height, bundle.input.width, bundle.input.resize = 32, 48, 2
-    bundle.classes.extend(["cat", "dog", "horse"])
+    bundle.classes.extend(CLASSES)
     bundle.outputs.add(name="score", meaning="the assistant's")
     bundle.outputs.add(name="features", meaning="the task model's", shape=[16])
     bundle.strategies.extend(["aalu", "random"])

@@ -29,7 +29,7 @@ from topb.errors import (
     UnsupportedError,
 )
 from topb.image_input import ImageInput, ResizeRule
-from topb.pools import ExcludeFile, Pool
+from topb.pools import ExcludeFile, Pool, images_in
 from topb.progress import Progress, QueuePlace
 from topb.results import Accounts, Pick, SelectionResult, SkippedRow
 from topb.scores import ImageScores, SkippedImage
@@ -77,4 +77,5 @@ __all__ = [
     "TopbError",
     "UnsupportedError",
     "__version__",
+    "images_in",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 from topb import _translate
@@ -20,11 +21,31 @@ class ResultCollector:
 
     Attributes:
         selection: Id of the selection, or empty while it is unknown.
+        pool: URI of the pool, or empty if the caller sends it.
+        request_id: The caller's id of the request.
         rows_read: Largest number of rows that the server has reported as read.
     """
 
-    def __init__(self, progress: ProgressCallback | None) -> None:
+    def __init__(
+        self,
+        progress: ProgressCallback | None,
+        *,
+        pool: str = "",
+        request_id: str = "",
+        total: int = 0,
+    ) -> None:
+        """Create a collector.
+
+        Args:
+            progress: Called with each progress.
+            pool: URI of the pool, or empty if the caller sends it.
+            request_id: The caller's id of the request.
+            total: Number of rows in the pool if the caller knows it; 0 if only the server may.
+        """
         self.selection = ""
+        self.pool = pool
+        self.request_id = request_id
+        self._total = total
         self.rows_read = 0
         self._progress = progress
         self._summary: selection_pb2.SelectionSummary | None = None
@@ -61,7 +82,8 @@ class ResultCollector:
             return
         self.rows_read = max(self.rows_read, message.read)
         if self._progress is not None:
-            self._progress(_translate.progress(message))
+            progress = _translate.progress(message)
+            self._progress(dataclasses.replace(progress, total=progress.total or self._total))
 
     def receive_summary(self, summary: selection_pb2.SelectionSummary) -> None:
         """Add the summary.
@@ -112,4 +134,6 @@ class ResultCollector:
             elapsed_seconds=_translate.seconds(self._summary.elapsed),
             measures=dict(self._summary.measures),
             selection=self.selection,
+            pool=self.pool,
+            request_id=self.request_id,
         )

@@ -28,10 +28,23 @@ class PoolStream:
     """
 
     def __init__(
-        self, spec: selection_pb2.SelectionSpec, request_id: str, progress: ProgressCallback | None
+        self,
+        spec: selection_pb2.SelectionSpec,
+        request_id: str,
+        progress: ProgressCallback | None,
+        *,
+        total: int = 0,
     ) -> None:
+        """Create a stream.
+
+        Args:
+            spec: What to select.
+            request_id: The caller's id of the request.
+            progress: Called with each progress.
+            total: Number of rows in the pool, or 0 if it is unknown.
+        """
         self._start = selection_pb2.StreamStart(spec=spec, request_id=request_id)
-        self._collector = ResultCollector(progress)
+        self._collector = ResultCollector(progress, request_id=request_id, total=total)
         self._chunker: Chunker | None = None
         self._unacknowledged: dict[int, Request] = {}
         self._rows_ended = False

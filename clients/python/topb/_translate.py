@@ -53,6 +53,7 @@ def pick(message: selection_pb2.Pick) -> Pick:
         probability=message.probability,
         entropy=message.entropy,
         radius=message.radius if message.HasField("radius") else None,
+        predicted_class_name=message.predicted_class_name,
     )
 
 

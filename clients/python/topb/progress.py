@@ -22,7 +22,7 @@ class Progress:
     read: int
     """Rows of the pool read so far."""
     total: int
-    """All rows of the pool, or 0 if their number is unknown."""
+    """All rows of the pool, or 0 if their number is unknown, as for an iterable without a length."""
     elapsed_seconds: float
     """Seconds since the selection began, measured by the scorer."""
     queue: QueuePlace | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +34,9 @@ class Pick:
     radius: float | None = None
     """Euclidean distance in feature space to the nearest image that was labelled or picked before this one.
     Only core_set and diversified strategies set it. When it flattens out, more picks add little coverage."""
+    predicted_class_name: str = ""
+    """Name of the predicted class, or empty if the server did not say. The index of a class may differ from
+    model to model; its name does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,9 @@ class Accounts:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SelectionResult:
-    """The picks of one selection in rank order, and how they were made."""
+@dataclass(frozen=True, slots=True, repr=False)
+class SelectionResult(Sequence[Pick]):
+    """The picks of one selection in rank order, and how they were made. It is a sequence of its picks."""
 
     picks: tuple[Pick, ...]
     """At most `budget` picks in rank order. Pointwise strategies rank by descending score, then by id."""
@@ -113,6 +116,27 @@ class SelectionResult:
     """Measures of the whole batch by name, from set-based and diversified strategies."""
     selection: str = ""
     """The server's id of the selection, or empty if it ran in this process."""
+    pool: str = ""
+    """URI of the pool, or empty if the caller sent it."""
+    request_id: str = ""
+    """The caller's id of the request, or empty if the selection ran in this process."""
+
+    def __len__(self) -> int:
+        return len(self.picks)
+
+    @overload
+    def __getitem__(self, index: int) -> Pick: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Pick, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Pick | tuple[Pick, ...]:
+        return self.picks[index]
+
+    def __repr__(self) -> str:
+        origin = ", ".join(f"{name}={value!r}" for name, value in self.provenance.items() if value != "")
+        shown = ", ".join(map(repr, self.ids[:3])) + (", …" if len(self) > 3 else "")
+        return f"<{type(self).__name__} of {len(self)} picks ({shown}): {origin}>"
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -124,13 +148,17 @@ class SelectionResult:
         """Whether the pool had fewer rankable images than the budget."""
         return len(self.picks) < self.budget
 
+    @property
+    def provenance(self) -> dict[str, str | int]:
+        """Where the picks come from: model, strategy, seed, pool and request_id. Every file has it."""
+        names = ("model", "strategy", "seed", "pool", "request_id")
+        return {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain lists, dicts, strings and numbers."""
         return {
             "selection": self.selection,
-            "model": self.model,
-            "strategy": self.strategy,
-            "seed": self.seed,
+            **self.provenance,
             "budget": self.budget,
             "fell_short": self.fell_short,
             "elapsed_seconds": self.elapsed_seconds,
@@ -144,12 +172,14 @@ class SelectionResult:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return the picks as columns: id, rank, score, predicted_class, probability, entropy, radius."""
+        """Return the picks as columns with the names of the fields of `Pick`."""
         names = [column.name for column in dataclasses.fields(Pick)]
         return {name: [getattr(pick, name) for pick in self.picks] for name in names}
 
     def to_arrow(self) -> pyarrow.Table:
         """Return the picks as a table with the columns of `to_columns`.
+
+        The schema's metadata has the `provenance` as JSON under the key `topb.provenance`.
 
         Raises:
             ModuleNotFoundError: If pyarrow is not installed.
@@ -164,15 +194,19 @@ class SelectionResult:
             "probability": pyarrow.float32(),
             "entropy": pyarrow.float64(),
             "radius": pyarrow.float64(),
+            "predicted_class_name": pyarrow.string(),
         }
-        return pyarrow.table(self.to_columns(), schema=pyarrow.schema(types))
+        metadata = {"topb.provenance": json.dumps(self.provenance)}
+        return pyarrow.table(self.to_columns(), schema=pyarrow.schema(types, metadata))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the picks as a data frame with the columns of `to_columns`.
+        """Return the picks as a data frame with the columns of `to_columns` and the `provenance` as `attrs`.
 
         Raises:
             ModuleNotFoundError: If pandas is not installed.
         """
         import pandas
 
-        return pandas.DataFrame(self.to_columns())
+        frame = pandas.DataFrame(self.to_columns())
+        frame.attrs.update(self.provenance)
+        return frame

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topb.progress import QueuePlace
 from topb.results import SelectionResult
@@ -245,6 +245,12 @@ class SelectionHost:
 
         progress = _RunProgress(run, (self._observer, run.observer), on_complete)
         result = job.select(settings=self._selecting, observer=progress, cancelled=run.cancelled)
+        result = replace(
+            result,
+            selection=run.record.id,
+            pool=run.record.pool_uri,
+            request_id=run.record.request_id,
+        )
         self._results.write(run.record.id, result)
         if not self._catalog.succeed(run.record.id, self._owner):
             return None

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from topb.results import SelectionResult
+from topb.results import Pick, SelectionResult
 from topb_scorer.bundle import Bundle
 from topb_scorer.cancellation import check_of, checked
 from topb_scorer.engines.local import LocalEngine
@@ -156,6 +157,12 @@ def _fill(
     on_rows(_row_count(scored_elsewhere))
 
 
+def _with_class_names(picks: Iterable[Pick], classes: Sequence[str]) -> Iterator[Pick]:
+    for pick in picks:
+        named = pick.predicted_class < len(classes)
+        yield replace(pick, predicted_class_name=classes[pick.predicted_class] if named else "")
+
+
 def _row_count(shards: Iterable[Shard]) -> int:
     return sum(shard.rows for shard in shards)
 
@@ -193,7 +200,7 @@ def _selected(
                 check=check,
             )
     return SelectionResult(
-        picks=picked.picks,
+        picks=tuple(_with_class_names(picked.picks, bundle.manifest.classes)),
         accounts=picked.accounts,
         model=bundle.model_id,
         strategy=spec.strategy,

@@ -192,6 +192,7 @@ def pick_message(pick: Pick) -> selection_pb2.Pick:
         probability=pick.probability,
         entropy=pick.entropy,
         radius=pick.radius,
+        predicted_class_name=pick.predicted_class_name,
     )
 
 

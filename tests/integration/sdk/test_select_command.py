@@ -42,7 +42,7 @@ def topb_select(server, *arguments, pool="/p", budget=3):
 
 def test_select_prints_a_table_of_picks_and_the_row_counts(server, answer, script):
     answer()
-    captured = topb_select(server)
+    captured = topb_select(server, "--request-id", "round-3")
     assert captured.exit_code == 0
     assert captured.out.splitlines() == [
         "rank  id          score  class  probability  entropy",
@@ -50,6 +50,7 @@ def test_select_prints_a_table_of_picks_and_the_row_counts(server, answer, scrip
         "   2  image-2  0.500000  horse       0.5000   1.2500",
         "   3  image-3  0.333333  cat         0.5000   1.2500",
         f"3 picked by aalu with model {script.MODEL} in 1.5 s.",
+        "Pool /p, seed 7, request round-3.",
         "Of 100 rows read: 100 scored.",
     ]
     assert captured.err == ""
@@ -65,10 +66,15 @@ def test_a_long_table_is_cut_after_twenty_picks_and_names_the_options_for_all(se
     assert lines[21] == f"All 50 picks are in {out}."
 
 
-def test_classes_are_shown_by_number_if_the_server_cannot_name_them(server, answer):
-    answer()
-    del server.get_model
-    assert topb_select(server).printed.splitlines()[1].split()[3] == "1"
+def test_classes_are_shown_by_number_if_the_server_does_not_name_them(server, script):
+    def serve(request, context):
+        (pick,) = script.picks(1)
+        pick.ClearField("predicted_class_name")
+        yield Response(summary=script.summary(1))
+        yield Response(picks=selection_pb2.PickPage(picks=[pick]))
+
+    server.select_batch = serve
+    assert topb_select(server, budget=1).printed.splitlines()[1].split()[3] == "1"
 
 
 def test_every_row_count_is_shown_as_text(server):
@@ -80,10 +86,11 @@ def test_every_row_count_is_shown_as_text(server):
         yield Response(summary=summary)
 
     server.select_batch = serve
-    captured = topb_select(server, budget=1)
+    captured = topb_select(server, "--request-id", "a\nb", budget=1)
     assert captured.exit_code == 0
     assert captured.out.splitlines() == [
         "Nothing picked by aalu with model m in 0.0 s.",
+        r"Pool /p, seed 0, request a\nb.",
         "Of 2,010 rows read: 1,990 scored, 3 skipped (3 IMAGE_CORRUPT), 5 duplicate, 12 excluded.",
         r"  skipped a\x1b[31m: IMAGE_CORRUPT, no\nJPEG",
     ]
@@ -98,9 +105,11 @@ def test_a_pool_smaller_than_the_budget_causes_a_warning_even_with_quiet(server,
     assert captured.err.startswith("warning: picked 3 of 5 requested images")
 
 
-def test_with_json_nothing_else_is_written_to_stdout(server, answer):
+def test_with_json_nothing_else_is_written_to_stdout(server, answer, script):
     answer(3, budget=5)
-    result = json.loads(topb_select(server, "--json").printed)
+    result = json.loads(topb_select(server, "--json", "--request-id", "round-3").printed)
+    provenance = (result[name] for name in ("model", "strategy", "seed", "pool", "request_id"))
+    assert [*provenance] == [script.MODEL, "aalu", 7, "/p", "round-3"]
     assert result["fell_short"] is True
     assert result["picks"][0] == {
         "id": "image-1",
@@ -110,6 +119,7 @@ def test_with_json_nothing_else_is_written_to_stdout(server, answer):
         "probability": 0.5,
         "entropy": 1.25,
         "radius": None,
+        "predicted_class_name": "dog",
     }
 
 
@@ -154,19 +164,40 @@ def test_detach_prints_the_selection_id_and_does_not_wait(server):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_output_file_holds_every_pick(server, answer, tmp_path, suffix):
+def test_the_output_file_holds_every_pick_and_its_provenance(server, answer, script, tmp_path, suffix):
     if suffix == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet")
     answer(50)
     out = tmp_path / f"picks.{suffix}"
-    assert topb_select(server, "--out", out, "--quiet", budget=50) == Outcome(0, "", "")
+    options = ("--out", out, "--quiet", "--request-id", "round-3")
+    assert topb_select(server, *options, budget=50) == Outcome(0, "", "")
     assert list(tmp_path.iterdir()) == [out]
+    expected_origin = {
+        "model": script.MODEL,
+        "strategy": "aalu",
+        "seed": 7,
+        "pool": "/p",
+        "request_id": "round-3",
+    }
     if suffix == "csv":
         with out.open(newline="") as file:
             rows = list(csv.DictReader(file))
+        origins = [{name: row.pop(name) for name in expected_origin} for row in rows]
+        assert origins == [{**expected_origin, "seed": "7"}] * 50
     else:
-        rows = parquet.read_table(out).to_pylist()
-    assert list(rows[0]) == ["id", "rank", "score", "predicted_class", "probability", "entropy", "radius"]
+        table = parquet.read_table(out)
+        rows = table.to_pylist()
+        assert json.loads(table.schema.metadata[b"topb.provenance"]) == expected_origin
+    assert list(rows[0]) == [
+        "id",
+        "rank",
+        "score",
+        "predicted_class",
+        "probability",
+        "entropy",
+        "radius",
+        "predicted_class_name",
+    ]
     expected = [(f"image-{rank}", 1 / rank) for rank in range(1, 51)]
     assert [(row["id"], float(row["score"])) for row in rows] == expected
 
@@ -253,14 +284,13 @@ def in_process(monkeypatch, load):
 def engine(monkeypatch, tmp_path):
     """Replace the scorer by an engine that records its calls, and return them."""
     calls = []
-    pick, accounts = Pick("a", 1, 0.5, 1, 0.75, 0.5), Accounts(read=1, scored=1)
+    pick, accounts = Pick("a", 1, 0.5, 1, 0.75, 0.5, predicted_class_name="dog"), Accounts(read=1, scored=1)
 
     def select_batch(pool, budget, **arguments):
         calls.append((pool, budget, arguments))
         return SelectionResult((pick,), accounts, "m", "aalu", 0, budget, 0.25)
 
     in_process(monkeypatch, lambda: select_batch)
-    (tmp_path / "manifest.json").write_text('{"classes": ["cat", "dog"]}')
     return calls
 
 

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.sdk
 Response = selection_pb2.SelectBatchResponse
 
 
-def collected(events, progress=None):
-    collector = ResultCollector(progress)
+def collected(events, progress=None, **about):
+    collector = ResultCollector(progress, **about)
     collector.begin()
     for event in events:
         collector.receive(event)
@@ -24,11 +24,19 @@ def test_a_result_holds_the_summary_and_every_page_of_picks():
     started = Response(started=selection_pb2.SelectionStarted(selection="s-1"))
     result = collected([started, *whole_answer(Response, pick_count=5, budget=6)])
     assert result.ids == tuple(f"image-{rank}" for rank in range(1, 6))
-    assert result.picks[0] == topb.Pick("image-1", 1, 1.0, 1, 0.5, 1.25)
+    assert result.picks[0] == topb.Pick("image-1", 1, 1.0, 1, 0.5, 1.25, predicted_class_name="dog")
     assert result.accounts == topb.Accounts(read=100, scored=100)
     assert (result.selection, result.strategy, result.seed, result.budget) == ("s-1", "aalu", 7, 6)
     assert result.elapsed_seconds == 1.5
     assert result.fell_short
+
+
+def test_what_the_caller_knows_completes_the_result_and_the_progress():
+    seen = []
+    progress = [Response(progress=selection_pb2.SelectionProgress(read=5, total=total)) for total in (0, 9)]
+    result = collected([*progress, *whole_answer(Response)], seen.append, pool="/p", request_id="r", total=7)
+    assert (result.pool, result.request_id) == ("/p", "r")
+    assert [step.total for step in seen] == [7, 9]
 
 
 def test_radius_measures_and_accounts_are_read():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sized
 from types import TracebackType
 from typing import Self
 
@@ -240,7 +240,9 @@ class AsyncClient:
             )
             return await select_served(self._connection, request, progress, deadline)
         check_rows(pool, types=POOL_TYPES, detached=detached)
-        return await stream_pool(self._connection, PoolStream(spec, request_id, progress), pool, deadline)
+        total = len(pool) if isinstance(pool, Sized) else 0
+        stream = PoolStream(spec, request_id, progress, total=total)
+        return await stream_pool(self._connection, stream, pool, deadline)
 
     async def submit(
         self,

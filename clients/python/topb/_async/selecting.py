@@ -24,7 +24,7 @@ async def select_served(
     deadline: Deadline,
 ) -> SelectionResult:
     """Select from a pool that the server reads. An exception from `progress` cancels the call."""
-    collector = ResultCollector(progress)
+    collector = ResultCollector(progress, pool=request.pool.uri, request_id=request.request_id)
     retries = Retries(connection.retry, deadline)
     while True:
         collector.begin()

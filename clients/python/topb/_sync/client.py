@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import Self
 
@@ -242,7 +242,9 @@ class Client:
             )
             return select_served(self._connection, request, progress, deadline)
         check_rows(pool, types=POOL_TYPES, detached=detached)
-        return stream_pool(self._connection, PoolStream(spec, request_id, progress), pool, deadline)
+        total = len(pool) if isinstance(pool, Sized) else 0
+        stream = PoolStream(spec, request_id, progress, total=total)
+        return stream_pool(self._connection, stream, pool, deadline)
 
     def submit(
         self,

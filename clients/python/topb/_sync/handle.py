@@ -82,7 +82,11 @@ class SelectionHandle:
                 break
             collector.receive_progress(message.progress)
             self._connection.wait(deadline.shortened(delay))
-        collector.selection = message.id
+        collector.selection, collector.pool, collector.request_id = (
+            message.id,
+            message.pool_uri,
+            message.request_id,
+        )
         if message.HasField("summary"):
             collector.receive_summary(message.summary)
         token = ""

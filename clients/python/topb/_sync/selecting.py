@@ -26,7 +26,7 @@ def select_served(
     deadline: Deadline,
 ) -> SelectionResult:
     """Select from a pool that the server reads. An exception from `progress` cancels the call."""
-    collector = ResultCollector(progress)
+    collector = ResultCollector(progress, pool=request.pool.uri, request_id=request.request_id)
     retries = Retries(connection.retry, deadline)
     while True:
         collector.begin()

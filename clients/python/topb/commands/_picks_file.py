@@ -34,7 +34,10 @@ def check_picks_file(path: Path) -> Path:
 
 
 def write_picks(result: SelectionResult, path: Path) -> None:
-    """Write the picks with the columns of `SelectionResult.to_columns`, replacing the file atomically."""
+    """Write the picks with the columns of `SelectionResult.to_columns`, replacing the file atomically.
+
+    In CSV, each row also has the columns of `SelectionResult.provenance`; in Parquet, the metadata has them.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     write = _write_parquet if path.suffix == ".parquet" else _write_csv
     try:
@@ -55,6 +58,7 @@ def _write_parquet(result: SelectionResult, file: BinaryIO) -> None:
 
 def _write_csv(result: SelectionResult, file: BinaryIO) -> None:
     columns = result.to_columns()
+    columns |= {name: [value] * len(result) for name, value in result.provenance.items()}
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow(columns)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from topb import Client
 from topb.commands._picks_file import check_picks_file, write_picks
 from topb.commands.options import JSON, Option
 from topb.commands.output import printable, table_text
-from topb.errors import TopbError
 from topb.results import Accounts, Pick, SelectionResult
 
 _ROWS_SHOWN = 20
@@ -27,15 +24,12 @@ RESULT_OPTIONS = [
 ]
 
 
-def show_result(
-    result: SelectionResult, *, classes: Sequence[str], out: Path | None, as_json: bool, quiet: bool
-) -> None:
+def show_result(result: SelectionResult, *, out: Path | None, as_json: bool, quiet: bool) -> None:
     """Write the picks to `out`, print JSON or a table, and warn about excluded images that the pool lacks and
     about a pool that fell short of the budget.
 
     Args:
         result: The result of the selection.
-        classes: Class names by index, for the table; empty if they are unknown.
         out: File for all picks, or None.
         as_json: Whether to print the whole result as JSON.
         quiet: Whether to print no table.
@@ -45,7 +39,7 @@ def show_result(
     if as_json:
         print(result.to_json(indent=2))
     elif not quiet:
-        print(_result_text(result, classes, out))
+        print(_result_text(result, out))
     if result.accounts.excluded_unmatched:
         print(
             f"warning: {result.accounts.excluded_unmatched:,} of the images to exclude are not in the pool, "
@@ -58,15 +52,6 @@ def show_result(
             "the pool has no more images that can be ranked",
             file=sys.stderr,
         )
-
-
-def classes_at_server(client: Client, model: str) -> Sequence[str]:
-    """Return the class names of a model, or none if the server cannot name them."""
-    try:
-        return client.get_model(model).classes
-    except TopbError:
-        # The selection has succeeded: show its classes by number rather than fail.
-        return ()
 
 
 def accounts_text(accounts: Accounts) -> str:
@@ -90,10 +75,10 @@ def accounts_text(accounts: Accounts) -> str:
     return "\n".join(lines)
 
 
-def _result_text(result: SelectionResult, classes: Sequence[str], out: Path | None) -> str:
+def _result_text(result: SelectionResult, out: Path | None) -> str:
     lines, count = [], len(result.picks)
     if count:
-        rows = [_row(pick, classes) for pick in result.picks[:_ROWS_SHOWN]]
+        rows = [_row(pick) for pick in result.picks[:_ROWS_SHOWN]]
         lines.append(table_text(rows, right_aligned={"rank", "score", "probability", "entropy"}))
     if count and out is not None:
         lines.append(f"All {count:,} picks are in {out}.")
@@ -102,19 +87,27 @@ def _result_text(result: SelectionResult, classes: Sequence[str], out: Path | No
     picks = f"{count:,} picked" if count else "Nothing picked"
     lines += [
         f"{picks} by {result.strategy} with model {result.model} in {result.elapsed_seconds:.1f} s.",
+        _origin_text(result),
         accounts_text(result.accounts),
     ]
     return "\n".join(lines)
 
 
-def _row(pick: Pick, classes: Sequence[str]) -> dict[str, str]:
+def _origin_text(result: SelectionResult) -> str:
+    parts = [f"Pool {printable(result.pool)}" if result.pool else "Pool sent by its caller"]
+    parts.append(f"seed {result.seed}")
+    if result.request_id:
+        parts.append(f"request {printable(result.request_id)}")
+    return ", ".join(parts) + "."
+
+
+def _row(pick: Pick) -> dict[str, str]:
     shown_id = printable(pick.id)
-    named = pick.predicted_class < len(classes)
     return {
         "rank": str(pick.rank),
         "id": shown_id if len(shown_id) <= _ID_WIDTH else f"{shown_id[: _ID_WIDTH - 1]}…",
         "score": f"{pick.score:.6f}",
-        "class": printable(classes[pick.predicted_class]) if named else str(pick.predicted_class),
+        "class": printable(pick.predicted_class_name) or str(pick.predicted_class),
         "probability": f"{pick.probability:.4f}",
         "entropy": f"{pick.entropy:.4f}",
     }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -16,7 +14,7 @@ from topb.commands._connection import TLS_OPTIONS, open_client, server_option, t
 from topb.commands._exclusion import read_exclusion
 from topb.commands._failures import MissingPackageError
 from topb.commands._progress_line import shown_progress
-from topb.commands._result_output import RESULT_OPTIONS, classes_at_server, show_result
+from topb.commands._result_output import RESULT_OPTIONS, show_result
 from topb.commands.options import Choice, Command, Option, section
 from topb.commands.output import print_json
 from topb.pools import ExcludeFile, Pool, PoolFormatName
@@ -111,18 +109,14 @@ def run(context: click.Context, /, **parameters: Any) -> None:
     if options.detach:
         _submit(options)
         return
-    wants_classes = not options.as_json and not options.quiet
-    classes: Sequence[str] = ()
     with shown_progress(quiet=options.quiet) as progress:
         if options.bundle is not None:
             result = _select_in_process(options, progress)
-            classes = _classes_of_bundle(options.bundle) if wants_classes else ()
         else:
             arguments = _arguments_at_server(options)
             with open_client(parameters) as client:
                 result = client.select_batch(**arguments, progress=progress)
-                classes = classes_at_server(client, result.model) if wants_classes else ()
-    show_result(result, classes=classes, out=options.out, as_json=options.as_json, quiet=options.quiet)
+    show_result(result, out=options.out, as_json=options.as_json, quiet=options.quiet)
 
 
 def _check(context: click.Context, options: SimpleNamespace) -> None:
@@ -195,8 +189,3 @@ def _select_in_process(
     except ModuleNotFoundError as error:
         raise MissingPackageError("topb select --bundle", error, extra="scorer") from error
     return result
-
-
-def _classes_of_bundle(bundle: Path) -> Sequence[str]:
-    manifest: Any = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    return [str(name) for name in manifest.get("classes", [])]

@@ -12,7 +12,7 @@ import click
 
 from topb.commands._connection import connection_options, open_client
 from topb.commands._progress_line import place_text, shown_progress
-from topb.commands._result_output import RESULT_OPTIONS, accounts_text, classes_at_server, show_result
+from topb.commands._result_output import RESULT_OPTIONS, accounts_text, show_result
 from topb.commands.options import JSON, Choice, Group, Option
 from topb.commands.output import minute, print_json, printable, table_text
 from topb.selections import Selection, SelectionState
@@ -83,11 +83,9 @@ def _result(selection: str, as_json: bool, out: Path | None, quiet: bool, **conn
 
     ID is the id of the selection or of its request.
     """
-    with open_client(connection) as client:
-        with shown_progress(quiet=quiet) as progress:
-            result = client.selection(selection).result(progress=progress)
-        classes = () if as_json or quiet else classes_at_server(client, result.model)
-    show_result(result, classes=classes, out=out, as_json=as_json, quiet=quiet)
+    with open_client(connection) as client, shown_progress(quiet=quiet) as progress:
+        result = client.selection(selection).result(progress=progress)
+    show_result(result, out=out, as_json=as_json, quiet=quiet)
 
 
 def _print(selection: Selection, *, as_json: bool) -> None:

@@ -878,6 +878,7 @@ class Pick(_message.Message):
     PROBABILITY_FIELD_NUMBER: _builtins.int
     ENTROPY_FIELD_NUMBER: _builtins.int
     RADIUS_FIELD_NUMBER: _builtins.int
+    PREDICTED_CLASS_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     rank: _builtins.int
     """1 for the image most worth labelling."""
@@ -895,6 +896,8 @@ class Pick(_message.Message):
     """The Euclidean distance to the nearest labelled or previously picked image, at the moment when this one was
     picked. Only core_set and diversified strategies set it.
     """
+    predicted_class_name: _builtins.str
+    """The name of the predicted class in the model's manifest. The index of a class may change from model to model."""
     def __init__(
         self,
         *,
@@ -905,10 +908,11 @@ class Pick(_message.Message):
         probability: _builtins.float = ...,
         entropy: _builtins.float = ...,
         radius: _builtins.float | None = ...,
+        predicted_class_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "radius", b"radius"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "entropy", b"entropy", "id", b"id", "predicted_class", b"predicted_class", "probability", b"probability", "radius", b"radius", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "entropy", b"entropy", "id", b"id", "predicted_class", b"predicted_class", "predicted_class_name", b"predicted_class_name", "probability", b"probability", "radius", b"radius", "rank", b"rank", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__radius: _TypeAlias = _typing.Literal["radius"]  # noqa: Y015
     _WhichOneofArgType__radius: _TypeAlias = _typing.Literal["_radius", b"_radius"]  # noqa: Y015
