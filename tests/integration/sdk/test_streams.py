@@ -48,6 +48,14 @@ def test_a_streamed_pool_arrives_whole_and_its_result_is_returned(server, new_cl
     assert seen[-1] == topb.Progress(read=300, total=0, elapsed_seconds=0.0)
 
 
+def test_the_progress_of_a_sized_pool_has_its_total(server, new_client):
+    server.select_batch_from_stream = StreamServer(pick_count=5, max_chunk_bytes=CHUNK)
+    seen = []
+    with new_client(server.address) as client:
+        client.select_batch(encoded(300), 5, progress=seen.append)
+    assert seen[-1].total == 300
+
+
 def test_an_error_of_the_server_is_raised_before_the_next_chunk_is_full(server, new_client):
     def serve(requests, context):
         next(requests)

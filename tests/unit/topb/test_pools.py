@@ -22,8 +22,7 @@ def test_the_images_of_a_folder_are_rows_sorted_by_id(tmp_path):
 
 
 def test_a_name_that_is_not_utf8_gets_the_id_that_the_server_would_give_it(tmp_path):
-    with open(os.fsencode(tmp_path) + b"/\xff.png", "wb") as file:
-        file.write(b"x")
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"x")
     assert list(topb.images_in(tmp_path)) == [("\\xff.png", b"x")]
 
 
