@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import numbers
 import os
@@ -135,6 +136,22 @@ def listing(states: Iterable[SelectionState], model: str | None) -> selection_pb
                 f"{state!r} is not a state of a selection; expected one of {', '.join(_translate.STATES)}",
             )
         request.states.append(_translate.STATES[state])
+    return request
+
+
+def cancelling(
+    states: Iterable[SelectionState], model: str | None, created_before: datetime.datetime | None
+) -> selection_pb2.ListSelectionsRequest:
+    """Return the request for the first page of the selections to cancel.
+
+    Raises:
+        InvalidRequestError: If there is no state, a state is unknown, or the time has no time zone.
+    """
+    request = listing(states, model)
+    if not request.states:
+        raise _invalid_argument("states", "states is empty; expected the states of the selections to cancel")
+    if created_before is not None and created_before.tzinfo is None:
+        raise _invalid_argument("created_before", f"created_before is {created_before}, without a time zone")
     return request
 
 

@@ -57,6 +57,12 @@ _STATE = section(
         "Seconds after which other servers take over the selections of a server that is silent.",
         default=15.0,
     ),
+    Option(
+        "--keep-paused-days DAYS",
+        "Days after which a selection ends if its caller has left and does not come back.",
+        type=click.FloatRange(min=0),
+        default=7.0,
+    ),
 )
 _COMPUTE = section(
     "Devices and threads",

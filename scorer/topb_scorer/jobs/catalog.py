@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from topb.progress import Progress
 from topb.selections import SelectionState
 from topb_scorer.durable import stepped
-from topb_scorer.errors import InvalidRequestError, NotFoundError
+from topb_scorer.errors import InvalidRequestError, NotFoundError, ScorerError
 from topb_scorer.jobs import migrations
 from topb_scorer.jobs.identifiers import (
     check_request_id,
@@ -255,6 +255,34 @@ class SelectionCatalog:
         query = _RECORDS.where(orphaned, complete)
         return self._records(query.order_by(_C.updated, _C.id).limit(size))
 
+    def abandoned(self, moment: float, size: int) -> list[str]:
+        """Return the ids of at most `size` selections that no caller has continued since `moment`.
+
+        They are those that only their callers can continue: pending ones that are not detached, and streams
+        whose callers had not sent the whole pool when their server died.
+
+        Args:
+            moment: seconds since the epoch.
+            size: the maximum number of selections.
+        """
+        query = sa.select(_C.id).where(_abandoned(moment)).order_by(_C.updated).limit(size)
+        return self._transact(lambda connection: list(connection.execute(query).scalars()))
+
+    @stepped
+    def expire(self, id_: str, moment: float, error: ScorerError) -> bool:
+        """Fail a selection that is `abandoned`. Return False, without effect, if it is not."""
+        return self._end(
+            sa.and_(_C.id == id_, _abandoned(moment)),
+            SelectionState.FAILED,
+            error_code=type(error).__name__,
+            error_reason=error.reason,
+            error_message=str(error),
+        )
+
+    def touch(self, ids: Sequence[str]) -> None:
+        """Note that these selections have callers. Ignore detached ones and those that are not pending."""
+        self._change(sa.and_(_C.id.in_(ids), _PENDING, sa.not_(_C.detached)))
+
     def ended_before(self, moment: float, size: int, *, after: str = "") -> list[SelectionRecord]:
         """Return at most `size` selections that ended before `moment`, sorted by id.
 
@@ -302,3 +330,9 @@ def _held(id_: str, owner: str) -> sa.ColumnElement[bool]:
 
 def _expired() -> sa.ColumnElement[bool]:
     return sa.and_(_RUNNING, _C.lease_until < time.time())
+
+
+def _abandoned(moment: float) -> sa.ColumnElement[bool]:
+    paused = sa.and_(_PENDING, sa.not_(_C.detached))
+    broken = sa.and_(_expired(), _C.pool_uri == "", _C.stream_chunks.is_(None))
+    return sa.and_(_C.updated < moment, sa.or_(paused, broken))

@@ -19,6 +19,7 @@ from topb_scorer.errors import (
     is_storage_fault,
     storage_error,
 )
+from topb_scorer.jobs.expiry import Expiry
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
 from topb_scorer.jobs.run_queue import RunQueue
@@ -54,6 +55,7 @@ class SelectionHost:
         owner: str,
         max_concurrent: int,
         lease_seconds: float,
+        keep_paused_days: float = 7.0,
         selecting: SelectingSettings = SelectingSettings(),
         observer: RunObserver = RunObserver(),
     ) -> None:
@@ -66,6 +68,7 @@ class SelectionHost:
             max_concurrent: the maximum number of selections that run at once.
             lease_seconds: the duration of a lease. If this host does not renew a lease in time, another
                 server takes over the selection.
+            keep_paused_days: after how many days without a caller a paused selection ends.
             selecting: the memory limit and the device for selecting.
             observer: receives the progress of every selection.
         """
@@ -78,6 +81,7 @@ class SelectionHost:
         self._lease_seconds = lease_seconds
         self._selecting = selecting
         self._queue = RunQueue(max_concurrent, capacity=_MAX_WAITING)
+        self._expiry = Expiry(state, self._queue, keep_paused_days)
         self._workers = ThreadPoolExecutor(max_concurrent, thread_name_prefix="selection")
 
     @property
@@ -169,6 +173,10 @@ class SelectionHost:
         except Exception:
             # Only this method takes up the selections of servers that died, so it must be called again.
             _log.exception("unexpected error while looking for selections that need a server")
+
+    def expire(self) -> None:
+        """End selections that wait for callers who do not come back. Call this regularly. It logs errors."""
+        self._expiry.run()
 
     def drain(self, seconds: float) -> None:
         """Stop accepting selections, empty the queue, and wait at most `seconds` for running ones to end."""

@@ -113,6 +113,11 @@ class RunQueue:
             self._closed = True
             return [self._take_out(selection) for selection in list(self._waiting)]
 
+    def waiting_now(self) -> list[Run]:
+        """Return the runs that wait, in the order of the queue."""
+        with self._lock:
+            return [run for _, run in self._waiting.values()]
+
     def running_now(self) -> list[Run]:
         """Return the runs that have a slot."""
         with self._lock:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from topb.v1 import selection_pb2 as pb
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import UnreadablePoolError
+from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, PoolJob, StreamJob
 from topb_scorer.jobs.state_directory import StateDirectory
@@ -16,7 +16,7 @@ from topb_scorer.pools.stream import chunks_without_a_gap
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
 from topb_scorer.service.settings import ServerSettings
-from topb_scorer.service.translate import excluded_images, pool_of, spec_of
+from topb_scorer.service.translate import differing_fields, excluded_images, pool_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Admission:
     def pool_selection(self, request: pb.SelectBatchRequest) -> tuple[SelectionRecord, PoolJob | None]:
         """Return the selection for a request, and its job if this call created the selection."""
         # Requests that differ only in the request id or in `detached` are the same.
-        content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool).SerializeToString(
-            deterministic=True
-        )
-        found = self.state.catalog.find(request.request_id, content)
+        content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool)
+        found = self._known(request.request_id, content)
         if found is not None:
             if request.detached and not found.detached:
                 self.state.catalog.detach(found.id)
@@ -51,8 +49,9 @@ class Admission:
 
     def stream_selection(self, start: pb.StreamStart) -> SelectionRecord:
         """Return the selection for a start message, which an earlier call may have created."""
-        content = pb.StreamStart(spec=start.spec).SerializeToString(deterministic=True)
-        found = self.state.catalog.find(start.request_id, content)
+        # Its serialization is that of a StreamStart with the same spec.
+        content = pb.SelectBatchRequest(spec=start.spec)
+        found = self._known(start.request_id, content)
         if found is not None:
             return found
         spec, engine = self._prepare(start.spec, start.spec.model)
@@ -88,6 +87,24 @@ class Admission:
                 )
         return StreamJob(spec, engine, log)
 
+    def _known(self, request_id: str, content: pb.SelectBatchRequest) -> SelectionRecord | None:
+        try:
+            return self.state.catalog.find(request_id, _serialized(content))
+        except InvalidRequestError as error:
+            if error.reason != "REQUEST_ID_REUSED":
+                raise
+            record = self.state.catalog.get(error.metadata["selection"])
+            stored = pb.SelectBatchRequest.FromString(self.state.request_of(record))
+            differing = ", ".join(differing_fields(content, stored))
+            raise InvalidRequestError(
+                f"request id {request_id!r} belongs to a request with another {differing}; "
+                "use a new request id",
+                reason=error.reason,
+                differing=differing,
+                request_id=request_id,
+                selection=record.id,
+            ) from None
+
     def _pool_job(self, request: pb.SelectBatchRequest, spec: SelectionSpec, engine: LocalEngine) -> PoolJob:
         pool = open_pool(pool_of(request.pool), roots=self.settings.roots, limits=self.settings.engine.limits)
         log = self.state.score_log(engine.bundle.model_id, with_features=True)
@@ -108,7 +125,7 @@ class Admission:
     def _create(
         self,
         request_id: str,
-        content: bytes,
+        content: pb.SelectBatchRequest,
         spec: SelectionSpec,
         engine: LocalEngine,
         *,
@@ -117,7 +134,7 @@ class Admission:
     ) -> SelectionRecord:
         new = NewSelection(
             request_id=request_id,
-            request=content,
+            request=_serialized(content),
             model=engine.bundle.model_id,
             strategy=spec.strategy,
             budget=spec.budget,
@@ -125,3 +142,7 @@ class Admission:
             detached=detached,
         )
         return self.state.create(new)
+
+
+def _serialized(content: pb.SelectBatchRequest) -> bytes:
+    return content.SerializeToString(deterministic=True)

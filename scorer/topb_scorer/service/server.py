@@ -80,6 +80,7 @@ class Server:
             owner=f"{socket.gethostname()[:24]}-{os.getpid()}-{secrets.token_hex(4)}",
             max_concurrent=settings.max_concurrent_selections,
             lease_seconds=settings.lease_seconds,
+            keep_paused_days=settings.keep_paused_days,
             selecting=settings.selecting,
             observer=self._metrics,
         )
@@ -161,9 +162,10 @@ class Server:
         _log.info("metrics: http://%s:%d/metrics", host, taken)
 
     async def _take_up(self) -> None:
-        """Regularly start selections that need a server."""
+        """Regularly start selections that need a server, and end those whose callers do not come back."""
         while True:
             await asyncio.to_thread(self._host.take_up)
+            await asyncio.to_thread(self._host.expire)
             await asyncio.sleep(self._settings.lease_seconds / 4)
 
 

@@ -51,6 +51,8 @@ class ServerSettings:
     lease_seconds: float = 15.0
     """The duration of leases. If a server does not renew a lease in time, another server with the same state
     takes over the selection."""
+    keep_paused_days: float = 7.0
+    """After how many days a selection ends if its caller has left and does not repeat the request."""
     keepalive_seconds: float = 30.0
     """After this time without data from a caller, the server pings the caller. If the answer takes longer
     than 20 s, or than this time if it is shorter, the caller is lost."""

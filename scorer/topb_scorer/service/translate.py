@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 
 from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress, QueuePlace
@@ -81,6 +82,18 @@ def excluded_images(message: selection_pb2.Exclusion) -> dict[str, bytes]:
             reason="EXCLUSION_DIGESTS",
         )
     return {id_: digest or NO_DIGEST for id_, digest in zip(message.ids, message.digests, strict=True)}
+
+
+def differing_fields(one: Message, other: Message) -> list[str]:
+    """Return the names of the fields in which two messages of one type differ, such as `spec.budget`."""
+    names = []
+    for name in (field.name for field in one.DESCRIPTOR.fields):
+        mine, its = getattr(one, name), getattr(other, name)
+        if isinstance(mine, Message):
+            names += [f"{name}.{part}" for part in differing_fields(mine, its)]
+        elif mine != its:
+            names.append(name)
+    return names
 
 
 def pool_of(message: selection_pb2.Pool) -> Pool:

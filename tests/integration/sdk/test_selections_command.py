@@ -163,3 +163,41 @@ def test_invalid_arguments_are_refused_before_the_server_is_called(server, catal
     assert refused.exit_code == 2
     assert said in refused.err
     assert catalog == []
+
+
+def test_several_selections_are_cancelled_and_listed(server, catalog):
+    cancelled = topb_selections(server, "cancel", "s-0", "r-1").out.splitlines()
+    assert [line.split()[:2] for line in cancelled[1:]] == [["s-0", "cancelled"], ["s-1", "cancelled"]]
+    listed = json.loads(topb_selections(server, "cancel", "s-0", "s-1", "--json").printed)
+    assert [selection["state"] for selection in listed] == ["cancelled", "cancelled"]
+
+
+def test_no_selection_is_cancelled_if_one_is_unknown(server, catalog):
+    assert topb_selections(server, "cancel", "s-0", "x").exit_code == 1
+    shown = json.loads(topb_selections(server, "show", "s-0", "--json").printed)
+    assert shown["state"] == "running"
+
+
+def test_selections_are_cancelled_by_state_and_age(server, catalog):
+    old = topb_selections(server, "cancel", "--state", "running", "--model", "m", "--older-than", 10_000)
+    assert old.printed == "No selections.\n"
+    assert catalog[0].states == [selection_pb2.SELECTION_STATE_RUNNING]
+    assert catalog[0].model == "m"
+    cancelled = topb_selections(server, "cancel", "--state", "running", "--older-than", 1).out.splitlines()
+    assert [line.split()[0] for line in cancelled[1:]] == ["s-0", "s-1", "s-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give the IDs of selections, or --state"),
+        (["s-0", "--state", "pending"], "give the IDs of selections, or --state"),
+        (["s-0", "--older-than", "1"], "require --state"),
+        (["--state", "succeeded"], "'succeeded' is not one of"),
+    ],
+)
+def test_a_cancel_that_is_unclear_is_refused(server, catalog, arguments, said):
+    refused = topb_selections(server, "cancel", *arguments)
+    assert refused.exit_code == 2
+    assert said in refused.err
+    assert catalog == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sized
 from types import TracebackType
@@ -21,6 +22,7 @@ from topb._pool_stream import PoolStream
 from topb._requests import (
     MODELS_A_PAGE,
     Exclude,
+    cancelling,
     check_rows,
     encoded_images,
     listing,
@@ -313,6 +315,42 @@ class AsyncClient:
         """
         self._connection.deadline(timeout)
         return self._listed(listing(states, model), timeout)
+
+    async def cancel_selections(
+        self,
+        states: Iterable[SelectionState],
+        *,
+        model: str | None = None,
+        created_before: datetime.datetime | None = None,
+        timeout: float | None = None,
+    ) -> list[Selection]:
+        """Cancel several selections for good, whoever requested them, and return them.
+
+        Args:
+            states: Cancel selections in one of these states. Those that have ended do not change.
+            model: Only cancel selections by the model with this id; None for all models.
+            created_before: Only cancel selections that were requested before this time, which has a time
+                zone; None for all.
+            timeout: Timeout in seconds; None for the client's timeout, `math.inf` for none.
+
+        Raises:
+            InvalidRequestError: If there is no state, or the time has no time zone.
+        """
+        deadline = self._connection.deadline(timeout)
+        request = cancelling(states, model, created_before)
+        found = [
+            selection
+            async for selection in self._listed(request, timeout)
+            if created_before is None
+            or (selection.create_time is not None and selection.create_time < created_before)
+        ]
+        cancelled = []
+        for selection in found:
+            cancel = selection_pb2.CancelSelectionRequest(selection=selection.id)
+            method = self._connection.selections.CancelSelection
+            response = await self._connection.call(method, cancel, deadline, repeatable=True)
+            cancelled.append(_translate.selection(response.selection))
+        return cancelled
 
     async def _listed(
         self, request: selection_pb2.ListSelectionsRequest, timeout: float | None

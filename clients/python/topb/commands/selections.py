@@ -3,6 +3,7 @@ results."""
 
 from __future__ import annotations
 
+import datetime
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,14 +68,59 @@ def _show(selection: str, as_json: bool, **connection: Any) -> None:
         _print(client.selection(selection).describe(), as_json=as_json)
 
 
-@run.command("cancel", params=[_ID, *_LOOK_OPTIONS])
-def _cancel(selection: str, as_json: bool, **connection: Any) -> None:
-    """Cancel one selection.
+@run.command(
+    "cancel",
+    params=[
+        click.Argument(["selections"], metavar="[ID]...", nargs=-1),
+        Option(
+            "--state",
+            "Cancel the selections in this state; repeatable.",
+            name="states",
+            multiple=True,
+            type=Choice([SelectionState.PENDING, SelectionState.RUNNING]),
+        ),
+        Option("--model ID", "With --state: cancel only selections by this model."),
+        Option(
+            "--older-than DAYS",
+            "With --state: cancel only selections that were requested more than this many days ago.",
+            type=click.FloatRange(min=0),
+        ),
+        *_LOOK_OPTIONS,
+    ],
+)
+def _cancel(
+    selections: Sequence[str],
+    states: Sequence[str],
+    model: str | None,
+    older_than: float | None,
+    as_json: bool,
+    **connection: Any,
+) -> None:
+    """Cancel selections.
 
-    ID is the id of the selection or of its request.
+    ID is the id of a selection or of its request. If there is no selection with one of the ids, none is
+    cancelled.
     """
+    if bool(selections) == bool(states):
+        raise click.UsageError("give the IDs of selections, or --state")
+    if selections and (model is not None or older_than is not None):
+        raise click.UsageError("--model and --older-than require --state")
     with open_client(connection) as client:
-        _print(client.selection(selection).cancel(), as_json=as_json)
+        if selections:
+            cancelled = [handle.cancel() for handle in [client.selection(id_) for id_ in selections]]
+        else:
+            now = datetime.datetime.now(datetime.UTC)
+            before = None if older_than is None else now - datetime.timedelta(days=older_than)
+            found = [SelectionState(state) for state in states]
+            cancelled = client.cancel_selections(found, model=model, created_before=before)
+    if len(selections) == 1:
+        _print(cancelled[0], as_json=as_json)
+    elif as_json:
+        print_json([selection.to_dict() for selection in cancelled])
+    elif cancelled:
+        print(table_text([_row(selection) for selection in cancelled], right_aligned={"budget", "read"}))
+    else:
+        print("No selections.")
 
 
 @run.command("result", params=[_ID, *RESULT_OPTIONS, *connection_options(timeout=None)])

@@ -271,3 +271,26 @@ def test_an_unusable_url_is_refused_without_quoting_it(url: str) -> None:
         SelectionCatalog(url)
     assert caught.value.reason == "CATALOG_URL"
     assert "secret" not in str(caught.value)
+
+
+def test_only_selections_that_wait_for_their_callers_are_abandoned(catalog: SelectionCatalog) -> None:
+    paused, stream, touched = (catalog.create(new(pool_uri=uri)).id for uri in ("/pool", "", "/pool"))
+    catalog.create(new(detached=True))
+    dead_stream, complete = (claimed(catalog, "dead", EXPIRED, pool_uri="") for _ in range(2))
+    assert catalog.complete_stream(complete, "dead", 1)
+    claimed(catalog, "dead", EXPIRED)
+    claimed(catalog, "here", LEASE, pool_uri="")
+    moment = time.time()
+    assert catalog.abandoned(0, 10) == []
+    time.sleep(0.01)
+    catalog.touch([touched, dead_stream])
+
+    assert catalog.abandoned(moment, 10) == [paused, stream, dead_stream]
+    assert catalog.abandoned(moment, 2) == [paused, stream]
+    error = NotFoundError("nobody came back", reason="SELECTION_EXPIRED")
+    assert catalog.expire(paused, moment, error)
+    assert not catalog.expire(touched, moment, error)
+    record = catalog.get(paused)
+    assert (record.state, record.error_reason) == (SelectionState.FAILED, "SELECTION_EXPIRED")
+    assert (record.error_code, record.error_message) == ("NotFoundError", "nobody came back")
+    assert catalog.abandoned(moment, 10) == [stream, dead_stream]
