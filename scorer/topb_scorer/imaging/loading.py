@@ -10,13 +10,13 @@ from functools import cache
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, _imaging
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from topb.image_input import ImageInput, ResizeRule
 from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.imaging.limits import DEFAULT_LIMITS, ImageLimits, SkippedImageError
-from topb_scorer.imaging.modes import as_rgb
+from topb_scorer.imaging.modes import as_rgb, stored_mode
 from topb_scorer.imaging.pixel_budget import PixelBudget
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
@@ -58,8 +58,7 @@ def load(
         uint8 (height, width, 3), RGB.
 
     Raises:
-        SkippedImageError: the reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE or
-            IMAGE_SHAPE.
+        SkippedImageError: the reason is IMAGE_SHAPE or one of those of `decode`.
         SelectionCancelledError: `check` raised it.
     """
     if isinstance(image, np.ndarray):
@@ -71,11 +70,12 @@ def load(
 def decode(encoded: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """Decode a JPEG, PNG, WebP or any other format that Pillow opens to uint8 (h, w, 3), RGB and upright.
 
-    libjpeg-turbo decodes JPEG; Pillow decodes what libjpeg-turbo refuses, such as CMYK. Transparent pixels
-    become black, grey becomes RGB, and only the first frame of an animation is used.
+    libjpeg-turbo decodes JPEG; Pillow decodes what libjpeg-turbo refuses, such as CMYK. docs/pools.md states
+    how each mode becomes RGB. Only the first frame of an animation is used.
 
     Raises:
-        SkippedImageError: the reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN or IMAGE_TOO_LARGE.
+        SkippedImageError: the reason is IMAGE_EMPTY, IMAGE_CORRUPT, IMAGE_FORMAT_UNKNOWN, IMAGE_TOO_LARGE,
+            IMAGE_RANGE_UNKNOWN or IMAGE_MODE_UNKNOWN.
     """
     with _decoded(encoded, limits, None, never_cancelled) as decoded:
         return np.ascontiguousarray(np.asarray(decoded)[..., :3])
@@ -167,9 +167,10 @@ def _decoded_by_turbojpeg(opened: Image.Image, encoded: bytes) -> NDArray[np.uin
     return decoded
 
 
-def _upright(opened: Image.Image, check: Check) -> Image.Image:
+def _upright(opened: ImageFile.ImageFile, check: Check) -> Image.Image:
+    stored = stored_mode(opened)
     opened.load()
-    rgb = as_rgb(opened, check)
+    rgb = as_rgb(opened, stored, check)
     turn = _TURNS.get(opened.getexif().get(_EXIF_ORIENTATION, 1))
     return rgb if turn is None else rgb.transpose(turn)
 
