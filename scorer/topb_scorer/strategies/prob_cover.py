@@ -1,8 +1,13 @@
 """ProbCover: cover as much of the pool as possible with balls of a fixed radius. Suited to small budgets.
 
-Yehuda, Dekel, Hacohen and Weinshall, Active learning through a covering lens (NeurIPS 2022), algorithm 1 and
-section 3.2. The greedy picks cover at least 1 − 1/e times as many rows as the best possible batch (Nemhauser,
-Wolsey and Fisher, 1978).
+Yehuda, Dekel, Hacohen and Weinshall, Active learning through a covering lens (NeurIPS 2022), algorithm 1. The
+greedy picks cover at least 1 − 1/e times as many rows as the best possible batch (Nemhauser, Wolsey and
+Fisher, 1978).
+
+The paper takes the largest radius at which most balls contain a single class of a clustering. With predicted
+classes, most of these balls contain little more than their own centre, because some rows of another class are
+near anywhere. The default here follows from the budget instead: L + b balls that each hold 1 / (L + b) of the
+pool could just cover it.
 """
 
 from __future__ import annotations
@@ -12,14 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.cancellation import Check, checked, never_cancelled
-from topb_scorer.errors import LimitExceededError
-from topb_scorer.geometry.euclidean import Features, Frame, Indices, Placed, blocks, squared_distances
+from topb_scorer.cancellation import Check, never_cancelled
+from topb_scorer.geometry.balls import Balls, radius_of_balls
+from topb_scorer.geometry.counted_rows import CountedRows
+from topb_scorer.geometry.distinct import distinct_rows
+from topb_scorer.geometry.euclidean import Features, Frame, Indices, blocks
 from topb_scorer.strategies.options import option
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates
 
-_PURITY = 0.95
-_SAMPLE = 1000
+_LARGEST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,20 @@ class ProbCover(SetBasedStrategy):
     """Repeatedly pick the image that covers the most images that are not covered yet."""
 
     name = "prob_cover"
-    needs = frozenset({"features", "probabilities"})
+    needs = frozenset({"features"})
 
     radius: float | None = option(
-        "The Euclidean radius of a ball, in units of the features. The default is the largest radius at "
-        "which 95 % of the balls contain a single predicted class.",
+        "The Euclidean radius of a ball, in units of the features. By default, half of the balls hold at "
+        "least 1 / (labelled images + budget) of the pool, or 5 % if that is less.",
         least=0.0,
         default=None,
     )
-    max_pairs: int = 200_000_000
-    """The maximum number of pairs of rows within the radius to hold in memory, at up to 8 bytes each."""
+    max_counted: int = 2**16
+    """The maximum number of rows among which newly covered rows are counted. In a larger pool they are a
+    random sample, so that the time grows linearly with the pool."""
+    max_pairs: int = 2**27
+    """The maximum number of pairs of a counted row and a row within the radius to hold in memory, at 4 bytes
+    each: 512 MiB. Fewer rows are counted if there are more pairs."""
 
     def select(
         self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
@@ -44,156 +54,61 @@ class ProbCover(SetBasedStrategy):
         """Return `budget` rows. The score of a pick is the number of rows that it newly covers.
 
         Ties go to the lowest index. Rows within the radius of a labelled row are covered from the start. When
-        all rows are covered, the remaining rows with the lowest indices are picked with score 0. All N²
-        distances are computed in blocks, so twice the pool takes four times as long.
+        all rows are covered, the remaining rows with the lowest indices are picked with score 0.
 
-        Raises:
-            LimitExceededError: with reason PAIRS_OVER_LIMIT.
+        If the pool has too many rows or pairs to count them all, a pick is the row that covers most of a
+        random sample. The measure `counted_rows` is the size of the sample, and `gain_error` is the standard
+        error of the first gain that was estimated from it, in rows. Scores and `covered_share` are exact in
+        any case. `ball_radius` is the radius, and `mean_ball` the mean number of rows in the ball around a
+        counted row.
         """
-        features = candidates.features
+        features, labelled = candidates.features, candidates.labelled
+        size, random = len(features), np.random.default_rng(seed)
         radius = self.radius
         if radius is None:
-            classes = candidates.probabilities.argmax(axis=1)
-            radius = largest_pure_radius(features=features, classes=classes, seed=seed, check=check)
-        starts, neighbours = _pairs_within(radius, features, self.max_pairs, check)
-        covered = _near_any(radius, features, candidates.labelled, check)
-        gains = np.diff(starts)
-        _cover(np.flatnonzero(covered), gains, starts, neighbours, check)
-        picks: list[int] = []
-        gained: list[int] = []
-        while len(picks) < budget:
-            check()
-            pick = int(gains.argmax())
-            if gains[pick] == 0:
-                rest = np.setdiff1d(np.arange(len(features)), picks)[: budget - len(picks)]
-                picks += rest.tolist()
-                gained += [0] * len(rest)
-                break
-            near = neighbours[starts[pick] : starts[pick + 1]]
-            newly = near[~covered[near]]
-            picks.append(pick)
-            gained.append(len(newly))
-            covered[newly] = True
-            _cover(newly, gains, starts, neighbours, check)
-        return SetBatch(
-            np.array(picks, np.int64),
-            np.array(gained, np.float64),
-            measures={"ball_radius": radius, "covered_share": int(covered.sum()) / len(features)},
-        )
+            share = min(_LARGEST_SHARE, 1 / (len(labelled) + budget))
+            radius = radius_of_balls(features, share, seed=seed, check=check)
+        balls = Balls(radius, Frame.around(features, labelled), check)
+        first, group = distinct_rows(features, check)
+        rows, copies = np.sort(first), np.bincount(group)[np.argsort(first)]
+        covered = covered_by(balls, labelled, features, np.zeros(size, np.bool_))[1]
+        measures = {"ball_radius": radius}
+        picks: Indices = np.empty(0, np.int64)
+        gained: list[Indices] = []
+        while len(picks) < budget and not covered.all():
+            open_rows = random.permutation(np.flatnonzero(~covered[rows]))
+            counted = CountedRows(
+                balls, features, rows, copies, open_rows[: self.max_counted], self.max_pairs
+            )
+            if not len(picks):
+                measures |= counted.measures(among=int((~covered).sum()))
+            some = rows[counted.cover(budget - len(picks), check)]
+            gains, covered = covered_by(balls, features[some], features, covered)
+            picks = np.concatenate([picks, some])
+            gained.append(gains)
+        rest = np.setdiff1d(np.arange(size), picks)[: budget - len(picks)]
+        scores = np.concatenate([*gained, np.zeros(len(rest), np.int64)]).astype(np.float64)
+        measures["covered_share"] = int(covered.sum()) / size
+        return SetBatch(np.concatenate([picks, rest]), scores, measures=measures)
 
 
-def largest_pure_radius(
-    *,
-    features: Features,
-    classes: NDArray[np.integer],
-    purity: float = _PURITY,
-    seed: int = 0,
-    check: Check = never_cancelled,
-) -> float:
-    """Return the largest radius at which a fraction `purity` of the balls contain a single class.
-
-    A ball is pure up to the distance of the nearest row of another class. The radius is a quantile of this
-    distance over a sample of 1000 rows, reduced by one part in a million so that the nearest row stays
-    outside. If there is only one class, the radius is the distance from a sampled row to the farthest row.
+def covered_by(
+    balls: Balls, centres: Features, features: Features, covered: NDArray[np.bool_]
+) -> tuple[Indices, NDArray[np.bool_]]:
+    """Return how many rows each centre newly covers, int64 (n,), and which rows are covered, bool (N,).
 
     Args:
-        features: float32 (N, D), finite, N ≥ 1.
-        classes: integer (N,), predicted classes. The paper uses clusters instead.
-        purity: the fraction, from 0 to 1.
-        seed: the seed for drawing the sample.
-        check: called before each block of rows.
+        balls: the balls around the centres.
+        centres: float32 (n, D), in the order in which they cover.
+        features: float32 (N, D).
+        covered: bool (N,), the rows that are covered already.
     """
-    size = len(features)
-    sample = np.sort(np.random.default_rng(seed).permutation(size)[:_SAMPLE])
-    frame = Frame.around(features)
-    to_others = np.full(len(sample), np.inf)
-    farthest = 0.0
-    centres = frame.place(features[sample])
-    for block in blocks(size):
-        placed, block_classes = frame.place(features[block]), classes[block]
-        for other in np.unique(block_classes):
-            rows = np.flatnonzero(block_classes == other)
-            of_another = np.flatnonzero(classes[sample] != other)
-            nearest = to_others[of_another]
-            frame.nearer(centres.take(of_another), placed.take(rows), nearest, check)
-            to_others[of_another] = nearest
-        farthest = max(farthest, float(squared_distances(placed.rows, features[sample[:1]]).max()))
-    if np.isinf(to_others).all():
-        return float(np.sqrt(farthest))
-    quantile = float(np.quantile(to_others, 1 - purity, method="lower"))
-    return float(np.sqrt(quantile) * (1 - 1e-6))
-
-
-def _cover(
-    newly: NDArray[np.integer],
-    gains: Indices,
-    starts: Indices,
-    neighbours: NDArray[np.int32],
-    check: Check,
-) -> None:
-    """Decrease the gains of all rows that would have covered the newly covered rows."""
-    for row in checked(newly, check):
-        gains[neighbours[starts[row] : starts[row + 1]]] -= 1
-
-
-def _pairs_within(
-    radius: float, features: Features, max_pairs: int, check: Check
-) -> tuple[Indices, NDArray[np.int32]]:
-    """Return the neighbour graph of algorithm 1: starts, int64 (N + 1,), and neighbours, int32 (pairs,).
-
-    The rows within `radius` of row i, including i, are neighbours[starts[i] : starts[i + 1]].
-    """
-    frame = Frame.around(features)
-    counts = [np.zeros(1, np.int64)]
-    found: list[NDArray[np.int32]] = []
-    held = 0
-    for block in blocks(len(features)):
-        candidates = frame.place(features[block])
-        rows, columns = [], []
-        for other in blocks(len(features)):
-            i, k = _within(radius, frame, candidates, frame.place(features[other]), check)
-            rows.append(i)
-            columns.append((other.start + k).astype(np.int32))
-            held += len(i)
-            if held > max_pairs:
-                raise LimitExceededError(
-                    f"more than {max_pairs} pairs of rows are within {radius} of each other; "
-                    "choose a smaller radius",
-                    reason="PAIRS_OVER_LIMIT",
-                    radius=radius,
-                    limit=max_pairs,
-                )
-        by_row = np.concatenate(rows)
-        found.append(np.concatenate(columns)[np.argsort(by_row, kind="stable")])
-        counts.append(np.bincount(by_row, minlength=len(candidates.rows)))
-    return np.cumsum(np.concatenate(counts)), np.concatenate(found)
-
-
-def _near_any(radius: float, features: Features, labelled: Features, check: Check) -> NDArray[np.bool_]:
-    """Return whether each row is within `radius` of a labelled row, bool (N,)."""
-    near = np.zeros(len(features), np.bool_)
-    frame = Frame.around(features, labelled)
-    for block in blocks(len(features)):
-        candidates = frame.place(features[block])
-        for other in blocks(len(labelled)):
-            i, _ = _within(radius, frame, candidates, frame.place(labelled[other]), check)
-            near[block.start + i] = True
-    return near
-
-
-def _within(
-    radius: float, frame: Frame, candidates: Placed, centres: Placed, check: Check
-) -> tuple[Indices, Indices]:
-    """Return all pairs of a candidate i and a centre k within `radius` of each other, sorted by i."""
-    check()
-    products, offsets = frame.lower_bounds(candidates, centres)
-    limits = (radius * frame.scale) ** 2 - offsets
-    surely = limits - frame.uncertainty(candidates, centres)
-    rows, columns = np.nonzero(products <= np.nextafter(limits.astype(products.dtype), np.inf)[:, None])
-    inside = products[rows, columns] < surely[rows]
-    unsure = np.flatnonzero(~inside)
-    for block in checked(blocks(len(unsure)), check):
-        pairs = unsure[block]
-        squared = squared_distances(candidates.rows[rows[pairs]], centres.rows[columns[pairs]])
-        inside[pairs] = squared <= radius**2
-    return rows[inside], columns[inside]
+    covered = covered.copy()
+    gains = np.zeros(len(centres), np.int64)
+    for some in blocks(len(centres)):
+        for block, inside in balls.inside(centres[some], features, np.arange(len(features))):
+            inside &= ~covered[block]
+            newly = inside.any(axis=0)
+            gains[some] += np.bincount(inside.argmax(axis=0)[newly], minlength=len(inside))
+            covered[block] |= newly
+    return gains, covered

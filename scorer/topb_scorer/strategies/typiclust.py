@@ -11,10 +11,10 @@ from bisect import bisect_left
 import numpy as np
 
 from topb_scorer.cancellation import Check, checked, never_cancelled
+from topb_scorer.geometry.cluster_density import ClusterDensity
 from topb_scorer.geometry.distinct import distinct_rows
 from topb_scorer.geometry.euclidean import Doubles, Features, Frame, Indices
 from topb_scorer.geometry.k_means import ROWS_PER_CLUSTER, k_means, nearest_centroids
-from topb_scorer.strategies.cluster_density import ClusterDensity
 from topb_scorer.strategies.strategy import SetBasedStrategy, SetBatch, SetCandidates, finite
 
 _MOST_CLUSTERS = 500

@@ -24,9 +24,13 @@ RESULT_OPTIONS = [
 ]
 
 
+LOW_COVERED_SHARE = 0.5
+"""If the picks of `prob_cover` cover a smaller share of the pool, `topb select` warns."""
+
+
 def show_result(result: SelectionResult, *, out: Path | None, as_json: bool, quiet: bool) -> None:
-    """Write the picks to `out`, print JSON or a table, and warn about excluded images that the pool lacks and
-    about a pool that fell short of the budget.
+    """Write the picks to `out`, print JSON or a table, and warn about excluded images that the pool lacks,
+    about picks that cover little of the pool, and about a pool that fell short of the budget.
 
     Args:
         result: The result of the selection.
@@ -44,6 +48,13 @@ def show_result(result: SelectionResult, *, out: Path | None, as_json: bool, qui
         print(
             f"warning: {result.accounts.excluded_unmatched:,} of the images to exclude are not in the pool, "
             "neither by id nor by content",
+            file=sys.stderr,
+        )
+    covered = result.measures.get("covered_share", 1.0)
+    if covered < LOW_COVERED_SHARE:
+        print(
+            f"warning: the balls around picks and labelled images cover only {100 * covered:.0f} % of the "
+            f"pool; set the option radius to more than {result.measures.get('ball_radius', 0.0):.3g}",
             file=sys.stderr,
         )
     if result.fell_short:
