@@ -1,16 +1,19 @@
 """Publish files and directories atomically: after a crash or power loss they are complete or absent.
 
 Each publication writes to a temporary name beside the target, calls fsync, renames, and calls fsync on the
-directory. Readers see the old contents or the new, never a mixture.
+directory. Readers see the old contents or the new, never a mixture. Directories that are missing on the way
+to the target are created durably first, so that nothing is published below a name that a power loss removes.
+
+Files and directories get the permissions that the umask of the process leaves.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -46,24 +49,54 @@ def stepped(change: Callable[P, T]) -> Callable[P, T]:
     return announced
 
 
+def make_directory(path: Path) -> None:
+    """Create a directory and its missing parents, whose names survive a power loss from then on.
+
+    If a directory made by this function exists, the names of all its parents are durable: a parent is made
+    first, and its name is synced before anything is created in it. The name of an existing directory is
+    synced again, because the process that created it may not have done so yet, or may have died before.
+
+    Raises:
+        OSError: a directory cannot be created, or `path` is not a directory.
+    """
+    if path.is_dir():
+        # A directory that somebody provided may lie in one that this process cannot read.
+        with suppress(PermissionError):
+            _fsync(path.parent)
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    step("directory created", path)
+    _fsync(path.parent)
+
+
+def sync_names(directory: Path) -> None:
+    """Make the names of all files below `directory` durable, as far as `publish_file` made them.
+
+    A process that died between the rename and the sync of a publication leaves a file that is there, but
+    that a power loss may still remove.
+    """
+    for folder, _, _ in os.walk(directory):
+        _fsync(Path(folder))
+
+
 def publish_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Publish the file that `write` creates.
+    """Publish the file that `write` fills. Its directory is created if it is missing.
 
     Args:
         path: the path of the published file; an existing file is replaced.
-        write: called with a temporary path in the same directory.
+        write: called with the temporary path of an empty file in the same directory.
 
     Raises:
         OSError: the file cannot be written. The old file, if any, is unchanged.
     """
-    descriptor, name = tempfile.mkstemp(prefix=_UNPUBLISHED, suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    make_directory(path.parent)
+    temporary = _unpublished_name(path.parent, path.suffix)
     try:
+        temporary.touch(exist_ok=False)
         step("file created", temporary)
         write(temporary)
         step("file written", temporary)
-        temporary.chmod(0o644)
         _fsync(temporary)
         step("file synced", temporary)
         temporary.replace(path)
@@ -81,9 +114,9 @@ def unpublished_directory(parent: Path) -> Iterator[Path]:
 
     The directory is removed on exit unless it was published.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=_UNPUBLISHED, dir=parent))
-    directory.chmod(0o755)
+    make_directory(parent)
+    directory = _unpublished_name(parent)
+    directory.mkdir()
     try:
         yield directory
     finally:
@@ -113,6 +146,10 @@ def remove_directory(path: Path) -> None:
 def is_unpublished(path: Path) -> bool:
     """Return whether an interrupted publication left `path` behind."""
     return path.name.startswith(_UNPUBLISHED)
+
+
+def _unpublished_name(parent: Path, suffix: str = "") -> Path:
+    return parent / f"{_UNPUBLISHED}{secrets.token_hex(8)}{suffix}"
 
 
 def _fsync(path: Path) -> None:

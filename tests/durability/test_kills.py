@@ -28,7 +28,7 @@ MAX_STEPS = 200
 BATCH_SECONDS = 0.02
 FILE_STEPS = {"created", "half written", "written", "synced", "renamed"}
 # A kill at a step that the server no longer announces would go untested.
-STEPS = {"shard scored", "directory synced", *(f"file {step}" for step in FILE_STEPS)}
+STEPS = {"shard scored", "directory created", "directory synced", *(f"file {step}" for step in FILE_STEPS)}
 STEPS |= {f"{when} {change}" for when in ("before", "after") for change in ("create", "claim", "succeed")}
 STREAM_STEPS = {f"directory {step}" for step in ("removal begins", "half removed", "removed")}
 STREAM_STEPS |= {"before complete_stream", "after complete_stream"}

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.power_loss import record_syncs
 from support.waiting import once
 
 _READY_SECONDS = 60
@@ -97,7 +98,13 @@ class CrashingServer:
 
 @contextmanager
 def crashing_server(
-    data: Path, state: Path, *, options: Iterable[str] = (), die_at: int = 0, batch_seconds: float = 0.0
+    data: Path,
+    state: Path,
+    *,
+    options: Iterable[str] = (),
+    die_at: int = 0,
+    batch_seconds: float = 0.0,
+    syncs: Path | None = None,
 ) -> Iterator[CrashingServer]:
     """Start a server of the bundles in `data`/models for pools in `data`, and stop it on exit.
 
@@ -107,11 +114,14 @@ def crashing_server(
         options: further options of `topb serve`.
         die_at: the step at which the server kills itself, counted from 1; 0 for none.
         batch_seconds: seconds added to each batch.
+        syncs: the directory in which to record what becomes durable on the disk, which is the directory that
+            holds the state directory. None to record nothing.
     """
     folder = Path(tempfile.mkdtemp(prefix="topb-server-"))
     arguments = [f"--models={data / 'models'}", f"--allow-root={data}", f"--state={state}"]
     arguments += ["--listen=127.0.0.1:0", *options]
-    process = _START.Process(target=_serve, args=(folder, arguments, die_at, batch_seconds))
+    disk = (state.parent, syncs) if syncs else None
+    process = _START.Process(target=_serve, args=(folder, arguments, die_at, batch_seconds, disk))
     process.start()
     try:
         yield CrashingServer(process, folder)
@@ -128,7 +138,13 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def _serve(folder: Path, arguments: list[str], die_at: int, batch_seconds: float) -> None:
+def _serve(
+    folder: Path,
+    arguments: list[str],
+    die_at: int,
+    batch_seconds: float,
+    disk: tuple[Path, Path] | None,
+) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     from topb_scorer import durable
@@ -137,6 +153,8 @@ def _serve(folder: Path, arguments: list[str], die_at: int, batch_seconds: float
     threading.Thread(target=_die_with_the_tests, daemon=True).start()
     signal.signal(signal.SIGUSR1, lambda *_: _count_objects(folder / "objects"))
     durable.on_step = _Steps(folder, die_at)
+    if disk is not None:
+        record_syncs(*disk)
     if batch_seconds:
         _slow_down(folder, batch_seconds)
     sys.exit(serve.run.main(arguments, standalone_mode=False))

@@ -105,6 +105,7 @@ class StreamCaller:
                     assert response.accepted.next_seq > self.acknowledged, (
                         "the server asked for a chunk that it had acknowledged"
                     )
+                    self.acknowledged = response.accepted.next_seq - 1
                     accepted.append(response.accepted)
                     may_send.set()
                 if kind == "acknowledged":

@@ -13,7 +13,6 @@ class SelectionFiles:
     def __init__(self, directory: Path, suffix: str) -> None:
         self._directory = directory
         self._suffix = suffix
-        directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, selection: str) -> Path:
         """Return the path of a selection's file, whether or not it exists."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from topb_scorer.durable import publish_file, remove_directory
+from topb_scorer.durable import make_directory, publish_file, remove_directory
 from topb_scorer.errors import NewerVersionError, NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.identifiers import new_selection_id
@@ -43,7 +43,7 @@ class StateDirectory:
             OSError: the directory cannot be written to.
             UnavailableError: the database cannot be reached or written to.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         if _checked_version(path) < LAYOUT_VERSION:
             publish_file(path / _VERSION_FILE, lambda file: file.write_text(f"{LAYOUT_VERSION}\n"))
         catalog = SelectionCatalog(catalog_url or _sqlite_url(path))

@@ -150,7 +150,7 @@ class ScoreLog:
     """
 
     def __init__(self, directory: Path, *, durable: bool = True, with_features: bool = False) -> None:
-        """Open the log, creating its directory if it does not exist.
+        """Open the log. Its directory is created when the first shard is committed.
 
         Args:
             directory: a directory for this log only.
@@ -160,7 +160,6 @@ class ScoreLog:
         self.with_features = with_features
         self._directory = directory
         self._durable = durable
-        directory.mkdir(parents=True, exist_ok=True)
 
     def commit(self, identity: str, parts: Sequence[ScoredRows]) -> None:
         """Write the rows of one shard. If the log is durable, they survive a crash after this call returns.
@@ -173,14 +172,21 @@ class ScoreLog:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        directory = self._directory_of(identity)
-        directory.mkdir(exist_ok=True)
-        path = directory / f"{identity}-{_digest(content)}{_SUFFIX}"
+        path = self._directory_of(identity) / f"{identity}-{_digest(content)}{_SUFFIX}"
         durable.step("shard scored", path)
         if self._durable:
             publish_file(path, lambda beside: beside.write_bytes(content))
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+    def make_durable(self) -> None:
+        """Let all committed shards survive a power loss, even if a process died before the end of a commit.
+
+        Raises:
+            OSError: a directory cannot be synced.
+        """
+        durable.sync_names(self._directory)
 
     def holds(self, identity: str) -> bool:
         """Return whether the shard was committed."""

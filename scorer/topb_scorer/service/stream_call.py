@@ -98,6 +98,8 @@ class StreamCall:
     def _open_job(self, run: Run, incoming: _IncomingChunks) -> StreamJob:
         record = self.catalog.get(run.record.id)
         job = self.admission.stream_job(record)
+        # The accepted message acknowledges these chunks.
+        job.log.make_durable()
         next_seq = chunks_without_a_gap(job.log.identities())
         incoming.open(next_seq, complete=record.stream_chunks is not None)
         return replace(job, shards=incoming.queue.shards()) if record.stream_chunks is None else job

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from topb_scorer.durable import is_unpublished, publish_file
+from topb_scorer.durable import is_unpublished, make_directory, publish_file
 from topb_trainer.errors import ConfigurationError, InvalidDataError
 
 SCHEMA_VERSION = 1
@@ -91,7 +91,6 @@ class RecordStore:
     def publish(self, record: Record) -> None:
         """Write a record durably. After a crash at any moment, the file is either complete or absent."""
         file = self._file(record.method, record.seed, record.round)
-        file.parent.mkdir(parents=True, exist_ok=True)
         publish_file(file, lambda path: path.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8"))
 
     def records(self) -> list[Record]:
@@ -112,7 +111,7 @@ def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
         ConfigurationError: another process writes there, or the directory holds an experiment with other
             settings.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     with (path / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

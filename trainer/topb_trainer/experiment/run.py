@@ -211,7 +211,6 @@ class _Round:
                 "accuracy": trained.accuracy,
                 "seconds": trained.seconds,
             }
-            file.parent.mkdir(parents=True, exist_ok=True)
             publish_file(file, lambda path: torch.save(content, path))
         kept = torch.load(file, map_location="cpu", weights_only=True)
         target, settings = self.data.target, self.context.config.task

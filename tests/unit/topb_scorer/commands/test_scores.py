@@ -157,6 +157,7 @@ def test_only_streams_whose_selections_have_ended_are_removed(state: StateDirect
 def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory) -> None:
     folders = [shards(state, "u")[0].parent, state.path / "results"]
     for folder in folders:
+        folder.mkdir(exist_ok=True)
         (folder / ".unpublished-old.parquet").write_bytes(b"half")
         os.utime(folder / ".unpublished-old.parquet", (0, 0))
         (folder / ".unpublished-new.parquet").write_bytes(b"half")
