@@ -109,7 +109,16 @@ def is_storage_fault(error: Exception) -> TypeGuard[OSError]:
 
 def storage_error(error: OSError) -> ScorerError:
     """Return the error to report when the disk of the state directory fails. The selection stays open."""
+    # The file is named in the server's log only, because callers must not learn the server's paths.
+    fault = f"{error.strerror or type(error).__name__} in the server's storage"
     advice = "completed scores are kept: repair the storage and repeat the request with the same request id"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return LimitExceededError(f"{error}; {advice}", reason="STORAGE_FULL")
-    return ScorerError(f"{error}; {advice}", reason="STORAGE_FAILED")
+        return LimitExceededError(f"{fault}; {advice}", reason="STORAGE_FULL")
+    return ScorerError(f"{fault}; {advice}", reason="STORAGE_FAILED")
+
+
+def unexpected_error(error: Exception) -> ScorerError:
+    """Return the error to report for an exception that nobody expected. Its text is for the log only."""
+    return ScorerError(
+        f"an unexpected {type(error).__name__} occurred; the server's log shows where", reason="INTERNAL"
+    )

@@ -18,6 +18,7 @@ from topb_scorer.errors import (
     UnavailableError,
     is_storage_fault,
     storage_error,
+    unexpected_error,
 )
 from topb_scorer.jobs.expiry import Expiry
 from topb_scorer.jobs.record import SelectionRecord
@@ -289,7 +290,7 @@ class SelectionHost:
     def _failed(self, run: Run, error: Exception) -> str:
         known, unexpected = error, None
         if not isinstance(known, ScorerError):
-            known, unexpected = ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"), error
+            known, unexpected = unexpected_error(error), error
         _log.error("selection %s failed: %s [%s]", run.record.id, known, known.reason, exc_info=unexpected)
         with suppress(*_CATALOG_ERRORS):
             code, message = type(known).__name__, str(known)

@@ -15,6 +15,7 @@ from topb_scorer.pools.pool import Columns, PoolItem, Unreadable, identity_of
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.slicing import slices
 from topb_scorer.pools.storage import Location, ReadPattern, Stores
+from topb_scorer.pools.storage.addresses import shown
 from topb_scorer.pools.storage.location import READ_ERRORS, open_buffered, unreadable_file
 
 _MAX_LINE_BYTES = 1 << 20
@@ -67,7 +68,7 @@ class CsvShard:
 
     def _item(self, row: _Row) -> PoolItem:
         # A row without an id is named by its contents, because its position in the file may change.
-        id_ = row.id or f"(no id) {','.join(row.fields)}"[:200]
+        id_ = row.id or f"(no id) {','.join(map(shown, row.fields))}"[:200]
         if row.fault:
             return PoolItem(id_, Unreadable("ROW_MALFORMED", row.fault))
         if not row.id:

@@ -42,13 +42,11 @@ class ModelCatalog:
     def bundles(self) -> list[Bundle]:
         """Return all bundles, sorted by model id. A bundle that cannot be opened is logged and left out."""
         found = []
-        for path in sorted(self._root.iterdir()):
-            if is_unpublished(path) or not (path / MANIFEST).is_file():
-                continue
+        for name in self._names():
             try:
-                found.append(self._open(path.name))
+                found.append(self._open(name))
             except ScorerError as error:
-                _log.error("ignoring bundle %s: %s [%s]", path.name, error, error.reason)
+                _log.error("ignoring bundle %s: %s [%s]", name, error, error.reason)
         return found
 
     def get(self, model_id: str) -> Bundle:
@@ -60,7 +58,8 @@ class ModelCatalog:
         """
         if not model_id:
             return self.get(self.default_id())
-        if not model_id.isalnum() or not (self._root / model_id / MANIFEST).is_file():
+        # The id is compared with the names that are there: a caller's text never becomes a path.
+        if model_id not in self._names():
             there = ", ".join(bundle.model_id for bundle in self.bundles()) or "none"
             raise NotFoundError(
                 f"there is no model {model_id!r}; the available models are: {there}",
@@ -80,11 +79,15 @@ class ModelCatalog:
         bundles = self.bundles()
         if not bundles:
             raise NotFoundError(
-                f"there is no model in {self._root} yet; write one with `topb train --out`",
+                "there is no model yet; write one to the directory of models with `topb train --out`",
                 reason="MODEL_NOT_FOUND",
                 model="",
             )
         return max((bundle.manifest.create_time.ToNanoseconds(), bundle.model_id) for bundle in bundles)[1]
+
+    def _names(self) -> list[str]:
+        found = (path for path in self._root.iterdir() if (path / MANIFEST).is_file())
+        return sorted(path.name for path in found if not is_unpublished(path))
 
     def _open(self, name: str) -> Bundle:
         # A published bundle never changes, so it is verified only once.

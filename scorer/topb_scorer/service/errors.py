@@ -25,6 +25,7 @@ from topb_scorer.errors import (
     UnavailableError,
     UnreadablePoolError,
     storage_error,
+    unexpected_error,
 )
 from topb_scorer.service.interceptors import Context
 
@@ -68,7 +69,7 @@ async def errors_as_status(method: str, context: Context) -> AsyncIterator[None]
         await _abort(context, storage_error(error))
     except Exception as error:
         _log.exception("unexpected error in %s", method)
-        await _abort(context, ScorerError(f"{type(error).__name__}: {error}", reason="INTERNAL"))
+        await _abort(context, unexpected_error(error))
 
 
 async def _abort(context: Context, error: ScorerError) -> None:

@@ -1,33 +1,45 @@
-"""Run code around every call of topb's own services."""
+"""Run code around every call, and parse its requests."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+
+from topb_scorer.errors import InvalidRequestError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any
 """An RpcMethodHandler of grpc.aio. The type stubs of grpc only have the synchronous one."""
 
-_SERVICES = "/topb."
+Deserializer = Callable[[bytes], Any]
 
 
 class AroundCalls(grpc.aio.ServerInterceptor):
-    """Enters a context manager around each call, whether its response is a message or a stream.
+    """Enters a context manager around each call, and parses the requests within it.
 
+    gRPC would answer bytes that are no message with UNKNOWN, and log a traceback for each.
     The first interceptor of a server is the outermost.
     """
 
-    def __init__(self, around: Callable[[str, Context], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(
+        self,
+        around: Callable[[str, Context], AbstractAsyncContextManager[None]],
+        *,
+        services: str = "/topb.",
+    ) -> None:
         """Create an interceptor.
 
         Args:
             around: returns a context manager, given the full name of a method and the context of a call.
+            services: the beginning of the full names of the methods whose calls are concerned.
         """
         self._around = around
+        self._services = services
 
     async def intercept_service(
         self,
@@ -37,25 +49,48 @@ class AroundCalls(grpc.aio.ServerInterceptor):
         """Return a handler of the same kind that enters the context manager first."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(_SERVICES):
+        if handler is None or not method.startswith(self._services):
             return handler
         kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
         call = getattr(handler, kind)
+        parsed = _parsed_stream if handler.request_streaming else _parsed
 
-        async def one_response(request: Any, context: Context) -> Any:
+        async def awaited(request: Any, context: Context) -> Any:
             async with self._around(method, context):
-                return await call(request, context)
+                return await call(parsed(request, handler.request_deserializer), context)
 
-        async def many_responses(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._around(method, context), aclosing(call(request, context)) as responses:
-                async for response in responses:
-                    yield response
+        async def yielding(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._around(method, context):
+                responses = call(parsed(request, handler.request_deserializer), context)
+                async with aclosing(responses):
+                    async for response in responses:
+                        yield response
 
         return getattr(grpc, f"{kind}_rpc_method_handler")(
-            many_responses if handler.response_streaming else one_response,
-            handler.request_deserializer,
+            yielding if inspect.isasyncgenfunction(call) else awaited,
+            None,
             handler.response_serializer,
         )
+
+
+def _parsed(content: Any, deserializer: Deserializer | None) -> Any:
+    if deserializer is None:  # An inner interceptor parses the request.
+        return content
+    try:
+        return deserializer(content)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            f"the request has {len(content)} bytes that are no message of this method: {error}; "
+            "use a client that is generated from protos/topb/v1",
+            reason="REQUEST_MALFORMED",
+        ) from None
+
+
+async def _parsed_stream(
+    contents: AsyncIterator[Any], deserializer: Deserializer | None
+) -> AsyncIterator[Any]:
+    async for content in contents:
+        yield _parsed(content, deserializer)
 
 
 def _arity(streaming: bool) -> str:

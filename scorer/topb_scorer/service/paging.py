@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from topb_scorer.errors import InvalidRequestError
+
+_OFFSET = re.compile(r"[0-9]{1,18}")
 
 
 def page_size(requested: int, *, default: int, maximum: int) -> int:
@@ -29,3 +33,14 @@ def invalid_page_token(token: str) -> InvalidRequestError:
         f"page token {token!r} is invalid; expected the next_page_token of the previous page",
         reason="PAGE_TOKEN",
     )
+
+
+def page_start(token: str) -> int:
+    """Return the number of entries before a page whose token is such a number; an empty token is 0.
+
+    Raises:
+        InvalidRequestError: with reason PAGE_TOKEN, if the token is not from a previous page.
+    """
+    if token and not _OFFSET.fullmatch(token):
+        raise invalid_page_token(token)
+    return int(token or 0)

@@ -31,7 +31,7 @@ from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.selecting.spec import MAX_BUDGET
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.interceptors import Context
-from topb_scorer.service.paging import invalid_page_token, page_size
+from topb_scorer.service.paging import invalid_page_token, page_size, page_start
 from topb_scorer.service.score_images import score_images
 from topb_scorer.service.settings import ServerSettings
 from topb_scorer.service.stream_call import StreamCall, StreamRequests, StreamResponse
@@ -190,8 +190,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
 
     def _picks_page(self, request: pb.ListPicksRequest) -> pb.ListPicksResponse:
         size = page_size(request.page_size, default=_PICKS_A_PAGE, maximum=10_000)
-        if request.page_token and not request.page_token.isdecimal():
-            raise invalid_page_token(request.page_token)
+        start = page_start(request.page_token)
         record = self.state.catalog.get(request.selection)
         if record.state is not SelectionState.SUCCEEDED:
             raise InvalidRequestError(
@@ -199,7 +198,6 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 reason="SELECTION_NOT_SUCCEEDED",
                 selection=record.id,
             )
-        start = int(request.page_token or 0)
         picks = self.state.results.read_picks(record.id, start, size)
         end, (_, pick_count) = start + len(picks), self.state.results.read_summary(record.id)
         return pb.ListPicksResponse(

@@ -98,7 +98,7 @@ class Server:
         pong_ms = round(min(_PONG_SECONDS, settings.keepalive_seconds) * 1000)
         self._server = grpc.aio.server(
             # The timer is outermost, so that it sees the status into which an error is translated.
-            interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status)],
+            interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status, services="/")],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -9,6 +9,9 @@ from typing import Any
 
 from topb_scorer.errors import InvalidRequestError
 
+LARGEST = 3.4028234663852886e38
+"""The largest float32. Features are float32, and a float64 holds the square of any number up to this."""
+
 _KEY = "option"
 
 
@@ -23,7 +26,7 @@ class Option:
     least: float
     """The smallest value, inclusive."""
     most: float
-    """The largest value, inclusive. Values must be finite even if this is infinite."""
+    """The largest value, inclusive."""
     required: bool
     """Whether the option has no default."""
 
@@ -31,8 +34,6 @@ class Option:
     def expected(self) -> str:
         """A description of the allowed values."""
         kind = "a whole number" if self.kind is int else "a number"
-        if math.isinf(self.most):
-            return f"{kind} of {self.least:g} or more"
         return f"{kind} from {self.least:g} to {self.most:.10g}"
 
     def parse(self, name: str, text: str) -> float:
@@ -45,7 +46,7 @@ class Option:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and self.least <= value <= self.most and value == self.kind(value)):
+        if not (self.least <= value <= self.most and value == self.kind(value)):
             raise InvalidRequestError(
                 f"option {name} is {text!r}; expected {self.expected}. {self.help}",
                 reason="OPTION_OUT_OF_RANGE",
@@ -59,7 +60,7 @@ def option(
     *,
     kind: type[int] | type[float] = float,
     least: float,
-    most: float = math.inf,
+    most: float = LARGEST,
     default: Any = MISSING,
 ) -> Any:
     """Declare a dataclass field as an option of a strategy.
@@ -68,7 +69,7 @@ def option(
         help: a description for users.
         kind: the type of the values.
         least: the smallest value, inclusive.
-        most: the largest value, inclusive.
+        most: the largest value, inclusive. The default is the largest float32.
         default: the value if the option is not given. Without a default, the option is required.
     """
     return field(default=default, metadata={_KEY: Option(help, kind, least, most, default is MISSING)})

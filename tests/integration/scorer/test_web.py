@@ -255,3 +255,19 @@ def test_the_proxy_from_the_environment_is_used(
     assert authorizations == ["Basic bWU6c2VjcmV0"]
     site.put("/direct", IMAGE)
     assert fetch(site, "/direct") == IMAGE
+
+
+def test_no_account_of_a_list_shows_the_query_of_a_url(site: Site, tmp_path: Path) -> None:
+    """The query of a signed URL gives access to the image to whoever reads it in a result."""
+    site.answers["/broken"] = reply(500, b"")
+    site.answers["/large"] = reply(200, bytes(20_000_000))
+    site.answers["/elsewhere"] = reply(302, b"", Location="ftp://host/?secret")
+    paths = ["/gone", "/broken", "/large", "/elsewhere"]
+    path = write_list(tmp_path, [f"{site.root}{path}?secret" for path in paths])
+    with path.open("a") as file:
+        file.write(f",{site.root}/a?secret\nx,{site.root}/a?secret,more\n7,http://[/?secret\n")
+    found = items(path)
+    assert len(found) == 7
+    for item in found:
+        assert isinstance(item.image, Unreadable)
+        assert "secret" not in f"{item.id} {item.image.reason} {item.image.detail}"

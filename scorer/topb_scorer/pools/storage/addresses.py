@@ -13,6 +13,7 @@ from topb_scorer.errors import InvalidRequestError
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SECRETS = re.compile(r"[?#]")
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # The characters that RFC 3986 allows in a path and in a query. Existing escapes are kept.
@@ -89,7 +90,7 @@ class WebAddress(BaseAddress):
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        return shown(self.url)
 
     @property
     def prefix(self) -> str:
@@ -100,6 +101,19 @@ class WebAddress(BaseAddress):
 StoredAddress = LocalAddress | S3Address
 """An address that can be listed and opened."""
 Address = StoredAddress | WebAddress
+
+
+def shown(uri: str) -> str:
+    """Return a path or URI in the form for messages, logs and results, without the secrets of a URL.
+
+    The query of a URL may be a signature, and a password may stand before its host.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme.lower() in {"file", "s3"}:
+        return uri
+    path, *secret = _SECRETS.split(rest, maxsplit=1)
+    host, slash, path = path.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?…' if secret else ''}"
 
 
 def parse_address(uri: str, file: StoredAddress | None = None) -> Address:
@@ -145,7 +159,7 @@ def _web_address(uri: str) -> WebAddress:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        raise _refusal(uri, f"is not a URL: {error}") from error
+        raise _refusal(uri, "is not a URL") from error
     scheme = parts.scheme.lower()
     host = parts.netloc if port is None else parts.netloc.rpartition(":")[0]
     if not _HOST.fullmatch(host):
@@ -188,7 +202,7 @@ def _file_path(uri: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise _refusal(uri, f"is not a URI: {error}") from error
+        raise _refusal(uri, "is not a URI") from error
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
         raise _refusal(uri, "is not a path, a file:// URI of this machine, an s3:// URI or an http(s):// URL")
     if parts.query or parts.fragment:
@@ -201,4 +215,4 @@ def _with_slash(text: str) -> str:
 
 
 def _refusal(uri: str, fault: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{uri!r} {fault}", reason="POOL_URI", uri=uri)
+    return InvalidRequestError(f"{shown(uri)!r} {fault}", reason="POOL_URI", uri=shown(uri))

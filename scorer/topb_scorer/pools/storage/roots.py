@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
-from topb_scorer.pools.storage.addresses import Address, BaseAddress, StoredAddress, WebAddress, parse_address
+from topb_scorer.pools.storage.addresses import (
+    Address,
+    BaseAddress,
+    StoredAddress,
+    WebAddress,
+    parse_address,
+    shown,
+)
 
 AnyAddress = TypeVar("AnyAddress", bound=BaseAddress)
 
@@ -71,14 +78,15 @@ class AllowedRoots:
         try:
             resolved = address.resolved()
         except (OSError, RuntimeError) as error:
+            # The text of the error has the path from the root, which the caller may not know.
+            fault = getattr(error, "strerror", None) or "a loop of links"
             raise InvalidRequestError(
-                f"{uri} cannot be resolved: {error}", reason="POOL_URI", uri=uri
+                f"{shown(uri)} cannot be resolved: {fault}", reason="POOL_URI", uri=shown(uri)
             ) from error
         if self.prefixes is None or resolved.prefix.startswith(self.prefixes):
             return resolved
-        allowed = ", ".join(self.prefixes) or "none: the server was started without --allow-root"
         raise AccessDeniedError(
-            f"{uri} is outside the allowed roots ({allowed}); `topb serve --allow-root` adds a root",
+            f"{shown(uri)} is outside the allowed roots; `topb serve --allow-root` adds a root",
             reason="POOL_NOT_ALLOWED",
-            uri=uri,
+            uri=shown(uri),
         )

@@ -50,10 +50,10 @@ class Stores:
         address = self.roots.allowed_address(uri)
         if isinstance(address, WebAddress):
             raise InvalidRequestError(
-                f"{uri}: pools cannot be read over http; give a path or an s3:// URI, for example of a list "
-                "of http URLs",
+                f"{address}: pools cannot be read over http; give a path or an s3:// URI, for example of a "
+                "list of http URLs",
                 reason="POOL_URI",
-                uri=uri,
+                uri=address,
             )
         return self._stored(address)
 

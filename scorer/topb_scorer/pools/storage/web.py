@@ -15,6 +15,7 @@ from urllib3.util import Retry, make_headers, parse_url
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools.pool import Unreadable
+from topb_scorer.pools.storage.addresses import WebAddress, shown
 from topb_scorer.pools.storage.roots import AllowedRoots
 
 _MAX_REDIRECTS = 5
@@ -66,7 +67,9 @@ class WebStore:
                 wanted = error.pause if isinstance(error, _TemporaryError) else None
                 pause = self.patience.pause_seconds * attempt if wanted is None else wanted
                 if attempt == self.patience.attempts or time.monotonic() + pause >= deadline:
-                    return Unreadable("FILE_UNREADABLE", f"{url}: {str(error) or type(error).__name__}")
+                    return Unreadable(
+                        "FILE_UNREADABLE", f"{shown(url)}: {str(error) or type(error).__name__}"
+                    )
             time.sleep(pause)
             attempt += 1
 
@@ -79,12 +82,17 @@ class WebStore:
                     return self._outcome(url, response, deadline)
                 _release(response)
             try:
-                asked = str(self.roots.allowed_address(_redirected(asked, target)))
+                asked = self._target(asked, target).url
             except ValueError as error:
-                return Unreadable("FILE_UNREADABLE", f"{url} redirects to {target}: {error}")
+                return Unreadable("FILE_UNREADABLE", f"{shown(url)} redirects to {shown(target)}: {error}")
             except (AccessDeniedError, InvalidRequestError) as error:
-                return Unreadable("FILE_NOT_ALLOWED", f"{url} redirects elsewhere: {error}")
-        return Unreadable("FILE_UNREADABLE", f"{url} redirects more than {_MAX_REDIRECTS} times")
+                return Unreadable("FILE_NOT_ALLOWED", f"{shown(url)} redirects elsewhere: {error}")
+        return Unreadable("FILE_UNREADABLE", f"{shown(url)} redirects more than {_MAX_REDIRECTS} times")
+
+    def _target(self, url: str, target: str) -> WebAddress:
+        address = self.roots.allowed_address(_redirected(url, target))
+        assert isinstance(address, WebAddress)
+        return address
 
     def _ask(self, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
         seconds = max(min(self.patience.socket_seconds, deadline - time.monotonic()), 0.001)
@@ -104,17 +112,17 @@ class WebStore:
         fault = f"HTTP {response.status}"
         if response.status in _GONE:
             _release(response)
-            return Unreadable("FILE_MISSING", f"{url}: {fault}")
+            return Unreadable("FILE_MISSING", f"{shown(url)}: {fault}")
         if response.status in _TEMPORARY:
             raise _TemporaryError(fault, _retry_after(response))
         if not 200 <= response.status < 300:
-            return Unreadable("FILE_UNREADABLE", f"{url}: {fault}")
+            return Unreadable("FILE_UNREADABLE", f"{shown(url)}: {fault}")
         content = bytearray()
         # read1 returns what has arrived, so the deadline also holds if a server sends one byte at a time.
         while piece := response.read1(_PIECE_BYTES, decode_content=False):
             content += piece
             if len(content) > self.max_bytes:
-                return Unreadable("IMAGE_TOO_LARGE", f"{url} has more than {self.max_bytes} bytes")
+                return Unreadable("IMAGE_TOO_LARGE", f"{shown(url)} has more than {self.max_bytes} bytes")
             if time.monotonic() > deadline:
                 raise _TemporaryError(f"no complete response within {self.patience.total_seconds:.0f} s")
         return bytes(content)

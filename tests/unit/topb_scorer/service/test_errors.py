@@ -121,8 +121,10 @@ def test_an_unexpected_error_is_internal_and_logged(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.ERROR):
         status = status_after(ZeroDivisionError("by zero"))
     assert status.code is grpc.StatusCode.INTERNAL
-    assert "ZeroDivisionError: by zero" in status.details
-    assert "ZeroDivisionError" in caplog.text
+    # The text of an exception may hold paths or parts of other requests, so only the log has it.
+    assert "ZeroDivisionError" in status.details
+    assert "by zero" not in status.details
+    assert "ZeroDivisionError: by zero" in caplog.text
 
 
 def test_an_expected_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

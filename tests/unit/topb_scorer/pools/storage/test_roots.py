@@ -6,7 +6,7 @@ import pytest
 
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError
 from topb_scorer.pools import AllowedRoots
-from topb_scorer.pools.storage.addresses import LocalAddress
+from topb_scorer.pools.storage.addresses import LocalAddress, shown
 
 pytestmark = pytest.mark.scorer
 
@@ -31,7 +31,7 @@ def allowed(roots: AllowedRoots, uri: str) -> Path | str:
     try:
         address = roots.allowed_address(uri)
     except (AccessDeniedError, InvalidRequestError) as error:
-        return error.reason if error.metadata["uri"] == uri else "another URI"
+        return error.reason if error.metadata["uri"] == shown(uri) else "another URI"
     assert isinstance(address, LocalAddress)
     return address.path
 
@@ -206,3 +206,39 @@ def test_directories_allow_nothing_on_s3_or_on_the_web(root: Path) -> None:
 def test_unsupported_roots_are_refused(uri: str) -> None:
     with pytest.raises(InvalidRequestError):
         AllowedRoots.below([uri])
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("https://host/a.png?X-Amz-Signature=secret", "https://host/a.png?…"),
+        ("HTTPS://host/a.png#secret", "HTTPS://host/a.png?…"),
+        ("https://user:secret@host/a@b.png", "https://host/a@b.png"),
+        ("https://host?secret", "https://host?…"),
+        ("ftp://user:secret@host/a", "ftp://host/a"),
+        ("https://host/a.png", "https://host/a.png"),
+        ("s3://bucket/a?b#c", "s3://bucket/a?b#c"),
+        ("file:///a?b", "file:///a?b"),
+        ("folder/a?b@c.png", "folder/a?b@c.png"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(uri: str, expected: str) -> None:
+    assert shown(uri) == expected
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://user:secret@host/a",
+        "https://host:x/a?secret",
+        "https://[/a?secret",
+        "https://elsewhere/?secret",
+    ],
+)
+def test_a_refusal_shows_neither_secrets_nor_the_allowed_roots(uri: str) -> None:
+    roots = AllowedRoots.below(["/srv/of-another-project", "https://host/a"])
+    with pytest.raises((AccessDeniedError, InvalidRequestError)) as caught:
+        roots.allowed_address(uri)
+    told = f"{caught.value} {caught.value.metadata}"
+    assert "secret" not in told
+    assert "another-project" not in told
