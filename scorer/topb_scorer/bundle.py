@@ -172,8 +172,12 @@ def _read_manifest(path: Path) -> bundle_pb2.Bundle:
     try:
         content = (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
+        inside = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
+        advice = (
+            f"give a bundle in it, such as {inside[0]}" if inside else "`topb train --out` writes bundles"
+        )
         raise NotFoundError(
-            f"{path} is not a bundle: it has no {MANIFEST}; `topb train --out` writes bundles",
+            f"{path} is not a bundle: it has no {MANIFEST}; {advice}",
             reason="BUNDLE_NOT_FOUND",
         ) from error
     try:

@@ -161,6 +161,7 @@ def model(message: model_pb2.Model) -> Model:
             for output in bundle.outputs
         ),
         strategies=tuple(bundle.strategies),
+        served_strategies=tuple(message.served_strategies),
         labelled_count=bundle.labelled_count,
         test_accuracy=bundle.test_accuracy if bundle.HasField("test_accuracy") else None,
         seed=bundle.seed,

@@ -110,3 +110,5 @@ class Model:
     """Versions of the libraries that trained and exported it."""
     gates: tuple[GateMeasurement, ...]
     """The checks that the exported graph passed."""
+    served_strategies: tuple[str, ...] = ()
+    """Names of the query strategies that the server can run with it; empty if the server does not say."""

@@ -27,7 +27,8 @@ class Pool:
     format: PoolFormatName | None = None
     """The format of the files; by default, the scorer detects it."""
     id_column: str | None = None
-    """The column of ids in Parquet files and CSV lists; "id" by default."""
+    """The column of ids in Parquet files and CSV lists; "id" by default. "#row" gives each row of a Parquet
+    file without such a column the id "file:row"."""
     image_column: str | None = None
     """The column of encoded images in Parquet files; "image" by default."""
     path_column: str | None = None

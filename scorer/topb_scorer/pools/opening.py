@@ -43,6 +43,11 @@ class _Found:
             return [self.location]
         return [self._child(file) for file in self.files if self.by_glob or _format_of(file.id) == format]
 
+    def name_of(self, file: Location) -> str:
+        """Return the path of a file below the folder that was listed, or the name of a single file."""
+        folder = str(self.location).rstrip("/") if self.files is not None else str(file).rpartition("/")[0]
+        return str(file).removeprefix(f"{folder}/")
+
     def _child(self, file: FoundFile) -> Location:
         if not file.is_utf8:
             raise InvalidRequestError(
@@ -93,7 +98,9 @@ def open_pool(
     def shards_of(file: Location) -> Sequence[Shard]:
         if format == "webdataset":
             return webdataset_shards(file, limits.max_bytes)
-        return (csv_shards if format == "csv" else parquet_shards)(file, columns, stores)
+        if format == "csv":
+            return csv_shards(file, columns, stores)
+        return parquet_shards(file, columns, stores, found.name_of(file))
 
     files = found.locations(format)
     opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)

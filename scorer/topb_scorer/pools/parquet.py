@@ -12,6 +12,7 @@ from topb_scorer.pools.parquet_file import (
     PARQUET_READ_ERRORS,
     ids_as_strings,
     image_column,
+    numbers_rows,
     open_parquet_file,
 )
 from topb_scorer.pools.pool import Columns, PoolItem, Unreadable, identity_of
@@ -34,10 +35,15 @@ class ParquetShard:
     row_groups: range
     rows: int
     identity: str
-    id_column: str
+    id_column: str | None
+    """None to name the rows by `name` and their numbers."""
     image_column: str
     """The column of images, of paths, or of structs with both."""
     stores: Stores
+    name: str
+    """The path of the file within the pool."""
+    first_row: int
+    """The number of the first row, counted in the file from 0."""
 
     def items(self) -> Iterator[PoolItem]:
         """Yield each row's image, taken from the row or read from its path or URL."""
@@ -46,7 +52,8 @@ class ParquetShard:
     def _rows(self) -> Iterator[_Row]:
         """Yield each row's id with its image, the path of its image, or the reason why it has none."""
         name = str(self.file).rpartition("/")[2]
-        row_group = self.row_groups.start
+        row_group, number = self.row_groups.start, self.first_row
+        columns = [self.image_column, *([self.id_column] if self.id_column else [])]
         try:
             with open_parquet_file(self.file) as file:
                 for row_group in self.row_groups:
@@ -54,13 +61,18 @@ class ParquetShard:
                     for batch in file.iter_batches(
                         _READ_ROWS,
                         row_groups=[row_group],
-                        columns=[self.id_column, self.image_column],
+                        columns=columns,
                         use_threads=False,
                     ):
-                        ids = ids_as_strings(batch.column(0))
-                        for id_, cell in zip(ids, batch.column(1), strict=True):
+                        ids: Sequence[str | None] = (
+                            ids_as_strings(batch.column(self.id_column))
+                            if self.id_column
+                            else [f"{self.name}:{number + i}" for i in range(len(batch))]
+                        )
+                        for id_, cell in zip(ids, batch.column(self.image_column), strict=True):
                             yield self._row(id_, cell.as_py(), f"{name}:{row_group}:{row}")
                             row += 1
+                        number += len(batch)
         except PARQUET_READ_ERRORS as error:
             raise unreadable_file(self.file, "Parquet", f"row group {row_group}: {error}") from error
 
@@ -83,8 +95,15 @@ class ParquetShard:
         return PoolItem(id_, self.stores.read_image(image, self.file) if isinstance(image, str) else image)
 
 
-def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list[ParquetShard]:
+def parquet_shards(location: Location, columns: Columns, stores: Stores, name: str) -> list[ParquetShard]:
     """Return the shards of a Parquet file. `row_group_runs` tells which row groups form a shard.
+
+    Args:
+        location: the file.
+        columns: the columns of ids and images. If the id column is `ROW_NUMBER`, rows are named by their
+            numbers.
+        stores: opens the images of a column of paths.
+        name: the path of the file within the pool.
 
     Raises:
         InvalidRequestError: a column is missing, occurs more than once or has the wrong type.
@@ -94,6 +113,7 @@ def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list
         stamp = location.stamp()
         with open_parquet_file(location) as file:
             images = image_column(location, file.schema_arrow, columns)
+            id_column = None if numbers_rows(file.schema_arrow, columns) else columns.id
             are_paths = columns.image not in file.schema_arrow.names
             group_rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
             runs = row_group_runs(group_rows)
@@ -103,16 +123,18 @@ def parquet_shards(location: Location, columns: Columns, stores: Stores) -> list
             ]
     except PARQUET_READ_ERRORS as error:
         raise unreadable_file(location, "Parquet", error) from error
-    names = [columns.id, images]
+    names = [columns.id, images, *([name] if id_column is None else [])]
     return [
         ParquetShard(
             file=location,
             row_groups=run,
             rows=sum(group_rows[i] for i in run),
             identity=identity_of("parquet", str(location), stamp, names, run.start, run.stop, files_stamp),
-            id_column=columns.id,
+            id_column=id_column,
             image_column=images,
             stores=stores,
+            name=name,
+            first_row=sum(group_rows[: run.start]),
         )
         for run, files_stamp in zip(runs, stamps, strict=True)
     ]

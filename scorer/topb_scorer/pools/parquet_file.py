@@ -13,6 +13,9 @@ from topb_scorer.pools.pool import Columns
 from topb_scorer.pools.storage import Location, ReadPattern
 from topb_scorer.pools.storage.location import READ_ERRORS, buffer_bytes
 
+ROW_NUMBER = "#row"
+"""Given in place of the id column, it names each row by its file and its number."""
+
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 _BINARIES = (pa.binary(), pa.large_binary(), pa.binary_view())
 # pyarrow raises UnicodeDecodeError only when it converts text that is not UTF-8 to Python strings.
@@ -45,7 +48,8 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
                 reason="POOL_COLUMN_AMBIGUOUS",
                 file=location,
             )
-    check_id_column(location, schema, columns.id)
+    if not numbers_rows(schema, columns):
+        check_id_column(location, schema, columns.id)
     if columns.image in schema.names:
         type_ = schema.field(columns.image).type
         if _holds_images(type_):
@@ -63,11 +67,17 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
     )
 
 
+def numbers_rows(schema: pa.Schema, columns: Columns) -> bool:
+    """Return whether rows are named by their numbers, because the request says so in place of a column."""
+    return columns.id == ROW_NUMBER and ROW_NUMBER not in schema.names
+
+
 def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
     """Raise InvalidRequestError unless the column exists and contains strings or integers."""
     if column not in schema.names:
         raise InvalidRequestError(
-            f"{location} has no id column {column!r}; choose one of its columns: {', '.join(schema.names)}",
+            f"{location} has no id column {column!r}; choose one of its columns: {', '.join(schema.names)}. "
+            f"If none of them identifies an image of a pool, give {ROW_NUMBER} to number the rows",
             reason="POOL_COLUMN_MISSING",
             file=location,
         )

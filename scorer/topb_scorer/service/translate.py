@@ -21,6 +21,7 @@ from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
+from topb_scorer.strategies import served_by
 
 STATES = {
     state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}") for state in SelectionState
@@ -259,7 +260,11 @@ def progress_message(progress: Progress) -> selection_pb2.SelectionProgress:
 
 def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:
     """Return the message for a model."""
-    return model_pb2.Model(bundle=bundle.manifest, is_default=bundle.model_id == default_id)
+    return model_pb2.Model(
+        bundle=bundle.manifest,
+        is_default=bundle.model_id == default_id,
+        served_strategies=sorted(served_by(bundle.strategies)),
+    )
 
 
 def duration_message(seconds: float) -> duration_pb2.Duration:

@@ -32,6 +32,17 @@ def test_info_shows_a_server_as_text(described):
     ]
 
 
+def test_info_names_the_models_that_serve_a_strategy_unless_all_do(described, model_message):
+    other = model_pb2.Model(bundle={"model_id": "fedcba9876543210"}, served_strategies=["random"])
+    model_message.served_strategies[:] = ["aalu", "random"]
+    models = [model_message, other]
+    described.list_models = lambda _request, _context: model_pb2.ListModelsResponse(models=models)
+    printed = topb("info", "--server", described.address).printed
+    assert "  strategies  aalu (0123456789abcdef), random\n" in printed
+    del models[0]
+    assert "  strategies  aalu (no model), random\n" in topb("info", "--server", described.address).printed
+
+
 def test_info_shows_a_server_as_json(described):
     shown = json.loads(topb("info", "--server", described.address, "--json").printed)
     assert shown["server"]["limits"]["max_budget"] == 1_000_000

@@ -208,3 +208,9 @@ def test_another_graph_with_its_own_checksum_is_refused_by_the_model_id(path: Pa
 
     rewrite_manifest(path, adopt)
     assert reason_of_refusal(path) == "BUNDLE_MODEL_ID"
+
+
+def test_a_directory_of_bundles_is_refused_with_the_name_of_one(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    with pytest.raises(NotFoundError, match=f"give a bundle in it, such as {bundle}"):
+        open_bundle(tmp_path)

@@ -34,7 +34,7 @@ def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
     lines = [
         f"topb {info.version} at {address}",
         f"  devices     {', '.join(info.devices)}",
-        f"  strategies  {', '.join(info.strategies)}",
+        f"  strategies  {', '.join(_with_models(name, models) for name in info.strategies)}",
         f"  limits      budget {limits.max_budget:,}; {limits.max_concurrent_selections} selections at once; "
         f"chunks of {_mebibytes(limits.max_chunk_bytes)}",
         f"              images of {_mebibytes(limits.max_image_bytes)} and {limits.max_image_pixels:,} "
@@ -47,6 +47,15 @@ def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
     table = table_text([_row(model) for model in models], right_aligned=numbers)
     default = ["", "* the default model"] if any(model.is_default for model in models) else []
     return "\n".join([*lines, table, *default])
+
+
+def _with_models(strategy: str, models: Sequence[Model]) -> str:
+    """Return the name of a strategy, followed by the models that can serve it unless all of them can."""
+    saying = [model for model in models if model.served_strategies]
+    serving = [model.id for model in saying if strategy in model.served_strategies]
+    if len(serving) == len(saying):
+        return strategy
+    return f"{strategy} ({', '.join(serving) or 'no model'})"
 
 
 def _row(model: Model) -> dict[str, str]:

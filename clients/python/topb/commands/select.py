@@ -62,7 +62,9 @@ _LAYOUT = section(
         type=Choice(get_args(PoolFormatName)),
         show_default="detected by the scorer",
     ),
-    Option("--id-column NAME", "Column with the ids.", default="id"),
+    Option(
+        "--id-column NAME", "Column with the ids; '#row' numbers the rows of Parquet files.", default="id"
+    ),
     Option("--image-column NAME", "Column with encoded images.", default="image"),
     Option("--path-column NAME", "Column with the paths of image files.", default="path"),
 )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from topb.v1 import bundle_pb2 as topb_dot_v1_dot_bundle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13topb/v1/model.proto\x12\x07topb.v1\x1a\x14topb/v1/bundle.proto\"<\n\x05Model\x12\x1f\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0f.topb.v1.Bundle\x12\x12\n\nis_default\x18\x02 \x01(\x08\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.topb.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.topb.v1.Model2\x96\x01\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.topb.v1.ListModelsRequest\x1a\x1b.topb.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.topb.v1.GetModelRequest\x1a\x19.topb.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13topb/v1/model.proto\x12\x07topb.v1\x1a\x14topb/v1/bundle.proto\"W\n\x05Model\x12\x1f\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0f.topb.v1.Bundle\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12\x19\n\x11served_strategies\x18\x03 \x03(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.topb.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.topb.v1.Model2\x96\x01\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.topb.v1.ListModelsRequest\x1a\x1b.topb.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.topb.v1.GetModelRequest\x1a\x19.topb.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'topb.v1.model_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL']._serialized_start=54
-  _globals['_MODEL']._serialized_end=114
-  _globals['_LISTMODELSREQUEST']._serialized_start=116
-  _globals['_LISTMODELSREQUEST']._serialized_end=174
-  _globals['_LISTMODELSRESPONSE']._serialized_start=176
-  _globals['_LISTMODELSRESPONSE']._serialized_end=253
-  _globals['_GETMODELREQUEST']._serialized_start=255
-  _globals['_GETMODELREQUEST']._serialized_end=287
-  _globals['_GETMODELRESPONSE']._serialized_start=289
-  _globals['_GETMODELRESPONSE']._serialized_end=338
-  _globals['_MODELSERVICE']._serialized_start=341
-  _globals['_MODELSERVICE']._serialized_end=491
+  _globals['_MODEL']._serialized_end=141
+  _globals['_LISTMODELSREQUEST']._serialized_start=143
+  _globals['_LISTMODELSREQUEST']._serialized_end=201
+  _globals['_LISTMODELSRESPONSE']._serialized_start=203
+  _globals['_LISTMODELSRESPONSE']._serialized_end=280
+  _globals['_GETMODELREQUEST']._serialized_start=282
+  _globals['_GETMODELREQUEST']._serialized_end=314
+  _globals['_GETMODELRESPONSE']._serialized_start=316
+  _globals['_GETMODELRESPONSE']._serialized_end=365
+  _globals['_MODELSERVICE']._serialized_start=368
+  _globals['_MODELSERVICE']._serialized_end=518
 # @@protoc_insertion_point(module_scope)

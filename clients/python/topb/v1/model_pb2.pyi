@@ -25,21 +25,27 @@ class Model(_message.Message):
 
     BUNDLE_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    SERVED_STRATEGIES_FIELD_NUMBER: _builtins.int
     is_default: _builtins.bool
     """Whether requests that name no model use this model."""
     @_builtins.property
     def bundle(self) -> _bundle_pb2.Bundle:
         """The manifest that the trainer wrote into the bundle."""
 
+    @_builtins.property
+    def served_strategies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The query strategies that the server can run with this model."""
+
     def __init__(
         self,
         *,
         bundle: _bundle_pb2.Bundle | None = ...,
         is_default: _builtins.bool = ...,
+        served_strategies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "is_default", b"is_default"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "is_default", b"is_default", "served_strategies", b"served_strategies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

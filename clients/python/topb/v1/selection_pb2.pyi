@@ -207,7 +207,9 @@ class Pool(_message.Message):
     """A path, a glob, or a file:// or s3:// URI, within the server's allowed roots."""
     format: Global___PoolFormat.ValueType
     id_column: _builtins.str
-    """Column of ids, strings or integers, in Parquet and CSV files. Empty for "id"."""
+    """Column of ids, strings or integers, in Parquet and CSV files. Empty for "id". "#row" gives each row of a
+    Parquet file without such a column the id "file:row", with the number of the row in its file from 0.
+    """
     image_column: _builtins.str
     """Column of encoded images in Parquet files: binary, or a struct with a binary field "bytes". Empty for
     "image".

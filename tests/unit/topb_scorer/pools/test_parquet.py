@@ -37,6 +37,32 @@ def test_a_shard_has_the_rows_of_its_row_groups_and_may_be_read_again(tmp_path: 
         assert [(item.id, item.image) for shard in pool.shards for item in shard.items()] == rows
 
 
+def test_rows_without_ids_are_named_by_file_and_number(tmp_path: Path) -> None:
+    images = [encode(random_image(seed)) for seed in range(5)]
+    for name in ("a/x.parquet", "b/x.parquet"):
+        write(tmp_path / name, {"image": images}, row_group_size=2)
+    found = items(tmp_path, id_column="#row")
+    assert [item.id for item in found] == [f"{name}/x.parquet:{row}" for name in "ab" for row in range(5)]
+    assert [item.image for item in found] == images * 2
+    alone = items(tmp_path / "a/x.parquet", id_column="#row")
+    assert [item.id for item in alone] == [f"x.parquet:{row}" for row in range(5)]
+    by_glob = items(f"{tmp_path}/*/x.parquet", id_column="#row")
+    assert [item.id for item in by_glob] == [item.id for item in found]
+    assert not {*identities(tmp_path, id_column="#row")} & {*identities(tmp_path / "a", id_column="#row")}
+
+
+def test_the_error_for_a_missing_id_column_says_how_to_number_the_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.parquet", {"image": [IMAGE]})
+    with pytest.raises(InvalidRequestError, match="give #row to number the rows") as caught:
+        opened(path)
+    assert caught.value.reason == "POOL_COLUMN_MISSING"
+
+
+def test_a_column_named_like_the_row_number_is_a_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "pool.parquet", {"#row": ["a"], "image": [IMAGE]})
+    assert [item.id for item in items(path, id_column="#row")] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [

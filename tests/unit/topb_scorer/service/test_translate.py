@@ -210,6 +210,12 @@ def test_a_model_message_says_whether_it_is_the_default(bundle: Bundle) -> None:
     assert model_message(bundle, "").bundle == bundle.manifest
 
 
+def test_a_model_message_names_the_strategies_that_the_model_can_serve(bundle: Bundle) -> None:
+    served = model_message(bundle, "").served_strategies
+    assert {"aalu", "entropy", "core_set"} <= {*served}
+    assert "vaal" not in served
+
+
 @pytest.mark.parametrize("seconds", [0, 1e-6, 0.1, 1.5, 1e6])
 def test_durations_keep_their_microseconds(seconds: float) -> None:
     assert duration_message(seconds).ToMicroseconds() == round(seconds * 1e6)
