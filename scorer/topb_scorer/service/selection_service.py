@@ -75,6 +75,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
                 await asyncio.to_thread(self.host.start, self._watchers.run(record, job))
         yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
         detached = request.detached or record.detached
+        # gRPC holds the request until the call ends. It may be large, and the call may wait for hours.
+        request.Clear()
         steps = self._watchers.follow(record, job, detached=detached)
         del job
         async with aclosing(steps) as progress:

@@ -52,8 +52,8 @@ class StreamCall:
         Raises:
             ScorerError: the stream is invalid, the selection failed, or this server cannot continue it.
         """
-        start = await _start_of(requests)
-        record = await asyncio.to_thread(self.admission.stream_selection, start)
+        # No variable holds the start message, which may be large, while the call waits.
+        record = await asyncio.to_thread(self.admission.stream_selection, await _start_of(requests))
         self.selection = record.id
         run = Run(record)
         incoming = _IncomingChunks(run, idle_seconds=self.settings.stream_idle_seconds)
@@ -107,29 +107,28 @@ class StreamCall:
     async def _run(
         self, run: Run, incoming: _IncomingChunks, requests: StreamRequests
     ) -> AsyncGenerator[StreamResponse, None]:
-        receiving: asyncio.Task[None] | None = None
+        # A task of its own, so that the idle time counts even if the caller reads no responses.
+        receiving = asyncio.create_task(self._receive(requests, incoming))
+        receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
         try:
             async with aclosing(self._places(run, incoming)) as places:
                 async for place in places:
                     yield place
             if incoming.opened:
-                yield self._accepted(run.record, next_seq=incoming.next_seq, complete=incoming.complete)
-                if not incoming.complete:
-                    receiving = asyncio.create_task(self._receive(requests, incoming))
-                    receiving.add_done_callback(lambda task: _stop_on_failure(task, run))
+                yield self._accepted(run.record, next_seq=incoming.first_seq, complete=incoming.complete)
                 async with aclosing(_responses_of(run, incoming)) as responses:
                     async for response in responses:
                         yield response
             # If the stream was invalid or idle, raise that error.
-            if receiving is not None and receiving.done() and not receiving.cancelled():
+            if receiving.done() and not receiving.cancelled():
                 with suppress(SelectionCancelledError):
                     receiving.result()
         finally:
-            if receiving is not None:
+            if incoming.opened:
                 run.cancelled.set()
-                receiving.cancel()
-                with suppress(Exception, asyncio.CancelledError):
-                    await receiving
+            receiving.cancel()
+            with suppress(Exception, asyncio.CancelledError):
+                await receiving
 
     async def _places(self, run: Run, incoming: _IncomingChunks) -> AsyncGenerator[StreamResponse, None]:
         """Yield the places of the selection in the queue until its turn has come or it has left."""
@@ -142,11 +141,14 @@ class StreamCall:
             await incoming.wait()
 
     async def _receive(self, requests: StreamRequests, incoming: _IncomingChunks) -> None:
-        """Receive the chunks of the stream and its end message.
+        """Receive the chunks of the stream and its end message, once the turn of the selection has come.
 
         Raises:
             UnavailableError: the caller has sent nothing for too long, although nothing is left to score.
         """
+        await incoming.turn.wait()
+        if incoming.complete:
+            return
         taking = asyncio.create_task(self._take(requests, incoming))
         try:
             while not (await asyncio.wait([taking], timeout=incoming.idle_seconds / 8))[0]:
@@ -215,8 +217,10 @@ class _IncomingChunks(RunEvents):
     Attributes:
         queue: the chunks that wait to be scored.
         idle_seconds: how long the server waits for the next chunk.
-        opened: whether the turn of the selection has come, and chunks may be sent.
+        turn: set when the turn of the selection has come, and chunks may be sent.
+        opened: the same, for other threads and before the event loop knows.
         complete: whether the server has had the whole pool from the start.
+        first_seq: the number of the first chunk to receive in this call.
         next_seq: the number of the next chunk to receive.
     """
 
@@ -224,17 +228,19 @@ class _IncomingChunks(RunEvents):
         super().__init__(run)
         self.queue = ChunkQueue(STREAM_WINDOW, run.cancelled)
         self.idle_seconds = idle_seconds
+        self.turn = asyncio.Event()
         self.opened = self.complete = False
-        self.next_seq = self._committed = self._acknowledged = 0
+        self.first_seq = self.next_seq = self._committed = self._acknowledged = 0
         self._moved = time.monotonic()
         self._repeats: asyncio.Queue[int] = asyncio.Queue(_MAX_PENDING_REPEATS)
 
     def open(self, committed: int, *, complete: bool) -> None:
         """Begin after the chunks that are already in the log. This method can be called on any thread."""
-        self.next_seq = self._committed = self._acknowledged = committed
+        self.first_seq = self.next_seq = self._committed = self._acknowledged = committed
         self.complete = complete
         self._moved = time.monotonic()
         self.opened = True
+        self._loop.call_soon_threadsafe(self.turn.set)
         self.wake()
 
     @property

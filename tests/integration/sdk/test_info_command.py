@@ -22,7 +22,7 @@ def test_info_shows_a_server_as_text(described):
         f"topb 0.1.0 at {described.address}",
         "  devices     cpu",
         "  strategies  aalu, random",
-        "  limits      budget 1,000,000; 2 selections at once; chunks of 4 MiB",
+        "  limits      budget 1,000,000; 2 selections at once; chunks of 4 MiB and 16,384 images",
         "              images of 20 MiB and 50,000,000 pixels; 64 in one call to score",
         "",
         "model               method  round  image  classes  labelled  accuracy  created",

@@ -31,12 +31,13 @@ def _as_dict(model: Model) -> dict[str, Any]:
 
 def _as_text(address: str, info: ServerInfo, models: Sequence[Model]) -> str:
     limits = info.limits
+    rows = f" and {limits.max_chunk_rows:,} images" if limits.max_chunk_rows else ""
     lines = [
         f"topb {info.version} at {address}",
         f"  devices     {', '.join(info.devices)}",
         f"  strategies  {', '.join(_with_models(name, models) for name in info.strategies)}",
         f"  limits      budget {limits.max_budget:,}; {limits.max_concurrent_selections} selections at once; "
-        f"chunks of {_mebibytes(limits.max_chunk_bytes)}",
+        f"chunks of {_mebibytes(limits.max_chunk_bytes)}{rows}",
         f"              images of {_mebibytes(limits.max_image_bytes)} and {limits.max_image_pixels:,} "
         f"pixels; {limits.max_images_per_score_call} in one call to score",
         "",
