@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -46,6 +47,7 @@ from topb_scorer.service.watching import Watchers
 from topb_scorer.strategies import names
 
 _PICKS_A_PAGE = 5_000
+_SCORING_THREADS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
 
     def __post_init__(self) -> None:
         self._watchers = Watchers(self.state.catalog, self.host)
+        # Large images wait for their turn to be decoded. Other calls must not wait for a thread meanwhile.
+        self._scoring = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
 
     async def SelectBatch(
         self, request: pb.SelectBatchRequest, context: Context
@@ -120,11 +124,11 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
     async def ScoreImages(self, request: pb.ScoreImagesRequest, context: Context) -> pb.ScoreImagesResponse:
         cancelled = threading.Event()
         try:
-            return await asyncio.to_thread(
-                score_images, request, self.models, self.engines, self.settings, cancelled
+            return await asyncio.get_running_loop().run_in_executor(
+                self._scoring, score_images, request, self.models, self.engines, self.settings, cancelled
             )
         finally:
-            # If the call is cancelled, its thread keeps running. This stops it before its next batch.
+            # If the call is cancelled, its thread runs on. This stops it before its next image or batch.
             cancelled.set()
 
     async def GetServerInfo(
