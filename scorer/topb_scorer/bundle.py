@@ -1,8 +1,13 @@
-"""Open and verify bundles, the directories in which the trainer hands models to the scorer."""
+"""Open and verify bundles, the directories in which the trainer hands models to the scorer.
+
+A bundle has an encoder, which turns images into features, and a head, which turns features into scores and
+probabilities. It may lack the encoder (its pools are vectors), or the head (it has only features).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +23,27 @@ from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
 from topb_scorer.errors import BundleError, NotFoundError, is_storage_fault
 
-SCHEMA_VERSION = 1
-GRAPH = "scorer.onnx"
+SCHEMA_VERSION = 2
+ENCODER = "encoder.onnx"
+HEAD = "head.onnx"
 LABELLED = "labelled.parquet"
 MANIFEST = "manifest.json"
-MODEL_ID_LENGTH = 16
+_ID_LENGTH = 16
+_IDENTITY = (
+    "method",
+    "round",
+    "input",
+    "classes",
+    "outputs",
+    "strategies",
+    "test_accuracy",
+    "seed",
+    "configuration",
+    "feature_type",
+    "encoder_outputs",
+    "labelled_sha256",
+)
+"""The fields of a manifest that the model id covers, in addition to the graphs."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +55,28 @@ class Bundle:
 
     @property
     def model_id(self) -> str:
-        """The first 16 hex digits of the graph's sha256."""
+        """The id that `model_id_of` computes. Models that a user would tell apart have different ids."""
         return self.manifest.model_id
 
     @property
-    def graph(self) -> Path:
-        """The path of the ONNX graph."""
-        return self.path / GRAPH
+    def encoder_id(self) -> str:
+        """The id that `encoder_id_of` computes; empty if there is no encoder."""
+        return self.manifest.encoder_id
+
+    @property
+    def encoder(self) -> Path | None:
+        """The path of the encoder, an ONNX graph from images to features; None if the pools are vectors."""
+        return self.path / ENCODER if self.encoder_id else None
+
+    @property
+    def head(self) -> Path | None:
+        """The path of the head, an ONNX graph of the encoder's outputs; None if there are only features."""
+        return self.path / HEAD if self.head_outputs else None
+
+    @property
+    def graph_bytes(self) -> int:
+        """The size of both graphs together, in bytes."""
+        return sum(file.size_bytes for file in self.manifest.files if file.name in (ENCODER, HEAD))
 
     @property
     def labelled(self) -> Path:
@@ -50,13 +86,34 @@ class Bundle:
 
     @property
     def input(self) -> ImageInput:
-        """The array that the graph takes for one image."""
+        """The array that the encoder takes for one image. Its height is 0 if there is no encoder."""
         return ImageInput.from_message(self.manifest.input)
 
     @property
     def strategies(self) -> frozenset[str]:
         """The names of the query strategies that the manifest declares."""
         return frozenset(self.manifest.strategies)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all outputs for one image, by name: `features` and those of the head."""
+        return {output.name: tuple(output.shape) for output in self.manifest.outputs}
+
+    @property
+    def encoder_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the encoder's outputs for one image, by name: at least `features`, (D,)."""
+        return {output.name: tuple(output.shape) for output in self.manifest.encoder_outputs}
+
+    @property
+    def head_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the head's outputs for one image, by name."""
+        return {name: shape for name, shape in self.output_shapes.items() if name not in self.encoder_outputs}
+
+    @property
+    def class_count(self) -> int:
+        """C, the number of classes; 0 if the model has no classifier."""
+        (count,) = self.output_shapes.get("probabilities", (0,))
+        return count
 
     def labelled_digests(self) -> dict[str, bytes]:
         """Read which images the model was trained on: the content digest of each by its id, empty if unknown.
@@ -94,12 +151,12 @@ class Bundle:
         """Return the shape of an output without the batch dimension.
 
         Raises:
-            BundleError: the graph has no such output.
+            BundleError: the model has no such output.
         """
-        for output in self.manifest.outputs:
-            if output.name == name:
-                return tuple(output.shape)
-        has = ", ".join(output.name for output in self.manifest.outputs)
+        shapes = self.output_shapes
+        if name in shapes:
+            return shapes[name]
+        has = ", ".join(shapes)
         raise BundleError(
             f"bundle {self.model_id} has no output {name!r}; its outputs are {has}: export the model again",
             reason="BUNDLE_OUTPUT_MISSING",
@@ -131,13 +188,20 @@ def open_bundle(path: Path) -> Bundle:
     """
     manifest = _read_manifest(path)
     if manifest.schema_version != SCHEMA_VERSION:
+        remedy = (
+            "make a new bundle: repeat `topb train` with this version of topb"
+            if manifest.schema_version < SCHEMA_VERSION
+            else "install the version of topb that wrote it"
+        )
         raise BundleError(
-            f"{path} has bundle schema version {manifest.schema_version}; this scorer reads version "
-            f"{SCHEMA_VERSION}: export the model with the scorer's version of topb",
+            f"{path} has bundle schema version {manifest.schema_version}; this version of topb reads version "
+            f"{SCHEMA_VERSION}: {remedy}",
             reason="BUNDLE_SCHEMA_VERSION",
         )
-    declared = {file.name: file for file in manifest.files}
-    for name in (GRAPH, LABELLED):
+    bundle = Bundle(path, manifest)
+    declared = {file.name for file in manifest.files}
+    graphs = [graph.name for graph in (bundle.encoder, bundle.head) if graph is not None]
+    for name in (*graphs, LABELLED):
         if name not in declared:
             raise BundleError(
                 f"{path}: the manifest does not list {name}; export the model again",
@@ -145,21 +209,57 @@ def open_bundle(path: Path) -> Bundle:
             )
     for file in manifest.files:
         _verify(path, file)
-    if declared[GRAPH].sha256[:MODEL_ID_LENGTH] != manifest.model_id:
-        raise BundleError(
-            f"{path}: the manifest has model id {manifest.model_id}, "
-            f"but the sha256 of {GRAPH} begins with {declared[GRAPH].sha256[:MODEL_ID_LENGTH]}; "
-            "copy or export the bundle again",
-            reason="BUNDLE_MODEL_ID",
-        )
-    target = ImageInput.from_message(manifest.input)
-    if target.resize is ResizeRule.UNSPECIFIED or min(target.height, target.width) < 1:
+    target = bundle.input
+    if bundle.encoder and (target.resize is ResizeRule.UNSPECIFIED or min(target.height, target.width) < 1):
         raise BundleError(
             f"{path}: the manifest's input must have a height and a width of at least 1 and a known resize "
             f"rule: {manifest.input}",
             reason="BUNDLE_INPUT",
         )
-    return Bundle(path, manifest)
+    for what, stated, computed in (
+        ("encoder id", manifest.encoder_id, encoder_id_of(manifest)),
+        ("model id", manifest.model_id, model_id_of(manifest)),
+    ):
+        if stated != computed:
+            raise BundleError(
+                f"{path}: the manifest has {what} {stated!r}, but that of its contents is {computed!r}; "
+                "copy or export the bundle again",
+                reason="BUNDLE_MODEL_ID",
+            )
+    if len(bundle.encoder_outputs.get("features", ())) != 1 or "features" not in bundle.output_shapes:
+        raise BundleError(
+            f"{path}: the manifest must list the output 'features', of shape (D), among outputs and "
+            "encoder_outputs; export the model again",
+            reason="BUNDLE_OUTPUT_MISSING",
+        )
+    return bundle
+
+
+def encoder_id_of(manifest: bundle_pb2.Bundle) -> str:
+    """Return the id of the encoder in `files`, a digest of its graph and `input`; empty if there is none."""
+    graphs = _graphs(manifest)
+    if ENCODER not in graphs:
+        return ""
+    return _id_of([graphs[ENCODER], json_format.MessageToDict(manifest.input)])
+
+
+def model_id_of(manifest: bundle_pb2.Bundle) -> str:
+    """Return the id of the model that a manifest describes.
+
+    It is a digest of the graphs in `files`, the classes, the labelled set, the accuracy, the configuration
+    and the other fields by which a user would tell models apart. It does not cover times or library
+    versions.
+    """
+    fields = json_format.MessageToDict(manifest, preserving_proto_field_name=True)
+    return _id_of([_graphs(manifest), {name: fields[name] for name in _IDENTITY if name in fields}])
+
+
+def _graphs(manifest: bundle_pb2.Bundle) -> dict[str, str]:
+    return {file.name: file.sha256 for file in manifest.files if file.name in (ENCODER, HEAD)}
+
+
+def _id_of(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_ID_LENGTH]
 
 
 def sha256_of(path: Path) -> str:

@@ -62,9 +62,7 @@ def one_seed(data: Dataset, arguments: argparse.Namespace, seed: int) -> dict[st
             RoundData(labelled, pool, data.test, data.target), RoundContext(config), Path(parent)
         )
         engine = LocalEngine(trained.bundle)
-        features = dict(
-            zip(pool.ids, engine.session.score(pool.images, ["features"])["features"], strict=True)
-        )
+        features = dict(zip(pool.ids, engine.session.score(pool.images)["features"], strict=True))
         for name, (strategy, options) in VARIANTS.items():
             result = select_from_pool(
                 SelectionSpec(arguments.budget, strategy, seed, options=options),

@@ -17,7 +17,7 @@ from measuring import argument_parser
 
 from topb_scorer.bundle import open_bundle
 from topb_scorer.imaging import decode
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.model_session import ModelSession
 
 _DECODED_TOGETHER = 1024
 
@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write to")
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
-    session = ScoringSession(bundle.graph, batch_size=64)
+    session = ModelSession(bundle, batch_size=64)
     parts, ids = [], []
     for rows in pq.ParquetFile(arguments.pool).iter_batches(_DECODED_TOGETHER, columns=["id", "image"]):
         images = np.stack([decode(image.as_py()) for image in rows["image"]])
-        parts.append(session.score(images, ["features"])["features"])
+        parts.append(session.score(images)["features"])
         ids += rows["id"].to_pylist()
     features = np.concatenate(parts)
     labelled = np.flatnonzero(

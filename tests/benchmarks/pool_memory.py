@@ -130,16 +130,16 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
 
     kept: list[object] = []
     if leak:
-        from topb_scorer.scoring import pipeline
+        from topb_scorer.scoring import model_session
 
-        scored_part = pipeline.scored_rows
+        scored_part = model_session.scored_rows
 
         def leaking(*arguments: Any, **options: Any) -> Any:
             rows = scored_part(*arguments, **options)
             kept.append(rows)
             return rows
 
-        pipeline.scored_rows = leaking
+        model_session.scored_rows = leaking
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(batch_size=BATCH))
     opened = open_pool(pool, roots=AllowedRoots.anywhere())
     held = ScoreLog(Path(log))

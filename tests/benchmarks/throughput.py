@@ -90,8 +90,11 @@ def decoded(pool: Path, target: ImageInput) -> np.ndarray:
 
 
 def bare_loop(bundle: Bundle, images: np.ndarray) -> Callable[[], None]:
-    """Return a function that runs `session.run` with ONNX Runtime's defaults over full batches in memory."""
-    session = ort.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
+    """Return a function that runs the graphs with ONNX Runtime's defaults over full batches in memory."""
+    encoder, head = (
+        ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        for graph in (bundle.encoder, bundle.head)
+    )
     batches = [
         np.ascontiguousarray(images[i : i + BATCH_SIZE])
         for i in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE)
@@ -103,7 +106,8 @@ def bare_loop(bundle: Bundle, images: np.ndarray) -> Callable[[], None]:
 
     def loop() -> None:
         for batch in batches:
-            session.run(["score", "probabilities"], {"images": batch})
+            (features,) = encoder.run(["features"], {"images": batch})
+            head.run(["score", "probabilities"], {"features": features})
 
     return loop
 
@@ -151,7 +155,7 @@ def torch_loop(bundle: Bundle, pool: Path) -> Callable[[], None]:
     from topb_trainer.config import TrainConfig
     from topb_trainer.models.assistant import Assistant
     from topb_trainer.models.resnet import Normalisation, ResNet18
-    from topb_trainer.models.scoring import ScoringModel
+    from topb_trainer.models.scoring import AssistantModel
     from topb_trainer.models.vae import Vae
     from topb_trainer.presets import from_mapping
 
@@ -167,7 +171,7 @@ def torch_loop(bundle: Bundle, pool: Path) -> Callable[[], None]:
     task = ResNet18(Normalisation([0.5] * 3, [0.25] * 3), classes, config.task.width, stem)
     vae = Vae(task.feature_size, config.vae.latent_size, config.vae.hidden)
     assistant = Assistant(config.vae.latent_size, classes, config.assistant.hidden)
-    model = ScoringModel(task, torch.nn.Identity(), vae, assistant).eval()
+    model = AssistantModel(task, torch.nn.Identity(), vae, assistant).eval()
     target = bundle.input
 
     class Images(Dataset[torch.Tensor]):

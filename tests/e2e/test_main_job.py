@@ -38,7 +38,12 @@ def test_the_demo_trains_exports_serves_and_selects(demo: tuple[Path, str]) -> N
     assert len(re.findall(r"^ +\d+  digit-\d{4} +0\.\d{4}", told, re.M)) == 10
     assert re.search(r"test accuracy \d+\.\d% from 24 labels", told)
     assert str(bundle) in told
-    assert {file.name for file in bundle.iterdir()} == {"labelled.parquet", "manifest.json", "scorer.onnx"}
+    assert {file.name for file in bundle.iterdir()} == {
+        "encoder.onnx",
+        "head.onnx",
+        "labelled.parquet",
+        "manifest.json",
+    }
     with Image.open(out / "contact-sheet.png") as sheet:
         assert sheet.width > 900
 

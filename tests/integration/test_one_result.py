@@ -16,7 +16,7 @@ from support.servers import RunningServer, running_server
 from topb_scorer.bundle import open_bundle
 from topb_scorer.geometry.k_center import k_center_greedy
 from topb_scorer.in_process import select_batch
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.model_session import ModelSession
 
 pytestmark = pytest.mark.scorer
 
@@ -109,7 +109,7 @@ def test_core_set_over_the_service_is_k_center_greedy_over_the_features(
     (path,) = (data / "models").iterdir()
     bundle = open_bundle(path)
     images = np.stack([random_image(i) for i in range(300)])
-    features = ScoringSession(bundle.graph).score(images, ["features"])["features"]
+    features = ModelSession(bundle).score(images)["features"]
     expected = k_center_greedy(features, bundle.labelled_features(), 30)
     picks = client.select_batch(data / "pool.parquet", 30, strategy="core_set").picks
 

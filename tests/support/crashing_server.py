@@ -213,13 +213,14 @@ def _append(path: Path, line: str) -> None:
 
 
 def _slow_down(folder: Path, seconds: float) -> None:
-    from topb_scorer.scoring.session import ScoringSession
+    from topb_scorer.scoring.session import GraphSession
 
-    run = ScoringSession.run
+    run = GraphSession.run
 
-    def slow_run(session: ScoringSession, batch: Any) -> None:
-        _append(folder / "batches", "batch")
-        time.sleep(seconds)
+    def slow_run(session: GraphSession, batch: Any) -> None:
+        if "images" in session.input_shapes:
+            _append(folder / "batches", "batch")
+            time.sleep(seconds)
         run(session, batch)
 
-    ScoringSession.run = slow_run  # type: ignore[method-assign]
+    GraphSession.run = slow_run  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from topb.results import Accounts, Pick
 from topb_scorer import imaging
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import SkippedImageError
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.model_session import ModelSession
 
 Row = tuple[str | None, bytes | None]
 
@@ -24,7 +24,7 @@ class ReferenceScorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._target = bundle.input
-        self._session = ScoringSession(bundle.graph, batch_size=2, threads=1)
+        self._session = ModelSession(bundle, batch_size=2, threads=1)
         self._outputs: dict[bytes, tuple[float, NDArray[np.float64]] | str] = {}
 
     def outputs_of(self, image: bytes | None) -> tuple[float, NDArray[np.float64]] | str:

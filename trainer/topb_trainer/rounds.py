@@ -16,8 +16,7 @@ from topb_trainer.export.bundle import export_bundle
 from topb_trainer.export.weights import keep_weights, load_weights
 from topb_trainer.methods import SelectorKind, assistant_method
 from topb_trainer.models.resnet import ResNet18
-from topb_trainer.models.scoring import AnyScoringModel, ScoringModel, TaskScoringModel
-from topb_trainer.models.vaal import VaalScoringModel
+from topb_trainer.models.scoring import AssistantModel, ScoringModel, TaskModel, VaalModel
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import (
@@ -79,7 +78,7 @@ def export_round(weights: Path, data: RoundData, context: RoundContext, parent: 
     """
     task_model = untrained_task(data.labelled, context.config)
     selector = untrained_selector(task_model.feature_size, task_model.class_count, context.config)
-    model = ScoringModel(task_model, selector.scaling, selector.vae, selector.assistant)
+    model = AssistantModel(task_model, selector.scaling, selector.vae, selector.assistant)
     load_weights(weights, model, data.labelled, context)
     model.eval().requires_grad_(False).to(context.device)
     test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
@@ -128,7 +127,7 @@ def finish_round(
 
 
 def _exported(
-    model: AnyScoringModel,
+    model: ScoringModel,
     labelled: TaskOutputs,
     data: RoundData,
     kind: SelectorKind,
@@ -154,16 +153,16 @@ def _exported(
 
 def _with_selector(
     task_model: ResNet18, labelled: TaskOutputs, data: RoundData, kind: SelectorKind, context: RoundContext
-) -> AnyScoringModel:
+) -> ScoringModel:
     if kind == "none":
-        return TaskScoringModel(task_model)
+        return TaskModel(task_model)
     if kind == "vaal":
         vaal = train_vaal(data.labelled.images, data.pool.images, context)
-        return VaalScoringModel(task_model, vaal.vae, vaal.discriminator)
+        return VaalModel(task_model, vaal.vae, vaal.discriminator)
     losses = task_losses(labelled, data.labelled.labels)
     unlabelled = task_outputs(task_model, data.pool.images, context, name="pool")
     selector = cotrain(labelled, losses, unlabelled, context)
-    return ScoringModel(task_model, selector.scaling, selector.vae, selector.assistant)
+    return AssistantModel(task_model, selector.scaling, selector.vae, selector.assistant)
 
 
 def _method_name(kind: SelectorKind, config: TrainConfig) -> str:

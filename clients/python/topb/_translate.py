@@ -17,7 +17,7 @@ from topb.progress import Progress, QueuePlace
 from topb.results import Accounts, Pick, SkippedRow
 from topb.scores import ImageScores, SkippedImage
 from topb.selections import Selection, SelectionState
-from topb.v1 import model_pb2, selection_pb2
+from topb.v1 import bundle_pb2, model_pb2, selection_pb2
 
 STATES: dict[str, selection_pb2.SelectionState.ValueType] = {
     state: selection_pb2.SelectionState.Value(f"SELECTION_STATE_{state.name}")
@@ -171,6 +171,8 @@ def model(message: model_pb2.Model) -> Model:
             GateMeasurement(name=gate.name, measured=gate.measured, limit=gate.limit, meaning=gate.meaning)
             for gate in bundle.gates
         ),
+        encoder_id=bundle.encoder_id,
+        feature_type="float16" if bundle.feature_type == bundle_pb2.FEATURE_TYPE_FLOAT16 else "float32",
     )
 
 
@@ -179,7 +181,7 @@ def _outcome(result: selection_pb2.ImageScores, model_id: str) -> ImageScores | 
         case "scored":
             scored = result.scored
             return ImageScores(
-                score=scored.score,
+                score=scored.score if scored.HasField("score") else None,
                 probabilities=_read_only(scored.probabilities),
                 features=_read_only(scored.features) if scored.features else None,
                 entropy=scored.entropy,

@@ -51,10 +51,10 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """One output of the graph."""
+    """One output of the model."""
 
     name: str
-    """Its name in the graph: "score", "probabilities" or "features"."""
+    """Its name: "features", "score", "probabilities", "hidden" or "latent"."""
     meaning: str
     """Description of its values."""
     shape: tuple[int, ...]
@@ -80,7 +80,7 @@ class Model:
     """The trainer's description of one model of a server."""
 
     id: str
-    """First 16 hexadecimal digits of the SHA-256 of its graph."""
+    """First 16 hexadecimal digits of a SHA-256 of graphs, classes, labelled set, accuracy and settings."""
     is_default: bool
     """Whether it is the server's default model."""
     create_time: datetime.datetime | None
@@ -90,11 +90,11 @@ class Model:
     round: int
     """0 for the round trained on the initial labelled set."""
     input: ImageInput
-    """The input of its graph."""
+    """The images that its encoder takes. Height and width are 0 if it has no encoder."""
     classes: tuple[str, ...]
     """Names of the classes, by index."""
     outputs: tuple[ModelOutput, ...]
-    """The outputs of its graph."""
+    """The outputs of its encoder and its head."""
     strategies: tuple[str, ...]
     """Names of the query strategies that its manifest declares. A server also serves those that do not need
     the output `score`."""
@@ -109,6 +109,10 @@ class Model:
     library_versions: Mapping[str, str]
     """Versions of the libraries that trained and exported it."""
     gates: tuple[GateMeasurement, ...]
-    """The checks that the exported graph passed."""
+    """The checks that the exported graphs passed."""
+    encoder_id: str = ""
+    """Id of its encoder; empty if it has none. Models with the same encoder compute the same features."""
+    feature_type: str = "float32"
+    """The precision of its features: "float32", or "float16" if the encoder rounds them."""
     served_strategies: tuple[str, ...] = ()
     """Names of the query strategies that the server can run with it; empty if the server does not say."""

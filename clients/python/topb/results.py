@@ -26,9 +26,9 @@ class Pick:
     """Acquisition score. Pointwise strategies pick images with larger scores first. For a set-based strategy,
     it is what the strategy measured when it picked the image, such as the distance to earlier picks."""
     predicted_class: int
-    """Index of the most probable class in `Model.classes`."""
+    """Index of the most probable class in `Model.classes`; -1 if the model has no classifier."""
     probability: float
-    """Probability of the predicted class."""
+    """Probability of the predicted class; 0 if the model has no classifier."""
     entropy: float
     """Entropy of the predicted distribution, in nats."""
     radius: float | None = None

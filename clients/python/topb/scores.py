@@ -12,23 +12,22 @@ import numpy.typing as npt
 class ImageScores:
     """The model's outputs for one image. The arrays are read-only."""
 
-    score: float
-    """The model's own score; images with larger scores are more worth labelling. It is the logit
-    of the assistant's output, or the entropy in nats if the model has no assistant; `Model.outputs` says
-    which."""
+    score: float | None
+    """The model's own score; images with larger scores are more worth labelling. It is the logit of the
+    output of the assistant, or of VAAL's discriminator; None if the model has neither."""
     probabilities: npt.NDArray[np.float32]
-    """float32 (C): the task model's probabilities of the model's classes."""
+    """float32 (C): the task model's probabilities of the model's classes; C is 0 without a classifier."""
     features: npt.NDArray[np.float32] | None
     """float32 (D): the task model's features, or None if they were not requested."""
     entropy: float
-    """Entropy of `probabilities`, in nats."""
+    """Entropy of `probabilities`, in nats; 0 without a classifier."""
     model: str
     """Id of the model that computed the scores."""
 
     @property
     def predicted_class(self) -> int:
-        """Index of the most probable class in `Model.classes`."""
-        return int(np.argmax(self.probabilities))
+        """Index of the most probable class in `Model.classes`; -1 if the model has no classifier."""
+        return int(np.argmax(self.probabilities)) if len(self.probabilities) else -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,14 @@ from google.protobuf import json_format
 
 from topb.commands.options import JSON, PATH, Group
 from topb.commands.output import minute, print_json, table_text
+from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.scoring.model_catalog import ModelCatalog
+
+_FEATURE_TYPES: dict[int, str] = {
+    bundle_pb2.FEATURE_TYPE_FLOAT32: "float32",
+    bundle_pb2.FEATURE_TYPE_FLOAT16: "rounded to float16",
+}
 
 
 @click.group(cls=Group)
@@ -50,14 +56,18 @@ def describe(bundle: Bundle) -> str:
     """Return a description of the bundle, one fact per line."""
     manifest = bundle.manifest
     size = sum(file.size_bytes for file in manifest.files)
-    resize = bundle.input.resize.value.replace("_", " ")
     accuracy = _accuracy(bundle) or "not measured: there was no test set"
     lines = [
         ("model", f"{bundle.model_id}, {size / 2**20:.1f} MiB in {bundle.path}"),
         ("trained by", f"{manifest.method}, round {manifest.round}, seed {manifest.seed}"),
         ("created", manifest.create_time.ToJsonString()),
-        ("input", f"uint8 {bundle.input.height}×{bundle.input.width}×3, {resize}"),
-        ("classes", f"{len(manifest.classes)}: {_shortened(manifest.classes)}"),
+        ("input", _input(bundle)),
+        ("encoder", bundle.encoder_id or "none"),
+        ("features", _FEATURE_TYPES.get(manifest.feature_type, "of an unknown type")),
+        (
+            "classes",
+            _classes(manifest.classes),
+        ),
         ("labelled", f"{manifest.labelled_count} images"),
         ("test accuracy", accuracy),
         ("strategies", ", ".join(manifest.strategies)),
@@ -70,6 +80,13 @@ def describe(bundle: Bundle) -> str:
     lines += [("files", f"{file.name} {file.size_bytes} bytes, verified") for file in manifest.files]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def _input(bundle: Bundle) -> str:
+    if bundle.encoder is None:
+        return f"vectors of {bundle.output_shape('features')[0]} numbers"
+    resize = bundle.input.resize.value.replace("_", " ")
+    return f"uint8 {bundle.input.height}×{bundle.input.width}×3, {resize}"
 
 
 def _row(bundle: Bundle) -> dict[str, str]:
@@ -104,6 +121,10 @@ def _created(bundle: Bundle) -> tuple[int, int]:
 
 def _accuracy(bundle: Bundle) -> str:
     return f"{bundle.manifest.test_accuracy:.2%}" if bundle.manifest.HasField("test_accuracy") else ""
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{len(names)}: {_shortened(names)}" if names else "none: the model has no classifier"
 
 
 def _shortened(classes: Sequence[str], most: int = 10) -> str:

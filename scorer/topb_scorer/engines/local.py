@@ -8,13 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from topb_scorer.bundle import Bundle
-from topb_scorer.errors import BundleError
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits, PixelBudget
 from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.cores import usable_cores
-from topb_scorer.scoring.pipeline import score_shards
+from topb_scorer.scoring.model_session import HeadStage, ModelSession
+from topb_scorer.scoring.pipeline import encode_shards
 from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
-from topb_scorer.scoring.session import OUTPUTS, ScoringSession
 
 _PIXELS_A_DECODER = 2**24
 
@@ -29,7 +28,7 @@ class EngineSettings:
     device: str = "cpu"
     """`cpu` or `cuda:<index>`."""
     batch_size: int | None = None
-    """Images per batch, at least 2; None for 32 on the CPU and 256 on a GPU."""
+    """Images per batch of the encoder, at least 2; None for 32 on the CPU and 256 on a GPU."""
     session_threads: int | None = None
     """Threads that run the model on the CPU; None for one per usable core."""
     decode_threads: int | None = None
@@ -52,7 +51,7 @@ class LocalEngine:
 
     Attributes:
         bundle: the model.
-        session: the loaded graph.
+        session: the loaded graphs.
         budget: the pixels that may be decoded at once.
     """
 
@@ -62,7 +61,7 @@ class LocalEngine:
         settings: EngineSettings = EngineSettings(),
         budget: PixelBudget | None = None,
     ) -> None:
-        """Load the bundle's graph on the device.
+        """Load the bundle's graphs on the device.
 
         Args:
             bundle: the model.
@@ -70,7 +69,7 @@ class LocalEngine:
             budget: the budget of all engines of this process; None for a new one.
 
         Raises:
-            BundleError: with reason BUNDLE_GRAPH, if the graph does not match the manifest.
+            BundleError: with reason BUNDLE_GRAPH, if a graph does not match the manifest.
             DeviceError: the device cannot be used.
             InvalidRequestError: with reason BATCH_SIZE_TOO_SMALL.
         """
@@ -78,13 +77,12 @@ class LocalEngine:
         self.budget = budget or settings.new_pixel_budget()
         self._settings = settings
         default = 32 if settings.device == "cpu" else 256
-        self.session = ScoringSession(
-            bundle.graph,
+        self.session = ModelSession(
+            bundle,
             device=settings.device,
             batch_size=default if settings.batch_size is None else settings.batch_size,
             threads=settings.session_threads,
         )
-        _check_graph(bundle, self.session)
 
     def fill(
         self,
@@ -97,6 +95,8 @@ class LocalEngine:
     ) -> None:
         """Score shards and commit each one to the log as soon as it is finished.
 
+        The encoder runs in batches that span shards; the head runs on the encoder's outputs for each shard.
+
         Args:
             log: the log to which the shards are committed.
             shards: the shards, which are scored in this order. None means that no shard is ready: the partial
@@ -106,39 +106,27 @@ class LocalEngine:
             on_commit: called with each shard after it was committed.
 
         Raises:
+            InvalidRequestError: with reason MODEL_WITHOUT_ENCODER.
             SelectionCancelledError: `cancelled` was set.
             UnreadablePoolError: a shard cannot be read to its end.
         """
+        head = HeadStage(self.session, with_features=log.with_features)
         parts: list[ScoredRows] = []
         with closing(
-            score_shards(
+            encode_shards(
                 shards,
-                self.session,
+                self.session.encoder,
                 self.bundle.input,
-                with_features=log.with_features,
                 limits=self._settings.limits,
                 budget=self.budget,
                 decode_threads=self._settings.decoders,
                 cancelled=cancelled,
             )
-        ) as scored:
-            for part in scored:
-                parts.append(part.rows)
-                on_rows(len(part.rows.ids))
+        ) as encoded:
+            for part in encoded:
+                parts += head.take(part)
+                on_rows(len(part.ids))
                 if part.ends_shard:
                     log.commit(part.shard.identity, parts)
                     parts = []
                     on_commit(part.shard)
-
-
-def _check_graph(bundle: Bundle, session: ScoringSession) -> None:
-    in_graph = {"images": session.image_shape, **session.output_shapes}
-    in_manifest = {output: bundle.output_shape(output) for output in OUTPUTS}
-    in_manifest["images"] = (bundle.input.height, bundle.input.width)
-    for name, shape in in_manifest.items():
-        if in_graph.get(name) != shape:
-            raise BundleError(
-                f"bundle {bundle.model_id}: for one image, {name!r} has shape {shape} in the manifest and "
-                f"{in_graph.get(name)} in the graph; export the bundle again",
-                reason="BUNDLE_GRAPH",
-            )

@@ -1,10 +1,10 @@
-"""Read images, decode them, run the model, and yield the scored rows, all in one loop."""
+"""Read images, decode them, run the encoder, and yield its outputs, all in one loop."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from topb_scorer.cancellation import Check, check_of, checked
 from topb_scorer.imaging import ImageLimits, PixelBudget, SkippedImageError
 from topb_scorer.pools.pool import DIGEST_BYTES, PoolItem, Shard, Unreadable, content_digest
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
-from topb_scorer.scoring.score_log import ScoredRows, Skip, scored_rows
-from topb_scorer.scoring.session import OUTPUTS, Buffers, ScoringSession
+from topb_scorer.scoring.score_log import Skip
+from topb_scorer.scoring.session import Buffers, Float32Array, GraphSession
 
 _BATCHES_READ_AHEAD = 4
 _BATCHES_IN_FLIGHT = 3
@@ -30,11 +30,18 @@ _Load = Callable[[bytes | NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class ShardRows:
-    """Scored rows of one shard, in the shard's order."""
+class EncodedRows:
+    """Rows of one shard, in the shard's order, with the encoder's outputs."""
 
     shard: Shard
-    rows: ScoredRows
+    ids: list[str]
+    """n ids."""
+    digests: NDArray[np.uint8]
+    """uint8 (n, 16): the content digests of the images."""
+    outputs: Mapping[str, Float32Array]
+    """The encoder's outputs by name, float32 (n, …). They are overwritten when the next rows are taken."""
+    skips: Mapping[int, Skip]
+    """Rows that could not be decoded, by index. Their outputs have no meaning."""
     ends_shard: bool
     """Whether these are the last rows of the shard."""
 
@@ -50,28 +57,26 @@ class _InFlight:
     decoding: list[Future[dict[int, Skip]]]
 
 
-def score_shards(
+def encode_shards(
     shards: Iterable[Shard | None],
-    session: ScoringSession,
+    encoder: GraphSession,
     target: ImageInput,
     *,
-    with_features: bool = False,
     limits: ImageLimits,
     budget: PixelBudget | None = None,
     decode_threads: int,
     cancelled: threading.Event,
-) -> Generator[ShardRows, None, None]:
-    """Score all items of `shards`, in order, in full batches that span shards.
+) -> Generator[EncodedRows, None, None]:
+    """Encode all items of `shards`, in order, in full batches that span shards.
 
-    One thread reads ahead, `decode_threads` threads decode, and the caller's thread runs the session. Only a
+    One thread reads ahead, `decode_threads` threads decode, and the caller's thread runs the encoder. Only a
     few batches are in memory at a time. Closing the generator stops all threads.
 
     Args:
         shards: the shards, which are read in this order. None means that no shard is ready: the partial batch
             is run now.
-        session: computes the outputs.
-        target: the size and the resize rule of the images that the session takes.
-        with_features: whether the rows have features and probabilities.
+        encoder: takes `images`, uint8 (N, height, width, 3), RGB.
+        target: the size and the resize rule of the images that the encoder takes.
         limits: size limits of images. Larger images are skipped.
         budget: limits the pixels that are decoded at once; None for no limit.
         decode_threads: the number of decoding threads, at least 1.
@@ -83,11 +88,11 @@ def score_shards(
     """
     check = check_of(cancelled)
     load = partial(imaging.load, target=target, limits=limits, budget=budget, check=check)
-    free = deque(session.new_buffers(OUTPUTS) for _ in range(_BATCHES_IN_FLIGHT))
+    free = deque(encoder.new_buffers() for _ in range(_BATCHES_IN_FLIGHT))
     in_flight: deque[_InFlight] = deque()
     with (
         ThreadPoolExecutor(decode_threads, thread_name_prefix="decode") as decoders,
-        closing(read_ahead(batches(shards, session.batch_size), _BATCHES_READ_AHEAD)) as ready,
+        closing(read_ahead(batches(shards, encoder.batch_size), _BATCHES_READ_AHEAD)) as ready,
     ):
         try:
             for batch in ready:
@@ -96,7 +101,7 @@ def score_shards(
                 while in_flight and (batch is None or not free):
                     check()
                     oldest = in_flight.popleft()
-                    yield from _scored(session, oldest, with_features)
+                    yield from _encoded(encoder, oldest)
                     free.append(oldest.buffers)
                 if batch is not None:
                     buffers = free.popleft()
@@ -119,8 +124,9 @@ def _decode(
 ) -> list[Future[dict[int, Skip]]]:
     """Start tasks that each digest and decode a few rows of a batch, and return the rows they skip."""
     count = max(1, -(-len(batch.items) // _DECODE_TASKS_PER_BATCH))
+    images = buffers.inputs["images"]
     return [
-        decoders.submit(_decode_rows, batch.items, digests, buffers.images, start, count, load, check)
+        decoders.submit(_decode_rows, batch.items, digests, images, start, count, load, check)
         for start in range(0, len(batch.items), count)
     ]
 
@@ -147,12 +153,12 @@ def _decode_rows(
     return skips
 
 
-def _scored(session: ScoringSession, decoded: _InFlight, with_features: bool) -> Iterator[ShardRows]:
-    """Wait until a batch is decoded, run the session on it, and yield its rows shard by shard."""
+def _encoded(encoder: GraphSession, decoded: _InFlight) -> Iterator[EncodedRows]:
+    """Wait until a batch is decoded, run the encoder on it, and yield its rows shard by shard."""
     items = decoded.batch.items
     skips = {row: skip for future in decoded.decoding for row, skip in future.result().items()}
     if len(skips) < len(items):
-        session.run(decoded.buffers)
+        encoder.run(decoded.buffers)
     ids = [item.id for item in items]
     for segment in decoded.batch.segments:
         part = slice(segment.start, segment.stop)
@@ -160,7 +166,5 @@ def _scored(session: ScoringSession, decoded: _InFlight, with_features: bool) ->
         part_skips = {
             row - segment.start: skip for row, skip in skips.items() if segment.start <= row < segment.stop
         }
-        rows = scored_rows(
-            ids[part], outputs, part_skips, digests=decoded.digests[part], with_features=with_features
-        )
-        yield ShardRows(segment.shard, rows, segment.ends_shard)
+        digests = decoded.digests[part]
+        yield EncodedRows(segment.shard, ids[part], digests, outputs, part_skips, segment.ends_shard)

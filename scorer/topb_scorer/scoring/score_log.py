@@ -60,15 +60,16 @@ class ScoredRows:
     """uint8 (n, 16): the content digests of the images, `NO_DIGEST` for rows that could not be read."""
     score: NDArray[np.float32]
     """float32 (n,): the model's `score` output. Its meaning depends on the training method: the assistant's
-    logit for AALU, the discriminator's logit for VAAL, and the entropy for models without either."""
+    logit for AALU, the discriminator's logit for VAAL, and 0 for models without either."""
     entropy: NDArray[np.float64]
-    """float64 (n,): entropy of the predicted distribution, in nats."""
+    """float64 (n,): entropy of the predicted distribution, in nats. This and the next two are 0 if the model
+    has no classifier."""
     margin: NDArray[np.float64]
     """float64 (n,): difference between the largest and the second-largest probability."""
     confidence: NDArray[np.float32]
     """float32 (n,): largest probability."""
     predicted_class: NDArray[np.int32]
-    """int32 (n,): index of the most probable class."""
+    """int32 (n,): index of the most probable class; −1 if the model has no classifier."""
     skips: Mapping[int, Skip]
     """Rows that could not be scored, by index."""
 
@@ -84,7 +85,7 @@ class FeatureRows(ScoredRows):
     features: NDArray[np.float32]
     """float32 (n, D): features of the task model."""
     probabilities: NDArray[np.float32]
-    """float32 (n, C): predicted class probabilities."""
+    """float32 (n, C): predicted class probabilities; C is 0 if the model has no classifier."""
 
 
 def scored_rows(
@@ -99,36 +100,52 @@ def scored_rows(
 
     Args:
         ids: n ids.
-        outputs: all outputs of the model: `score`, float32 (n,); `probabilities`, float32 (n, C) with C ≥ 1;
-            `features`, float32 (n, D). The buffers may be overwritten afterwards.
+        outputs: all outputs of the model: `features`, float32 (n, D), and, if the model has them, `score`,
+            float32 (n,), and `probabilities`, float32 (n, C) with C ≥ 1. The buffers may be overwritten
+            afterwards.
         skips: rows that could not be scored. A row with any output that is not finite is skipped as well,
             whether or not the log stores that output.
         digests: uint8 (n, 16), the content digests of the images; None if they are not known.
         with_features: whether the log stores features.
     """
-    score, probabilities = outputs["score"], outputs["probabilities"]
     finite = np.ones(len(ids), bool)
     for values in outputs.values():
         finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     all_skips = dict(skips)
     for row in np.flatnonzero(~finite).tolist():
         all_skips.setdefault(row, Skip(NOT_FINITE, "the model's outputs are not all finite"))
-    exact = np.where(finite[:, None], probabilities, 1.0).astype(np.float64)
-    log = np.log(exact, out=np.zeros_like(exact), where=exact > 0)
-    top = -np.sort(-exact, axis=1)
+    if digests is None:
+        digests = np.zeros((len(ids), DIGEST_BYTES), np.uint8)
+    score = outputs.get("score", np.zeros(len(ids), np.float32)).copy()
+    probabilities = outputs.get("probabilities", np.zeros((len(ids), 0), np.float32))
+    predictions = _predictions(np.where(finite[:, None], probabilities, 1.0).astype(np.float64))
     columns: dict[str, Any] = {
         "ids": ids,
-        "digests": np.zeros((len(ids), DIGEST_BYTES), np.uint8) if digests is None else digests,
-        "score": score.copy(),
-        "entropy": -(exact * log).sum(axis=1) + 0.0,
-        "margin": top[:, 0] - top[:, 1] if exact.shape[1] > 1 else top[:, 0],
-        "confidence": top[:, 0].astype(np.float32),
-        "predicted_class": exact.argmax(axis=1).astype(np.int32),
+        "digests": digests,
+        "score": score,
+        **predictions,
         "skips": all_skips,
     }
     if not with_features:
         return ScoredRows(**columns)
     return FeatureRows(**columns, features=outputs["features"].copy(), probabilities=probabilities.copy())
+
+
+def _predictions(exact: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Return the columns of ScoredRows that follow from probabilities, float64 (n, C)."""
+    rows, classes = exact.shape
+    if not classes:
+        zero = np.zeros(rows)
+        none = {"confidence": zero.astype(np.float32), "predicted_class": np.full(rows, -1, np.int32)}
+        return {"entropy": zero, "margin": zero, **none}
+    log = np.log(exact, out=np.zeros_like(exact), where=exact > 0)
+    top = -np.sort(-exact, axis=1)
+    return {
+        "entropy": -(exact * log).sum(axis=1) + 0.0,
+        "margin": top[:, 0] - top[:, 1] if classes > 1 else top[:, 0],
+        "confidence": top[:, 0].astype(np.float32),
+        "predicted_class": exact.argmax(axis=1).astype(np.int32),
+    }
 
 
 class AlteredShardError(Exception):
@@ -224,7 +241,7 @@ class ScoreLog:
             table = self._read(identity)
             # A shard without rows has no columns of features and probabilities.
             if table.num_rows:
-                features, probabilities = _matrix(table, "features"), _matrix(table, "probabilities")
+                features, probabilities = (_matrix(table, name) for name in ("features", "probabilities"))
                 yield FeatureRows(**_columns_of(table), features=features, probabilities=probabilities)
 
     def discard_altered(self, identities: Iterable[str]) -> None:
@@ -304,6 +321,8 @@ def _record_batch(rows: ScoredRows) -> pa.RecordBatch:
     if isinstance(rows, FeatureRows):
         for name in ("features", "probabilities"):
             array = getattr(rows, name)
+            if not array.shape[1]:
+                continue  # A model without a classifier.
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
             batch = batch.append_column(name, vectors)
     return batch
@@ -330,6 +349,8 @@ def _digests(table: pa.Table) -> NDArray[np.uint8]:
 
 
 def _matrix(table: pa.Table, name: str) -> NDArray[np.float32]:
+    if name not in table.column_names:
+        return np.zeros((table.num_rows, 0), np.float32)
     column = table.column(name).combine_chunks()
     flat: NDArray[np.float32] = column.flatten().to_numpy()
     return flat.reshape(len(column), column.type.list_size)

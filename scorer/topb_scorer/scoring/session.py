@@ -1,8 +1,8 @@
-"""Run a model on batches of images in an ONNX Runtime session."""
+"""Run an ONNX graph on batches of rows in an ONNX Runtime session."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,25 @@ from topb_scorer.cancellation import Check, checked, never_cancelled
 from topb_scorer.errors import DeviceError, InvalidRequestError
 from topb_scorer.scoring.cores import usable_cores
 
-OUTPUTS = ("score", "probabilities", "features")
-"""The outputs of every model."""
-
 Float32Array = NDArray[np.float32]
+Array = NDArray[Any]
+
+_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """The memory for one batch of images and its outputs. Batches in flight do not share buffers."""
+    """The memory for one batch of rows and their outputs. Batches in flight do not share buffers."""
 
-    images: NDArray[np.uint8]
-    """uint8 (batch_size, height, width, 3), RGB."""
+    inputs: Mapping[str, Array]
+    """Inputs by name, uint8 or float32 (batch_size, …)."""
     outputs: Mapping[str, Float32Array]
-    """Outputs by name, float32 (batch_size, …); valid after `ScoringSession.run`."""
+    """Outputs by name, float32 (batch_size, …); valid after `GraphSession.run`."""
     binding: Any
     """The ONNX Runtime IOBinding of these arrays."""
 
 
-class ScoringSession:
+class GraphSession:
     """Runs a graph in batches of one fixed size.
 
     With a fixed shape, ONNX Runtime searches for convolution algorithms and sizes its arena only once. A
@@ -41,9 +41,9 @@ class ScoringSession:
     its position in the batch.
 
     Attributes:
-        batch_size: images per batch.
-        image_shape: (height, width) of the images.
-        output_shapes: shapes of the outputs for one image, by name.
+        batch_size: rows per batch.
+        input_shapes: shapes of the inputs for one row, by name.
+        output_shapes: shapes of the outputs for one row, by name.
     """
 
     def __init__(
@@ -57,10 +57,9 @@ class ScoringSession:
         """Load the graph.
 
         Args:
-            graph: an ONNX file or its bytes, with the input `images`, uint8 (N, height, width, 3), and
-                float32 outputs.
+            graph: an ONNX file or its bytes, with inputs of uint8 or float32 (N, …) and float32 outputs.
             device: "cpu" or "cuda:<index>". There is no fallback to the CPU.
-            batch_size: images per batch, at least 2, because ONNX Runtime uses other kernels for a single
+            batch_size: rows per batch, at least 2, because ONNX Runtime uses other kernels for a single
                 row, which round differently.
             threads: threads for one operator on the CPU; None for one per usable core.
 
@@ -98,40 +97,43 @@ class ScoringSession:
                 reason="DEVICE_UNAVAILABLE",
                 device=device,
             )
-        (self._input,) = self._session.get_inputs()
-        self.image_shape: tuple[int, int] = (self._input.shape[1], self._input.shape[2])
+        inputs = self._session.get_inputs()
+        self._input_dtypes = {input_.name: _DTYPES.get(input_.type, np.float32) for input_ in inputs}
+        self.input_shapes: dict[str, tuple[int, ...]] = {
+            input_.name: tuple(input_.shape[1:]) for input_ in inputs
+        }
         self.output_shapes: dict[str, tuple[int, ...]] = {
             output.name: tuple(output.shape[1:]) for output in self._session.get_outputs()
         }
 
-    def new_buffers(self, outputs: Sequence[str]) -> Buffers:
-        """Allocate and bind buffers for one batch. Only the given outputs are copied back from the device."""
-        images = np.zeros((self.batch_size, *self.image_shape, 3), np.uint8)
-        arrays = {
-            name: np.zeros((self.batch_size, *self.output_shapes[name]), np.float32) for name in outputs
+    def new_buffers(self) -> Buffers:
+        """Allocate and bind buffers for one batch."""
+        inputs = {
+            name: np.zeros((self.batch_size, *shape), self._input_dtypes[name])
+            for name, shape in self.input_shapes.items()
+        }
+        outputs = {
+            name: np.zeros((self.batch_size, *shape), np.float32)
+            for name, shape in self.output_shapes.items()
         }
         binding = self._session.io_binding()
-        binding.bind_input(self._input.name, "cpu", 0, np.uint8, images.shape, images.ctypes.data)
-        for name, array in arrays.items():
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        return Buffers(images, arrays, binding)
+        return Buffers(inputs, outputs, binding)
 
     def run(self, buffers: Buffers) -> None:
-        """Compute the outputs of the images in `buffers`. The GIL is released meanwhile."""
+        """Compute the outputs of the rows in `buffers`. The GIL is released meanwhile."""
         self._session.run_with_iobinding(buffers.binding)
 
-    def score(
-        self,
-        images: NDArray[np.uint8],
-        outputs: Sequence[str] = OUTPUTS,
-        *,
-        check: Check = never_cancelled,
+    def apply(
+        self, inputs: Mapping[str, Array], *, check: Check = never_cancelled
     ) -> dict[str, Float32Array]:
-        """Return the outputs of any number of images.
+        """Return the outputs of any number of rows.
 
         Args:
-            images: uint8 (n, height, width, 3), RGB.
-            outputs: names of outputs.
+            inputs: arrays (n, …) by name. Those that the graph does not take are ignored.
             check: called before each batch.
 
         Returns:
@@ -140,18 +142,19 @@ class ScoringSession:
         Raises:
             SelectionCancelledError: `check` raised it.
         """
-        buffers = self.new_buffers(outputs)
-        scored = {
-            name: np.zeros((len(images), *array.shape[1:]), np.float32)
-            for name, array in buffers.outputs.items()
+        buffers = self.new_buffers()
+        rows = len(inputs[next(iter(self.input_shapes))])
+        outputs = {
+            name: np.zeros((rows, *array.shape[1:]), np.float32) for name, array in buffers.outputs.items()
         }
-        for start in checked(range(0, len(images), self.batch_size), check):
-            part = images[start : start + self.batch_size]
-            buffers.images[: len(part)] = part
+        for start in checked(range(0, rows, self.batch_size), check):
+            count = min(self.batch_size, rows - start)
+            for name, array in buffers.inputs.items():
+                array[:count] = inputs[name][start : start + count]
             self.run(buffers)
             for name, array in buffers.outputs.items():
-                scored[name][start : start + len(part)] = array[: len(part)]
-        return scored
+                outputs[name][start : start + count] = array[:count]
+        return outputs
 
 
 def _provider(device: str) -> tuple[str, dict[str, str]]:

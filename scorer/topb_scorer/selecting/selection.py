@@ -159,7 +159,7 @@ def _fill(
 
 def _with_class_names(picks: Iterable[Pick], classes: Sequence[str]) -> Iterator[Pick]:
     for pick in picks:
-        named = pick.predicted_class < len(classes)
+        named = 0 <= pick.predicted_class < len(classes)
         yield replace(pick, predicted_class_name=classes[pick.predicted_class] if named else "")
 
 
@@ -186,14 +186,13 @@ def _selected(
             parts = checked(log.read(identities), check)
             picked = select_pointwise(strategy, spec, parts, labelled, rows=rows, scratch=scratch)
         else:
-            (classes,) = bundle.output_shape("probabilities")
             picked = select_set_based(
                 strategy,
                 spec,
                 lambda: checked(log.read_with_features(identities), check),
                 labelled,
                 bundle.labelled_features(),
-                classes=classes,
+                classes=bundle.class_count,
                 rows=rows,
                 scratch=scratch,
                 settings=settings,

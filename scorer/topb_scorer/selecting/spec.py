@@ -72,7 +72,7 @@ class SelectionSpec:
 
 def check_strategy_served(spec: SelectionSpec, bundle: Bundle) -> None:
     """Raise InvalidRequestError with reason STRATEGY_NOT_SERVED if the model cannot serve the strategy."""
-    allowed = sorted(served_by(bundle.strategies))
+    allowed = sorted(served_by(bundle.strategies, bundle.output_shapes))
     if spec.strategy not in allowed:
         raise InvalidRequestError(
             f"model {bundle.model_id} cannot serve strategy {spec.strategy!r}; "

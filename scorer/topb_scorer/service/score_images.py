@@ -29,6 +29,7 @@ def score_images(
 
     Raises:
         LimitExceededError: there are more images than one call may contain.
+        InvalidRequestError: the model has no encoder.
         NotFoundError: there is no such model.
         SelectionCancelledError: `cancelled` was set.
     """
@@ -40,7 +41,8 @@ def score_images(
         )
     engine = engines.get(models.get(request.model))
     target, limits = engine.bundle.input, settings.engine.limits
-    images = np.zeros((len(request.images), target.height, target.width, 3), np.uint8)
+    size = engine.session.encoder.input_shapes["images"]
+    images = np.zeros((len(request.images), *size), np.uint8)
     skips: dict[int, Skip] = {}
     check = check_of(cancelled)
     for row, encoded in enumerate(checked(request.images, check)):
@@ -57,8 +59,8 @@ def score_images(
             response.results.add(skipped=pb.ImageScores.Skipped(reason=skip.reason, detail=skip.detail))
             continue
         scored = pb.ImageScores.Scored(
-            score=float(rows.score[row]),
-            probabilities=outputs["probabilities"][row].tolist(),
+            score=float(rows.score[row]) if "score" in outputs else None,
+            probabilities=outputs["probabilities"][row].tolist() if "probabilities" in outputs else [],
             features=outputs["features"][row].tolist() if request.include_features else [],
             entropy=float(rows.entropy[row]),
         )

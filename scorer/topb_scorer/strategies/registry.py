@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -56,15 +56,18 @@ def configured(name: str, options: Mapping[str, str]) -> QueryStrategy:
     return strategy
 
 
-def served_by(declared: frozenset[str]) -> frozenset[str]:
+def served_by(declared: frozenset[str], outputs: Collection[str]) -> frozenset[str]:
     """Return the names of the strategies that a model can serve.
 
     Args:
         declared: the strategies that the model's bundle declares. Strategies that use the `score` output are
             served only if they are declared.
+        outputs: the names of the model's outputs. A strategy is served only if the model has all it needs.
     """
     return frozenset(
-        name for name, strategy in _strategies().items() if name in declared or "score" not in strategy.needs
+        name
+        for name, strategy in _strategies().items()
+        if strategy.needs <= set(outputs) and (name in declared or "score" not in strategy.needs)
     )
 
 

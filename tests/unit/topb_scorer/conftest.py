@@ -7,7 +7,7 @@ import pytest
 from support.bundles import deep_graph, null_graph, write_bundle
 from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.session import GraphSession
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +26,9 @@ def engine(bundle: Bundle) -> LocalEngine:
 
 
 @pytest.fixture(scope="session")
-def null_session() -> ScoringSession:
-    """Scores an image by its first pixel's red; batches of 4."""
-    return ScoringSession(null_graph(), batch_size=4, threads=1)
+def null_encoder() -> GraphSession:
+    """Return an encoder whose feature is the image's first pixel's red; batches of 4."""
+    return GraphSession(null_graph().encoder, batch_size=4, threads=1)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torchvision.models import resnet18
 
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
-from topb_trainer.models.scoring import FeatureScaling, ScoringModel
+from topb_trainer.models.scoring import AssistantModel, FeatureScaling
 from topb_trainer.models.vae import Vae, sample
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -82,9 +82,9 @@ def test_a_constant_feature_is_shifted_and_not_scaled() -> None:
 
 def test_the_score_is_the_logit_of_the_assistant_on_mean_and_prediction() -> None:
     task_model, vae, assistant = ResNet18(HALF, 3, 4, "cifar"), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
-    model = ScoringModel(task_model, torch.nn.Identity(), vae, assistant).eval()
+    model = AssistantModel(task_model, torch.nn.Identity(), vae, assistant).eval()
     batch = images(6, 8, 8)
-    score, probabilities, features = model(batch)
+    score, probabilities, features = (model(batch)[name] for name in ("score", "probabilities", "features"))
     expected_features, logits = task_model(batch)
     assert torch.equal(features, expected_features)
     assert torch.equal(probabilities, logits.softmax(1))
@@ -92,11 +92,11 @@ def test_the_score_is_the_logit_of_the_assistant_on_mean_and_prediction() -> Non
 
 
 def test_scores_stay_distinct_where_the_output_of_the_assistant_rounds_to_1() -> None:
-    model = ScoringModel(
+    model = AssistantModel(
         ResNet18(HALF, 3, 4, "cifar"), torch.nn.Identity(), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
     ).eval()
     torch.nn.init.constant_(model.assistant.layers[-1].bias, 40.0)
     with torch.no_grad():
-        score = model(images(20, 8, 8))[0]
+        score = model(images(20, 8, 8))["score"]
     assert torch.equal(score.sigmoid(), torch.ones(20))
     assert len(score.unique()) == 20

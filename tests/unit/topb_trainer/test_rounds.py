@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.model_session import ModelSession
 from topb_trainer import rounds
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
 from topb_trainer.data.sets import RoundData
@@ -46,7 +46,7 @@ def test_the_bundle_carries_the_features_that_the_graph_gives_the_labelled_image
     table = pq.read_table(trained.bundle.labelled)
     assert tuple(table["id"].to_pylist()) == digit_round.labelled.ids
     stored = np.array(table["feature"].to_pylist(), np.float32)
-    scored = ScoringSession(trained.bundle.graph).score(digit_round.labelled.images)
+    scored = ModelSession(trained.bundle).score(digit_round.labelled.images)
     np.testing.assert_allclose(stored, scored["features"], atol=1e-4)
 
 

@@ -16,7 +16,8 @@ from topb_trainer.config import TrainConfig, VaalConfig
 from topb_trainer.data.sets import RoundData
 from topb_trainer.errors import TrainingDivergedError
 from topb_trainer.experiment.run import select_in_memory
-from topb_trainer.models.vaal import Discriminator, ImageVae, VaalScoringModel
+from topb_trainer.models.scoring import VaalModel
+from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.rounds import finish_round
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.seeding import generator
@@ -151,9 +152,9 @@ def test_a_vaal_bundle_allows_the_strategy_vaal_and_not_aalu(
     pool = digit_round.pool
     picked = select_in_memory(bundle, pool, 20, "vaal", seed=0, device="cpu")
     selector = train_vaal(digit_round.labelled.images, pool.images, context)
-    model = VaalScoringModel(task_model, selector.vae, selector.discriminator).eval()
+    model = VaalModel(task_model, selector.vae, selector.discriminator).eval()
     with torch.no_grad():
-        score = model(torch.from_numpy(pool.images))[0]
+        score = model(torch.from_numpy(pool.images))["score"]
     worst_picked = score[[pool.ids.index(id_) for id_ in picked]].min()
     assert (score > worst_picked + 1e-4).sum() < 20
     with pytest.raises(InvalidRequestError, match="cannot serve strategy 'aalu'"):

@@ -83,10 +83,10 @@ def run(data: Path | None, limit: int | None, budget: int | None, seed: int, out
         f"and on {_share_wrong(not_picked)} of {len(not_picked)} drawn from the rest.\n"
     )
     accuracy = bundle.manifest.test_accuracy
-    size = bundle.graph.stat().st_size / 2**20
+    size = bundle.graph_bytes / 2**20
     gates = ", ".join(f"{gate.name} {gate.measured:.2g} ≤ {gate.limit:.2g}" for gate in bundle.manifest.gates)
     print(f"trained   test accuracy {accuracy:.1%} from {len(images.labelled)} labels")
-    print(f"exported  {bundle.path}, graph of {size:.1f} MiB; gates: {gates}")
+    print(f"exported  {bundle.path}, graphs of {size:.1f} MiB; gates: {gates}")
     print(f"selected  {len(result.picks)} in {result.elapsed_seconds:.1f} s")
     print(f"sheet     {sheet}")
     print(f"done in {time.monotonic() - started:.0f} s")
@@ -148,6 +148,7 @@ def _scored_sample(
 
 
 def _exhibit(image: LabelledImage, scored: topb.Pick | topb.ImageScores, classes: Sequence[str]) -> Exhibit:
+    assert scored.score is not None, "the demo's model has an assistant"
     return Exhibit(image.image, scored.score, classes[scored.predicted_class], image.label)
 
 

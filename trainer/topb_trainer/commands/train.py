@@ -172,7 +172,7 @@ def _as_dict(trained: TrainedRound, data: RoundData) -> dict[str, object]:
         },
         "train_accuracy": trained.train_accuracy,
         "test_accuracy": trained.test_accuracy,
-        "graph_bytes": trained.bundle.graph.stat().st_size,
+        "graph_bytes": trained.bundle.graph_bytes,
         "gates": [
             {"name": gate.name, "measured": gate.measured, "limit": gate.limit} for gate in manifest.gates
         ],
@@ -184,10 +184,10 @@ def _as_text(trained: TrainedRound, data: RoundData) -> str:
     test = "no test set" if trained.test_accuracy is None else f"test {trained.test_accuracy:.1%}"
     if data.test is not None:
         test += f" of {len(data.test.ids)}"
-    megabytes = trained.bundle.graph.stat().st_size / 1e6
+    megabytes = trained.bundle.graph_bytes / 1e6
     lines = [
         f"model      {manifest.model_id} · {manifest.method} · round {manifest.round}",
-        f"bundle     {trained.bundle.path} · graph of {megabytes:.1f} MB",
+        f"bundle     {trained.bundle.path} · graphs of {megabytes:.1f} MB",
         f"images     {data.target.height} × {data.target.width} · {len(data.labelled.ids)} labelled of "
         f"{len(data.labelled.classes)} classes · {len(data.pool.ids)} unlabelled",
         f"accuracy   labelled {trained.train_accuracy:.1%} · {test}",

@@ -1,8 +1,10 @@
-"""Write a bundle: graph, labelled features and manifest. It is published only if it passes its gates."""
+"""Write a bundle: two graphs, labelled features and manifest. It is published only if it passes its gates."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import (
-    GRAPH,
+    ENCODER,
+    HEAD,
     LABELLED,
     MANIFEST,
-    MODEL_ID_LENGTH,
     SCHEMA_VERSION,
     Bundle,
+    encoder_id_of,
+    model_id_of,
     open_bundle,
     sha256_of,
 )
@@ -28,8 +32,8 @@ from topb_scorer.durable import publish_directory, unpublished_directory
 from topb_scorer.pools.pool import DIGEST_BYTES
 from topb_trainer.data.sets import LabelledSet, RoundData
 from topb_trainer.export import gates
-from topb_trainer.export.graph import onnx_graph
-from topb_trainer.models.scoring import AnyScoringModel
+from topb_trainer.export.graph import Graphs, onnx_graphs
+from topb_trainer.models.scoring import ScoringModel
 from topb_trainer.runtime.context import RoundContext
 
 _DECLARED_STRATEGIES = ("entropy", "least_confidence", "margin", "random")
@@ -53,7 +57,7 @@ _RECORDED_LIBRARIES = (
 
 
 def export_bundle(
-    model: AnyScoringModel,
+    model: ScoringModel,
     data: RoundData,
     labelled_features: NDArray[np.float32],
     context: RoundContext,
@@ -76,42 +80,40 @@ def export_bundle(
         parent: directory of bundles, which is created if it is missing.
 
     Raises:
-        ExportGateError: the graph does not reproduce the model; nothing was published.
+        ExportGateError: the graphs do not reproduce the model; nothing was published.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
     with unpublished_directory(parent) as directory:
-        graph = directory / GRAPH
-        graph.write_bytes(onnx_graph(model, data.target.height, data.target.width))
-        path = parent / sha256_of(graph)[:MODEL_ID_LENGTH]
-        if path.exists():
-            return open_bundle(path)
-        real = gates.evenly_spaced(data.pool.images, context.config.export.gate_images)  # (G, H, W, 3)
-        measured = gates.measure(model, graph, real, context.config.export.difference_limit)
-        gates.require(measured)
-        pq.write_table(_labelled_table(data.labelled, labelled_features), directory / LABELLED)
+        graphs = onnx_graphs(model, data.target.height, data.target.width)
+        (directory / ENCODER).write_bytes(graphs.encoder)
+        (directory / HEAD).write_bytes(graphs.head)
+        labelled = _labelled_table(data.labelled, labelled_features)
+        pq.write_table(labelled, directory / LABELLED)
         manifest = bundle_pb2.Bundle(
             schema_version=SCHEMA_VERSION,
-            model_id=path.name,
             method=method,
             round=context.index,
             input=data.target.to_message(),
             classes=data.labelled.classes,
-            outputs=_outputs(model),
+            outputs=_outputs(model, graphs.head_shapes | {"features": graphs.encoder_shapes["features"]}),
             strategies=sorted({*_DECLARED_STRATEGIES, *([model.strategy] if model.strategy else [])}),
             labelled_count=len(data.labelled.ids),
             test_accuracy=test_accuracy,
             seed=context.config.seed,
             library_versions=_library_versions(),
-            files=[_file(graph), _file(directory / LABELLED)],
-            gates=[
-                bundle_pb2.GateMeasurement(
-                    name=gate.name, measured=gate.measured, limit=gate.limit, meaning=gate.meaning
-                )
-                for gate in measured
-            ],
+            files=[_file(directory / name) for name in (ENCODER, HEAD, LABELLED)],
+            feature_type=bundle_pb2.FEATURE_TYPE_FLOAT32,
+            encoder_outputs=_outputs(model, graphs.encoder_shapes),
+            labelled_sha256=_content_sha256(labelled),
         )
-        manifest.create_time.GetCurrentTime()
         json_format.ParseDict(context.config.as_dict(), manifest.configuration)
+        manifest.encoder_id = encoder_id_of(manifest)
+        manifest.model_id = model_id_of(manifest)
+        path = parent / manifest.model_id
+        if path.exists():
+            return open_bundle(path)
+        manifest.gates.extend(_gates(model, graphs, data, context))
+        manifest.create_time.GetCurrentTime()
         text = json_format.MessageToJson(manifest, always_print_fields_with_no_presence=True)
         (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
         try:
@@ -121,6 +123,22 @@ def export_bundle(
             if not path.exists():
                 raise
     return open_bundle(path)
+
+
+def _gates(
+    model: ScoringModel, graphs: Graphs, data: RoundData, context: RoundContext
+) -> list[bundle_pb2.GateMeasurement]:
+    """Measure the gates and require that they are passed."""
+    config = context.config.export
+    real = gates.evenly_spaced(data.pool.images, config.gate_images)  # (G, H, W, 3)
+    measured = gates.measure(model, graphs, real, config.difference_limit)
+    gates.require(measured)
+    return [
+        bundle_pb2.GateMeasurement(
+            name=gate.name, measured=gate.measured, limit=gate.limit, meaning=gate.meaning
+        )
+        for gate in measured
+    ]
 
 
 def _labelled_table(labelled: LabelledSet, features: NDArray[np.float32]) -> pa.Table:
@@ -134,19 +152,18 @@ def _labelled_table(labelled: LabelledSet, features: NDArray[np.float32]) -> pa.
     )
 
 
-def _outputs(model: AnyScoringModel) -> list[bundle_pb2.ModelOutput]:
+def _content_sha256(table: pa.Table) -> str:
+    """Return a digest of a table's contents. A Parquet file also holds the version of its writer."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def _outputs(model: ScoringModel, shapes: Mapping[str, tuple[int, ...]]) -> list[bundle_pb2.ModelOutput]:
     return [
-        bundle_pb2.ModelOutput(name="score", meaning=model.score_meaning),
-        bundle_pb2.ModelOutput(
-            name="probabilities",
-            meaning="the task model's prediction, by class",
-            shape=[model.task_model.class_count],
-        ),
-        bundle_pb2.ModelOutput(
-            name="features",
-            meaning="the task model's pooled features before its last layer",
-            shape=[model.task_model.feature_size],
-        ),
+        bundle_pb2.ModelOutput(name=name, meaning=model.meanings[name], shape=shape)
+        for name, shape in shapes.items()
     ]
 
 

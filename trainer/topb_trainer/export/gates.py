@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from topb_scorer.scoring.session import OUTPUTS, ScoringSession
+from topb_scorer.scoring.model_session import HEAD_BATCH_SIZE
+from topb_scorer.scoring.session import GraphSession
 from topb_trainer.errors import ExportGateError
-from topb_trainer.models.scoring import AnyScoringModel
+from topb_trainer.export.graph import Graphs
+from topb_trainer.models.scoring import ScoringModel
 
 _UNITS = {"score": 1.0, "probabilities": 1.0}
 """The outputs with a natural unit: logits, nats and probabilities. Their differences are relative to at least
@@ -42,24 +45,40 @@ class Gate:
         return self.measured <= self.limit
 
 
-def measure(model: AnyScoringModel, graph: Path, real: NDArray[np.uint8], limit: float) -> list[Gate]:
-    """Run the model and its graph on the CPU, and measure how they differ.
+def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit: float) -> list[Gate]:
+    """Run the model and its graphs on the CPU, and measure how they differ.
+
+    The head is also compared by itself, on the features that the exported encoder computes.
 
     Args:
         model: the trained model, in evaluation mode.
-        graph: the ONNX file.
+        graphs: the exported model.
         real: uint8 (N, H, W, 3), images of the pool.
         limit: largest relative difference that is allowed.
     """
     extreme = extreme_images(real)
     images = np.concatenate([real, extreme])  # (N + M, H, W, 3)
-    expected = _torch_outputs(model, images)
-    session = ScoringSession(graph, device="cpu", batch_size=_BATCH)
-    exported = session.score(images)
-    reverse = {name: values[::-1] for name, values in session.score(images[::-1]).items()}
+    expected = _applied(model, {"images": images})
+    encoder = GraphSession(graphs.encoder, batch_size=_BATCH)
+    head = GraphSession(graphs.head, batch_size=HEAD_BATCH_SIZE)
+    encoded = encoder.apply({"images": images})
+    exported = encoded | head.apply(encoded)
+    in_reverse = encoder.apply({"images": images[::-1]})
+    in_reverse |= head.apply(in_reverse)
+    reverse = {name: values[::-1] for name, values in in_reverse.items()}
+    by_head = _applied(lambda **arrays: model.head(arrays), encoded)
     return [
         *gates_of(
             expected, exported, f"over {len(real)} images of the pool and {len(extreme)} extreme ones", limit
+        ),
+        Gate(
+            "head_difference",
+            max(
+                relative_difference(values, exported[name], _UNITS.get(name, 0.0))
+                for name, values in by_head.items()
+            ),
+            limit,
+            "largest relative difference of the head's outputs between torch and ONNX, for the same features",
         ),
         row_independence(exported, reverse),
     ]
@@ -188,9 +207,14 @@ def row_independence(outputs: Outputs, in_reverse: Outputs) -> Gate:
 
 
 @torch.no_grad()
-def _torch_outputs(model: AnyScoringModel, images: NDArray[np.uint8]) -> dict[str, Float32Array]:
-    parts = [model(part) for part in torch.split(torch.from_numpy(images), _BATCH)]
-    return {
-        name: torch.cat(outputs).numpy()
-        for name, outputs in zip(OUTPUTS, zip(*parts, strict=True), strict=True)
-    }
+def _applied(
+    compute: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, Float32Array]:
+    """Return the outputs of a torch model for any number of rows, computed in batches."""
+    rows = len(next(iter(inputs.values())))
+    tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    parts = [
+        compute(**{name: values[start : start + _BATCH] for name, values in tensors.items()})
+        for start in range(0, rows, _BATCH)
+    ]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

@@ -1,4 +1,4 @@
-"""Convert a scoring model to an ONNX file whose bytes depend only on the model."""
+"""Convert encoder and head of a scoring model to ONNX files whose bytes depend only on the model."""
 
 from __future__ import annotations
 
@@ -6,36 +6,78 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 
 import onnx
 import torch
+from torch import Tensor, nn
 
-from topb_scorer.scoring.session import OUTPUTS
-from topb_trainer.models.scoring import AnyScoringModel
-
-INPUT = "images"
+from topb_trainer.models.scoring import Outputs, ScoringModel
 
 _EXAMPLES = 2
-"""Images in the exporter's example. With one image, the exporter would treat the batch size as a constant."""
+"""Rows in the exporter's example. With one row, the exporter would treat the batch size as a constant."""
 
 
-def onnx_graph(model: AnyScoringModel, height: int, width: int) -> bytes:
-    """Return the bytes of an ONNX file.
+@dataclass(frozen=True)
+class Graphs:
+    """The bytes of two ONNX files, and the shapes of their outputs for one row, by name."""
 
-    It maps `images`, uint8 (N, height, width, 3) for any N, to score (N), probabilities (N, C) and features
-    (N, D), all float32.
-    """
+    encoder: bytes
+    """Maps `images`, uint8 (N, height, width, 3) for any N, to `features`, float32 (N, D), and others."""
+    head: bytes
+    """Maps the encoder's outputs to `probabilities`, float32 (N, C), and, with a selector, `score` (N)."""
+    encoder_shapes: dict[str, tuple[int, ...]]
+    head_shapes: dict[str, tuple[int, ...]]
+
+
+def onnx_graphs(model: ScoringModel, height: int, width: int) -> Graphs:
+    """Return the graphs of a model. The encoder's bytes do not depend on the head."""
     on_cpu = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    images = torch.zeros(_EXAMPLES, height, width, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        encoded = on_cpu.encode(images)
+        scored = on_cpu.head(encoded)
+    return Graphs(
+        encoder=_graph(_Encoder(on_cpu), {"images": images}, list(encoded)),
+        head=_graph(_Head(on_cpu, list(encoded)), encoded, list(scored)),
+        encoder_shapes={name: tuple(values.shape[1:]) for name, values in encoded.items()},
+        head_shapes={name: tuple(values.shape[1:]) for name, values in scored.items()},
+    )
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: ScoringModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        (images,) = inputs
+        return tuple(self.model.encode(images).values())
+
+
+class _Head(nn.Module):
+    def __init__(self, model: ScoringModel, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.head(dict(zip(self.names, inputs, strict=True))).values())
+
+
+def _graph(part: nn.Module, inputs: Outputs, outputs: Sequence[str]) -> bytes:
+    """Export a module that takes and returns tensors by position, with names for them."""
+    batch = torch.export.Dim("batch")
     with _quiet():
         program = torch.onnx.export(
-            on_cpu,
-            (torch.zeros(_EXAMPLES, height, width, 3, dtype=torch.uint8),),
+            part,
+            tuple(inputs.values()),
             dynamo=True,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={"inputs": tuple({0: batch} for _ in inputs)},
             external_data=False,
             verbose=False,
         )

@@ -60,10 +60,15 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features f (N, D) and logits (N, C), float32, for uint8 images (N, H, W, 3)."""
+        features = self.encode(images)  # (N, D)
+        return features, self.classifier(features)  # (N, D), (N, C)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return features f, float32 (N, D), for uint8 images (N, H, W, 3)."""
         x = self.normalisation(images)  # (N, 3, H, W)
         x = self.stages(self.stem(x))  # (N, D, h, w)
-        features = x.mean((2, 3))  # (N, D)
-        return features, self.classifier(features)  # (N, D), (N, C)
+        features: Tensor = x.mean((2, 3))  # (N, D)
+        return features
 
 
 def stem_for(stem: Stem, height: int, width: int) -> Literal["cifar", "imagenet"]:

@@ -1,17 +1,24 @@
-"""The models that score images. A bundle holds one of them as a graph.
+"""The models that score images. A bundle holds one of them as two graphs, an encoder and a head.
 
-Each maps images to score, probabilities and features. The model of VAAL is in `models/vaal.py`.
+The encoder maps images to features, and the head maps the encoder's outputs to score and probabilities. With
+the same encoder, a later model computes only its head for a pool whose features are kept.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import ResNet18
-from topb_trainer.models.vaal import VaalScoringModel
+from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.models.vae import Vae
+
+Outputs = dict[str, Tensor]
+"""Outputs by name, float32 (N, …)."""
 
 
 class FeatureScaling(nn.Module):
@@ -33,52 +40,101 @@ class FeatureScaling(nn.Module):
         return (features - self.shift) / self.scale  # (N, D)
 
 
-class ScoringModel(nn.Module):
-    """T, the mean of the VAE's encoder and the assistant in one module: score = logit of A([μ(f), p]).
+class ScoringModel(nn.Module, ABC):
+    """A task model T and, beside it, the networks that score."""
+
+    strategy: ClassVar[str | None] = None
+    """The query strategy that ranks by the output `score`; None without that output."""
+    meanings: ClassVar[dict[str, str]] = {
+        "features": "the task model's pooled features before its last layer",
+        "probabilities": "the task model's prediction, by class",
+    }
+    """The outputs in words, by name."""
+
+    def __init__(self, task_model: ResNet18) -> None:
+        super().__init__()
+        self.task_model = task_model
+
+    def encode(self, images: Tensor) -> Outputs:
+        """Return at least `features`, float32 (N, D), for uint8 images (N, H, W, 3)."""
+        return {"features": self.task_model.encode(images)}  # (N, D)
+
+    @abstractmethod
+    def head(self, encoded: Outputs) -> Outputs:
+        """Return `probabilities`, float32 (N, C), and, if there is a selector, `score`, float32 (N).
+
+        Args:
+            encoded: the outputs of `encode`.
+        """
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Return all outputs, of encoder and head, for uint8 images (N, H, W, 3)."""
+        encoded = self.encode(images)
+        return encoded | self.head(encoded)
+
+
+class AssistantModel(ScoringModel):
+    """T, the mean of the VAE's encoder and the assistant: score = logit of A([μ(f), p]).
 
     The logit gives the same order as A. In float32, the sigmoid of every logit above 17 is exactly 1, so
     ranking by A would leave the images most worth labelling to the tie-breaker.
     """
 
     strategy = "aalu"
-    score_meaning = (
-        "logit of the assistant's output A: the larger, the more worth labelling; A = 1 / (1 + exp(-score))"
-    )
+    meanings: ClassVar[dict[str, str]] = ScoringModel.meanings | {
+        "score": (
+            "logit of the assistant's output A: the larger, the more worth labelling; "
+            "A = 1 / (1 + exp(-score))"
+        )
+    }
 
     def __init__(
         self, task_model: ResNet18, scaling: FeatureScaling | nn.Identity, vae: Vae, assistant: Assistant
     ) -> None:
-        super().__init__()
-        self.task_model = task_model
+        super().__init__(task_model)
         self.scaling = scaling
         self.vae = vae
         self.assistant = assistant
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return score (N), probabilities (N, C) and features (N, D), float32, for uint8 (N, H, W, 3)."""
-        features, logits = self.task_model(images)  # (N, D), (N, C)
-        probabilities = logits.softmax(1)  # (N, C)
+    def head(self, encoded: Outputs) -> Outputs:
+        """Return `score` (N), the assistant's logit, and `probabilities` (N, C)."""
+        features = encoded["features"]  # (N, D)
+        probabilities = self.task_model.classifier(features).softmax(1)  # (N, C)
         latent = self.vae.encode_mean(self.scaling(features))  # (N, Z)
-        score = self.assistant(latent, probabilities)  # (N)
-        return score, probabilities, features  # (N), (N, C), (N, D)
+        return {"score": self.assistant(latent, probabilities), "probabilities": probabilities}  # (N), (N, C)
 
 
-class TaskScoringModel(nn.Module):
-    """T alone, for strategies that need no trained selector; the score is the entropy of p."""
+class VaalModel(ScoringModel):
+    """T, the encoder of VAAL's VAE and the discriminator: score = logit of the discriminator."""
 
-    strategy = None
-    score_meaning = "entropy of the task model's prediction in nats, as no selector was trained"
+    strategy = "vaal"
+    meanings: ClassVar[dict[str, str]] = ScoringModel.meanings | {
+        "latent": "mean of the latent of VAAL's auto-encoder",
+        "score": (
+            "logit of the discriminator's output D: the larger, the less like the labelled images; "
+            "D = 1 / (1 + exp(-score))"
+        ),
+    }
 
-    def __init__(self, task_model: ResNet18) -> None:
-        super().__init__()
-        self.task_model = task_model
+    def __init__(self, task_model: ResNet18, vae: ImageVae, discriminator: Discriminator) -> None:
+        super().__init__(task_model)
+        self.vae = vae
+        self.discriminator = discriminator
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return score (N), probabilities (N, C) and features (N, D), float32, for uint8 (N, H, W, 3)."""
-        features, logits = self.task_model(images)  # (N, D), (N, C)
-        probabilities = logits.softmax(1)  # (N, C)
-        score = -(probabilities * logits.log_softmax(1)).sum(1)  # (N)
-        return score, probabilities, features  # (N), (N, C), (N, D)
+    def encode(self, images: Tensor) -> Outputs:
+        """Return `features` (N, D) and `latent` (N, Z), the mean of the encoder of VAAL's VAE."""
+        return super().encode(images) | {"latent": self.vae.encode_mean(self.vae.view(images))}  # (N, Z)
+
+    def head(self, encoded: Outputs) -> Outputs:
+        """Return `score` (N), the discriminator's logit, and `probabilities` (N, C)."""
+        score = self.discriminator(encoded["latent"])  # (N)
+        probabilities = self.task_model.classifier(encoded["features"]).softmax(1)  # (N, C)
+        return {"score": score, "probabilities": probabilities}
 
 
-AnyScoringModel = ScoringModel | VaalScoringModel | TaskScoringModel
+class TaskModel(ScoringModel):
+    """T alone, for strategies that need no trained selector. It has no score."""
+
+    def head(self, encoded: Outputs) -> Outputs:
+        """Return `probabilities` (N, C)."""
+        return {"probabilities": self.task_model.classifier(encoded["features"]).softmax(1)}  # (N, C)

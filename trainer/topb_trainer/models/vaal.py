@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topb_trainer.models.mlp import mlp
-from topb_trainer.models.resnet import SMALL_IMAGE, Normalisation, ResNet18
+from topb_trainer.models.resnet import SMALL_IMAGE, Normalisation
 
 _STRIDES = 16
 """Factor by which the encoder shrinks an image: four convolutions with stride 2."""
@@ -97,26 +97,3 @@ class Discriminator(nn.Module):
         """Return logits, float (N), for z (N, Z). Their sigmoid is 0 for labelled and 1 for unlabelled."""
         logits: Tensor = self.layers(latent).squeeze(1)  # (N)
         return logits
-
-
-class VaalScoringModel(nn.Module):
-    """The discriminator's score of an image, with probabilities and features of the task model."""
-
-    strategy = "vaal"
-    score_meaning = (
-        "logit of the discriminator's output D: the larger, the less like the labelled images; "
-        "D = 1 / (1 + exp(-score))"
-    )
-
-    def __init__(self, task_model: ResNet18, vae: ImageVae, discriminator: Discriminator) -> None:
-        super().__init__()
-        self.task_model = task_model
-        self.vae = vae
-        self.discriminator = discriminator
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return score (N), probabilities (N, C) and features (N, D), float32, for uint8 (N, H, W, 3)."""
-        features, logits = self.task_model(images)  # (N, D), (N, C)
-        latent = self.vae.encode_mean(self.vae.view(images))  # (N, Z)
-        score = self.discriminator(latent)  # (N)
-        return score, logits.softmax(1), features  # (N), (N, C), (N, D)

@@ -21,6 +21,26 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FeatureType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeatureTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeatureType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEATURE_TYPE_UNSPECIFIED: _FeatureType.ValueType  # 0
+    FEATURE_TYPE_FLOAT32: _FeatureType.ValueType  # 1
+    FEATURE_TYPE_FLOAT16: _FeatureType.ValueType  # 2
+
+class FeatureType(_FeatureType, metaclass=_FeatureTypeEnumTypeWrapper):
+    """The precision of features. They are float32 in every array; values of FEATURE_TYPE_FLOAT16 can be stored as
+    float16 without loss.
+    """
+
+FEATURE_TYPE_UNSPECIFIED: FeatureType.ValueType  # 0
+FEATURE_TYPE_FLOAT32: FeatureType.ValueType  # 1
+FEATURE_TYPE_FLOAT16: FeatureType.ValueType  # 2
+Global___FeatureType: _TypeAlias = FeatureType  # noqa: Y015
+
 class _ResizeRule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -89,10 +109,19 @@ class Bundle(_message.Message):
     LIBRARY_VERSIONS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
+    ENCODER_ID_FIELD_NUMBER: _builtins.int
+    FEATURE_TYPE_FIELD_NUMBER: _builtins.int
+    ENCODER_OUTPUTS_FIELD_NUMBER: _builtins.int
+    LABELLED_SHA256_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
-    """Version of the bundle layout. The current version is 1."""
+    """Version of the bundle layout. The current version is 2: two graphs, encoder.onnx and head.onnx. Version 1 had
+    one graph, scorer.onnx.
+    """
     model_id: _builtins.str
-    """The first 16 hex digits of the SHA-256 of scorer.onnx. The bundle's directory has the same name."""
+    """The first 16 hex digits of a SHA-256 of all that makes this model another one than others: both graphs, classes,
+    the labelled set, accuracy and configuration, but not when and with which library versions it was made. The
+    bundle's directory has the same name.
+    """
     method: _builtins.str
     """The method that trained the model's selector, such as "aalu" or "vaal"; "task" if there is none."""
     round: _builtins.int
@@ -101,14 +130,28 @@ class Bundle(_message.Message):
     test_accuracy: _builtins.float
     """Share of test images that the task model classifies correctly; absent if there was no test set."""
     seed: _builtins.int
+    encoder_id: _builtins.str
+    """The first 16 hex digits of a SHA-256 of encoder.onnx and `input`. Models with the same encoder compute the same
+    features for the same image. Empty if the bundle has no encoder, because its pools consist of vectors.
+    """
+    feature_type: Global___FeatureType.ValueType
+    """The precision to which the encoder rounds its features."""
+    labelled_sha256: _builtins.str
+    """Digest of ids and features of the labelled images, in lower-case hex."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def input(self) -> Global___ImageInput: ...
+    def input(self) -> Global___ImageInput:
+        """The images that the encoder takes; absent if there is no encoder."""
+
     @_builtins.property
-    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the classes, by index; empty if the model has no classifier."""
+
     @_builtins.property
-    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]: ...
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]:
+        """All outputs of the model for one image: "features" and those of head.onnx."""
+
     @_builtins.property
     def strategies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Query strategies that the trainer declares. A strategy that ranks by `score` is served only if it is among
@@ -127,6 +170,10 @@ class Bundle(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]: ...
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateMeasurement]: ...
+    @_builtins.property
+    def encoder_outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]:
+        """Outputs of encoder.onnx, or the vectors of the pool if there is no encoder. head.onnx takes them by name."""
+
     def __init__(
         self,
         *,
@@ -146,10 +193,14 @@ class Bundle(_message.Message):
         library_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         files: _abc.Iterable[Global___BundleFile] | None = ...,
         gates: _abc.Iterable[Global___GateMeasurement] | None = ...,
+        encoder_id: _builtins.str = ...,
+        feature_type: Global___FeatureType.ValueType = ...,
+        encoder_outputs: _abc.Iterable[Global___ModelOutput] | None = ...,
+        labelled_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "configuration", b"configuration", "create_time", b"create_time", "input", b"input", "test_accuracy", b"test_accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "classes", b"classes", "configuration", b"configuration", "create_time", b"create_time", "files", b"files", "gates", b"gates", "input", b"input", "labelled_count", b"labelled_count", "library_versions", b"library_versions", "method", b"method", "model_id", b"model_id", "outputs", b"outputs", "round", b"round", "schema_version", b"schema_version", "seed", b"seed", "strategies", b"strategies", "test_accuracy", b"test_accuracy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "classes", b"classes", "configuration", b"configuration", "create_time", b"create_time", "encoder_id", b"encoder_id", "encoder_outputs", b"encoder_outputs", "feature_type", b"feature_type", "files", b"files", "gates", b"gates", "input", b"input", "labelled_count", b"labelled_count", "labelled_sha256", b"labelled_sha256", "library_versions", b"library_versions", "method", b"method", "model_id", b"model_id", "outputs", b"outputs", "round", b"round", "schema_version", b"schema_version", "seed", b"seed", "strategies", b"strategies", "test_accuracy", b"test_accuracy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__test_accuracy: _TypeAlias = _typing.Literal["test_accuracy"]  # noqa: Y015
     _WhichOneofArgType__test_accuracy: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy"]  # noqa: Y015
@@ -159,7 +210,7 @@ Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
 
 @_typing.final
 class ImageInput(_message.Message):
-    """The input of the graph: `images`, uint8 (N, height, width, 3), RGB."""
+    """The input of encoder.onnx: `images`, uint8 (N, height, width, 3), RGB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,11 +243,14 @@ class ModelOutput(_message.Message):
     MEANING_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the output in the graph: "score", "probabilities" or "features"."""
+    """Name of the output in its graph. The encoder gives "features", and VAAL's encoder also "latent". The head gives
+    "score" if there is an assistant, "probabilities" if there is a classifier, and possibly "hidden", its last hidden
+    layer.
+    """
     meaning: _builtins.str
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sizes without the batch dimension: () for score, (C) for probabilities, (D) for features."""
+        """Sizes without the batch dimension: () for score, (C) for probabilities, (D) for features, (H) for hidden."""
 
     def __init__(
         self,

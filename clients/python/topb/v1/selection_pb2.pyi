@@ -889,7 +889,7 @@ class Pick(_message.Message):
     of the image at the moment it was picked.
     """
     predicted_class: _builtins.int
-    """Index into the bundle's classes."""
+    """Index into the bundle's classes; -1 if the model has no classifier."""
     probability: _builtins.float
     """The predicted class's probability."""
     entropy: _builtins.float
@@ -1254,13 +1254,13 @@ class ImageScores(_message.Message):
         ENTROPY_FIELD_NUMBER: _builtins.int
         score: _builtins.float
         """The model's own score, which the bundle's manifest describes: the logit of the assistant's or of
-        VAAL's discriminator's output, or, for a model that was trained without either, the entropy in nats.
+        VAAL's discriminator's output. Absent for a model that was trained without either.
         """
         entropy: _builtins.float
-        """Entropy of the predicted distribution, in nats."""
+        """Entropy of the predicted distribution, in nats; 0 if the model has no classifier."""
         @_builtins.property
         def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-            """The task model's probabilities, shape (C)."""
+            """The task model's probabilities, shape (C); empty if the model has no classifier."""
 
         @_builtins.property
         def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -1269,16 +1269,18 @@ class ImageScores(_message.Message):
         def __init__(
             self,
             *,
-            score: _builtins.float = ...,
+            score: _builtins.float | None = ...,
             probabilities: _abc.Iterable[_builtins.float] | None = ...,
             features: _abc.Iterable[_builtins.float] | None = ...,
             entropy: _builtins.float = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "features", b"features", "probabilities", b"probabilities", "score", b"score"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "entropy", b"entropy", "features", b"features", "probabilities", b"probabilities", "score", b"score"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
+        _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+        _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
     @_typing.final
     class Skipped(_message.Message):

@@ -28,7 +28,10 @@ def test_model_show_prints_the_bundle_as_text(bundle: Bundle) -> None:
         "aalu, entropy, least_confidence, margin, random",
         "(N, 5) probabilities",
         "(N) score",
-        f"scorer.onnx {bundle.graph.stat().st_size} bytes, verified",
+        f"encoder.onnx {(bundle.path / 'encoder.onnx').stat().st_size} bytes, verified",
+        f"head.onnx {(bundle.path / 'head.onnx').stat().st_size} bytes, verified",
+        bundle.encoder_id,
+        "float32",
     ):
         assert fact in shown, fact
 
@@ -57,7 +60,7 @@ def test_a_missing_or_incomplete_bundle_is_an_error(tmp_path: Path) -> None:
     assert "[BUNDLE_NOT_FOUND]" in topb("model", "show", tmp_path).err
     path = write_bundle(tmp_path)
     assert open_bundle(path).model_id == path.name
-    (path / "scorer.onnx").write_bytes(b"")
+    (path / "encoder.onnx").write_bytes(b"")
     torn = topb("model", "show", path)
     assert torn.exit_code == 1
     assert "[BUNDLE_ALTERED]" in torn.err
@@ -66,7 +69,7 @@ def test_a_missing_or_incomplete_bundle_is_an_error(tmp_path: Path) -> None:
 def test_incomplete_bundles_are_not_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert topb("model", "list", tmp_path).printed == "No bundles.\n"
     whole, torn = write_bundle(tmp_path), write_bundle(tmp_path, deep_graph())
-    (torn / "scorer.onnx").write_bytes(b"")
+    (torn / "encoder.onnx").write_bytes(b"")
     assert [line.split() for line in topb("model", "list", tmp_path).printed.splitlines()] == [
         ["model", "method", "round", "classes", "labelled", "accuracy", "created"],
         [whole.name, "aalu", "0", "5", "2", "50.00%", "2023-11-14", "22:13"],

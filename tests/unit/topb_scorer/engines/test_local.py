@@ -24,4 +24,4 @@ def test_a_graph_that_does_not_match_its_manifest_is_refused(bundle: Bundle, cha
 
 
 def test_the_default_batch_size_suits_the_device(bundle: Bundle) -> None:
-    assert LocalEngine(bundle).session.batch_size == 32
+    assert LocalEngine(bundle).session.encoder.batch_size == 32

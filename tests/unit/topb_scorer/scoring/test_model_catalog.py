@@ -71,7 +71,7 @@ def test_an_incomplete_bundle_is_an_error_by_id_and_not_listed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, torn = write(tmp_path, 0), write(tmp_path, 1, created_seconds=1_800_000_000)
-    (tmp_path / torn / "scorer.onnx").write_bytes(b"")
+    (tmp_path / torn / "encoder.onnx").write_bytes(b"")
     catalog = ModelCatalog(tmp_path)
     with pytest.raises(BundleError):
         catalog.get(torn)

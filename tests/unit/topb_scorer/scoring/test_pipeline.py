@@ -18,8 +18,8 @@ from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import PoolItem, Shard, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.batches import Element
-from topb_scorer.scoring.pipeline import ShardRows, score_shards
-from topb_scorer.scoring.session import ScoringSession
+from topb_scorer.scoring.pipeline import EncodedRows, encode_shards
+from topb_scorer.scoring.session import GraphSession
 
 pytestmark = pytest.mark.scorer
 
@@ -54,14 +54,14 @@ def endless(on_read: Callable[[int], object] = lambda _: None) -> StubShard:
 
 def scored(
     shards: Iterable[Shard | None],
-    session: ScoringSession,
+    session: GraphSession,
     *,
     cancelled: threading.Event | None = None,
     decode_threads: int = 2,
     limits: ImageLimits = imaging.DEFAULT_LIMITS,
-) -> closing[Iterator[ShardRows]]:
+) -> closing[Iterator[EncodedRows]]:
     return closing(
-        score_shards(
+        encode_shards(
             shards,
             session,
             ImageInput(16, 16),
@@ -79,37 +79,37 @@ def _no_thread_stays_behind() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def test_every_row_is_scored_in_the_order_of_its_shard(null_session: ScoringSession) -> None:
+def test_every_row_is_scored_in_the_order_of_its_shard(null_encoder: GraphSession) -> None:
     shards = [shard("a", 1, 2, 3, 4, 5, 6, 7, 8, 9), shard("b", 10), shard("c", 11, 12, 13)]
-    with scored(shards, null_session) as parts:
+    with scored(shards, null_encoder) as parts:
         rows = [
             (part.shard.identity, id_, score)
             for part in parts
-            for id_, score in zip(part.rows.ids, part.rows.score.tolist(), strict=True)
+            for id_, score in zip(part.ids, part.outputs["features"][:, 0].tolist(), strict=True)
         ]
     expected = [("a", f"a{i}", i + 1.0) for i in range(9)] + [("b", "b0", 10.0)]
     assert rows == expected + [("c", f"c{i}", 11.0 + i) for i in range(3)]
 
 
-def test_batches_span_shards(null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_span_shards(null_encoder: GraphSession, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
-    run = null_session.run
-    monkeypatch.setattr(null_session, "run", lambda batch: (runs.append(batch), run(batch)))
-    with scored([shard(f"s{i}", i, i, i) for i in range(8)], null_session) as parts:
+    run = null_encoder.run
+    monkeypatch.setattr(null_encoder, "run", lambda batch: (runs.append(batch), run(batch)))
+    with scored([shard(f"s{i}", i, i, i) for i in range(8)], null_encoder) as parts:
         ends = [part.shard.identity for part in parts if part.ends_shard]
     assert ends == [f"s{i}" for i in range(8)]
     assert len(runs) == 24 // BATCH
 
 
 def test_every_shard_ends_exactly_once_even_if_empty_or_as_long_as_a_batch(
-    null_session: ScoringSession,
+    null_encoder: GraphSession,
 ) -> None:
     lengths = [0, 4, 0, 0, 8, 1, 3, 0, 12, 5, 0]
-    with scored([shard(f"{i}", *range(n)) for i, n in enumerate(lengths)], null_session) as parts:
+    with scored([shard(f"{i}", *range(n)) for i, n in enumerate(lengths)], null_encoder) as parts:
         counted = [0] * len(lengths)
         ended = []
         for part in parts:
-            counted[int(part.shard.identity)] += len(part.rows.ids)
+            counted[int(part.shard.identity)] += len(part.ids)
             if part.ends_shard:
                 ended.append(int(part.shard.identity))
     assert counted == lengths
@@ -117,14 +117,12 @@ def test_every_shard_ends_exactly_once_even_if_empty_or_as_long_as_a_batch(
 
 
 @pytest.mark.parametrize("shards", [[], [None], [None, None]])
-def test_shards_without_rows_give_no_results(
-    null_session: ScoringSession, shards: list[Shard | None]
-) -> None:
-    with scored(shards, null_session) as parts:
+def test_shards_without_rows_give_no_results(null_encoder: GraphSession, shards: list[Shard | None]) -> None:
+    with scored(shards, null_encoder) as parts:
         assert list(parts) == []
 
 
-def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: ScoringSession) -> None:
+def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_encoder: GraphSession) -> None:
     images = {
         "good": encode(random_image(1)),
         "missing": Unreadable("FILE_MISSING", "gone"),
@@ -134,8 +132,8 @@ def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: Sc
         "array": np.zeros((16, 16), np.uint8),
     }
     mixed = StubShard("mixed", [PoolItem(id_, image) for id_, image in images.items()])
-    with scored([mixed, shard("b", 7, 8)], null_session, limits=ImageLimits(max_pixels=1000)) as parts:
-        rows = {part.rows.ids[row]: skip for part in parts for row, skip in part.rows.skips.items()}
+    with scored([mixed, shard("b", 7, 8)], null_encoder, limits=ImageLimits(max_pixels=1000)) as parts:
+        rows = {part.ids[row]: skip for part in parts for row, skip in part.skips.items()}
     assert {id_: skip.reason for id_, skip in rows.items()} == {
         "missing": "FILE_MISSING",
         "text": "IMAGE_FORMAT_UNKNOWN",
@@ -147,15 +145,15 @@ def test_a_row_that_cannot_be_scored_is_skipped_with_its_reason(null_session: Sc
 
 
 def test_a_batch_with_nothing_to_score_is_not_run(
-    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
+    null_encoder: GraphSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(null_session, "run", lambda _: pytest.fail("there is nothing to run"))
+    monkeypatch.setattr(null_encoder, "run", lambda _: pytest.fail("there is nothing to run"))
     broken = StubShard("broken", [PoolItem(f"{i}", b"") for i in range(9)])
-    with scored([broken], null_session) as parts:
-        assert sum(len(part.rows.skips) for part in parts) == 9
+    with scored([broken], null_encoder) as parts:
+        assert sum(len(part.skips) for part in parts) == 9
 
 
-def test_none_among_the_shards_flushes_the_partial_batch(null_session: ScoringSession) -> None:
+def test_none_among_the_shards_flushes_the_partial_batch(null_encoder: GraphSession) -> None:
     released = threading.Event()
 
     def shards() -> Iterator[Shard | None]:
@@ -164,21 +162,21 @@ def test_none_among_the_shards_flushes_the_partial_batch(null_session: ScoringSe
         assert released.wait(10)
         yield shard("b", 3)
 
-    with scored(shards(), null_session) as parts:
+    with scored(shards(), null_encoder) as parts:
         first = next(parts)
         assert (first.shard.identity, first.ends_shard) == ("a", True)
         released.set()
         assert [part.shard.identity for part in parts] == ["b"]
 
 
-def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: ScoringSession) -> None:
+def test_reading_runs_a_bounded_number_of_batches_ahead(null_encoder: GraphSession) -> None:
     taken = 0
 
     def on_read(row: int) -> None:
         # The batch that is being waited for counts as taken, and one item more tells that a batch is full.
         assert row <= (taken + 1 + BATCHES_AHEAD) * BATCH
 
-    with scored([endless(on_read)], null_session) as parts:
+    with scored([endless(on_read)], null_encoder) as parts:
         for _ in range(50):
             next(parts)
             taken += 1
@@ -193,10 +191,10 @@ def test_reading_runs_a_bounded_number_of_batches_ahead(null_session: ScoringSes
     ],
 )
 def test_cancelling_stops_scoring_with_an_error(
-    null_session: ScoringSession, pool: StubShard, taken: int
+    null_encoder: GraphSession, pool: StubShard, taken: int
 ) -> None:
     cancelled = threading.Event()
-    with scored([pool], null_session, cancelled=cancelled) as parts:
+    with scored([pool], null_encoder, cancelled=cancelled) as parts:
         for _ in range(taken):
             next(parts)
         cancelled.set()
@@ -204,19 +202,19 @@ def test_cancelling_stops_scoring_with_an_error(
             next(parts)
 
 
-def test_cancelling_while_a_stream_waits_stops_it(null_session: ScoringSession) -> None:
+def test_cancelling_while_a_stream_waits_stops_it(null_encoder: GraphSession) -> None:
     cancelled = threading.Event()
     chunks = ChunkQueue(2, cancelled)
     chunks.put(ChunkShard(0, ["a"], [encode(random_image(0))]))
-    with scored(chunks.shards(), null_session, cancelled=cancelled) as parts:
-        assert next(parts).rows.ids == ["a"]
+    with scored(chunks.shards(), null_encoder, cancelled=cancelled) as parts:
+        assert next(parts).ids == ["a"]
         threading.Timer(0.05, cancelled.set).start()
         with pytest.raises(SelectionCancelledError):
             next(parts)
 
 
 def test_no_image_is_decoded_after_a_cancel(
-    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
+    null_encoder: GraphSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancelled, decoded = threading.Event(), []
     load = imaging.load
@@ -229,14 +227,14 @@ def test_no_image_is_decoded_after_a_cancel(
 
     monkeypatch.setattr(imaging, "load", cancel_at_the_sixth)
     with (
-        scored([shard("a", *range(40))], null_session, cancelled=cancelled, decode_threads=1) as parts,
+        scored([shard("a", *range(40))], null_encoder, cancelled=cancelled, decode_threads=1) as parts,
         pytest.raises(SelectionCancelledError),
     ):
         list(parts)
     assert len(decoded) == 6
 
 
-def test_closing_while_a_stream_waits_ends_it(null_session: ScoringSession) -> None:
+def test_closing_while_a_stream_waits_ends_it(null_encoder: GraphSession) -> None:
     chunks = ChunkQueue(2, threading.Event())
     chunks.put(ChunkShard(0, ["a"], [encode(random_image(0))]))
     late = threading.Event()
@@ -247,8 +245,8 @@ def test_closing_while_a_stream_waits_ends_it(null_session: ScoringSession) -> N
                 late.set()
             yield chunk
 
-    with scored(shards(), null_session) as parts:
-        assert next(parts).rows.ids == ["a"]
+    with scored(shards(), null_encoder) as parts:
+        assert next(parts).ids == ["a"]
         assert late.wait(10)
 
 
@@ -279,27 +277,27 @@ def torn(before: Element) -> Iterator[Element]:
     ],
 )
 def test_an_error_while_reading_is_raised_to_the_caller(
-    null_session: ScoringSession, shards: Callable[[], Iterable[Shard]], error: type[Exception]
+    null_encoder: GraphSession, shards: Callable[[], Iterable[Shard]], error: type[Exception]
 ) -> None:
-    with scored(shards(), null_session) as parts, pytest.raises(error):
+    with scored(shards(), null_encoder) as parts, pytest.raises(error):
         list(parts)
 
 
 def test_an_error_of_the_session_is_raised_to_the_caller(
-    null_session: ScoringSession, monkeypatch: pytest.MonkeyPatch
+    null_encoder: GraphSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(batch: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(null_session, "run", run)
-    with scored([endless()], null_session) as parts, pytest.raises(RuntimeError, match="out of memory"):
+    monkeypatch.setattr(null_encoder, "run", run)
+    with scored([endless()], null_encoder) as parts, pytest.raises(RuntimeError, match="out of memory"):
         next(parts)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_closing_early_stops_all_threads(null_session: ScoringSession, taken: int) -> None:
+def test_closing_early_stops_all_threads(null_encoder: GraphSession, taken: int) -> None:
     before = threading.active_count()
-    with scored([endless()], null_session) as parts:
+    with scored([endless()], null_encoder) as parts:
         assert threading.active_count() == before
         for _ in range(taken):
             next(parts)
@@ -307,13 +305,13 @@ def test_closing_early_stops_all_threads(null_session: ScoringSession, taken: in
 
 @pytest.mark.parametrize("decode_threads", [1, 2, 5])
 def test_one_session_can_score_for_several_callers_at_once(
-    null_session: ScoringSession, decode_threads: int
+    null_encoder: GraphSession, decode_threads: int
 ) -> None:
     reds = [[(number * 40 + i) % 256 for i in range(50)] for number in range(4)]
 
     def scores(reds: list[int]) -> list[float]:
-        with scored([shard("a", *reds)], null_session, decode_threads=decode_threads) as parts:
-            return [score for part in parts for score in part.rows.score.tolist()]
+        with scored([shard("a", *reds)], null_encoder, decode_threads=decode_threads) as parts:
+            return [score for part in parts for score in part.outputs["features"][:, 0].tolist()]
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(scores, reds)) == reds

@@ -229,7 +229,7 @@ def test_a_cancelled_selection_reads_no_further_and_leaves_no_thread(engine: Loc
     done, threads = RecordingObserver(), set(threading.enumerate())
     with pytest.raises(SelectionCancelledError):
         selected(SelectionSpec(1), engine, [SlowShard(cancelled)], cancelled=cancelled, observer=done)
-    assert sum(done.rows) <= 60 + engine.session.batch_size
+    assert sum(done.rows) <= 60 + engine.session.encoder.batch_size
     assert set(threading.enumerate()) <= threads
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,18 +19,18 @@ from google.protobuf import json_format
 
 from topb.image_input import ImageInput, ResizeRule
 from topb.v1 import bundle_pb2
-from topb_scorer.bundle import Bundle, sha256_of
+from topb_scorer.bundle import Bundle
 from topb_scorer.errors import BundleError
 from topb_scorer.pools import content_digest
-from topb_trainer.config import TrainConfig
+from topb_trainer.config import TaskConfig, TrainConfig
 from topb_trainer.data.sets import LabelledSet, RoundData, UnlabelledSet
 from topb_trainer.errors import ExportGateError
 from topb_trainer.export import bundle as export
 from topb_trainer.export.bundle import export_bundle
-from topb_trainer.export.graph import onnx_graph
+from topb_trainer.export.graph import Graphs, onnx_graphs
 from topb_trainer.models.assistant import Assistant
 from topb_trainer.models.resnet import Normalisation, ResNet18
-from topb_trainer.models.scoring import FeatureScaling, ScoringModel
+from topb_trainer.models.scoring import AssistantModel, FeatureScaling, TaskModel
 from topb_trainer.models.vae import Vae
 from topb_trainer.runtime.context import RoundContext
 
@@ -35,10 +38,11 @@ pytestmark = pytest.mark.slow
 
 TARGET = ImageInput(12, 16, ResizeRule.COVER_AND_CENTER_CROP)
 CLASSES = ("cat", "dog", "eel")
+CONFIG = TrainConfig(seed=2**63 + 1)
 
 
 @pytest.fixture(scope="module")
-def model() -> ScoringModel:
+def model() -> AssistantModel:
     """Return a model that is untrained except for its batch norms, where exporters go wrong."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -47,7 +51,7 @@ def model() -> ScoringModel:
         for _ in range(3):
             task_model(images)
         features = task_model.eval()(images)[0].detach()
-        scoring = ScoringModel(
+        scoring = AssistantModel(
             task_model, FeatureScaling(features), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
         )
     return scoring.eval().requires_grad_(False)
@@ -58,16 +62,19 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 
 
 def exported(
-    model: ScoringModel,
+    model: AssistantModel,
     parent: Path,
     *,
     pool_images: int = 40,
     test_accuracy: float | None = 0.625,
     brightness: float = 1,
+    labelled_ids: tuple[str, ...] = ("a", "b"),
+    classes: tuple[str, ...] = CLASSES,
+    config: TrainConfig = CONFIG,
 ) -> Bundle:
     pool = (images(pool_images) * brightness).astype(np.uint8)
     data = RoundData(
-        LabelledSet(("a", "b"), images(2), np.array([0, 1]), CLASSES),
+        LabelledSet(labelled_ids, images(2), np.array([0, 1]), classes),
         UnlabelledSet(tuple(map(str, range(pool_images))), pool),
         None,
         TARGET,
@@ -76,7 +83,7 @@ def exported(
         model,
         data,
         np.arange(64, dtype=np.float32).reshape(2, 32),
-        RoundContext(TrainConfig(seed=2**63 + 1), index=3),
+        RoundContext(config, index=3),
         method="aalu",
         test_accuracy=test_accuracy,
         parent=parent,
@@ -84,81 +91,115 @@ def exported(
 
 
 @pytest.fixture(scope="module")
-def graph(model: ScoringModel) -> bytes:
-    """Return the graph of the model. Exporting takes seconds, so most tests share it."""
-    return onnx_graph(model, 12, 16)
+def graphs(model: AssistantModel) -> Graphs:
+    """Return the graphs of the model. Exporting takes seconds, so most tests share them."""
+    return onnx_graphs(model, 12, 16)
 
 
 @pytest.fixture
-def same_graph(graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "onnx_graph", lambda *_: graph)
+def same_graphs(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "onnx_graphs", lambda *_: graphs)
 
 
 @pytest.fixture(scope="module")
-def bundle(model: ScoringModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(model: AssistantModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return exported(model, tmp_path_factory.mktemp("bundles"))
 
 
-def test_a_bundle_is_a_directory_named_after_its_model_id_with_three_files(bundle: Bundle) -> None:
-    assert bundle.path.name == bundle.model_id == sha256_of(bundle.graph)[:16]
+def test_a_bundle_is_a_directory_named_after_its_model_id_with_four_files(bundle: Bundle) -> None:
+    assert bundle.path.name == bundle.model_id
     files = {file.name for file in bundle.path.iterdir()}
-    assert files == {"labelled.parquet", "manifest.json", "scorer.onnx"}
+    assert files == {"encoder.onnx", "head.onnx", "labelled.parquet", "manifest.json"}
     assert list(bundle.path.parent.iterdir()) == [bundle.path]
 
 
-def test_the_graph_takes_uint8_images_of_any_number_and_gives_float32_by_name(bundle: Bundle) -> None:
-    session = onnxruntime.InferenceSession(str(bundle.graph), providers=["CPUExecutionProvider"])
-    (taken,) = session.get_inputs()
+def test_the_graphs_take_any_number_of_rows_and_give_float32_by_name(bundle: Bundle) -> None:
+    encoder, head = sessions(bundle)
+    (taken,) = encoder.get_inputs()
     assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [12, 16, 3])
-    assert isinstance(taken.shape[0], str)
-    shapes = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
     float32 = "tensor(float)"
-    assert shapes == {"score": (float32, []), "probabilities": (float32, [3]), "features": (float32, [32])}
+    shapes = [
+        {value.name: (value.type, value.shape[1:]) for value in values}
+        for values in (encoder.get_outputs(), head.get_inputs(), head.get_outputs())
+    ]
+    features = {"features": (float32, [32])}
+    assert shapes == [features, features, {"score": (float32, []), "probabilities": (float32, [3])}]
+    assert all(isinstance(value.shape[0], str) for value in (taken, *head.get_inputs()))
     for count in (1, 2, 7):
-        score, probabilities, features = session.run(None, {"images": images(count)})
+        (features,) = encoder.run(None, {"images": images(count)})
+        score, probabilities = head.run(["score", "probabilities"], {"features": features})
         assert (score.shape, probabilities.shape, features.shape) == ((count,), (count, 3), (count, 32))
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_the_graph_holds_its_weights_and_neither_decoder_nor_log_variance(bundle: Bundle) -> None:
-    graph = onnx.load(bundle.graph, load_external_data=False).graph
-    names = {tensor.name for tensor in graph.initializer}
-    assert not any("decoder" in name or "log_variance" in name for name in names)
-    assert not any(tensor.external_data for tensor in graph.initializer)
-    onnx.checker.check_model(str(bundle.graph))
+def sessions(bundle: Bundle) -> list[onnxruntime.InferenceSession]:
+    return [
+        onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        for graph in (bundle.encoder, bundle.head)
+    ]
 
 
-def test_the_graph_holds_no_information_about_the_machine(bundle: Bundle) -> None:
-    text = str(onnx.load(bundle.graph))
+def weights_of(graph: Path) -> set[str]:
+    return {tensor.name for tensor in onnx.load(graph, load_external_data=False).graph.initializer}
+
+
+def test_each_graph_holds_its_own_weights_and_neither_decoder_nor_log_variance(bundle: Bundle) -> None:
+    encoder, head = weights_of(bundle.encoder), weights_of(bundle.head)
+    assert not any("decoder" in name or "log_variance" in name for name in encoder | head)
+    assert any("stages" in name for name in encoder)
+    assert not any("stages" in name or "stem" in name for name in head)
+    assert not any("classifier" in name or "assistant" in name or "vae" in name for name in encoder)
+    assert any("classifier" in name for name in head)
+    for path in (bundle.encoder, bundle.head):
+        graph = onnx.load(path, load_external_data=False).graph
+        assert not any(tensor.external_data for tensor in graph.initializer)
+        onnx.checker.check_model(str(path))
+
+
+def test_the_graphs_hold_no_information_about_the_machine(bundle: Bundle) -> None:
+    text = str(onnx.load(bundle.encoder)) + str(onnx.load(bundle.head))
     repository = str(Path(__file__).parents[4])
     assert not any(
         note in text for note in ("metadata_props", "doc_string", ".py", "site-packages", repository)
     )
 
 
-def test_the_same_model_exports_to_the_same_bytes(graph: bytes, bundle: Bundle) -> None:
-    assert graph == bundle.graph.read_bytes()
+def test_the_same_model_exports_to_the_same_bytes(graphs: Graphs, bundle: Bundle) -> None:
+    assert (bundle.encoder.read_bytes(), bundle.head.read_bytes()) == (graphs.encoder, graphs.head)
+
+
+def test_the_encoder_does_not_depend_on_what_the_head_learned(model: AssistantModel, graphs: Graphs) -> None:
+    other = copy.deepcopy(model)
+    torch.nn.init.normal_(other.assistant.layers[0].weight)
+    torch.nn.init.normal_(other.task_model.classifier.weight)
+    for changed in (other, TaskModel(model.task_model).eval()):
+        again = onnx_graphs(changed, 12, 16)
+        assert again.encoder == graphs.encoder
+        assert again.head != graphs.head
 
 
 def test_the_manifest_describes_model_data_and_gates(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    assert (manifest.schema_version, manifest.method, manifest.round) == (1, "aalu", 3)
+    assert (manifest.schema_version, manifest.method, manifest.round) == (2, "aalu", 3)
     assert (manifest.input.height, manifest.input.width) == (12, 16)
     assert bundle.input == TARGET
     assert tuple(manifest.classes) == CLASSES
     outputs = {output.name: list(output.shape) for output in manifest.outputs}
     assert outputs == {"score": [], "probabilities": [3], "features": [32]}
+    assert bundle.encoder_outputs == {"features": (32,)}
+    assert manifest.feature_type == bundle_pb2.FEATURE_TYPE_FLOAT32
     assert bundle.strategies == {"aalu", "entropy", "least_confidence", "margin", "random"}
     assert (manifest.labelled_count, manifest.test_accuracy, manifest.seed) == (2, 0.625, 2**63 + 1)
     assert manifest.configuration["cotrain"]["ranking_weight"] == 10
     assert list(manifest.configuration["vae"]["hidden"]) == [512, 256]
     assert {"torch", "onnx", "onnxruntime", "python", "topb"} <= set(manifest.library_versions)
-    assert {file.name for file in manifest.files} == {"scorer.onnx", "labelled.parquet"}
+    assert [file.name for file in manifest.files] == ["encoder.onnx", "head.onnx", "labelled.parquet"]
     assert manifest.create_time.seconds > 1_700_000_000
     differences = [f"{name}_difference" for name in ("score", "probabilities", "features", "top_b")]
-    assert [gate.name for gate in manifest.gates] == ["not_finite", *differences, "batch_dependence"]
+    names = ["not_finite", *differences, "head_difference", "batch_dependence"]
+    assert sorted(gate.name for gate in manifest.gates) == sorted(names)
     assert all(gate.measured <= gate.limit <= 1e-4 for gate in manifest.gates)
-    assert all("40 images of the pool and 64 extreme ones" in gate.meaning for gate in manifest.gates[:-1])
+    assert all("40 images of the pool and 64 extreme ones" in gate.meaning for gate in manifest.gates[:-2])
 
 
 def test_the_manifest_is_proto3_json_with_every_field(bundle: Bundle) -> None:
@@ -180,16 +221,16 @@ def test_the_labelled_set_holds_ids_and_float32_features(bundle: Bundle) -> None
     assert table["feature"].to_pylist()[1] == list(range(32, 64))
 
 
-@pytest.mark.usefixtures("same_graph")
-def test_without_a_test_set_there_is_no_accuracy(model: ScoringModel, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("same_graphs")
+def test_without_a_test_set_there_is_no_accuracy(model: AssistantModel, tmp_path: Path) -> None:
     bundle = exported(model, tmp_path / "made" / "on the way", pool_images=2, test_accuracy=None)
     assert not bundle.manifest.HasField("test_accuracy")
     assert "testAccuracy" not in json.loads((bundle.path / "manifest.json").read_text())
 
 
-@pytest.mark.usefixtures("same_graph")
+@pytest.mark.usefixtures("same_graphs")
 def test_exporting_again_returns_the_existing_bundle_and_refuses_an_altered_one(
-    model: ScoringModel, tmp_path: Path
+    model: AssistantModel, tmp_path: Path
 ) -> None:
     bundle = exported(model, tmp_path)
     before = (bundle.path / "manifest.json").read_bytes()
@@ -199,6 +240,25 @@ def test_exporting_again_returns_the_existing_bundle_and_refuses_an_altered_one(
     bundle.labelled.write_bytes(b"altered")
     with pytest.raises(BundleError, match="altered"):
         exported(model, tmp_path)
+
+
+@pytest.mark.usefixtures("same_graphs")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_accuracy": 0.75},
+        {"classes": ("cat", "dog", "fox")},
+        {"labelled_ids": ("a", "c")},
+        {"config": TrainConfig(seed=2**63 + 1, task=TaskConfig(epochs=7))},
+    ],
+)
+def test_other_facts_over_the_same_weights_are_another_model(
+    change: dict[str, Any], model: AssistantModel, bundle: Bundle, tmp_path: Path
+) -> None:
+    other = exported(model, tmp_path, **change)
+    assert other.model_id != bundle.model_id
+    assert other.encoder_id == bundle.encoder_id
+    assert exported(model, tmp_path).model_id == bundle.model_id
 
 
 # The gates
@@ -213,34 +273,41 @@ def test_a_model_of_dark_images_is_exported_though_bright_ones_are_far_from_them
             task_model(dark)
         features = task_model.eval()(dark)[0].detach()
         scaling, vae = FeatureScaling(features), Vae(128, 4, (16, 8))
-        model = ScoringModel(task_model, scaling, vae, Assistant(4, 3, (8, 8))).eval().requires_grad_(False)
+        model = AssistantModel(task_model, scaling, vae, Assistant(4, 3, (8, 8))).eval().requires_grad_(False)
     bundle = exported(model, tmp_path, brightness=4 / 256)
     measured = {gate.name: gate.measured for gate in bundle.manifest.gates}
     assert measured["features_difference"] < 1e-5
 
 
-def perturbed(graph: bytes, name: str, by: float) -> bytes:
-    proto = onnx.load_from_string(graph)
-    (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == name)
-    values = onnx.numpy_helper.to_array(weight).copy()
-    values.flat[0] += by
-    weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
-    return proto.SerializeToString()
+def perturbed(graphs: Graphs, name: str, by: float) -> Graphs:
+    def change(graph: bytes) -> bytes:
+        proto = onnx.load_from_string(graph)
+        for weight in proto.graph.initializer:
+            if weight.name == f"model.{name}":
+                values = onnx.numpy_helper.to_array(weight).copy()
+                values.flat[0] += by
+                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return proto.SerializeToString()
+
+    changed = replace(graphs, encoder=change(graphs.encoder), head=change(graphs.head))
+    assert (changed.encoder != graphs.encoder) != (changed.head != graphs.head)
+    return changed
 
 
 @pytest.mark.parametrize(
     ("weight", "by", "match"),
     [
         ("assistant.layers.4.bias", 0.5, r"score_difference is [\d.e-]+, limit 0.0001"),
-        ("assistant.layers.4.bias", math.nan, r"not_finite is 104, limit 0; score_difference is nan"),
+        ("assistant.layers.4.bias", 0.5, r"head_difference is [\d.e-]+, limit 0.0001"),
+        ("assistant.layers.4.bias", math.nan, r"not_finite is 104, limit 0; .*score_difference is nan"),
         ("task_model.classifier.weight", 0.5, r"probabilities_difference is [\d.e-]+, limit 0.0001"),
         ("task_model.stages.2.1.conv2.weight", 0.5, r"features_difference is [\d.e-]+, limit 0.0001"),
     ],
 )
 def test_a_perturbed_weight_is_refused_and_nothing_is_published(
-    weight: str, by: float, match: str, model: ScoringModel, graph: bytes, tmp_path: Path, monkeypatch
+    weight: str, by: float, match: str, model: AssistantModel, graphs: Graphs, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(export, "onnx_graph", lambda *_: perturbed(graph, weight, by))
+    monkeypatch.setattr(export, "onnx_graphs", lambda *_: perturbed(graphs, weight, by))
     with pytest.raises(ExportGateError, match=match) as caught:
         exported(model, tmp_path)
     assert caught.value.reason == "EXPORT_GATE"
