@@ -243,6 +243,7 @@ def model_message() -> model_pb2.Model:
     bundle.configuration.update({"task": {"epochs": 3.0}})
     bundle.library_versions["torch"] = "2.9"
     bundle.gates.add(name="score_error", measured=1e-6, limit=1e-4, meaning="largest difference")
+    bundle.encoder_id, bundle.feature_type = "e" * 16, 2
     return message
 
 

@@ -44,6 +44,8 @@ def test_a_model_message_becomes_a_model():
         configuration={"task": {"epochs": 3.0}},
         library_versions={"torch": "2.9"},
         gates=(topb.GateMeasurement("score_error", 1e-6, 1e-4, "largest difference"),),
+        encoder_id="e" * 16,
+        feature_type="float16",
     )
 
 
@@ -73,6 +75,14 @@ def test_scores_are_in_order_with_skipped_images_in_their_place():
     assert not scored.probabilities.flags.writeable
     assert skipped == topb.SkippedImage("IMAGE_CORRUPT", "no JPEG")
     assert bare.features is None
+    assert bare.score is None
+
+
+def test_a_model_without_a_classifier_predicts_no_class():
+    response = selection_pb2.ScoreImagesResponse(model="m")
+    response.results.add().scored.score = 0.0
+    (scored,) = _translate.image_scores(response, expected=1)
+    assert (scored.score, scored.predicted_class, scored.probabilities.shape) == (0.0, -1, (0,))
 
 
 @pytest.mark.parametrize(("expected", "said"), [(2, "2 images with 1"), (1, "neither")])

@@ -199,6 +199,8 @@ def test_a_spec_that_cannot_be_served_is_refused(
 
 def test_a_strategy_that_the_models_outputs_do_not_allow_is_refused() -> None:
     manifest = bundle_pb2.Bundle(model_id="m", strategies=["random", "one of a later release"])
+    for output in ("score", "probabilities", "features"):
+        manifest.outputs.add(name=output)
     without_assistant = Bundle(Path(), manifest)
     for strategy in ("margin", "core_set"):
         check_strategy_served(SelectionSpec(1, strategy), without_assistant)
@@ -207,6 +209,28 @@ def test_a_strategy_that_the_models_outputs_do_not_allow_is_refused() -> None:
     ) as caught:
         check_strategy_served(SelectionSpec(1, "aalu"), without_assistant)
     assert caught.value.reason == "STRATEGY_NOT_SERVED"
+
+
+@pytest.mark.parametrize("outputs", [["features"], ["score", "features"], ["probabilities", "features"]])
+def test_a_model_that_lacks_outputs_serves_the_strategies_that_do_not_need_them(
+    engine: LocalEngine, outputs: list[str], tmp_path: Path
+) -> None:
+    lacking = LocalEngine(open_bundle(write_bundle(tmp_path, outputs=outputs)))
+    shards = [shard for shard in stream_shards(random_pool(60), chunk=20) if shard]
+    for strategy in ("aalu", "entropy", "badge", "core_set", "typiclust", "random"):
+        spec = SelectionSpec(5, strategy)
+        if spec.query_strategy.needs <= {*outputs}:
+            picks = selected(spec, lacking, shards).picks
+            expected = selected(spec, engine, shards).picks
+            assert [(pick.id, pick.score) for pick in picks] == [(pick.id, pick.score) for pick in expected]
+            if "probabilities" not in outputs:
+                assert {(pick.predicted_class, pick.probability, pick.entropy) for pick in picks} == {
+                    (-1, 0, 0)
+                }
+        else:
+            with pytest.raises(InvalidRequestError) as caught:
+                selected(spec, lacking, shards)
+            assert caught.value.reason == "STRATEGY_NOT_SERVED"
 
 
 @dataclass(frozen=True)

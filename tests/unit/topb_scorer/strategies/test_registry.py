@@ -18,8 +18,9 @@ from topb_scorer.strategies.strategy import Shortlist
 
 pytestmark = pytest.mark.scorer
 
+OUTPUTS = ("score", "probabilities", "features")
 # Modules of the package that hold no strategy of their own.
-SHARED = {"diversity", "options", "registry", "strategy"}
+SHARED = {"cluster_density", "diversity", "options", "registry", "strategy"}
 POINTWISE = tuple(name for name in names() if isinstance(configured(name, {}), PointwiseStrategy))
 
 
@@ -49,8 +50,14 @@ def test_a_models_own_score_serves_only_the_method_that_it_declares() -> None:
     own = {name for name in names() if "score" in configured(name, {}).needs}
     assert own >= {"aalu", "vaal"}
     for declared in (frozenset({"aalu"}), frozenset({"vaal", "random"}), frozenset({"random"})):
-        assert served_by(declared) & own == declared & own
-        assert served_by(declared) - own == set(names()) - own
+        assert served_by(declared, OUTPUTS) & own == declared & own
+        assert served_by(declared, OUTPUTS) - own == set(names()) - own
+
+
+@pytest.mark.parametrize("missing", OUTPUTS)
+def test_a_strategy_that_needs_an_output_is_served_only_by_models_that_have_it(missing: str) -> None:
+    served = served_by(frozenset(names()), set(OUTPUTS) - {missing})
+    assert served == {name for name in names() if missing not in configured(name, {}).needs}
 
 
 def test_the_error_for_an_unknown_strategy_lists_the_known_ones() -> None:
