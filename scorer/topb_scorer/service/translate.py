@@ -263,7 +263,7 @@ def model_message(bundle: Bundle, default_id: str) -> model_pb2.Model:
     return model_pb2.Model(
         bundle=bundle.manifest,
         is_default=bundle.model_id == default_id,
-        served_strategies=sorted(served_by(bundle.strategies)),
+        served_strategies=sorted(served_by(bundle.strategies, bundle.output_shapes)),
     )
 
 
