@@ -14,6 +14,7 @@ TopbError
     ├── ListenError               the server cannot listen on its address
     ├── UnreadablePoolError       a pool exists but cannot be read to its end
     ├── UnavailableError          the request cannot be served now: retry later or on another server
+    ├── TakenOverError            another call continues the selection
     └── SelectionCancelledError   the caller cancelled the selection or disconnected
 """
 
@@ -90,6 +91,10 @@ class UnavailableError(ScorerError):
 
     def __init__(self, message: str, *, reason: str, retry_delay: float = 5.0, **metadata: object) -> None:
         super().__init__(message, reason=reason, retry_delay=retry_delay, **metadata)
+
+
+class TakenOverError(ScorerError):
+    """Another call continues the selection. A retry of this one would stop that one in turn."""
 
 
 class SelectionCancelledError(ScorerError):

@@ -81,3 +81,32 @@ def test_a_repeated_chunk_is_acknowledged_but_not_scored_again(stub: Stub) -> No
     assert acknowledged[-4:] in ([0, 1, 0, 1], [1, 0, 0, 1])
     assert accounts is not None
     assert (accounts.read, accounts.scored, accounts.duplicate) == (3, 3, 0)
+
+
+def test_a_call_whose_stream_another_call_continues_is_told_so_and_not_that_it_was_cancelled(
+    stub: Stub,
+) -> None:
+    spec = START.start.spec
+    start = Request(start={"spec": spec, "request_id": "taken over"})
+    let_go, refused = threading.Event(), threading.Event()
+
+    def silent() -> Iterator[Request]:
+        yield start
+        yield encoded_chunk(0, ids=("a", "b"))
+        let_go.wait()
+
+    def continued() -> Iterator[Request]:
+        yield start
+        refused.wait()
+        yield from (encoded_chunk(1, ids=("c",)), end(2))
+
+    older = stub.SelectBatchFromStream(silent())
+    while next(older).WhichOneof("event") != "acknowledged":
+        pass
+    newer = stub.SelectBatchFromStream(continued())
+    assert refusal(older) == (StatusCode.ABORTED, "STREAM_TAKEN_OVER")
+    refused.set()
+    let_go.set()
+    responses = list(newer)
+    assert responses[0].accepted.next_seq == 1
+    assert responses[-1].WhichOneof("event") == "picks"

@@ -22,6 +22,7 @@ from topb_scorer.errors import (
     NotFoundError,
     ScorerError,
     SelectionCancelledError,
+    TakenOverError,
     UnavailableError,
     UnreadablePoolError,
     storage_error,
@@ -48,6 +49,7 @@ _CODES: dict[type[ScorerError], grpc.StatusCode] = {
     NewerVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnreadablePoolError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    TakenOverError: grpc.StatusCode.ABORTED,
     SelectionCancelledError: grpc.StatusCode.CANCELLED,
 }
 

@@ -11,7 +11,12 @@ from dataclasses import dataclass, field, replace
 from topb.progress import QueuePlace
 from topb.selections import SelectionState
 from topb.v1 import selection_pb2 as pb
-from topb_scorer.errors import InvalidRequestError, SelectionCancelledError, UnavailableError
+from topb_scorer.errors import (
+    InvalidRequestError,
+    SelectionCancelledError,
+    TakenOverError,
+    UnavailableError,
+)
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import SelectionRecord
@@ -75,8 +80,14 @@ class StreamCall:
             raise run.error
         if self.host.draining:
             raise draining()
-        # Another call or an operator stopped the run, or another server claimed the selection first.
-        raise SelectionCancelledError if run.begun or run.cancelled.is_set() else _elsewhere(record)
+        if not (run.begun or run.cancelled.is_set()):
+            # Another server claimed the selection first.
+            raise _elsewhere(record)
+        raise TakenOverError(
+            f"another call continues selection {record.id}; only one call at a time can send its pool",
+            reason="STREAM_TAKEN_OVER",
+            selection=record.id,
+        )
 
     async def _started(self, run: Run) -> bool:
         """Take over the selection from any older call, and start the run. Return False if it has ended."""
