@@ -37,8 +37,8 @@ SCHEMA = pa.schema(
 )
 """The columns of every log. A log with features also has `features` and `probabilities`, fixed-size lists."""
 VERSION = 2
-"""The version of the columns. Shards of another version are ignored, and their rows are scored again. Version
-1 had no digests."""
+"""The version of the columns and of the rules by which images are decoded. Shards of another version are
+ignored, and their rows are scored again. Version 1 had no digests, and images of some modes were black."""
 _SUFFIX = ".parquet"
 
 
