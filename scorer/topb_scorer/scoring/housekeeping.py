@@ -134,30 +134,39 @@ def plan_pruning(
         open_models: ids of the models that open selections use.
         has_ended: returns whether the selection with an id has ended; False if the id is unknown.
     """
-    removable = _removable(stored_shards(state, model), bool(model), older_than_seconds, max_bytes)
+    shards = sorted(stored_shards(state, model), key=attrgetter("modified"))
+    if older_than_seconds is None and max_bytes is None and not model:
+        shards = []
+    removed, spared = _divided(shards, open_models, older_than_seconds, max_bytes)
     return Pruning(
-        shards=[shard for shard in removable if shard.model not in open_models],
+        shards=removed,
         streams=[stream for stream in _directories(state / "streams") if has_ended(stream.name)],
         leftovers=sorted(_leftovers(state)),
-        spared=[shard for shard in removable if shard.model in open_models],
+        spared=spared,
     )
 
 
-def _removable(
-    shards: Sequence[StoredShard], of_one_model: bool, older_than_seconds: float | None, max_bytes: int | None
-) -> list[StoredShard]:
-    oldest_first = sorted(shards, key=attrgetter("modified"))
-    if older_than_seconds is None and max_bytes is None:
-        return oldest_first if of_one_model else []
+def _divided(
+    oldest_first: Sequence[StoredShard],
+    open_models: Collection[str],
+    older_than_seconds: float | None,
+    max_bytes: int | None,
+) -> tuple[list[StoredShard], list[StoredShard]]:
+    """Return the shards to remove, and those to spare although they are too old or there is too much."""
+    everything = older_than_seconds is None and max_bytes is None
     limit = time.time() - older_than_seconds if older_than_seconds is not None else -1.0
-    removable: list[StoredShard] = []
-    left = sum(shard.size for shard in shards)
+    removed: list[StoredShard] = []
+    spared: list[StoredShard] = []
+    left = sum(shard.size for shard in oldest_first)
     for shard in oldest_first:
-        if shard.modified >= limit and (max_bytes is None or left <= max_bytes):
+        if not everything and shard.modified >= limit and (max_bytes is None or left <= max_bytes):
             break
-        removable.append(shard)
-        left -= shard.size
-    return removable
+        if shard.model in open_models:
+            spared.append(shard)
+        else:
+            removed.append(shard)
+            left -= shard.size
+    return removed, spared
 
 
 def _leftovers(state: Path) -> Iterator[Path]:

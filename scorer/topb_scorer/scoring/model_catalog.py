@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from topb_scorer.bundle import MANIFEST, Bundle, open_bundle
@@ -34,7 +36,8 @@ class ModelCatalog:
             )
         self._root = root
         self._default_model = default_model
-        self._verified: dict[str, Bundle] = {}
+        self._opened: dict[str, Bundle | _Refused] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         if default_model:
             self.get(default_model)
@@ -43,10 +46,8 @@ class ModelCatalog:
         """Return all bundles, sorted by model id. A bundle that cannot be opened is logged and left out."""
         found = []
         for name in self._names():
-            try:
+            with suppress(ScorerError):
                 found.append(self._open(name))
-            except ScorerError as error:
-                _log.error("ignoring bundle %s: %s [%s]", name, error, error.reason)
         return found
 
     def get(self, model_id: str) -> Bundle:
@@ -90,15 +91,46 @@ class ModelCatalog:
         return sorted(path.name for path in found if not is_unpublished(path))
 
     def _open(self, name: str) -> Bundle:
-        # A published bundle never changes, so it is verified only once.
+        """Return a bundle. It is verified once, or again if its files have changed since it was refused."""
         with self._lock:
-            if name not in self._verified:
-                bundle = open_bundle(self._root / name)
-                if bundle.model_id != name:
-                    raise BundleError(
-                        f"{self._root / name} contains model {bundle.model_id}; "
-                        f"rename the directory to {bundle.model_id}",
-                        reason="BUNDLE_MODEL_ID",
-                    )
-                self._verified[name] = bundle
-            return self._verified[name]
+            lock = self._locks.setdefault(name, threading.Lock())
+        # Hashing takes long, so only callers who want the same bundle wait for it.
+        with lock:
+            opened = self._opened.get(name)
+            if isinstance(opened, Bundle):  # A published bundle never changes.
+                return opened
+            files = _files_of(self._root / name)
+            if opened is None or opened.files != files:
+                try:
+                    opened = self._verified(name)
+                except ScorerError as error:
+                    _log.error("ignoring bundle %s: %s [%s]", name, error, error.reason)
+                    opened = _Refused(files, error)
+                self._opened[name] = opened
+        if isinstance(opened, _Refused):
+            raise opened.error.with_traceback(None)
+        return opened
+
+    def _verified(self, name: str) -> Bundle:
+        bundle = open_bundle(self._root / name)
+        if bundle.model_id != name:
+            raise BundleError(
+                f"{self._root / name} contains model {bundle.model_id}; "
+                f"rename the directory to {bundle.model_id}",
+                reason="BUNDLE_MODEL_ID",
+            )
+        return bundle
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A bundle that could not be opened."""
+
+    files: frozenset[tuple[str, int, int]]
+    error: ScorerError
+
+
+def _files_of(directory: Path) -> frozenset[tuple[str, int, int]]:
+    """Return name, size in bytes and modification time in ns of each file."""
+    found = ((path.name, path.stat()) for path in directory.iterdir())
+    return frozenset((name, status.st_size, status.st_mtime_ns) for name, status in found)

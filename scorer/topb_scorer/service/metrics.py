@@ -1,10 +1,10 @@
-"""Collect metrics of a server, and serve them to Prometheus."""
+"""Collect metrics of a server."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import metadata
@@ -18,7 +18,6 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
 from topb.results import SelectionResult
@@ -79,24 +78,6 @@ class Metrics(RunObserver):
         limit.set(host.max_concurrent)
         draining = gauge("topb_draining", "1 if the server does not accept selections any more.")
         draining.set_function(lambda: host.draining)
-
-    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Serve `GET /metrics` on a separate thread.
-
-        Returns:
-            the port, and a function that stops the thread.
-
-        Raises:
-            OSError: the server cannot listen on the address.
-        """
-        server, thread = start_http_server(port, host, self.registry)
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return server.server_port, stop
 
     def on_rows(self, count: int) -> None:
         """Count rows of a pool."""

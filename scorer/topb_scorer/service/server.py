@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from topb.v1 import model_pb2, model_pb2_grpc, selection_pb2, selection_pb2_grpc
 from topb_scorer.engines.cache import EngineCache
-from topb_scorer.errors import ListenError, NotFoundError
+from topb_scorer.errors import NotFoundError
 from topb_scorer.geometry.nearest_labelled import check_search_device
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.state_directory import StateDirectory
@@ -28,7 +28,9 @@ from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.errors import errors_as_status
 from topb_scorer.service.interceptors import AroundCalls
+from topb_scorer.service.listening import check_free, host_and_port, listen_failed
 from topb_scorer.service.metrics import Metrics
+from topb_scorer.service.metrics_port import MetricsPort
 from topb_scorer.service.model_service import ModelService
 from topb_scorer.service.selection_service import SelectionService
 from topb_scorer.service.settings import ServerSettings
@@ -85,6 +87,7 @@ class Server:
             observer=self._metrics,
         )
         self._metrics.watch(self._host)
+        self._metrics_port = MetricsPort(self._metrics.registry)
 
     async def start(self) -> int:
         """Start serving, report SERVING, and return the port.
@@ -94,7 +97,7 @@ class Server:
         """
         settings = self._settings
         if settings.metrics_listen:
-            self._serve_metrics(settings.metrics_listen)
+            await self._serve_metrics(settings.metrics_listen)
         pong_ms = round(min(_PONG_SECONDS, settings.keepalive_seconds) * 1000)
         self._server = grpc.aio.server(
             # The timer is outermost, so that it sees the status into which an error is translated.
@@ -124,12 +127,10 @@ class Server:
         services = (SELECTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(services, self._server)
         try:
+            check_free(settings.listen)
             port = self._server.add_insecure_port(settings.listen)
-        except RuntimeError as error:
-            raise ListenError(
-                f"cannot listen on {settings.listen}: {error}; choose another --listen address",
-                reason="LISTEN_FAILED",
-            ) from error
+        except (OSError, RuntimeError) as error:
+            raise listen_failed(settings.listen, error, option="--listen") from error
         await self._server.start()
         for service in ("", SELECTION_SERVICE, MODEL_SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -147,18 +148,15 @@ class Server:
         await asyncio.to_thread(self._host.drain, self._settings.grace_seconds)
         await asyncio.to_thread(self._host.interrupt)
         await self._server.stop(_CANCEL_SECONDS)
+        self._metrics_port.close()
         await asyncio.to_thread(self._open.close)
 
-    def _serve_metrics(self, listen: str) -> None:
-        host, _, port = listen.rpartition(":")
+    async def _serve_metrics(self, listen: str) -> None:
         try:
-            taken, stop = self._metrics.serve(host.strip("[]"), int(port))
+            host, port = host_and_port(listen)
+            taken = await self._metrics_port.start(host, port)
         except (OSError, ValueError, OverflowError) as error:
-            raise ListenError(
-                f"cannot listen on {listen} for metrics: {error}; choose another --metrics-listen address",
-                reason="LISTEN_FAILED",
-            ) from error
-        self._open.callback(stop)
+            raise listen_failed(listen, error, option="--metrics-listen", purpose=" for metrics") from error
         _log.info("metrics: http://%s:%d/metrics", host, taken)
 
     async def _take_up(self) -> None:

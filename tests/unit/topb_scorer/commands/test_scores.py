@@ -11,6 +11,7 @@ import pytest
 from support.command_line import Outcome, topb
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
+from topb_scorer.scoring.housekeeping import Pruning, plan_pruning, stored_shards
 from topb_scorer.scoring.score_log import ScoreLog, scored_rows
 
 pytestmark = pytest.mark.scorer
@@ -115,6 +116,22 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> No
     run_on(state, "prune", "--max-bytes", str(size_left))
     assert names_left(state) == set("uvw")
     assert sum(path.stat().st_size for path in shards(state)) <= size_left
+
+
+def test_pruning_to_a_size_does_not_count_what_an_open_selection_spares(state: StateDirectory) -> None:
+    """The oldest shards belong to a model in use, so younger ones of other models have to go."""
+    shards_by_age = sorted(stored_shards(state.path), key=lambda shard: shard.modified)
+    in_use = shards_by_age[0].model
+    others = [shard for shard in shards_by_age if shard.model != in_use]
+    total = sum(shard.size for shard in shards_by_age)
+
+    def plan(max_bytes: int) -> Pruning:
+        return plan_pruning(state.path, max_bytes=max_bytes, open_models={in_use}, has_ended=lambda _: False)
+
+    assert plan(total - 1).shards == others[:1]
+    assert sum(shard.size for shard in shards_by_age) - plan(total - 1).bytes <= total - 1
+    assert plan(0).shards == others
+    assert len(plan(0).spared) == len(shards_by_age) - len(others)
 
 
 def test_a_dry_run_reports_and_removes_no_scores(state: StateDirectory) -> None:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from support.bundles import convolutional_graph, write_bundle
+from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.errors import BundleError, NotFoundError
+from topb_scorer.scoring import model_catalog
 from topb_scorer.scoring.model_catalog import ModelCatalog
 
 pytestmark = pytest.mark.scorer
@@ -99,3 +103,52 @@ def test_a_catalog_without_a_directory_or_its_default_is_refused(tmp_path: Path)
     with pytest.raises(NotFoundError) as caught:
         ModelCatalog(tmp_path, default_model="0123456789abcdef")
     assert caught.value.reason == "MODEL_NOT_FOUND"
+
+
+def test_an_altered_bundle_is_hashed_again_only_if_its_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / write(tmp_path, 0)
+    graph = path / "scorer.onnx" if (path / "scorer.onnx").exists() else next(path.glob("*.onnx"))
+    right = graph.read_bytes()
+    graph.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    opened: list[Path] = []
+
+    def counted(bundle: Path) -> Bundle:
+        opened.append(bundle)
+        return open_bundle(bundle)
+
+    monkeypatch.setattr(model_catalog, "open_bundle", counted)
+    catalog = ModelCatalog(tmp_path)
+    for _ in range(3):
+        assert catalog.bundles() == []
+        with pytest.raises(BundleError) as caught:
+            catalog.get(path.name)
+        assert caught.value.reason == "BUNDLE_ALTERED"
+    assert len(opened) == len(caplog.records) == 1
+    graph.write_bytes(right)
+    assert [bundle.model_id for bundle in catalog.bundles()] == [path.name]
+
+
+def test_a_bundle_is_available_while_another_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, ready = write(tmp_path, 0), write(tmp_path, 1)
+    catalog = ModelCatalog(tmp_path)
+    catalog.get(ready)
+    hashing, go_on = threading.Event(), threading.Event()
+
+    def blocked(bundle: Path) -> Bundle:
+        hashing.set()
+        assert go_on.wait(20)
+        return open_bundle(bundle)
+
+    monkeypatch.setattr(model_catalog, "open_bundle", blocked)
+    with ThreadPoolExecutor(2) as threads:
+        opening = threads.submit(catalog.get, slow)
+        assert hashing.wait(20)
+        try:
+            assert threads.submit(catalog.get, ready).result(timeout=10).model_id == ready
+        finally:
+            go_on.set()
+        assert opening.result(20).model_id == slow
