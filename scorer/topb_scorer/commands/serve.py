@@ -91,11 +91,13 @@ _LIMITS = section(
     Option(
         "--stream-idle-seconds S",
         "Seconds that a selection waits for its caller's next chunk before it gives way to others.",
+        type=click.FloatRange(min=0, min_open=True),
         default=30.0,
     ),
     Option(
         "--keepalive-seconds S",
         "Seconds after which the server pings a silent caller, to detect that it is gone.",
+        type=click.FloatRange(min=1),
         default=30.0,
     ),
     Option("--grace-seconds S", "Seconds that running selections may continue after SIGTERM.", default=30.0),
