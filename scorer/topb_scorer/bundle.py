@@ -167,13 +167,15 @@ class Bundle:
         try:
             yield
         except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
-            if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError):
+                raise self._unreadable_labelled("the file is missing") from error
+            if is_storage_fault(error):
                 raise
             raise self._unreadable_labelled(error) from error
 
     def _unreadable_labelled(self, fault: object) -> BundleError:
         return BundleError(
-            f"{self.labelled} cannot be read: {fault}; export the model again",
+            f"{LABELLED} of model {self.model_id} cannot be read: {fault}; export the model again",
             reason="BUNDLE_LABELLED",
             model=self.model_id,
         )

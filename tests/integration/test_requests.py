@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ import pytest
 from grpc import StatusCode
 
 import topb
+from support.bundles import write_bundle
 from support.images import encode, random_image, random_pool, write_parquet
 from support.rpc import Request, Spec, Stub, code_and_reason, refusal
 from support.servers import running_server
@@ -179,6 +182,24 @@ def test_a_selection_that_excludes_many_ids_waits_for_a_slot_and_excludes_them(
         result = handle.result()
     assert result.accounts.excluded == 290
     assert len(result.ids) == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" + bytes(40) + b"PAR1"], ids=["empty", "corrupt"])
+def test_a_selection_with_a_labelled_set_that_cannot_be_read_fails_at_once(
+    content: bytes, data: Path, tmp_path: Path
+) -> None:
+    """The manifest has the checksum of the file as it is, so the bundle is served."""
+    bundle = write_bundle(tmp_path)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (file,) = [file for file in manifest["files"] if file["name"] == "labelled.parquet"]
+    file.update(sizeBytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "labelled.parquet").write_bytes(content)
+    with running_server(tmp_path, data) as server, topb.Client(server.address, timeout=60) as client:
+        handle = client.submit(data / "pool.parquet", 3, strategy="core_set")
+        with pytest.raises(topb.SelectionFailedError) as caught:
+            handle.result()
+    assert caught.value.reason == "BUNDLE_LABELLED"
 
 
 def test_one_result_that_cannot_be_read_hides_no_other_selection(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from topb.results import Accounts, Pick, SelectionResult, SkippedRow
 from topb_scorer.durable import publish_file
 from topb_scorer.errors import NotFoundError, ScorerError, is_storage_fault
 from topb_scorer.jobs.selection_files import SelectionFiles
+
+_log = logging.getLogger(__name__)
 
 _METADATA_KEY = b"topb.result"
 _ROW_GROUP = 10_000
@@ -94,9 +97,11 @@ class ResultStore(SelectionFiles):
         except _MALFORMED as error:
             if is_storage_fault(error):
                 raise
+            # The library's words may name the path, which is not for callers.
+            _log.error("%s cannot be read: %s", self.path(selection), error)
             raise ScorerError(
-                f"the result of selection {selection} cannot be read: {error}; repeat the request with a new "
-                "request id, which uses the scores that are kept",
+                f"the result of selection {selection} is damaged, or another version of topb wrote it; "
+                "repeat the request with a new request id, which uses the scores that are kept",
                 reason="RESULT_UNREADABLE",
                 selection=selection,
             ) from error

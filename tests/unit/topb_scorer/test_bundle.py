@@ -94,7 +94,8 @@ def test_a_labelled_set_that_cannot_be_read_is_a_fault_of_the_bundle(
     with pytest.raises(BundleError, match="export the model again") as caught:
         bundle.labelled_features()
     assert caught.value.reason == "BUNDLE_LABELLED"
-    assert str(bundle.labelled) in str(caught.value)
+    assert f"labelled.parquet of model {bundle.model_id}" in str(caught.value)
+    assert str(path) not in str(caught.value)
 
 
 def test_a_labelled_set_on_a_failing_disk_is_no_fault_of_the_bundle(

@@ -60,13 +60,14 @@ def test_a_result_that_is_missing_is_not_found(results: ResultStore) -> None:
 def test_an_altered_result_raises_no_error_but_unreadable(results: ResultStore) -> None:
     whole = results.path("s").read_bytes()
     refused = 0
-    for position in range(len(whole)):
+    positions = range(0, len(whole), 7)
+    for position in positions:
         altered = bytearray(whole)
         altered[position] ^= 0xFF
         results.path("s").write_bytes(altered)
         for attempt in attempts(results):
             refused += refusal(attempt) == "RESULT_UNREADABLE"
-    assert refused > len(whole) / 2
+    assert refused > len(positions) / 2
 
 
 def refusal(attempt: Callable[[], object]) -> str:
