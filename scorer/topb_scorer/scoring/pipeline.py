@@ -141,8 +141,9 @@ def _decode_rows(
     check: Check,
 ) -> dict[int, Skip]:
     skips: dict[int, Skip] = {}
+    computed: list[bytes] = []
     for row, item in enumerate(checked(items[start : start + count], check), start):
-        digests[row] = np.frombuffer(content_digest(item.image), np.uint8)
+        computed.append(content_digest(item.image))
         if isinstance(item.image, Unreadable):
             skips[row] = Skip(item.image.reason, item.image.detail)
             continue
@@ -150,6 +151,7 @@ def _decode_rows(
             images[row] = load(item.image)
         except SkippedImageError as error:
             skips[row] = Skip(error.reason, error.detail)
+    digests[start : start + count] = np.frombuffer(b"".join(computed), np.uint8).reshape(-1, DIGEST_BYTES)
     return skips
 
 

@@ -27,7 +27,7 @@ class ExcludedImages:
         self._digests = digests
         self._contents = frozenset(digests.values()) - {NO_DIGEST, b""}
         # Almost all rows of a pool differ from these images in the first half of the digest.
-        self._first_halves = np.frombuffer(b"".join(digest[:8] for digest in self._contents), np.uint64)
+        self._first_halves = np.sort(np.frombuffer(b"".join(d[:8] for d in self._contents), np.uint64))
         self._found_ids: set[str] = set()
         self._found_contents: set[bytes] = set()
 
@@ -38,8 +38,9 @@ class ExcludedImages:
             found[:] = [id_ in self._digests for id_ in part.ids]
             self._found_ids.update(part.ids_of(np.flatnonzero(found)))
         if self._contents:
-            likely = np.isin(part.digests.view(np.uint64)[:, 0], self._first_halves)
-            for row in np.flatnonzero(likely).tolist():
+            halves = part.digests.view(np.uint64)[:, 0]
+            nearest = np.searchsorted(self._first_halves[:-1], halves)
+            for row in np.flatnonzero(self._first_halves[nearest] == halves).tolist():
                 digest = part.digests[row].tobytes()
                 if digest in self._contents:
                     found[row] = True

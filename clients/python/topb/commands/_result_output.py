@@ -46,8 +46,8 @@ def show_result(result: SelectionResult, *, out: Path | None, as_json: bool, qui
         print(_result_text(result, out))
     if result.accounts.excluded_unmatched:
         print(
-            f"warning: {result.accounts.excluded_unmatched:,} of the images to exclude are not in the pool, "
-            "neither by id nor by content",
+            "warning: images to exclude that the pool does not have, neither by id nor by content: "
+            f"{result.accounts.excluded_unmatched:,}",
             file=sys.stderr,
         )
     covered = result.measures.get("covered_share", 1.0)
@@ -78,7 +78,7 @@ def accounts_text(accounts: Accounts) -> str:
         parts.append(f"{accounts.excluded:,} excluded{labelled}")
     lines = [f"Of {accounts.read:,} rows read: {', '.join(parts)}."]
     if absent := accounts.labelled_unmatched:
-        lines.append(f"{absent:,} of the images that the model was trained on are not in the pool.")
+        lines.append(f"Images that the model was trained on and that the pool does not have: {absent:,}.")
     lines += [
         f"  skipped {printable(row.id)}: {row.reason}, {printable(row.detail)}"
         for row in accounts.skipped_examples
