@@ -55,8 +55,8 @@ def with_bounded_id(item: PoolItem) -> PoolItem:
 def content_digest(image: bytes | NDArray[np.uint8] | Unreadable) -> bytes:
     """Return the 128-bit BLAKE2b digest of an image as it was given, or `NO_DIGEST` if it cannot be read.
 
-    It identifies an image wherever its file lies. BLAKE2b was the fastest hash of the standard library for
-    which nobody can prepare two images with the same digest, on processors with and without SHA instructions.
+    It identifies an image wherever its file lies. With BLAKE2b, nobody can prepare two images with the same
+    digest. docs/results/content_digest.md has what it costs.
 
     Args:
         image: the bytes of an image file, or uint8 (h, w, 3) in RGB.
