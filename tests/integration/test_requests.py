@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -228,6 +230,29 @@ def test_one_result_that_cannot_be_read_hides_no_other_selection(data: Path, tmp
     assert listed[gone.id].error_reason == "RESULT_NOT_FOUND"
     assert listed[forbidden.id].error_reason in {"STORAGE_FAILED", "RESULT_UNREADABLE"}
     assert listed[torn.id].pick_count is None
+
+
+def test_a_selection_in_a_state_of_a_newer_version_is_listed_but_not_continued(
+    data: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with (
+        running_server(data / "models", data, options=("--state", str(state))) as server,
+        topb.Client(server.address, timeout=60) as client,
+    ):
+        known = client.submit(data / "pool.parquet", 2)
+        known.result()
+        client.select_batch(data / "pool.parquet", 2, request_id="read")
+        client.select_batch(iter(random_pool(3)), 2, request_id="sent")
+        with closing(sqlite3.connect(state / "selections.sqlite")) as catalog, catalog:
+            catalog.execute("UPDATE selections SET state = 'paused' WHERE request_id IN ('read', 'sent')")
+        listed = {selection.request_id: selection.state for selection in client.list_selections()}
+        for pool, request_id in ((data / "pool.parquet", "read"), (iter(random_pool(3)), "sent")):
+            with pytest.raises(topb.PreconditionError) as caught:
+                client.select_batch(pool, 2, request_id=request_id)
+            assert caught.value.reason == "SELECTION_STATE_UNKNOWN"
+
+    assert listed == {known.request_id: "succeeded", "read": "unspecified", "sent": "unspecified"}
 
 
 def test_score_images_reports_images_that_cannot_be_scored(data: Path, client: topb.Client) -> None:

@@ -10,7 +10,7 @@ from support.images import random_pool
 from support.waiting import once
 from topb.results import SelectionResult
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import UnavailableError, UnreadablePoolError
+from topb_scorer.errors import CatalogError, UnavailableError, UnreadablePoolError
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
@@ -115,6 +115,7 @@ def test_rows_scored_earlier_count_as_rows_but_not_as_commits(
         (OSError(28, "No space left on device"), "interrupted", "STORAGE_FULL", "pending"),
         (OSError("Couldn't deserialize thrift"), "failed", "INTERNAL", "failed"),
         (UnavailableError("away", reason="AWAY"), "interrupted", "AWAY", "pending"),
+        (CatalogError("no column", reason="DAMAGED"), "interrupted", "DAMAGED", "pending"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )
