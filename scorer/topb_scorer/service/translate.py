@@ -125,7 +125,7 @@ def shard_of(
     Args:
         chunk: the chunk as the caller sent it.
         expected_seq: the sequence number that the chunk must have.
-        max_bytes: the maximum number of image bytes in the chunk.
+        max_bytes: the maximum number of image bytes in the chunk, and also of the bytes of its ids.
         max_rows: the maximum number of images in the chunk.
 
     Raises:
@@ -149,6 +149,14 @@ def shard_of(
             reason="CHUNK_TOO_LARGE",
             seq=chunk.seq,
         )
+    ids = list(chunk.ids)
+    id_bytes = sum(len(id_.encode()) for id_ in ids)
+    if id_bytes > max_bytes:
+        raise LimitExceededError(
+            f"chunk {chunk.seq} has {id_bytes} bytes of ids; the limit is {max_bytes}: send smaller chunks",
+            reason="CHUNK_TOO_LARGE",
+            seq=chunk.seq,
+        )
     # Each access to a bytes field copies it, so access each field only once.
     packed = chunk.packed.data
     encoded = list(chunk.encoded.data)
@@ -169,7 +177,6 @@ def shard_of(
             reason="CHUNK_CHECKSUM",
             seq=chunk.seq,
         )
-    ids = list(chunk.ids)
     if kind == "encoded":
         if len(encoded) != len(ids):
             raise _malformed(chunk, f"has {len(ids)} ids for {len(encoded)} images")

@@ -67,8 +67,10 @@ class Watchers:
                 run = self._host.run_of(record.id)
                 if run is None and record.free and (job is not None or record.pool_uri):
                     started, job = self.run(record, job), None
-                    await asyncio.to_thread(self._host.start, started)
-                    run = self._host.run_of(record.id)
+                    if await asyncio.to_thread(self._host.start, started):
+                        run = started
+                    else:
+                        run = self._host.run_of(record.id)
                 if self._host.draining and (run is None or run.cancelled.is_set()):
                     raise draining()
                 while True:

@@ -565,7 +565,7 @@ class StreamAccepted(_message.Message):
     window: _builtins.int
     """How many chunks may be sent before the first of them is acknowledged."""
     max_chunk_bytes: _builtins.int
-    """The size limit of a chunk, in bytes of image data."""
+    """The size limit of a chunk, in bytes of image data. It is also the limit for the bytes of its ids."""
     selection: _builtins.str
     """The selection's id."""
     next_seq: _builtins.int

@@ -152,6 +152,13 @@ def test_a_chunk_with_too_many_images_is_refused() -> None:
     assert refusal(packed_chunk(["a", "b"], b"", 1, 1), max_rows=1).reason == "CHUNK_TOO_LARGE"
 
 
+def test_a_chunk_with_too_many_bytes_of_ids_is_refused() -> None:
+    assert shard_of(encoded_chunk(0, ["ab", "é"], [b"", b""]), 0, max_bytes=4, max_rows=2).rows == 2
+    error = refusal(encoded_chunk(0, ["ab", "é"], [b"", b""]), max_bytes=3)
+    assert error.reason == "CHUNK_TOO_LARGE"
+    assert "4 bytes of ids; the limit is 3" in str(error)
+
+
 def test_a_chunk_with_a_wrong_checksum_is_refused() -> None:
     whole = encoded_chunk(0, ["a"], [b"image"])
     altered = encoded_chunk(0, ["a"], [b"imagf"], crc32=whole.crc32)
