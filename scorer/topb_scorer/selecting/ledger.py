@@ -6,6 +6,7 @@ import heapq
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ from topb_scorer.selecting.excluded import ExcludedImages
 SKIPPED_EXAMPLES = 20
 """The number of skipped rows that are listed individually: the first ones by id."""
 _ORDER = attrgetter("id", "reason", "detail")
+
+
+class TakenRows(NamedTuple):
+    """The rows of a part of the log that a strategy uses."""
+
+    rankable: NDArray[np.intp]
+    """Indices of the rows that can be ranked, ascending."""
+    excluded: NDArray[np.intp]
+    """Indices of the scored rows that only the request excludes, ascending."""
 
 
 class Ledger:
@@ -43,14 +53,11 @@ class Ledger:
         """Close the temporary files."""
         self._distinct.close()
 
-    def take(self, part: ScoredRows) -> NDArray[np.intp]:
-        """Count the rows of a part, and return the rows that can be ranked, duplicates included.
-
-        Returns:
-            the indices of these rows, ascending.
-        """
+    def take(self, part: ScoredRows) -> TakenRows:
+        """Count the rows of a part, and return those that a strategy uses, duplicates included."""
         labelled = self._labelled.among(part)
-        kept = ~(self._exclude.among(part) | labelled)
+        excluded = self._exclude.among(part)
+        kept = ~(excluded | labelled)
         skipped = [
             SkippedRow(part.ids[row], skip.reason, skip.detail)
             for row, skip in part.skips.items()
@@ -59,13 +66,13 @@ class Ledger:
         self._read += len(part.ids)
         self._excluded += len(part.ids) - int(kept.sum())
         self._excluded_labelled += int(labelled.sum())
-        kept[list(part.skips)] = False
+        kept[list(part.skips)] = excluded[list(part.skips)] = False
         rankable = np.flatnonzero(kept)
         self._rankable += len(rankable)
         self._skipped.update(row.reason for row in skipped)
         self._examples = heapq.nsmallest(SKIPPED_EXAMPLES, self._examples + skipped, key=_ORDER)
         self._distinct.add(part.ids_of(rankable))
-        return rankable
+        return TakenRows(rankable, np.flatnonzero(excluded & ~labelled))
 
     def accounts(self) -> Accounts:
         """Return the accounts of all rows that were counted so far."""

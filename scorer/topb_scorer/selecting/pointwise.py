@@ -36,7 +36,7 @@ def select_pointwise(
     top = TopB(spec.budget)
     with closing(Ledger(ExcludedImages(spec.exclude), ExcludedImages(labelled), scratch, rows)) as ledger:
         for part in log:
-            rankable = ledger.take(part)
+            rankable = ledger.take(part).rankable
             top.offer(part, rankable, strategy.acquisition(part, seed=spec.seed)[rankable])
         accounts = ledger.accounts()
     picks = (candidate.pick(rank, candidate.score) for rank, candidate in enumerate(top.ranked(), 1))

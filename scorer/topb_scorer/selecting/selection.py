@@ -20,7 +20,8 @@ from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.score_log import AlteredShardError, ScoreLog
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.pointwise import select_pointwise
-from topb_scorer.selecting.set_based import check_fits, select_set_based
+from topb_scorer.selecting.set_based import select_set_based
+from topb_scorer.selecting.set_memory import SetMemory
 from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
 from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy
@@ -69,10 +70,10 @@ def select_from_pool(
     check_strategy_served(spec, engine.bundle)
     pool = list({shard.identity: shard for shard in shards}.values())
     strategy = spec.query_strategy
-    if isinstance(strategy, SetBasedStrategy) and strategy.shortlist is None:
+    if isinstance(strategy, SetBasedStrategy):
         # Refuse a pool that is too large now rather than after hours of scoring.
-        (width,) = engine.bundle.output_shape("features")
-        check_fits(_row_count(pool), width, settings.max_set_bytes)
+        labelled = engine.bundle.manifest.labelled_count
+        _set_memory(strategy, spec, engine.bundle, labelled, settings).check_pool(_row_count(pool))
     identities = [shard.identity for shard in pool]
     on_rows = observer.on_rows
     for _ in range(_ATTEMPTS):
@@ -163,6 +164,17 @@ def _with_class_names(picks: Iterable[Pick], classes: Sequence[str]) -> Iterator
         yield replace(pick, predicted_class_name=classes[pick.predicted_class] if named else "")
 
 
+def _set_memory(
+    strategy: SetBasedStrategy,
+    spec: SelectionSpec,
+    bundle: Bundle,
+    labelled: int,
+    settings: SelectingSettings,
+) -> SetMemory:
+    (width,) = bundle.output_shape("features")
+    return SetMemory(strategy, spec, width, bundle.class_count, labelled, settings.max_set_bytes)
+
+
 def _row_count(shards: Iterable[Shard]) -> int:
     return sum(shard.rows for shard in shards)
 
@@ -186,16 +198,17 @@ def _selected(
             parts = checked(log.read(identities), check)
             picked = select_pointwise(strategy, spec, parts, labelled, rows=rows, scratch=scratch)
         else:
+            features = bundle.labelled_features()
             picked = select_set_based(
                 strategy,
                 spec,
                 lambda: checked(log.read_with_features(identities), check),
                 labelled,
-                bundle.labelled_features(),
-                classes=bundle.class_count,
+                features,
+                memory=_set_memory(strategy, spec, bundle, len(features), settings),
                 rows=rows,
                 scratch=scratch,
-                settings=settings,
+                search_device=settings.search_device,
                 check=check,
             )
     return SelectionResult(

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topb.results import Accounts
 from topb_scorer.cancellation import Check
-from topb_scorer.errors import LimitExceededError
 from topb_scorer.scoring.score_log import FeatureRows
 from topb_scorer.selecting.excluded import ExcludedImages
 from topb_scorer.selecting.ledger import Ledger
-from topb_scorer.selecting.ranking import Candidate, Picked, TopB
-from topb_scorer.selecting.settings import SelectingSettings
+from topb_scorer.selecting.ranking import CandidateColumns, Picked, TopB
+from topb_scorer.selecting.set_memory import SetMemory
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import SetBasedStrategy, SetCandidates
 
 ReadLog = Callable[[], Iterator[FeatureRows]]
-
-
-def check_fits(rows: int, width: int, max_bytes: int) -> None:
-    """Raise LimitExceededError if `rows` × `width` float32 take more than `max_bytes`."""
-    if rows * width * 4 > max_bytes:
-        raise LimitExceededError(
-            f"a set-based strategy holds the features of all candidates in memory: {rows} rows of {width} "
-            f"float32 take {rows * width * 4 / 2**30:.1f} GiB, the limit is {max_bytes / 2**30:.1f} GiB; "
-            "use a pointwise strategy with the option diversify, or split the pool",
-            reason="FEATURES_OVER_LIMIT",
-            rows=rows,
-            width=width,
-        )
 
 
 def select_set_based(
@@ -43,10 +29,10 @@ def select_set_based(
     labelled: Mapping[str, bytes],
     labelled_features: NDArray[np.float32],
     *,
-    classes: int,
+    memory: SetMemory,
     rows: int,
     scratch: Path,
-    settings: SelectingSettings,
+    search_device: str,
     check: Check,
 ) -> Picked:
     """Return the strategy's picks and the accounts. The order of the rows in the log has no effect.
@@ -57,8 +43,8 @@ def select_set_based(
         strategy, spec, labelled, rows, scratch: as for `select_pointwise`.
         read_log: returns an iterator over all rows, in parts. It is called twice.
         labelled_features: float32 (L, D), features of the images that the model was trained on.
-        classes: C, the number of classes that the model predicts.
-        settings: the memory limit and the device for searches.
+        memory: the memory that the selection may take.
+        search_device: the device for searches.
         check: called between the steps of the strategy.
 
     Raises:
@@ -66,95 +52,94 @@ def select_set_based(
         ScorerError: the strategy failed.
         SelectionCancelledError: `check` raised it.
     """
-    with closing(Ledger(ExcludedImages(spec.exclude), ExcludedImages(labelled), scratch, rows)) as ledger:
-        candidates = _candidates(strategy, spec, read_log, ledger)
-        accounts = ledger.accounts()
-    if not candidates:
+    candidates, excluded, accounts = _read(strategy, spec, read_log, labelled, memory, rows, scratch)
+    if not len(candidates):
         return Picked((), accounts)
-    classes = classes if "probabilities" in strategy.needs else 0
-    gathered = _gathered(strategy, spec, read_log, candidates, labelled, labelled_features, classes, settings)
+    gathered = _gathered(strategy, read_log, candidates, excluded, labelled_features, memory, search_device)
     budget = min(spec.budget, len(candidates))
     batch = strategy.select(gathered, budget=budget, seed=spec.seed, check=check)
     radii = [None] * len(batch.indices) if batch.radii is None else batch.radii.tolist()
-    picks = (
-        candidates[i].pick(rank, score, radius)
-        for rank, (i, score, radius) in enumerate(
-            zip(batch.indices.tolist(), batch.scores.tolist(), radii, strict=True), 1
-        )
-    )
+    picked = zip(candidates.rows(batch.indices), batch.scores.tolist(), radii, strict=True)
+    picks = (row.pick(rank, score, radius) for rank, (row, score, radius) in enumerate(picked, 1))
     return Picked(tuple(picks), accounts, batch.measures)
 
 
-def _candidates(
-    strategy: SetBasedStrategy, spec: SelectionSpec, read_log: ReadLog, ledger: Ledger
-) -> list[Candidate]:
-    """Return the candidates, sorted by id and one per id: the shortlist, or else the whole pool."""
+def _read(
+    strategy: SetBasedStrategy,
+    spec: SelectionSpec,
+    read_log: ReadLog,
+    labelled: Mapping[str, bytes],
+    memory: SetMemory,
+    rows: int,
+    scratch: Path,
+) -> tuple[CandidateColumns, CandidateColumns, Accounts]:
+    """Return the candidates, the excluded rows whose features count as labelled, and the accounts.
+
+    Both are sorted by id, with one row per id. The candidates are the shortlist, or else the whole pool.
+    """
     shortlist = strategy.shortlist
-    if shortlist is not None:
-        top = TopB(shortlist.candidates_per_pick * spec.budget)
+    top = TopB(None if shortlist is None else shortlist.candidates_per_pick * spec.budget)
+    left_out = TopB(None)
+    with closing(Ledger(ExcludedImages(spec.exclude), ExcludedImages(labelled), scratch, rows)) as ledger:
         for part in read_log():
-            rows = ledger.take(part)
-            top.offer(part, rows, shortlist.strategy.acquisition(part, seed=spec.seed)[rows])
-        return sorted(top.ranked(), key=attrgetter("id"))
-    first_of_id: dict[str, Candidate] = {}
-    for part in read_log():
-        for row in ledger.take(part).tolist():
-            candidate = Candidate.of(part, row, 0.0)
-            known = first_of_id.get(candidate.id)
-            if known is None or candidate < known:
-                first_of_id[candidate.id] = candidate
-    return [first_of_id[id_] for id_ in sorted(first_of_id)]
+            rankable, excluded = ledger.take(part)
+            scores = np.zeros(len(part.ids))
+            if not strategy.uses_labelled:
+                excluded = excluded[:0]
+            left_out.offer(part, excluded, scores[excluded])
+            if shortlist is not None:
+                scores = shortlist.strategy.acquisition(part, seed=spec.seed)
+            top.offer(part, rankable, scores[rankable])
+            memory.check(0, 0, top.nbytes + left_out.nbytes)
+        accounts = ledger.accounts()
+    return top.by_id(), left_out.by_id(), accounts
 
 
 def _gathered(
     strategy: SetBasedStrategy,
-    spec: SelectionSpec,
     read_log: ReadLog,
-    candidates: list[Candidate],
-    labelled: Mapping[str, bytes],
+    candidates: CandidateColumns,
+    excluded: CandidateColumns,
     labelled_features: NDArray[np.float32],
-    classes: int,
-    settings: SelectingSettings,
+    memory: SetMemory,
+    search_device: str,
 ) -> SetCandidates:
-    """Read the candidates' features, and the first `classes` columns of their probabilities."""
+    """Read the features of candidates and excluded rows, and the candidates' probabilities if needed."""
+    known = labelled_features if strategy.uses_labelled else labelled_features[:0]
+    memory.check(len(candidates), len(known) + len(excluded), candidates.nbytes + excluded.nbytes)
     width = labelled_features.shape[1]
-    check_fits(len(candidates), width + classes, settings.max_set_bytes)
+    classes = memory.classes if "probabilities" in strategy.needs else 0
     features = np.zeros((len(candidates), width), np.float32)
     probabilities = np.zeros((len(candidates), classes), np.float32)
-    excluded_images, labelled_images = ExcludedImages(spec.exclude), ExcludedImages(labelled)
-    excluded: list[tuple[str, bytes]] = []
-    index_of = {candidate.id: i for i, candidate in enumerate(candidates)}
-    shortlist = strategy.shortlist
+    labelled = np.concatenate([known, np.zeros((len(excluded), width), np.float32)])
+    find_candidates, find_excluded = _Finder(candidates), _Finder(excluded)
     for part in read_log():
-        scores = (
-            np.zeros(len(part.ids))
-            if shortlist is None
-            else shortlist.strategy.acquisition(part, seed=spec.seed)
-        )
-        is_labelled = labelled_images.among(part)
-        is_excluded = excluded_images.among(part) & ~is_labelled
-        for row, id_ in enumerate(part.ids):
-            # The features of labelled images are in the bundle.
-            if row in part.skips or is_labelled[row]:
-                continue
-            if is_excluded[row]:
-                excluded.append((id_, part.features[row].tobytes()))
-                continue
-            i = index_of.get(id_)
-            # If several rows have the same id, only one of them is the candidate.
-            if i is not None and Candidate.of(part, row, float(scores[row])) == candidates[i]:
-                features[i] = part.features[row]
-                probabilities[i] = part.probabilities[row, :classes]
+        targets, rows = find_candidates.next(len(part.ids))
+        features[targets] = part.features[rows]
+        probabilities[targets] = part.probabilities[rows, :classes]
+        targets, rows = find_excluded.next(len(part.ids))
+        labelled[len(known) + targets] = part.features[rows]
     return SetCandidates(
         features=features,
-        labelled=np.concatenate([labelled_features, _excluded_features(excluded, width)]),
+        labelled=labelled,
         probabilities=probabilities,
-        scores=np.array([candidate.score for candidate in candidates]),
-        search_device=settings.search_device,
+        scores=candidates.scores,
+        search_device=search_device,
     )
 
 
-def _excluded_features(rows: list[tuple[str, bytes]], width: int) -> NDArray[np.float32]:
-    """Return float32 (n, width), sorted by id because k-means depends on the order of rows."""
-    flat = np.frombuffer(b"".join(features for _, features in sorted(rows)), np.float32)
-    return flat.reshape(-1, width)
+class _Finder:
+    """Finds candidates in the parts of a log, which are read in the same order as before."""
+
+    def __init__(self, candidates: CandidateColumns) -> None:
+        positions = candidates.positions
+        self._order = np.argsort(positions)
+        self._positions = positions[self._order]
+        self._read = 0
+
+    def next(self, size: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Return which candidates are in the next part, which has `size` rows, and in which of its rows."""
+        start, stop = np.searchsorted(self._positions, [self._read, self._read + size])
+        rows = self._positions[start:stop] - self._read
+        self._read += size
+        return self._order[start:stop], rows

@@ -37,6 +37,7 @@ class Badge(SetBasedStrategy):
 
     name = "badge"
     needs = frozenset({"features", "probabilities"})
+    uses_labelled = False
 
     picks_between_passes: int = 128
     """Draws between two passes over the pool. More draws make a pass an efficient matrix product, but fewer

@@ -55,6 +55,10 @@ class Diversified(SetBasedStrategy):
         """The best-scored rows: `diversify` times the budget."""
         return Shortlist(self.pointwise, self.diversify)
 
+    def working_bytes(self, candidates: int, labelled: int, width: int, budget: int) -> int:
+        """Return the memory for a few numbers a row, and for the shortlist in the order of scores, twice."""
+        return super().working_bytes(candidates, labelled, width, budget) + 8 * width * candidates
+
     def select(
         self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
     ) -> SetBatch:

@@ -48,6 +48,11 @@ class ProbCover(SetBasedStrategy):
     """The maximum number of pairs of a counted row and a row within the radius to hold in memory, at 4 bytes
     each: 512 MiB. Fewer rows are counted if there are more pairs."""
 
+    def working_bytes(self, candidates: int, labelled: int, width: int, budget: int) -> int:
+        """Return the memory for a few numbers a row, and for the pairs of rows within the radius."""
+        pairs = min(self.max_pairs, candidates**2)
+        return super().working_bytes(candidates, labelled, width, budget) + 4 * pairs
+
     def select(
         self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
     ) -> SetBatch:

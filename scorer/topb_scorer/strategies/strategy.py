@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.geometry.euclidean import check_features
+from topb_scorer.geometry.euclidean import blocks, check_features
 from topb_scorer.scoring.score_log import ScoredRows
+
+_BYTES_A_ROW = 64
+"""A few numbers for each row, such as its distance to the nearest pick."""
 
 Output = Literal["score", "probabilities", "features"]
 """An output of a model."""
@@ -45,10 +48,24 @@ class PointwiseStrategy(Strategy):
 class SetBasedStrategy(Strategy):
     """A strategy that picks a set of rows together, based on their features."""
 
+    uses_labelled: ClassVar[bool] = True
+    """Whether the picks depend on the features of labelled images."""
+
     @property
     def shortlist(self) -> Shortlist | None:
         """The rows from which the strategy picks; None for the whole pool."""
         return None
+
+    def working_bytes(self, candidates: int, labelled: int, width: int, budget: int) -> int:
+        """Return the memory that `select` takes besides its arguments and buffers of constant size, in bytes.
+
+        Args:
+            candidates: N.
+            labelled: L.
+            width: D.
+            budget: the number of rows to pick.
+        """
+        return _BYTES_A_ROW * (candidates + labelled)
 
     @abstractmethod
     def select(
@@ -131,12 +148,13 @@ def _check_probabilities(probabilities: NDArray[np.float32], size: int) -> None:
             reason="PROBABILITIES_SHAPE",
             shape=probabilities.shape,
         )
-    valid = (probabilities >= 0) & (probabilities <= 1)
-    if not valid.all():
-        row = int(np.argmin(valid.all(axis=1)))
-        raise InvalidRequestError(
-            f"row {row} of the probabilities contains a value outside [0, 1]; use a model whose output "
-            "`probabilities` is in this range",
-            reason="PROBABILITIES_OUT_OF_RANGE",
-            row=row,
-        )
+    for block in blocks(size):
+        valid = ((probabilities[block] >= 0) & (probabilities[block] <= 1)).all(axis=1)
+        if not valid.all():
+            row = block.start + int(np.argmin(valid))
+            raise InvalidRequestError(
+                f"row {row} of the probabilities contains a value outside [0, 1]; use a model whose output "
+                "`probabilities` is in this range",
+                reason="PROBABILITIES_OUT_OF_RANGE",
+                row=row,
+            )

@@ -28,6 +28,12 @@ class TypiClust(SetBasedStrategy):
     name = "typiclust"
     needs = frozenset({"features"})
 
+    def working_bytes(self, candidates: int, labelled: int, width: int, budget: int) -> int:
+        """Return the memory for a few numbers a row, and for the sample that is clustered."""
+        clusters = min(labelled + budget, _MOST_CLUSTERS)
+        sampled = min(candidates + labelled, clusters * ROWS_PER_CLUSTER)
+        return super().working_bytes(candidates, labelled, width, budget) + 4 * width * sampled
+
     def select(
         self, candidates: SetCandidates, *, budget: int, seed: int, check: Check = never_cancelled
     ) -> SetBatch:

@@ -11,11 +11,10 @@ import pytest
 from support.images import random_pool
 from support.selecting import RecordingObserver, selected
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import LimitExceededError, UnreadablePoolError
+from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
-from topb_scorer.selecting.settings import SelectingSettings
 from topb_scorer.selecting.spec import SelectionSpec
 
 pytestmark = pytest.mark.scorer
@@ -66,25 +65,3 @@ def test_scores_that_cannot_be_restored_are_an_error(
     with pytest.raises(UnreadablePoolError) as caught:
         select(SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event())
     assert caught.value.reason == reason
-
-
-def test_a_pool_whose_features_exceed_the_limit_is_refused_before_it_is_scored(engine: LocalEngine) -> None:
-    (width,) = engine.bundle.output_shape("features")
-    needed = len(ROWS) * width * 4
-    observer = RecordingObserver()
-
-    def select(max_set_bytes: int) -> None:
-        select_from_pool(
-            SelectionSpec(3, "core_set"),
-            engine,
-            SHARDS,
-            settings=SelectingSettings(max_set_bytes=max_set_bytes),
-            observer=observer,
-            cancelled=threading.Event(),
-        )
-
-    with pytest.raises(LimitExceededError) as caught:
-        select(needed - 1)
-    assert caught.value.reason == "FEATURES_OVER_LIMIT"
-    assert observer.rows == []
-    select(needed)
