@@ -88,9 +88,10 @@ class Watchers:
                     late = time.monotonic() - read_at >= _WAITING_SECONDS
                     if run.begun or run.ended.done() or late:
                         break
-                # Raise storage errors at once. If the catalog did not answer, the loop reads it again.
-                if run and run.ended.done() and run.error and not isinstance(run.error, UnavailableError):
-                    raise run.error
+                fault = run.error if run is not None and run.ended.done() else None
+                # Raise storage errors at once. If the catalog failed during the run, read it again.
+                if fault is not None and not (run and run.begun and isinstance(fault, UnavailableError)):
+                    raise fault
         finally:
             self._waiting[record.id] -= 1
             if not self._waiting[record.id]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from topb_scorer.errors import LimitExceededError
+from topb_scorer.errors import LimitExceededError, UnavailableError
 from topb_scorer.jobs.host import SelectionHost
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.run import Job, Run
@@ -31,8 +31,17 @@ def disk_is_full(_record: SelectionRecord) -> Job:
     raise OSError(28, "No space left on device")
 
 
-def test_the_error_of_a_run_that_ends_at_once_reaches_its_caller(tmp_path: Path) -> None:
+def unavailable(*_: object) -> bool:
+    raise UnavailableError("the disk of the catalog is full", reason="CATALOG_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("fault", ["storage", "catalog"])
+def test_the_error_of_a_run_that_ends_at_once_reaches_its_caller(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = StateDirectory.open(tmp_path / "state")
+    if fault == "catalog":
+        monkeypatch.setattr(state.catalog, "claim", unavailable)
     host = SlowHost(state, disk_is_full, owner="here", max_concurrent=1, lease_seconds=30)
     record = state.create(NewSelection("", "model", "margin", 3, "/pool", detached=False, request=b"request"))
 
@@ -40,9 +49,9 @@ def test_the_error_of_a_run_that_ends_at_once_reaches_its_caller(tmp_path: Path)
         async for _ in Watchers(state.catalog, host).follow(record, None, detached=False):
             pass
 
-    with pytest.raises(LimitExceededError) as caught:
+    with pytest.raises((LimitExceededError, UnavailableError)) as caught:
         asyncio.run(asyncio.wait_for(follow(), 20))
-    assert caught.value.reason == "STORAGE_FULL"
+    assert caught.value.reason == ("STORAGE_FULL" if fault == "storage" else "CATALOG_UNAVAILABLE")
     assert host.starts == 1
     host.interrupt()
     state.catalog.close()
