@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import dataclass
 
+from topb._contact import UNREACHABLE, Contact
 from topb._deadline import Deadline
 from topb.errors import InvalidRequestError, ServerUnavailableError
 
@@ -18,7 +19,7 @@ class RetryPolicy:
     """How to retry calls when no server answers, or the server goes away.
 
     Only calls about selections are retried: their request id makes that safe. Only ServerUnavailableError
-    leads to a retry.
+    leads to a retry. If the client has never reached a server at the address, the first attempt is the last.
     """
 
     attempts: int = 10
@@ -42,9 +43,10 @@ class RetryPolicy:
 class Retries:
     """Counts the attempts of one call, and decides whether and when to make the next one."""
 
-    def __init__(self, policy: RetryPolicy | None, deadline: Deadline) -> None:
+    def __init__(self, policy: RetryPolicy | None, deadline: Deadline, contact: Contact) -> None:
         self._policy = policy
         self._deadline = deadline
+        self._contact = contact
         self._failures = 0
         self._reached = 0
 
@@ -62,8 +64,9 @@ class Retries:
         if reached > self._reached:
             self._reached, self._failures = reached, 0
         self._failures += 1
+        self._contact.made = self._contact.made or error.reason != UNREACHABLE
         policy = self._policy
-        if policy is None or self._failures >= policy.attempts:
+        if policy is None or self._failures >= policy.attempts or not self._contact.made:
             raise error
         # The exponent is bounded because a float overflows at 2**1024.
         backoff = min(policy.initial_delay * 2.0 ** min(self._failures - 1, 64), policy.maximum_delay)

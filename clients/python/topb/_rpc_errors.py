@@ -11,10 +11,14 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from topb import errors
+from topb._contact import UNREACHABLE
 from topb.v1 import error_details_pb2
 
 # The status that grpc.aio itself reports if it cannot send a request because the call or connection ended.
 NOT_SENT = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+# How the details of gRPC's errors begin if no connection could be made, so that no server saw the request.
+_NOT_CONNECTED = ("failed to connect", "errors resolving", "DNS resolution failed")
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
@@ -82,11 +86,14 @@ def exception_of(error: Any, *, address: str, timeout: float | None) -> errors.T
     details = _details_of(error)
     exception = EXCEPTIONS.get(code, errors.ServerError)
     message = error.details() or "the server gave no message"
+    reason = code.name
+    if code is grpc.StatusCode.UNAVAILABLE and message.startswith(_NOT_CONNECTED):
+        reason = UNREACHABLE
     if details.reason is None:
         message = _explained(exception, message, address=address, timeout=timeout)
     return exception(
         message,
-        reason=details.reason or code.name,
+        reason=details.reason or reason,
         metadata=details.metadata,
         retry_delay=details.retry_delay,
     )

@@ -56,11 +56,14 @@ class AsyncConnection(AsyncTransport):
         wait_for_ready: bool | None = None,
     ) -> ResponseMessage:
         """Return the response to a request. A repeatable request is retried according to the policy."""
-        retries = Retries(self.retry if repeatable else None, deadline)
+        retries = Retries(self.retry if repeatable else None, deadline, self.contact)
         while True:
             try:
                 with self.mapped_errors(deadline):
-                    return await method(request, timeout=deadline.left, wait_for_ready=wait_for_ready)
+                    response = await method(request, timeout=deadline.left, wait_for_ready=wait_for_ready)
             except ServerUnavailableError as error:
                 delay = retries.delay_after(error)
+            else:
+                self.contact.made = True
+                return response
             await self.wait(delay)

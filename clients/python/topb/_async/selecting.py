@@ -25,7 +25,7 @@ async def select_served(
 ) -> SelectionResult:
     """Select from a pool that the server reads. An exception from `progress` cancels the call."""
     collector = ResultCollector(progress, pool=request.pool.uri, request_id=request.request_id)
-    retries = Retries(connection.retry, deadline)
+    retries = Retries(connection.retry, deadline, connection.contact)
     while True:
         collector.begin()
         call = connection.selections.SelectBatch(request, timeout=deadline.left)
@@ -47,7 +47,7 @@ async def start_served(
     Raises:
         ProtocolError: If the server does not return the id of the selection.
     """
-    retries = Retries(connection.retry, deadline)
+    retries = Retries(connection.retry, deadline, connection.contact)
     while True:
         call = connection.selections.SelectBatch(request, timeout=deadline.left)
         try:
@@ -77,7 +77,7 @@ async def stream_pool(
         pool: The rows. They are taken one at a time, when there is room for the next.
         deadline: The deadline of the whole selection.
     """
-    retries = Retries(connection.retry, deadline)
+    retries = Retries(connection.retry, deadline, connection.contact)
     async with aclosing(rows_of(pool)) as rows:
         while True:
             try:

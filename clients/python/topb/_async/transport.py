@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from topb._channel import TlsOptions, channel_arguments
+from topb._contact import Contact
 from topb._deadline import Deadline
 from topb._pool_stream import Request, Response
 from topb._rpc_errors import NOT_SENT, ConnectionLostError, client_closed, mapped_errors
@@ -35,6 +36,7 @@ class AsyncTransport:
 
     def __init__(self, address: str, credentials: TlsOptions | grpc.ChannelCredentials | None) -> None:
         self.address = address
+        self.contact = Contact()
         self._arguments = channel_arguments(address, credentials)
         self._channel: grpc.aio.Channel | None = None
         self._closed = asyncio.Event()
@@ -97,6 +99,7 @@ class AsyncTransport:
             with self.mapped_errors(deadline):
                 try:
                     async for event in call:
+                        self.contact.made = True
                         yield event
                 except grpc.aio.AioRpcError as error:
                     actual = await final_status.error_instead_of(error)

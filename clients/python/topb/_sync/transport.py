@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from topb._channel import TlsOptions, channel_arguments
+from topb._contact import Contact
 from topb._deadline import Deadline
 from topb._pool_stream import Request, Response
 from topb._rpc_errors import ConnectionLostError, client_closed, mapped_errors
@@ -34,6 +35,7 @@ class Transport:
 
     def __init__(self, address: str, credentials: TlsOptions | grpc.ChannelCredentials | None) -> None:
         self.address = address
+        self.contact = Contact()
         self._channel = channel_arguments(address, credentials).open()
         self.selections = selection_pb2_grpc.SelectionServiceStub(self._channel)
         self.models = model_pb2_grpc.ModelServiceStub(self._channel)
@@ -71,7 +73,9 @@ class Transport:
         """
         try:
             with self.mapped_errors(deadline):
-                yield from call
+                for event in call:
+                    self.contact.made = True
+                    yield event
         except ServerUnavailableError as error:
             raise ConnectionLostError(error) from error
         finally:
