@@ -3,7 +3,7 @@
     python tests/benchmarks/decoding_memory.py --out docs/results/decoding_memory.json
 
 Starts `topb serve` with a small model and sends it ScoreImages calls with PNGs that are small files but large
-images. To compare two versions of topb, run the program with each of them first on PYTHONPATH.
+images. To compare two versions of topb, copy this file to the other one's tests/benchmarks and run both.
 
 * at once: --calls calls with one image each. Peak memory is the server's VmHWM, less its memory before. The
   memory that is kept is its VmRSS a second after the last response, less its memory before.

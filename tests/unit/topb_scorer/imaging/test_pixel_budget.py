@@ -101,3 +101,20 @@ def test_a_cancelled_image_stops_waiting_and_lets_the_next_one_pass() -> None:
     assert isinstance(large.error, SelectionCancelledError)
     first.release()
     small.release()
+
+
+def test_memory_is_given_back_when_much_was_decoded_and_nothing_is_held() -> None:
+    given_back: list[int] = []
+    budget = PixelBudget(100, lambda: given_back.append(1))
+    for pixels in (10, 14):
+        with budget.hold(pixels, never_cancelled):
+            pass
+    assert given_back == []
+    with budget.hold(1, never_cancelled):
+        with budget.hold(50, never_cancelled):
+            pass
+        assert given_back == []
+    assert given_back == [1]
+    with budget.hold(24, never_cancelled):
+        pass
+    assert given_back == [1]
