@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import grpc
 import pytest
 
@@ -114,3 +116,30 @@ def test_attempts_share_one_deadline(server, new_client):
     assert len(server.timeouts) == retry.attempts
     # gRPC rounds timeouts up, by less than the delays.
     assert server.timeouts[-1] < server.timeouts[0] - 0.05
+
+
+def test_a_server_that_gives_way_is_called_again_once_a_chunk_is_full(server):
+    """The policy allows no second attempt: giving way is no failure."""
+    stream = StreamServer(max_chunk_bytes=CHUNK)
+
+    def give_way(requests, context):
+        stream.starts.append(next(requests).start)
+        server.select_batch_from_stream = stream
+        accepted = selection_pb2.StreamAccepted(window=4, max_chunk_bytes=CHUNK)
+        yield selection_pb2.SelectBatchFromStreamResponse(accepted=accepted)
+        abort(context, grpc.StatusCode.UNAVAILABLE, "idle", error_details("STREAM_IDLE", retry_delay=0.0))
+
+    def slow_rows():
+        assert server.ended.wait(10)
+        for row in POOL:
+            # The end of the call arrives before the first chunk is full.
+            time.sleep(0.2)
+            yield row
+
+    server.select_batch_from_stream = give_way
+    # The rows block the event loop of an asynchronous client, which could not see the end of the call.
+    with topb.Client(server.address, retry=topb.RetryPolicy(attempts=1)) as client:
+        client.select_batch(slow_rows(), 1)
+    assert stream.rows == POOL
+    assert len({start.request_id for start in stream.starts}) == 1
+    assert len(stream.starts) == 2
