@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-# Constants that look like reasons but are environment variables or names of SQLite and the protos.
-_OTHERS = ("AWS_", "SQLITE_", "TOPB_", "RESIZE_RULE_")
+# Constants that look like reasons but are environment variables or names of SQLite, the protos and WSGI.
+_OTHERS = ("AWS_", "SQLITE_", "TOPB_", "RESIZE_RULE_", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD")
 
 
 def reasons_in(package: ModuleType) -> set[str]:

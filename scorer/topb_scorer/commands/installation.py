@@ -6,24 +6,33 @@ from importlib import metadata
 
 from topb_scorer.errors import InstallationError
 
+# Packages that install into the same module, by the reason for more than one of them.
+_ALTERNATIVES = {
+    "ONNXRUNTIME_TWICE": ("onnxruntime", "onnxruntime-gpu"),
+    "FAISS_TWICE": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"),
+}
 
-def check_onnxruntime() -> None:
-    """Check that exactly one of onnxruntime and onnxruntime-gpu is installed.
 
-    Both install into the same package, so if both are installed, either may be imported.
+def check_installation() -> None:
+    """Check that exactly one package of ONNX Runtime and one of FAISS is installed.
+
+    The packages for the CPU and for GPUs install into the same module. If both are installed, they overwrite
+    each other, and either may be imported.
 
     Raises:
-        InstallationError: with reason SCORER_NOT_INSTALLED or ONNXRUNTIME_TWICE.
+        InstallationError: with reason SCORER_NOT_INSTALLED, ONNXRUNTIME_TWICE or FAISS_TWICE.
     """
-    installed = [*metadata.distributions(name="onnxruntime"), *metadata.distributions(name="onnxruntime-gpu")]
-    if not installed:
-        raise InstallationError(
-            "the scorer is not installed: pip install 'topb[scorer]', or 'topb[scorer-gpu]' for CUDA",
-            reason="SCORER_NOT_INSTALLED",
-        )
-    if len(installed) > 1:
-        raise InstallationError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "uninstall both, then install topb[scorer] or topb[scorer-gpu]",
-            reason="ONNXRUNTIME_TWICE",
-        )
+    for reason, names in _ALTERNATIVES.items():
+        installed = [name for name in names for _ in metadata.distributions(name=name)]
+        if not installed:
+            raise InstallationError(
+                f"the scorer is not installed completely: expected one of {', '.join(names)}; "
+                "pip install 'topb[scorer]', or 'topb[scorer-gpu]' for CUDA",
+                reason="SCORER_NOT_INSTALLED",
+            )
+        if len(installed) > 1:
+            raise InstallationError(
+                f"{' and '.join(installed)} are installed together and overwrite each other: "
+                "uninstall all of them, then install topb[scorer] or topb[scorer-gpu]",
+                reason=reason,
+            )

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from topb.commands.options import Command, Option, section
-from topb_scorer.commands.installation import check_onnxruntime
+from topb_scorer.commands.installation import check_installation
 from topb_scorer.commands.options import catalog_url_option
 
 _positive_option = partial(Option, type=click.IntRange(min=1))
@@ -69,7 +69,7 @@ _COMPUTE = section(
     Option("--device DEVICE", "cpu or cuda:INDEX.", default="cpu"),
     Option(
         "--search-device DEVICE",
-        "Device on which FAISS searches for labelled images for core_set: cpu, or cuda:INDEX with faiss-gpu.",
+        "Device on which FAISS searches for labelled images for core_set: cpu or cuda:INDEX.",
         default="cpu",
     ),
     Option(
@@ -119,7 +119,7 @@ def run(
     The server runs until SIGTERM or SIGINT. Then it refuses new selections, gives running ones the grace
     period to end, and interrupts the rest, which can be continued later.
     """
-    check_onnxruntime()
+    check_installation()
     # These imports must follow the check, because they may fail if both onnxruntime packages are installed.
     from topb_scorer.engines.local import EngineSettings
     from topb_scorer.pools import AllowedRoots
