@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import ast
 import inspect
+import tempfile
 import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from topb.commands.options import Choice, Command, Option, section
+from topb_trainer.errors import ConfigurationError
 
 Config = TypeVar("Config")
 
@@ -103,6 +106,23 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
         callback=use,
         shell_complete=complete,
     )
+
+
+def output_directory(path: Path) -> Path:
+    """Create a directory for output if it is missing, and return it.
+
+    Raises:
+        ConfigurationError: there is a file of this name, or nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {path} cannot be written to: {error.strerror}; name a directory", reason="OUT_UNUSABLE"
+        ) from error
+    return path
 
 
 class _Leaf(NamedTuple):

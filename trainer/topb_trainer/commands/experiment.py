@@ -16,6 +16,7 @@ from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
     from_options,
+    output_directory,
     preset_option,
 )
 from topb_trainer.errors import ConfigurationError
@@ -90,6 +91,7 @@ def run(
             reason="INVALID_CONFIGURATION",
         )
     torch_device(config.train.device)
+    output_directory(out)
     if config.data is None:
         raise ConfigurationError(
             "no data set is named: give --data, or a --preset that has one", reason="DATASET_MISSING"

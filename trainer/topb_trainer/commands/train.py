@@ -15,6 +15,7 @@ from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
     from_options,
+    output_directory,
     preset_option,
 )
 from topb_trainer.config import TrainConfig
@@ -89,6 +90,7 @@ def run(
     config = from_options(TrainConfig(), settings)
     # Fail before minutes of decoding and training.
     context = RoundContext(config, round_index, progress=not as_json)
+    output_directory(out)
     for path in (labelled, pool, test):
         if path is not None:
             open_images(path)

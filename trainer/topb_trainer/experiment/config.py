@@ -71,8 +71,23 @@ class ExperimentConfig:
     takes them."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The training of each round. The experiment overrides the seed; the methods override the ablation
-    switches and the KL reduction of VAAL."""
+    """The training of each round. --seeds and --first-seed set its seed. The methods set the ablation
+    switches and the KL reduction of VAAL. These five settings must keep their defaults."""
+
+    def __post_init__(self) -> None:
+        default, train = TrainConfig(), self.train
+        for name, given, usual, instead in (
+            ("seed", train.seed, default.seed, "--first-seed"),
+            ("cotrain.adversary", train.cotrain.adversary, default.cotrain.adversary, "--methods"),
+            ("cotrain.prediction", train.cotrain.prediction, default.cotrain.prediction, "--methods"),
+            ("cotrain.ranking", train.cotrain.ranking, default.cotrain.ranking, "--methods"),
+            ("vaal.kl_reduction", train.vaal.kl_reduction, default.vaal.kl_reduction, "--methods"),
+        ):
+            if given != usual:
+                raise ConfigurationError(
+                    f"train.{name} is {given}, but an experiment sets it by {instead}; leave it out",
+                    reason="SETTING_NOT_USED",
+                )
 
     def as_settings(self) -> dict[str, Any]:
         """Return the settings that determine results, as JSON values.

@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 import torch
 
 from topb_trainer.config import TrainConfig
+from topb_trainer.errors import ConfigurationError
 from topb_trainer.runtime.device import torch_device
 from topb_trainer.runtime.seeding import derived_seed
+
+_MAX_INDEX = 2**31 - 1
+"""The largest round that the manifest's int32 holds."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class RoundContext:
     """The settings of one round, and the values derived from them.
 
     Raises:
+        ConfigurationError: the index is negative, or larger than a manifest can hold.
         DeviceError: the configured device cannot be used.
     """
 
@@ -29,6 +34,11 @@ class RoundContext:
     """The device that `config.device` names."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.index <= _MAX_INDEX:
+            raise ConfigurationError(
+                f"the round is {self.index}; expected an integer from 0 to {_MAX_INDEX}",
+                reason="INVALID_CONFIGURATION",
+            )
         object.__setattr__(self, "device", torch_device(self.config.device))
 
     def seed(self, purpose: str) -> int:

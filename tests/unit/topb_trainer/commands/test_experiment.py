@@ -55,6 +55,10 @@ def test_each_record_is_printed_and_found_again_on_resume(files: Path, tmp_path:
     ("more", "said"),
     [
         (["--methods", "bald"], ["no method 'bald'", "random, entropy"]),
+        (["--train.seed", "3"], ["train.seed is 3", "--first-seed", "[SETTING_NOT_USED]"]),
+        (["--train.cotrain.no-ranking"], ["train.cotrain.ranking is False", "--methods"]),
+        (["--train.vaal.kl-reduction", "mean"], ["train.vaal.kl_reduction is mean", "--methods"]),
+        (["--out", "/dev/null"], ["--out /dev/null cannot be written to", "[OUT_UNUSABLE]"]),
         (["--seeds", "0"], ["seeds is 0", "[INVALID_CONFIGURATION]"]),
         (["--data", "None"], ["no data set is named", "[DATASET_MISSING]"]),
     ],

@@ -113,6 +113,9 @@ def test_test_classes_that_could_not_be_learned_are_reported(
     [
         (["--labelled", "pool.parquet"], ["no column 'label'"]),
         (["--test", "nowhere.parquet"], ["no pool at ", "nowhere.parquet", "[POOL_NOT_FOUND]"]),
+        (["--round", "-1"], ["the round is -1; expected an integer from 0", "[INVALID_CONFIGURATION]"]),
+        (["--round", str(2**31)], ["the round is 2147483648", "[INVALID_CONFIGURATION]"]),
+        (["--out", "labelled.parquet"], ["labelled.parquet cannot be written to", "[OUT_UNUSABLE]"]),
         (["--preset", "papr"], ["no preset 'papr'", "[PRESET_NOT_FOUND]"]),
         (
             ["--cotrain.batch-size", "3"],
