@@ -206,7 +206,11 @@ class VaalConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The checks of an exported graph."""
+    """The exported graphs and their checks."""
+
+    feature_type: Literal["float32", "float16"] = "float32"
+    """The precision of the features. "float16" makes the encoder round them, so that they can be kept in half
+    the space and give the same scores. The selector is trained on features that are not rounded."""
 
     gate_images: int = 256
     """Number of pool images on which torch and ONNX must agree. Up to 64 extreme images that are made from

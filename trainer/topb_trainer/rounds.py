@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from topb_scorer.bundle import Bundle
 from topb_trainer.config import TrainConfig
 from topb_trainer.cotrain import cotrain, untrained_selector
@@ -137,6 +139,9 @@ def _exported(
     parent: Path,
 ) -> TrainedRound:
     features = labelled.features.cpu().numpy()
+    model.feature_type = context.config.export.feature_type
+    if model.feature_type == "float16":
+        features = features.astype(np.float16).astype(np.float32)
     train_accuracy = accuracy(labelled, data.labelled.labels)
     with watch.timing("export"):
         bundle = export_bundle(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from topb.v1 import bundle_pb2
 from topb_scorer.scoring.model_session import ModelSession
 from topb_trainer import rounds
 from topb_trainer.config import CotrainConfig, ExportConfig, TrainConfig
@@ -48,6 +49,21 @@ def test_the_bundle_carries_the_features_that_the_graph_gives_the_labelled_image
     stored = np.array(table["feature"].to_pylist(), np.float32)
     scored = ModelSession(trained.bundle).score(digit_round.labelled.images)
     np.testing.assert_allclose(stored, scored["features"], atol=1e-4)
+
+
+def test_rounded_features_are_float16_numbers_in_graph_and_labelled_set(
+    digit_round: RoundData, tiny: TrainConfig, trained: TrainedRound, tmp_path: Path
+) -> None:
+    config = replace(tiny, export=ExportConfig(feature_type="float16"))
+    bundle = train_round(digit_round, RoundContext(config), tmp_path).bundle
+    assert bundle.manifest.feature_type == bundle_pb2.FEATURE_TYPE_FLOAT16
+    assert bundle.encoder_id != trained.bundle.encoder_id
+    exact, rounded = trained.bundle.labelled_features(), bundle.labelled_features()
+    assert np.array_equal(rounded, exact.astype(np.float16).astype(np.float32))
+    scored = ModelSession(bundle).score(digit_round.pool.images)["features"]
+    assert np.array_equal(scored, scored.astype(np.float16))
+    np.testing.assert_allclose(rounded, exact, rtol=2**-10)
+    assert {gate.name: gate.measured for gate in bundle.manifest.gates}["not_float16"] == 0
 
 
 def test_weights_that_a_gate_refused_are_exported_later_without_training(

@@ -43,6 +43,10 @@ score.
 The scorer reads the declared names only to decide which strategies may use the output `score`.
 """
 
+_FEATURE_TYPES = {
+    "float32": bundle_pb2.FEATURE_TYPE_FLOAT32,
+    "float16": bundle_pb2.FEATURE_TYPE_FLOAT16,
+}
 _RECORDED_LIBRARIES = (
     "topb",
     "torch",
@@ -102,7 +106,7 @@ def export_bundle(
             seed=context.config.seed,
             library_versions=_library_versions(),
             files=[_file(directory / name) for name in (ENCODER, HEAD, LABELLED)],
-            feature_type=bundle_pb2.FEATURE_TYPE_FLOAT32,
+            feature_type=_FEATURE_TYPES[model.feature_type],
             encoder_outputs=_outputs(model, graphs.encoder_shapes),
             labelled_sha256=_content_sha256(labelled),
         )

@@ -21,6 +21,9 @@ _UNITS = {"score": 1.0, "probabilities": 1.0}
 """The outputs with a natural unit: logits, nats and probabilities. Their differences are relative to at least
 this. Features have no unit, because a model may give them any scale."""
 
+_FLOAT16_STEP = 2.0**-10
+"""The largest step between neighbouring float16 numbers, relative to them. torch and ONNX may round a feature
+to neighbours."""
 _EXTREMES = 64
 """Number of extreme images, at most."""
 _BATCH = 64
@@ -67,10 +70,15 @@ def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit:
     in_reverse |= head.apply(in_reverse)
     reverse = {name: values[::-1] for name, values in in_reverse.items()}
     by_head = _applied(lambda **arrays: model.head(arrays), encoded)
+    limits = dict.fromkeys(exported, limit)
+    if model.feature_type == "float16":
+        # The steps between features would hide differences of the head.
+        limits["features"] = max(limit, _FLOAT16_STEP)
+        expected |= by_head
+    on = f"over {len(real)} images of the pool and {len(extreme)} extreme ones"
     return [
-        *gates_of(
-            expected, exported, f"over {len(real)} images of the pool and {len(extreme)} extreme ones", limit
-        ),
+        *gates_of(expected, exported, on, limits),
+        *([_not_float16(encoded["features"], on)] if model.feature_type == "float16" else []),
         Gate(
             "head_difference",
             max(
@@ -84,14 +92,14 @@ def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit:
     ]
 
 
-def gates_of(expected: Outputs, exported: Outputs, on: str, limit: float) -> list[Gate]:
+def gates_of(expected: Outputs, exported: Outputs, on: str, limits: Mapping[str, float]) -> list[Gate]:
     """Measure how much the outputs of a graph differ from those of torch for the same N images.
 
     Args:
         expected: the outputs of torch by name, float32 (N, …).
         exported: the outputs of ONNX.
         on: the images, for the meanings of the gates.
-        limit: largest relative difference that is allowed.
+        limits: largest relative difference that is allowed, by output.
     """
     not_finite = sum(int((~np.isfinite(values)).sum()) for values in exported.values())
     gates = [Gate("not_finite", float(not_finite), 0.0, f"number of ONNX outputs that are not finite, {on}")]
@@ -100,7 +108,7 @@ def gates_of(expected: Outputs, exported: Outputs, on: str, limit: float) -> lis
             Gate(
                 f"{name}_difference",
                 relative_difference(expected[name], values, _UNITS.get(name, 0.0)),
-                limit,
+                limits[name],
                 f"largest relative difference of {name} between torch and ONNX, {on}",
             )
         )
@@ -109,7 +117,7 @@ def gates_of(expected: Outputs, exported: Outputs, on: str, limit: float) -> lis
             Gate(
                 "top_b_difference",
                 top_b_difference(expected["score"], exported["score"]),
-                limit,
+                limits["score"],
                 "largest amount, over all b, by which an image that ONNX ranks among the best b falls short "
                 f"of torch's b-th best score, relative to the size of the scores, {on}",
             )
@@ -204,6 +212,12 @@ def row_independence(outputs: Outputs, in_reverse: Outputs) -> Gate:
         0.0,
         f"number of images, of {len(depends)}, whose outputs depend on the other images of their batch",
     )
+
+
+def _not_float16(features: Float32Array, on: str) -> Gate:
+    with np.errstate(over="ignore"):
+        count = int((features != features.astype(np.float16)).sum())
+    return Gate("not_float16", float(count), 0.0, f"number of features that are not float16 numbers, {on}")
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ the same encoder, a later model computes only its head for a pool whose features
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from topb_trainer.models.resnet import ResNet18
 from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.models.vae import Vae
 
+FeatureType = Literal["float32", "float16"]
 Outputs = dict[str, Tensor]
 """Outputs by name, float32 (N, …)."""
 
@@ -54,10 +55,13 @@ class ScoringModel(nn.Module, ABC):
     def __init__(self, task_model: ResNet18) -> None:
         super().__init__()
         self.task_model = task_model
+        self.feature_type: FeatureType = "float32"
+        """The precision to which `encode` rounds features."""
 
     def encode(self, images: Tensor) -> Outputs:
         """Return at least `features`, float32 (N, D), for uint8 images (N, H, W, 3)."""
-        return {"features": self.task_model.encode(images)}  # (N, D)
+        features = self.task_model.encode(images)  # (N, D)
+        return {"features": features.half().float() if self.feature_type == "float16" else features}
 
     @abstractmethod
     def head(self, encoded: Outputs) -> Outputs:
