@@ -66,7 +66,7 @@ def test_a_stream_that_nobody_resumes_ends_without_a_caller_even_after_a_restart
     ):
         stub = Stub(channel)
         once(lambda: state_of(stub, "broken") == pb.SELECTION_STATE_FAILED, seconds=15)
-        assert not list((tmp_path / "streams").iterdir())
+        once(lambda: not list((tmp_path / "streams").iterdir()))
         start = Request(start=pb.StreamStart(spec=SPEC, request_id="broken"))
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.SelectBatchFromStream(iter([start])))
