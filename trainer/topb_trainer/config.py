@@ -25,7 +25,7 @@ class ImageConfig:
     """Height in pixels. By default, the height of the labelled images if they all have the same size, at most
     64 × 64; otherwise 224."""
     width: int | None = None
-    """Width in pixels. It must be given together with the height. The default follows the same rule."""
+    """Width in pixels. If only one of height and width is given, the images become squares of that size."""
     resize: Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP] = ResizeRule.STRETCH
     """How images are resized. "stretch" resizes them to height × width whatever their aspect ratio, so no
     part is lost. "cover_and_center_crop" keeps the aspect ratio, resizes until the image covers height ×
@@ -35,9 +35,14 @@ class ImageConfig:
     labelled images, which suits any data set; "imagenet" takes those of ImageNet."""
 
     def __post_init__(self) -> None:
-        _require((self.height is None) == (self.width is None), "give image.height and image.width together")
         for size in (self.height, self.width):
             _require(size is None or size >= 1, f"an image size is {size} pixels; expected at least 1")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels, or None if neither is given."""
+        height, width = self.height or self.width, self.width or self.height
+        return None if height is None or width is None else (height, width)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def _missing(name: str, root: Path, why: str) -> InvalidDataError:
 
 
 def _target(image: ImageConfig, size: int) -> ImageInput:
-    height, width = (image.height or size), (image.width or size)
+    height, width = image.size or (size, size)
     return ImageInput(height, width, image.resize)
 
 

@@ -53,9 +53,7 @@ def open_images(path: Path) -> OpenPool:
 
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
     """Return the model's input as configured. A missing size is derived from the labelled images."""
-    if config.height is not None and config.width is not None:
-        return ImageInput(config.height, config.width, config.resize)
-    size = _common_small_size(open_images(labelled))
+    size = config.size or _common_small_size(open_images(labelled))
     return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), config.resize)
 
 

@@ -133,6 +133,8 @@ def test_the_default_size_is_the_common_size_of_small_images(tmp_path: Path) -> 
     assert size(*[solid(0, 65, 30)] * 4) == (224, 224)
     assert size(solid(0, 20, 30), solid(0, 21, 30)) == (224, 224)
     assert image_input(ImageConfig(height=5, width=6), tmp_path / "l.parquet") == ImageInput(5, 6)
+    assert image_input(ImageConfig(height=5), tmp_path / "l.parquet") == ImageInput(5, 5)
+    assert image_input(ImageConfig(width=6), tmp_path / "l.parquet") == ImageInput(6, 6)
 
 
 # What cannot be used
