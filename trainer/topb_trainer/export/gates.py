@@ -1,21 +1,23 @@
-"""The gates of an export, which compare the written graph with the trained model."""
+"""The gates of an export, which compare the written graphs with the model that they were made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from topb_scorer.scoring.model_session import HEAD_BATCH_SIZE
 from topb_scorer.scoring.session import GraphSession
 from topb_trainer.errors import ExportGateError
-from topb_trainer.export.graph import Graphs
-from topb_trainer.models.scoring import ScoringModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from topb_trainer.export.publishing import Graphs
+    from topb_trainer.models.scoring import ScoringModel
 
 _UNITS = {"score": 1.0, "probabilities": 1.0}
 """The outputs with a natural unit: logits, nats and probabilities. Their differences are relative to at least
@@ -63,6 +65,7 @@ def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit:
     images = np.concatenate([real, extreme])  # (N + M, H, W, 3)
     expected = _applied(model, {"images": images})
     encoder = GraphSession(graphs.encoder, batch_size=_BATCH)
+    assert graphs.head is not None, "a trained model has at least a classifier"
     head = GraphSession(graphs.head, batch_size=HEAD_BATCH_SIZE)
     encoded = encoder.apply({"images": images})
     exported = encoded | head.apply(encoded)
@@ -92,24 +95,35 @@ def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit:
     ]
 
 
-def gates_of(expected: Outputs, exported: Outputs, on: str, limits: Mapping[str, float]) -> list[Gate]:
-    """Measure how much the outputs of a graph differ from those of torch for the same N images.
+def gates_of(
+    expected: Outputs,
+    exported: Outputs,
+    on: str,
+    limits: Mapping[str, float],
+    *,
+    original: str = "torch",
+    copy: str = "ONNX",
+) -> list[Gate]:
+    """Measure how much the outputs of a graph differ from those of the original for the same N images.
 
     Args:
-        expected: the outputs of torch by name, float32 (N, …).
-        exported: the outputs of ONNX.
+        expected: the outputs of the original by name, float32 (N, …).
+        exported: the outputs of the graph.
         on: the images, for the meanings of the gates.
         limits: largest relative difference that is allowed, by output.
+        original, copy: what the two are called in the meanings of the gates.
     """
     not_finite = sum(int((~np.isfinite(values)).sum()) for values in exported.values())
-    gates = [Gate("not_finite", float(not_finite), 0.0, f"number of ONNX outputs that are not finite, {on}")]
+    gates = [
+        Gate("not_finite", float(not_finite), 0.0, f"number of {copy} outputs that are not finite, {on}")
+    ]
     for name, values in exported.items():
         gates.append(
             Gate(
                 f"{name}_difference",
                 relative_difference(expected[name], values, _UNITS.get(name, 0.0)),
                 limits[name],
-                f"largest relative difference of {name} between torch and ONNX, {on}",
+                f"largest relative difference of {name} between {original} and {copy}, {on}",
             )
         )
     if "score" in exported:
@@ -118,20 +132,25 @@ def gates_of(expected: Outputs, exported: Outputs, on: str, limits: Mapping[str,
                 "top_b_difference",
                 top_b_difference(expected["score"], exported["score"]),
                 limits["score"],
-                "largest amount, over all b, by which an image that ONNX ranks among the best b falls short "
-                f"of torch's b-th best score, relative to the size of the scores, {on}",
+                f"largest amount, over all b, by which an image that {copy} ranks among the best b falls "
+                f"short of {original}'s b-th best score, relative to the size of the scores, {on}",
             )
         )
     return gates
 
 
-def require(gates: list[Gate]) -> None:
-    """Raise ExportGateError with the measurements if a gate was not passed."""
+def require(gates: list[Gate], differs: str) -> None:
+    """Raise ExportGateError with the measurements if a gate was not passed.
+
+    Args:
+        gates: the measurements.
+        differs: what it means, such as "the exported graph differs from the trained model".
+    """
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         found = "; ".join(f"{gate.name} is {gate.measured:.3g}, limit {gate.limit:.3g}" for gate in failed)
         raise ExportGateError(
-            f"the exported graph differs from the trained model, so no bundle was published: {found}",
+            f"{differs}, so no bundle was published: {found}",
             reason="EXPORT_GATE",
             **{gate.name: gate.measured for gate in failed},
         )
@@ -220,15 +239,18 @@ def _not_float16(features: Float32Array, on: str) -> Gate:
     return Gate("not_float16", float(count), 0.0, f"number of features that are not float16 numbers, {on}")
 
 
-@torch.no_grad()
 def _applied(
     compute: Callable[..., Mapping[str, Tensor]], inputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, Float32Array]:
     """Return the outputs of a torch model for any number of rows, computed in batches."""
+    # Imported here because models in ONNX are imported without torch, and pass some of these gates too.
+    import torch
+
     rows = len(next(iter(inputs.values())))
     tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
-    parts = [
-        compute(**{name: values[start : start + _BATCH] for name, values in tensors.items()})
-        for start in range(0, rows, _BATCH)
-    ]
+    with torch.no_grad():
+        parts = [
+            compute(**{name: values[start : start + _BATCH] for name, values in tensors.items()})
+            for start in range(0, rows, _BATCH)
+        ]
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}

@@ -8,28 +8,16 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from topb_trainer.export.publishing import Graphs
 from topb_trainer.models.scoring import Outputs, ScoringModel
 
 _EXAMPLES = 2
 """Rows in the exporter's example. With one row, the exporter would treat the batch size as a constant."""
-
-
-@dataclass(frozen=True)
-class Graphs:
-    """The bytes of two ONNX files, and the shapes of their outputs for one row, by name."""
-
-    encoder: bytes
-    """Maps `images`, uint8 (N, height, width, 3) for any N, to `features`, float32 (N, D), and others."""
-    head: bytes
-    """Maps the encoder's outputs to `probabilities`, float32 (N, C), and, with a selector, `score` (N)."""
-    encoder_shapes: dict[str, tuple[int, ...]]
-    head_shapes: dict[str, tuple[int, ...]]
 
 
 def onnx_graphs(model: ScoringModel, height: int, width: int) -> Graphs:

@@ -21,8 +21,8 @@ from topb_trainer.export.gates import (
 def test_a_gate_that_measured_nothing_does_not_pass() -> None:
     gate = Gate("it", math.nan, 1.0, "")
     assert not gate.passed
-    with pytest.raises(ExportGateError, match="it is nan"):
-        gates.require([Gate("other", 0.5, 1.0, ""), gate])
+    with pytest.raises(ExportGateError, match=r"the copy differs, so .*: it is nan"):
+        gates.require([Gate("other", 0.5, 1.0, ""), gate], "the copy differs")
 
 
 def test_the_top_b_gate_measures_by_how_much_the_worst_pick_falls_short() -> None:
