@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from topb.commands.options import PATH, Command, Option
+from topb_trainer.experiment.records import Settings, keep_records
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, as_html, as_markdown
 from topb_trainer.report.study import read_study
@@ -22,13 +23,17 @@ from topb_trainer.report.study import read_study
 def run(results: tuple[Path, ...], out: Path) -> None:
     """Report accuracies by labelled share, differences from Random, ablations and query times.
 
-    RESULTS are directories that topb experiment --out wrote. Several directories with the same settings and
-    different seeds count as one experiment.
+    RESULTS are directories that topb experiment --out wrote, or earlier reports. Several directories with the
+    same settings and different seeds count as one experiment.
 
-    The command writes report.md with its figures beside it, and report.html with the figures inside. An
-    unfinished experiment is reported with the rounds that are finished. Every mean is given with its n.
+    The command writes report.md with its figures beside it, and report.html with the figures inside. It keeps
+    the settings and the records beside them, in experiment.json and records.jsonl, so that the report can be
+    made again from its own directory. An unfinished experiment is reported with the rounds that are finished.
+    Every mean is given with its n.
     """
     study = read_study(results)
+    if out.resolve() not in {path.resolve() for path in results}:
+        keep_records(out, Settings(study.settings), study.records)
     blocks = contents(study)
     out.mkdir(parents=True, exist_ok=True)
     for block in blocks:

@@ -3,6 +3,8 @@
 experiment.json                            the settings and their digest
 records/<method>/seed-<seed>/round-<r>.json
 initial/seed-<seed>.pt                     T of the first round, shared by all methods
+
+A report keeps the records of which it was made in one file, records.jsonl, beside experiment.json.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ SCHEMA_VERSION = 1
 
 _EXPERIMENT = "experiment.json"
 _RECORDS = "records"
+_KEPT_RECORDS = "records.jsonl"
 _INITIAL = "initial"
 _LOCK = ".lock"
 
@@ -53,6 +57,13 @@ class Record:
     """Digest of the experiment's settings."""
     seconds: Mapping[str, float]
     """Seconds by part: task, test, labelled_features, selector, export, select."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries by name; empty in records that were made before they were kept."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Method, seed and round, of which there is one record."""
+        return (self.method, self.seed, self.round)
 
 
 @dataclass(frozen=True)
@@ -83,24 +94,59 @@ class RecordStore:
         """Return the record of a round, or None if the round is not finished.
 
         Raises:
-            InvalidDataError: the file is not a record, or it belongs to other settings.
+            InvalidDataError: the file is not a record, or it belongs to another round or to other settings.
         """
-        file = self._file(method, seed, round_index)
-        return _read_record(file, self.settings.sha256) if file.exists() else None
+        file = self.file(method, seed, round_index)
+        return self._read_record(file) if file.exists() else None
 
     def publish(self, record: Record) -> None:
         """Write a record durably. After a crash at any moment, the file is either complete or absent."""
-        file = self._file(record.method, record.seed, record.round)
-        publish_file(file, lambda path: path.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8"))
+        file = self.file(*record.key)
+        _publish_text(file, _record_text(record))
 
     def records(self) -> list[Record]:
-        """Return all records, ordered by method, seed and round."""
-        files = (self.path / _RECORDS).glob("*/seed-*/round-*.json")
-        found = [_read_record(file, self.settings.sha256) for file in files if not is_unpublished(file)]
-        return sorted(found, key=lambda record: (record.method, record.seed, record.round))
+        """Return all records, ordered by method, seed and round.
 
-    def _file(self, method: str, seed: int, round_index: int) -> Path:
+        Raises:
+            InvalidDataError: see `read`.
+        """
+        files = (self.path / _RECORDS).glob("*/seed-*/round-*.json")
+        found = [self._read_record(file) for file in files if not is_unpublished(file)]
+        kept = self.path / _KEPT_RECORDS
+        if kept.exists():
+            lines = kept.read_text(encoding="utf-8").splitlines()
+            found += [self._record_of(line, f"line {at} of {kept}") for at, line in enumerate(lines, 1)]
+        return sorted(found, key=lambda record: record.key)
+
+    def file(self, method: str, seed: int, round_index: int) -> Path:
+        """Return the path of a record."""
         return self.path / _RECORDS / method / f"seed-{seed}" / f"round-{round_index}.json"
+
+    def _read_record(self, file: Path) -> Record:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise _unreadable(str(file), error) from error
+        record = self._record_of(text, str(file))
+        if self.file(*record.key) != file:
+            raise InvalidDataError(
+                f"{file} holds the record of {record.method} with seed {record.seed} in round "
+                f"{record.round}; delete the file and run the experiment again to repeat its round",
+                reason="RECORD_MISPLACED",
+            )
+        return record
+
+    def _record_of(self, text: str, place: str) -> Record:
+        try:
+            record = Record(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise _unreadable(place, error) from error
+        if record.settings_sha256 != self.settings.sha256:
+            raise InvalidDataError(
+                f"{place} was recorded with other settings than those of its experiment",
+                reason="RECORD_SETTINGS",
+            )
+        return record
 
 
 @contextmanager
@@ -109,7 +155,7 @@ def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
 
     Raises:
         ConfigurationError: another process writes there, or the directory holds an experiment with other
-            settings.
+            settings, or a report.
     """
     make_directory(path)
     with (path / _LOCK).open("w") as lock:
@@ -122,17 +168,30 @@ def writing_records(path: Path, settings: Settings) -> Iterator[RecordStore]:
                 reason="EXPERIMENT_RUNNING",
             ) from error
         _remove_unpublished(path)
+        if (path / _KEPT_RECORDS).exists():
+            raise ConfigurationError(
+                f"{path} holds a report, whose records cannot be continued; choose another --out",
+                reason="EXPERIMENT_IS_REPORT",
+            )
         if (path / _EXPERIMENT).exists():
             _require_same(path, open_records(path).settings, settings)
         else:
-            content = {
-                "schema_version": SCHEMA_VERSION,
-                "sha256": settings.sha256,
-                "settings": settings.values,
-            }
-            text = json.dumps(content, indent=1) + "\n"
-            publish_file(path / _EXPERIMENT, lambda file: file.write_text(text, encoding="utf-8"))
+            _publish_text(path / _EXPERIMENT, _experiment_text(settings))
         yield RecordStore(path, settings)
+
+
+def keep_records(path: Path, settings: Settings, records: Sequence[Record]) -> None:
+    """Write settings and records into the directory of a report, from which `open_records` reads them.
+
+    Raises:
+        ConfigurationError: the directory holds an experiment, which would be overwritten.
+    """
+    if (path / _RECORDS).exists():
+        raise ConfigurationError(
+            f"{path} holds an experiment; choose another --out for the report", reason="OUT_UNUSABLE"
+        )
+    _publish_text(path / _EXPERIMENT, _experiment_text(settings))
+    _publish_text(path / _KEPT_RECORDS, "".join(map(_record_text, records)))
 
 
 def open_records(path: Path) -> RecordStore:
@@ -159,25 +218,24 @@ def open_records(path: Path) -> RecordStore:
     return RecordStore(path, settings)
 
 
-def ids_sha256(ids: Sequence[str]) -> str:
-    """Return the digest of ids in their order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+def _experiment_text(settings: Settings) -> str:
+    content = {"schema_version": SCHEMA_VERSION, "sha256": settings.sha256, "settings": settings.values}
+    return json.dumps(content, indent=1) + "\n"
 
 
-def _read_record(file: Path, settings_sha256: str) -> Record:
-    try:
-        record = Record(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidDataError(
-            f"{file} is not a record: {error}; "
-            "delete the file and run the experiment again to repeat its round",
-            reason="RECORD_UNREADABLE",
-        ) from error
-    if record.settings_sha256 != settings_sha256:
-        raise InvalidDataError(
-            f"{file} was recorded with other settings than those of its experiment", reason="RECORD_SETTINGS"
-        )
-    return record
+def _record_text(record: Record) -> str:
+    return json.dumps(asdict(record)) + "\n"
+
+
+def _publish_text(file: Path, text: str) -> None:
+    publish_file(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _unreadable(place: str, error: Exception) -> InvalidDataError:
+    return InvalidDataError(
+        f"{place} is not a record: {error}; delete it and run the experiment again to repeat its round",
+        reason="RECORD_UNREADABLE",
+    )
 
 
 def _require_same(path: Path, recorded: Settings, requested: Settings) -> None:
@@ -205,6 +263,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _remove_unpublished(path: Path) -> None:
-    """Remove the files that a killed run was writing."""
-    for file in [found for found in path.rglob("*") if is_unpublished(found) and found.is_file()]:
-        file.unlink()
+    """Remove the files and the bundles that a killed run was writing."""
+    for found in [found for found in path.rglob("*") if is_unpublished(found)]:
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink(missing_ok=True)

@@ -7,35 +7,43 @@ production.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from topb_scorer.bundle import Bundle
-from topb_scorer.durable import publish_file
+from topb_scorer.durable import publish_file, unpublished_directory
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.data.sets import Dataset, LabelledSet, RoundData, UnlabelledSet
+from topb_trainer.errors import InvalidDataError
+from topb_trainer.experiment.chain import ids_sha256, labelled_sha256, require_continues
 from topb_trainer.experiment.config import ExperimentConfig
-from topb_trainer.experiment.records import Record, RecordStore, Settings, ids_sha256
+from topb_trainer.experiment.records import Record, RecordStore, Settings
 from topb_trainer.methods import Method
 from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
 from topb_trainer.rounds import finish_round
 from topb_trainer.runtime.context import RoundContext
+from topb_trainer.runtime.libraries import library_versions
 from topb_trainer.runtime.seeding import derived_seed
 from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import accuracy_on, train_task
 
 _SHARD_IMAGES = 4096
+
+PROCEDURE = 2
+"""The number of the rules by which this version turns settings into picks, raised whenever they change.
+
+1: a pool keeps copies of labelled images, and equal scores of saturated assistants are ordered by id.
+2: a pool lacks the copies of labelled images, and assistants rank by logits.
+"""
 
 
 def settings_of(config: ExperimentConfig, data: Dataset) -> Settings:
@@ -47,7 +55,7 @@ def settings_of(config: ExperimentConfig, data: Dataset) -> Settings:
         "classes": len(data.train.classes),
         "sha256": data.sha256(),
     }
-    return Settings({"data": about, **config.as_settings()})
+    return Settings({"procedure": PROCEDURE, "data": about, **config.as_settings()})
 
 
 def run_experiment(
@@ -73,6 +81,7 @@ def run_experiment(
 
     Raises:
         ConfigurationError: the protocol does not fit the training set.
+        InvalidDataError: a record does not continue the records before it.
         TrainerError, ScorerError: a step of a round failed.
     """
     counts = config.protocol.labelled_counts(len(data.train.ids))
@@ -83,7 +92,9 @@ def run_experiment(
             for index, share in enumerate(config.protocol.shares):
                 record = store.read(method.name, seed, index)
                 is_new = record is None
-                if record is None:
+                if record is not None:
+                    require_continues(record, labelled, data.train.ids, store.file(*record.key))
+                else:
                     context = RoundContext(train, index, progress)
                     budget = counts[index + 1] - counts[index] if index + 1 < len(counts) else 0
                     record = _Round(data, method, store, context, labelled).run(share, budget)
@@ -162,12 +173,13 @@ class _Round:
             labelled=len(self.labelled),
             share=share,
             accuracy=task.accuracy,
-            labelled_sha256=ids_sha256(sorted(ids[row] for row in self.labelled.tolist())),
+            labelled_sha256=labelled_sha256(ids, self.labelled),
             picked=picked,
             picked_sha256=ids_sha256([ids[row] for row in picked]),
             model_id=model_id,
             settings_sha256=self.store.settings.sha256,
             seconds={part: round(value, 3) for part, value in seconds.items()},
+            libraries=library_versions(),
         )
 
     def _select(self, task: _TrainedTask, budget: int) -> tuple[list[int], str, dict[str, float]]:
@@ -178,14 +190,15 @@ class _Round:
         pool = UnlabelledSet(rest_ids, mapped_rows(train.images, rest))
         data = RoundData(train.subset(self.labelled), pool, self.data.test, self.data.target)
         watch = Stopwatch(self.context.device)
-        with tempfile.TemporaryDirectory(prefix="topb-experiment-", ignore_cleanup_errors=True) as directory:
+        # In the experiment's directory, so that the next run removes what a killed one left behind.
+        with unpublished_directory(self.store.path) as directory:
             trained = finish_round(
                 task.model,
                 data,
                 self.method.kind,
                 self.context,
                 test_accuracy=task.accuracy,
-                parent=Path(directory),
+                parent=directory,
             )
             with watch.timing("select"):
                 ids = select_in_memory(
@@ -203,16 +216,36 @@ class _Round:
         """Return T of the round. The first round's T is trained once per seed, for all methods."""
         if self.context.index > 0:
             return self._trained_task()
-        file = self.store.initial(self.context.config.seed)
+        seed = self.context.config.seed
+        file = self.store.initial(seed)
+        place = {
+            "settings_sha256": self.store.settings.sha256,
+            "labelled_sha256": labelled_sha256(self.data.train.ids, self.labelled),
+        }
         if not file.exists():
             trained = self._trained_task()
             content = {
+                "place": place,
                 "weights": trained.model.state_dict(),
                 "accuracy": trained.accuracy,
                 "seconds": trained.seconds,
             }
             publish_file(file, lambda path: torch.save(content, path))
-        kept = torch.load(file, map_location="cpu", weights_only=True)
+        advice = f"delete it and the records of seed {seed}, and run the experiment again to repeat them"
+        try:
+            kept = torch.load(file, map_location="cpu", weights_only=True)
+            of, weights, accuracy, seconds = (
+                kept[name] for name in ("place", "weights", "accuracy", "seconds")
+            )
+        except Exception as error:
+            # torch.load raises whatever the archive, the pickle or the file system does.
+            raise InvalidDataError(
+                f"{file} does not hold a trained model ({error}); {advice}", reason="RECORD_UNREADABLE"
+            ) from error
+        if of != place:
+            raise InvalidDataError(
+                f"{file} holds the model of another experiment or seed; {advice}", reason="RECORD_MISPLACED"
+            )
         target, settings = self.data.target, self.context.config.task
         model = ResNet18(
             Normalisation((0, 0, 0), (1, 1, 1)),  # overwritten: the moments are part of the weights
@@ -220,9 +253,9 @@ class _Round:
             settings.width,
             stem_for(settings.stem, target.height, target.width),
         )
-        model.load_state_dict(kept["weights"])
+        model.load_state_dict(weights)
         model.to(self.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return _TrainedTask(model.eval().requires_grad_(False), kept["accuracy"], kept["seconds"])
+        return _TrainedTask(model.eval().requires_grad_(False), accuracy, seconds)
 
     def _trained_task(self) -> _TrainedTask:
         watch = Stopwatch(self.context.device)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from google.protobuf import json_format
@@ -33,6 +29,7 @@ from topb_scorer.bundle import (
 from topb_scorer.durable import publish_directory, unpublished_directory
 from topb_scorer.pools.pool import DIGEST_BYTES
 from topb_trainer.export.gates import Gate, require
+from topb_trainer.runtime.libraries import library_versions
 
 UNIVERSAL_STRATEGIES = ("entropy", "least_confidence", "margin", "random")
 """The query strategies that every manifest declares, in addition to the one that ranks by the selector's
@@ -40,18 +37,6 @@ score.
 
 The scorer reads the declared names only to decide which strategies may use the output `score`.
 """
-
-_RECORDED_LIBRARIES = (
-    "topb",
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "pyarrow",
-)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -123,7 +108,7 @@ def publish_bundle(
             encoder_outputs=_outputs(meanings, graphs.encoder_shapes),
             labelled_count=len(labelled.ids),
             labelled_sha256=_content_sha256(table),
-            library_versions=_library_versions(),
+            library_versions=library_versions(),
             files=[
                 _file(directory / name) for name in (ENCODER, HEAD, LABELLED) if (directory / name).exists()
             ],
@@ -185,13 +170,3 @@ def _outputs(meanings: Mapping[str, str], shapes: Shapes) -> list[bundle_pb2.Mod
 
 def _file(path: Path) -> bundle_pb2.BundleFile:
     return bundle_pb2.BundleFile(name=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for name in _RECORDED_LIBRARIES:
-        # A model in ONNX is imported without torch.
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    # On a GPU machine the distribution is called onnxruntime-gpu, so ask the module for its version.
-    return versions | {"onnxruntime": onnxruntime.__version__, "python": platform.python_version()}

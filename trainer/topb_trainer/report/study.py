@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from topb_trainer.errors import InvalidDataError
+from topb_trainer.experiment.chain import require_chains
 from topb_trainer.experiment.records import Record, open_records
 from topb_trainer.methods import METHODS, Method
 from topb_trainer.report.statistics import Summary, crossing, summary_of
@@ -100,7 +101,8 @@ def read_study(paths: Sequence[Path]) -> Study:
 
     Raises:
         InvalidDataError: a directory holds no experiment or one with other settings, there is no record, or
-            two directories have records of the same method and seed.
+            two directories have records of the same method and seed, or a record does not follow from the
+            record before it.
     """
     stores = [open_records(path) for path in paths]
     for store in stores[1:]:
@@ -112,8 +114,7 @@ def read_study(paths: Sequence[Path]) -> Study:
     records: dict[tuple[str, int, int], Record] = {}
     for store in stores:
         for record in store.records():
-            key = (record.method, record.seed, record.round)
-            if key in records:
+            if record.key in records:
                 raise InvalidDataError(
                     f"{store.path}: records of {record.method} with seed {record.seed} are in another "
                     "directory too; report one of the two",
@@ -125,9 +126,11 @@ def read_study(paths: Sequence[Path]) -> Study:
                     f"expected one of {', '.join(METHODS)}",
                     reason="METHOD_UNKNOWN",
                 )
-            records[key] = record
+            records[record.key] = record
     if not records:
         raise InvalidDataError(
             f"{paths[0]} holds no finished round yet; run topb experiment first", reason="NO_RECORDS"
         )
-    return Study(list(records.values()), stores[0].settings.values)
+    found = [records[key] for key in sorted(records)]
+    require_chains(found)
+    return Study(found, stores[0].settings.values)

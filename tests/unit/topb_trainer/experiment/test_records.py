@@ -41,10 +41,12 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     [
         ({"settings_sha256": "another"}, "recorded with other settings", "RECORD_SETTINGS"),
         (None, "is not a record", "RECORD_UNREADABLE"),
+        ({"seed": 1}, "round-0.json holds the record of random with seed 1 in round 0", "RECORD_MISPLACED"),
+        ({"method": "aalu"}, "holds the record of aalu with seed 0", "RECORD_MISPLACED"),
     ],
 )
 def test_a_damaged_or_foreign_record_is_an_error(
-    content: dict[str, str] | None, match: str, reason: str, tmp_path: Path
+    content: dict[str, object] | None, match: str, reason: str, tmp_path: Path
 ) -> None:
     with writing_records(tmp_path, SETTINGS) as store:
         store.publish(RECORD)
@@ -68,3 +70,15 @@ def test_a_missing_or_altered_experiment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match="was altered") as caught:
         open_records(tmp_path)
     assert caught.value.reason == "EXPERIMENT_UNREADABLE"
+
+
+def test_what_a_killed_run_was_writing_is_removed_by_the_next(tmp_path: Path) -> None:
+    with writing_records(tmp_path, SETTINGS) as store:
+        store.publish(RECORD)
+    bundle = tmp_path / ".unpublished-1" / ".unpublished-2"
+    bundle.mkdir(parents=True)
+    for file in (bundle / "encoder.onnx", tmp_path / "records" / "random" / "seed-0" / ".unpublished-3.json"):
+        file.write_bytes(b"torn")
+    with writing_records(tmp_path, SETTINGS) as store:
+        assert store.records() == [RECORD]
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".unpublished")]

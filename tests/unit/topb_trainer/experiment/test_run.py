@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,14 @@ import pytest
 import torch
 
 from topb.image_input import ImageInput
+from topb_scorer.durable import is_unpublished
 from topb_trainer.config import TrainConfig, VaalConfig
 from topb_trainer.data.sets import Dataset, with_row_ids
+from topb_trainer.errors import ConfigurationError, InvalidDataError
+from topb_trainer.experiment import run
+from topb_trainer.experiment.chain import ids_sha256
 from topb_trainer.experiment.config import ExperimentConfig, ProtocolConfig
-from topb_trainer.experiment.records import Record, ids_sha256, writing_records
+from topb_trainer.experiment.records import Record, Settings, writing_records
 from topb_trainer.experiment.run import initial_rows, run_experiment, settings_of, unlabelled_rows
 from topb_trainer.methods import methods_named
 from topb_trainer.models.resnet import Normalisation, ResNet18
@@ -107,6 +112,109 @@ def test_a_record_holds_the_seconds_of_each_part(compared: tuple[Path, list[Reco
     parts = {"task", "test", "labelled_features", "selector", "export", "select"}
     assert of(records, "aalu", 0).seconds.keys() == parts
     assert of(records, "aalu", 1).seconds.keys() == {"task", "test"}
+
+
+def test_a_record_holds_the_versions_of_the_libraries(compared: tuple[Path, list[Record]]) -> None:
+    _, records = compared
+    assert all(record.libraries["numpy"] == np.__version__ for record in records)
+    assert {"topb", "torch", "onnxruntime", "python"} <= records[0].libraries.keys()
+
+
+def test_nothing_but_settings_records_and_the_first_model_is_left(
+    compared: tuple[Path, list[Record]],
+) -> None:
+    out, _ = compared
+    assert {path.name for path in out.iterdir()} == {".lock", "experiment.json", "initial", "records"}
+
+
+def test_bundles_of_a_round_lie_in_the_directory_of_the_experiment(
+    data: Dataset, config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = []
+
+    def failing(*_: object, parent: Path, **__: object) -> None:
+        parents.append(parent)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "finish_round", failing)
+    with pytest.raises(KeyboardInterrupt):
+        ran(data, config, tmp_path, ["random"])
+    assert [is_unpublished(path) for path in parents] == [True]
+    assert parents[0].parent == tmp_path
+
+
+def test_an_experiment_that_kept_copies_of_labelled_images_is_not_resumed(
+    data: Dataset, config: ExperimentConfig, tmp_path: Path
+) -> None:
+    now = settings_of(config, data)
+    before = Settings({name: value for name, value in now.values.items() if name != "procedure"})
+    with writing_records(tmp_path, before):
+        pass
+    with (
+        pytest.raises(ConfigurationError, match="procedure was None and is now 2"),
+        writing_records(tmp_path, now),
+    ):
+        pass
+
+
+def altered(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"labelled_sha256": ids_sha256(["another"])}, "was made from other labelled images"),
+        ({"picked": [*range(20)]}, "has picks that"),
+        ({"picked": [200] * 20}, "or are not in the training set"),
+        ({"picked_sha256": ids_sha256(["another"])}, "do not match their digest"),
+    ],
+)
+def test_a_record_that_does_not_continue_the_rounds_before_it_is_refused(
+    values: dict[str, object],
+    match: str,
+    compared: tuple[Path, list[Record]],
+    data: Dataset,
+    config: ExperimentConfig,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(compared[0], tmp_path / "altered")
+    file = tmp_path / "altered" / "records" / "random" / "seed-0" / "round-0.json"
+    altered(file, **values)
+    with pytest.raises(InvalidDataError, match=match) as caught:
+        ran(data, config, tmp_path / "altered", ["random"])
+    assert caught.value.reason == "RECORD_MISPLACED"
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "match", "reason"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:1000]), "not hold a trained", "RECORD_UNREADABLE"),
+        (lambda file: torch.save({"weights": {}}, file), "not hold a trained", "RECORD_UNREADABLE"),
+        (
+            lambda file: torch.save(torch.load(file) | {"place": {"labelled_sha256": ""}}, file),
+            "the model of another experiment or seed",
+            "RECORD_MISPLACED",
+        ),
+    ],
+)
+def test_a_damaged_or_foreign_first_model_is_an_error_that_names_its_file(
+    damage: Callable[[Path], object],
+    match: str,
+    reason: str,
+    compared: tuple[Path, list[Record]],
+    data: Dataset,
+    config: ExperimentConfig,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(compared[0], tmp_path / "torn")
+    file = tmp_path / "torn" / "initial" / "seed-0.pt"
+    damage(file)
+    with pytest.raises(InvalidDataError, match=match) as caught:
+        ran(data, config, tmp_path / "torn", ["adv_vae"])
+    assert caught.value.reason == reason
+    assert str(file) in str(caught.value)
 
 
 def test_entropy_and_core_set_pick_by_their_definitions(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from support.command_line import topb
-from topb_trainer.errors import InvalidDataError
+from topb_trainer.errors import ConfigurationError, InvalidDataError
 from topb_trainer.experiment.records import Record, Settings, writing_records
 from topb_trainer.report.contents import contents
 from topb_trainer.report.document import Figure, Heading, Paragraph, Table, as_html, as_markdown
@@ -175,7 +176,8 @@ def test_the_report_command_writes_a_self_contained_html_page(tmp_path: Path) ->
     results = written(tmp_path / "results", settings, records(settings))
     assert "report.html" in topb("report", results, "--out", tmp_path / "report").out
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    assert files == {"report.md", "report.html", "curves.svg", "ablations.svg"}
+    kept = {"experiment.json", "records.jsonl"}
+    assert files == {"report.md", "report.html", "curves.svg", "ablations.svg"} | kept
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<svg") == 2
     assert not re.search(r'(src|href)="(?!#)', page)
@@ -196,3 +198,54 @@ def test_several_directories_of_the_same_settings_are_one_study(tmp_path: Path) 
         read_study([paths[0], written(tmp_path / "other", other, [])])
     with pytest.raises(InvalidDataError, match="no finished round yet"):
         read_study([tmp_path / "other"])
+
+
+def test_a_report_can_be_made_again_from_its_own_directory(tmp_path: Path) -> None:
+    settings = Settings(SETTINGS)
+    results = written(tmp_path / "results", settings, records(settings))
+    topb("report", results, "--out", tmp_path / "report")
+    first = {file.name: file.read_bytes() for file in (tmp_path / "report").iterdir()}
+    assert topb("report", tmp_path / "report", "--out", tmp_path / "report").exit_code == 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "report").iterdir()} == first
+    outcome = topb("report", tmp_path / "report", "--out", results)
+    assert "holds an experiment; choose another --out" in outcome.err
+    with (
+        pytest.raises(ConfigurationError, match="holds a report") as caught,
+        writing_records(tmp_path / "report", settings),
+    ):
+        pass
+    assert caught.value.reason == "EXPERIMENT_IS_REPORT"
+
+
+@pytest.mark.parametrize("study", ["fashion-mnist", "cifar10"])
+def test_the_published_studies_can_be_reported_from_their_own_records(study: str, tmp_path: Path) -> None:
+    folder = Path(__file__).parents[4] / "docs" / "results" / study
+    assert topb("report", folder, "--out", tmp_path).exit_code == 0
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_a_report_needs_a_directory() -> None:
+    outcome = topb("report")
+    assert outcome.exit_code == 2
+    assert "Missing argument 'RESULTS...'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        (lambda _: [], "has no record of the round before it"),
+        (lambda one: [replace(one, picked=[1])], "has 150 labelled images, but .* leads to 101"),
+        (lambda one: [replace(one, labelled_sha256="other")], "starts from other labelled images than"),
+    ],
+)
+def test_records_that_do_not_follow_from_each_other_are_refused(
+    changed: Callable[[Record], list[Record]], match: str, tmp_path: Path
+) -> None:
+    settings = Settings(SETTINGS)
+    kept: list[Record] = []
+    for one in records(settings):
+        kept += changed(one) if one.key == ("random", 0, 0) else [one]
+    with pytest.raises(InvalidDataError, match=match) as caught:
+        read_study([written(tmp_path, settings, kept)])
+    assert caught.value.reason == "RECORD_MISPLACED"
