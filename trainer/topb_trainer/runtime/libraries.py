@@ -22,7 +22,7 @@ _RECORDED = (
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the installed libraries and of Python, by name, as bundles and records keep them."""
+    """Return the versions of the installed libraries and of Python by name, for bundles and records."""
     versions = {}
     for name in _RECORDED:
         # A model in ONNX is imported without torch.
