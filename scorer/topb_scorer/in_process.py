@@ -15,7 +15,7 @@ from topb.results import SelectionResult
 from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools import AllowedRoots, open_pool, read_exclusion
-from topb_scorer.pools.pool import NO_DIGEST
+from topb_scorer.pools.digests_by_id import DigestsById
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
@@ -69,10 +69,9 @@ def select_batch(
     roots = AllowedRoots.anywhere()
     if isinstance(exclude, SelectionResult):
         exclude = exclude.ids
-    digests = exclude if isinstance(exclude, Mapping) else dict.fromkeys(exclude, b"")
-    excluded = {id_: digest or NO_DIGEST for id_, digest in digests.items()}
+    excluded = DigestsById.of(exclude) if isinstance(exclude, Mapping) else DigestsById.pairs(exclude)
     if exclude_uri is not None:
-        excluded.update(read_exclusion(exclude_uri, exclude_column, roots))
+        excluded = excluded.updated(read_exclusion(exclude_uri, exclude_column, roots))
     spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}), include_labelled)
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
     opened = open_pool(pool, roots=roots)

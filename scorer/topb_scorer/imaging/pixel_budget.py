@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from topb_scorer.cancellation import Check
+from topb_scorer.memory import give_back
 
 _POLL_SECONDS = 0.1
 
@@ -22,16 +22,16 @@ class PixelBudget:
         pixels: the number of pixels that may be decoded at once.
     """
 
-    def __init__(self, pixels: int, give_back: Callable[[], object] | None = None) -> None:
+    def __init__(self, pixels: int, give_back: Callable[[], object] = give_back) -> None:
         """Create a budget of which nothing is held.
 
         Args:
             pixels: the number of pixels that may be decoded at once.
-            give_back: gives freed memory back to the system; None for malloc_trim(3). It is called when no
-                pixels are held any more, after at least a quarter of the budget was decoded.
+            give_back: gives freed memory back to the system. It is called when no pixels are held any more,
+                after at least a quarter of the budget was decoded.
         """
         self.pixels = pixels
-        self._give_back = give_back or _trim
+        self._give_back = give_back
         self._decoded = 0
         self._free = pixels
         self._waiting: deque[object] = deque()
@@ -71,9 +71,3 @@ class PixelBudget:
                 self._changed.notify_all()
             if much:
                 self._give_back()
-
-
-def _trim() -> None:
-    # Of freed blocks below 32 MiB, glibc may keep several for each thread. Other libraries lack the function.
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

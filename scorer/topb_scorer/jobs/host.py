@@ -25,6 +25,7 @@ from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.jobs.run import Job, Outcome, PoolJob, Run, RunObserver
 from topb_scorer.jobs.run_queue import RunQueue
 from topb_scorer.jobs.state_directory import StateDirectory
+from topb_scorer.memory import give_back
 from topb_scorer.pools.pool import Shard
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.settings import SelectingSettings
@@ -214,8 +215,7 @@ class SelectionHost:
             if self._claim(run):
                 run.begin()
                 keeper.start()
-                open_job = run.open_job or (lambda: self._open_job(run.record))
-                result = self._select(run, open_job())
+                result = self._select(run)
                 outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
@@ -234,6 +234,7 @@ class SelectionHost:
                 self._leave(run)
                 if run.begun:
                     keeper.join()
+                    give_back()
         if run.begun and run.error is None:
             # After a fault, wait for the next regular call instead: the selection would fail again at once.
             self.take_up()
@@ -243,8 +244,11 @@ class SelectionHost:
             run.record.id, self._owner, self._lease_seconds
         )
 
-    def _select(self, run: Run, job: Job) -> SelectionResult | None:
-        """Run a job and return its result, or None if another server has taken over the selection."""
+    def _select(self, run: Run) -> SelectionResult | None:
+        """Run the job and return its result, or None if another server has taken over the selection."""
+        # A job may exclude millions of images, so nothing but this call holds it.
+        job = run.open_job() if run.open_job else self._open_job(run.record)
+        run.open_job = None
         if isinstance(job, PoolJob):
             run.total = job.rows
 

@@ -6,19 +6,15 @@ import pyarrow as pa
 from pyarrow import fs
 
 from topb_scorer.errors import InvalidRequestError, UnreadablePoolError
-from topb_scorer.pools.parquet_file import (
-    PARQUET_READ_ERRORS,
-    check_id_column,
-    ids_as_strings,
-    open_parquet_file,
-)
-from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
+from topb_scorer.pools.digests_by_id import DigestsById, as_digests
+from topb_scorer.pools.parquet_file import PARQUET_READ_ERRORS, check_id_column, open_parquet_file
+from topb_scorer.pools.pool import DIGEST_BYTES
 from topb_scorer.pools.storage import AllowedRoots, Stores
 
 DIGEST_COLUMN = "digest"
 
 
-def read_exclusion(uri: str, column: str, roots: AllowedRoots) -> dict[str, bytes]:
+def read_exclusion(uri: str, column: str, roots: AllowedRoots) -> DigestsById:
     """Return the images that a Parquet file names: the content digest of each by id. Null ids are left out.
 
     The digests are read from the column `digest`, fixed-size binary of 16 bytes, if the file has one. A
@@ -48,7 +44,7 @@ def read_exclusion(uri: str, column: str, roots: AllowedRoots) -> dict[str, byte
                 DIGEST_BYTES
             )
             table = file.read([column, *([DIGEST_COLUMN] if has_digests else [])], use_threads=False)
-            return digests_by_id(table, column)
+            return _digests_by_id(table, column)
     except PARQUET_READ_ERRORS as error:
         raise UnreadablePoolError(
             f"{location} cannot be read as Parquet: {error}; give a Parquet file with the ids to exclude",
@@ -57,10 +53,10 @@ def read_exclusion(uri: str, column: str, roots: AllowedRoots) -> dict[str, byte
         ) from error
 
 
-def digests_by_id(table: pa.Table, column: str = "id") -> dict[str, bytes]:
-    """Return the content digests in a table by the ids in a column; `NO_DIGEST` for those without one."""
-    ids = ids_as_strings(table.column(column))
+def _digests_by_id(table: pa.Table, column: str) -> DigestsById:
+    # Integers and dictionaries cannot be cast to large strings.
+    ids = table.column(column).cast(pa.string())
     if DIGEST_COLUMN not in table.column_names:
-        return dict.fromkeys((id_ for id_ in ids if id_ is not None), NO_DIGEST)
-    digests = table.column(DIGEST_COLUMN).to_pylist()
-    return {id_: digest or NO_DIGEST for id_, digest in zip(ids, digests, strict=True) if id_ is not None}
+        return DigestsById(ids.drop_null())
+    named = table.column(DIGEST_COLUMN).filter(ids.is_valid())
+    return DigestsById(ids.drop_null(), as_digests(scalar.as_py() for scalar in named))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.pools.pool import NO_DIGEST
+from topb_scorer.pools.digests_by_id import DigestsById
 from topb_scorer.scoring.score_log import ScoredRows
 
 
@@ -24,32 +24,33 @@ class ExcludedImages:
         Args:
             digests: the content digest of each image by its id; `NO_DIGEST` or empty if it is not known.
         """
-        self._digests = digests
-        self._contents = frozenset(digests.values()) - {NO_DIGEST, b""}
+        self._images = DigestsById.of(digests)
+        self._found = np.zeros(len(self._images), bool)
+        known = np.flatnonzero(self._images.digests.any(axis=1))
         # Almost all rows of a pool differ from these images in the first half of the digest.
-        self._first_halves = np.sort(np.frombuffer(b"".join(d[:8] for d in self._contents), np.uint64))
-        self._found_ids: set[str] = set()
-        self._found_contents: set[bytes] = set()
+        first_halves = self._images.digests[known].view(np.uint64)[:, 0]
+        order = np.argsort(first_halves)
+        self._with_content = known[order]
+        self._first_halves = first_halves[order]
 
     def among(self, part: ScoredRows) -> NDArray[np.bool_]:
         """Return bool (n,): whether each row of a part of the log is one of these images."""
         found = np.zeros(len(part.ids), bool)
-        if self._digests:
-            found[:] = [id_ in self._digests for id_ in part.ids]
-            self._found_ids.update(part.ids_of(np.flatnonzero(found)))
-        if self._contents:
+        if self._images:
+            images = self._images.rows_of(part.ids)
+            found = images >= 0
+            self._found[images[found]] = True
+        if len(self._with_content):
             halves = part.digests.view(np.uint64)[:, 0]
-            nearest = np.searchsorted(self._first_halves[:-1], halves)
-            for row in np.flatnonzero(self._first_halves[nearest] == halves).tolist():
-                digest = part.digests[row].tobytes()
-                if digest in self._contents:
-                    found[row] = True
-                    self._found_contents.add(digest)
+            first = np.searchsorted(self._first_halves, halves)
+            stop = np.searchsorted(self._first_halves, halves, side="right")
+            for row in np.flatnonzero(first < stop).tolist():
+                images = self._with_content[first[row] : stop[row]]
+                same = images[(self._images.digests[images] == part.digests[row]).all(axis=1)]
+                found[row] |= len(same) > 0
+                self._found[same] = True
         return found
 
     def not_found(self) -> int:
         """Return how many of the images were in none of the parts so far."""
-        return sum(
-            id_ not in self._found_ids and digest not in self._found_contents
-            for id_, digest in self._digests.items()
-        )
+        return len(self._found) - int(self._found.sum())

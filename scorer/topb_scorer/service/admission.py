@@ -34,7 +34,7 @@ class Admission:
     def pool_selection(self, request: pb.SelectBatchRequest) -> tuple[SelectionRecord, PoolJob | None]:
         """Return the selection for a request, and its job if this call created the selection."""
         # Requests that differ only in the request id or in `detached` are the same.
-        content = pb.SelectBatchRequest(spec=request.spec, pool=request.pool)
+        content = _serialized(pb.SelectBatchRequest(spec=request.spec, pool=request.pool))
         found = self._known(request.request_id, content)
         if found is not None:
             if request.detached and not found.detached:
@@ -50,7 +50,7 @@ class Admission:
     def stream_selection(self, start: pb.StreamStart) -> SelectionRecord:
         """Return the selection for a start message, which an earlier call may have created."""
         # Its serialization is that of a StreamStart with the same spec.
-        content = pb.SelectBatchRequest(spec=start.spec)
+        content = _serialized(pb.SelectBatchRequest(spec=start.spec))
         found = self._known(start.request_id, content)
         if found is not None:
             return found
@@ -87,15 +87,16 @@ class Admission:
                 )
         return StreamJob(spec, engine, log)
 
-    def _known(self, request_id: str, content: pb.SelectBatchRequest) -> SelectionRecord | None:
+    def _known(self, request_id: str, content: bytes) -> SelectionRecord | None:
         try:
-            return self.state.catalog.find(request_id, _serialized(content))
+            return self.state.catalog.find(request_id, content)
         except InvalidRequestError as error:
             if error.reason != "REQUEST_ID_REUSED":
                 raise
             record = self.state.catalog.get(error.metadata["selection"])
             stored = pb.SelectBatchRequest.FromString(self.state.request_of(record))
-            differing = ", ".join(differing_fields(content, stored))
+            sent = pb.SelectBatchRequest.FromString(content)
+            differing = ", ".join(differing_fields(sent, stored))
             raise InvalidRequestError(
                 f"request id {request_id!r} belongs to a request with another {differing}; "
                 "use a new request id",
@@ -116,7 +117,7 @@ class Admission:
         exclude = excluded_images(message.exclude)
         if message.exclude.uri:
             column = message.exclude.column or "id"
-            exclude.update(read_exclusion(message.exclude.uri, column, self.settings.roots))
+            exclude = exclude.updated(read_exclusion(message.exclude.uri, column, self.settings.roots))
         spec = spec_of(message, exclude)
         bundle = self.models.get(model)
         check_strategy_served(spec, bundle)
@@ -125,7 +126,7 @@ class Admission:
     def _create(
         self,
         request_id: str,
-        content: pb.SelectBatchRequest,
+        content: bytes,
         spec: SelectionSpec,
         engine: LocalEngine,
         *,
@@ -134,7 +135,7 @@ class Admission:
     ) -> SelectionRecord:
         new = NewSelection(
             request_id=request_id,
-            request=_serialized(content),
+            request=content,
             model=engine.bundle.model_id,
             strategy=spec.strategy,
             budget=spec.budget,

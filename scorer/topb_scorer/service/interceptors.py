@@ -68,14 +68,27 @@ class AroundCalls(grpc.aio.ServerInterceptor):
 
         return getattr(grpc, f"{kind}_rpc_method_handler")(
             yielding if inspect.isasyncgenfunction(call) else awaited,
-            None,
+            Unparsed,
             handler.response_serializer,
         )
 
 
-def _parsed(content: Any, deserializer: Deserializer | None) -> Any:
-    if deserializer is None:  # An inner interceptor parses the request.
+class Unparsed:
+    """The bytes of a request until they are parsed. gRPC holds this object until the end of the call."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def take(self) -> bytes:
+        """Return the bytes, and keep them no longer."""
+        content, self._content = self._content, b""
         return content
+
+
+def _parsed(request: Unparsed, deserializer: Deserializer) -> Any:
+    if deserializer is Unparsed:  # An inner interceptor parses the request.
+        return request
+    content = request.take()
     try:
         return deserializer(content)
     except DecodeError as error:
@@ -86,11 +99,9 @@ def _parsed(content: Any, deserializer: Deserializer | None) -> Any:
         ) from None
 
 
-async def _parsed_stream(
-    contents: AsyncIterator[Any], deserializer: Deserializer | None
-) -> AsyncIterator[Any]:
-    async for content in contents:
-        yield _parsed(content, deserializer)
+async def _parsed_stream(requests: AsyncIterator[Unparsed], deserializer: Deserializer) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(request, deserializer)
 
 
 def _arity(streaming: bool) -> str:

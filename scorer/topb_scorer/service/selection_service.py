@@ -77,6 +77,7 @@ class SelectionService(selection_pb2_grpc.SelectionServiceServicer):
             # full, the server looks for the selection later.
             with suppress(UnavailableError):
                 await asyncio.to_thread(self.host.start, self._watchers.run(record, job))
+            job = None
         yield pb.SelectBatchResponse(started=pb.SelectionStarted(selection=record.id, model=record.model))
         detached = request.detached or record.detached
         # gRPC holds the request until the call ends. It may be large, and the call may wait for hours.

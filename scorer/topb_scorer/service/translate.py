@@ -18,7 +18,8 @@ from topb.v1 import model_pb2, selection_pb2
 from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST
+from topb_scorer.pools.digests_by_id import DigestsById
+from topb_scorer.pools.pool import DIGEST_BYTES
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 from topb_scorer.strategies import served_by
@@ -58,17 +59,17 @@ def spec_of(message: selection_pb2.SelectionSpec, exclude: Mapping[str, bytes]) 
     )
 
 
-def excluded_images(message: selection_pb2.Exclusion) -> dict[str, bytes]:
+def excluded_images(message: selection_pb2.Exclusion) -> DigestsById:
     """Return the images that a message excludes by their ids, without those in the file that it refers to.
 
     Returns:
-        the content digest of each image by its id; `NO_DIGEST` if it is not known.
+        the content digest of each image by its id.
 
     Raises:
         InvalidRequestError: the digests do not belong to the ids, or one has another length.
     """
     if not message.digests:
-        return dict.fromkeys(message.ids, NO_DIGEST)
+        return DigestsById.pairs(message.ids)
     if len(message.digests) != len(message.ids):
         raise InvalidRequestError(
             f"the exclusion has {len(message.digests)} digests for {len(message.ids)} ids; expected one for "
@@ -82,7 +83,7 @@ def excluded_images(message: selection_pb2.Exclusion) -> dict[str, bytes]:
             "or an empty digest if it is not known",
             reason="EXCLUSION_DIGESTS",
         )
-    return {id_: digest or NO_DIGEST for id_, digest in zip(message.ids, message.digests, strict=True)}
+    return DigestsById.pairs(message.ids, message.digests)
 
 
 def differing_fields(one: Message, other: Message) -> list[str]:
