@@ -25,6 +25,9 @@ _LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_adviso
 _DISK_ERRORS = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
 # A table or a column is missing.
 _STATEMENT_ERROR = "SQLITE_ERROR"
+# PostgreSQL's errors that may pass: of the connection, a server that a failover made read-only, rollbacks,
+# resources, and interventions of operators. Psycopg has several exceptions for them.
+_PASSING_STATES = ("08", "25006", "40", "53", "57")
 
 
 class Transactions:
@@ -84,9 +87,13 @@ class Transactions:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except (OperationalError, InterfaceError, NoConnectionError) as error:
+            except IntegrityError:
+                raise
+            except (StatementError, NoConnectionError) as error:
                 cause = getattr(error, "orig", error)
-                if _sqlite_error(cause) == _STATEMENT_ERROR:
+                if isinstance(cause, ScorerError):
+                    raise cause from None
+                if not _may_pass(error, cause):
                     raise damaged(error) from error
                 if time.monotonic() > deadline or _sqlite_error(cause).startswith(_DISK_ERRORS):
                     # The driver's message may name hosts, users and paths, which are not for callers.
@@ -97,13 +104,9 @@ class Transactions:
                         reason="CATALOG_UNAVAILABLE",
                     ) from error
                 _log.warning("the catalog does not answer; retrying: %s", cause)
+                # A server that has become a standby still answers the pre-ping, so connect anew.
+                self._engine.dispose()
                 time.sleep(min(_RETRY_SECONDS, patience / 4))
-            except IntegrityError:
-                raise
-            except StatementError as error:
-                if isinstance(error.orig, ScorerError):
-                    raise error.orig from None
-                raise damaged(error) from error
 
 
 def damaged(error: StatementError | NoConnectionError) -> CatalogError:
@@ -123,6 +126,14 @@ def _unusable_url(fault: object) -> InvalidRequestError:
         "the latter with topb[postgresql] installed",
         reason="CATALOG_URL",
     )
+
+
+def _may_pass(error: StatementError | NoConnectionError, cause: object) -> bool:
+    """Return whether the database may accept the statement later."""
+    if (getattr(cause, "sqlstate", None) or "").startswith(_PASSING_STATES):
+        return True
+    unanswered = isinstance(error, OperationalError | InterfaceError | NoConnectionError)
+    return unanswered and _sqlite_error(cause) != _STATEMENT_ERROR
 
 
 def _sqlite_error(cause: object) -> str:

@@ -43,6 +43,34 @@ def test_the_catalog_waits_for_a_database_that_comes_back(cluster: PostgresClust
     catalog.close()
 
 
+def test_the_catalog_waits_for_a_server_that_can_be_written_to(cluster: PostgresCluster) -> None:
+    url = cluster.create_database()
+    catalog, engine = SelectionCatalog(url, patience_seconds=30), sa.create_engine(url)
+    database = sa.make_url(url).database
+
+    def set_read_only(value: str) -> None:
+        # As after a failover, new connections can only read, and the old ones are gone.
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ WRITE")
+            connection.exec_driver_sql(
+                f'ALTER DATABASE "{database}" SET default_transaction_read_only = {value}'
+            )
+
+    record = catalog.create(new("one"))
+    set_read_only("on")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    returning = threading.Timer(2.0, set_read_only, ["off"])
+    returning.start()
+    assert catalog.claim(record.id, "a", LEASE)
+    returning.join()
+    engine.dispose()
+    catalog.close()
+
+
 def test_a_database_that_stays_away_is_an_error_after_a_bounded_wait(cluster: PostgresCluster) -> None:
     catalog = SelectionCatalog(cluster.create_database(), patience_seconds=1)
     record = catalog.create(new())

@@ -3,11 +3,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
-from topb_scorer.errors import CatalogError
+from topb_scorer.errors import CatalogError, ScorerError, UnavailableError
 from topb_scorer.jobs.catalog import SelectionCatalog
+from topb_scorer.jobs.transactions import Transactions
 from unit.topb_scorer.jobs.test_catalog import new
 
 pytestmark = pytest.mark.scorer
@@ -38,3 +41,32 @@ def test_a_file_that_is_no_database_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught:
         SelectionCatalog(f"sqlite:///{tmp_path / 'selections.sqlite'}")
     assert caught.value.retry_delay is None
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        *(
+            (state, UnavailableError)
+            for state in ("08006", "25006", "40001", "40P01", "53300", "57P01", "57P03")
+        ),
+        *((state, CatalogError) for state in ("42703", "42P01", "22001", "25P02", "XX001")),
+    ],
+)
+def test_errors_of_postgresql_that_pass_are_retried(
+    state: str, error: type[ScorerError], tmp_path: Path
+) -> None:
+    calls = 0
+
+    def work(_: sa.Connection) -> None:
+        nonlocal calls
+        calls += 1
+        cause = psycopg.errors.lookup(state)("the database's message")
+        raise DBAPIError.instance("SELECT 1", {}, cause, psycopg.Error)  # type: ignore[misc]
+
+    transactions = Transactions(f"sqlite:///{tmp_path / 'x.sqlite'}", patience_seconds=0.1)
+    with pytest.raises(error) as caught:
+        transactions.transact(work)
+    transactions.close()
+    assert (calls > 1) == (error is UnavailableError)
+    assert "the database's message" not in str(caught.value)
