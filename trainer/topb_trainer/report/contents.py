@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from topb_trainer.methods import Method
+from topb_trainer.methods import METHODS, Method
 from topb_trainer.report import paper
 from topb_trainer.report.document import Block, Figure, Heading, Paragraph, Table
 from topb_trainer.report.figures import curves
@@ -20,7 +20,7 @@ def contents(study: Study) -> list[Block]:
     blocks: list[Block] = [Heading(f"Experiment on {data['name']}", 1), Paragraph(_about(study))]
     blocks += [
         Heading("Accuracy by labelled share"),
-        Paragraph(_NOTE_ON_CELLS),
+        Paragraph(_NOTE_ON_CELLS + _NOTE_ON_N),
         _accuracies(study, study.methods, study.rounds),
     ]
     strategies = [method for method in study.methods if not method.is_ablation]
@@ -29,15 +29,17 @@ def contents(study: Study) -> list[Block]:
     ]
     if not any(method.is_ablation for method in ablations):
         ablations = []
-    for name, shown, title in (
-        ("curves", strategies, "Query strategies"),
-        ("ablations", ablations, "Ablations"),
+    for name, shown, title, among in (
+        ("curves", strategies, "Query strategies", ()),
+        ("ablations", ablations, "Ablations", [method.name for method in ablations]),
     ):
         if shown:
             caption = f"{title} on {data['name']}: accuracy by labelled share, as in the paper's Fig. 2"
-            blocks.append(Figure(name, caption, curves(study, shown, f"{title} · {data['name']}")))
-    if any(method.name == BASELINE for method in study.methods) and len(study.methods) > 1:
-        blocks += _against_random(study)
+            drawn = curves(study, shown, f"{title} · {data['name']}", among)
+            blocks.append(Figure(name, caption, drawn))
+    for baseline in (BASELINE, "aalu"):
+        blocks += _differences(study, baseline)
+    blocks += _labels_needed(study)
     if ablations:
         blocks += _table_1(study, ablations)
     blocks += _table_2(study)
@@ -46,6 +48,10 @@ def contents(study: Study) -> list[Block]:
 
 _NOTE_ON_CELLS = (
     "Test accuracy in percent: mean ± standard deviation over seeds, with the number n of seeds in brackets."
+)
+_NOTE_ON_N = (
+    " Means of different n are over different seeds. To compare methods, use the differences below, which "
+    "are paired by seed."
 )
 
 
@@ -59,8 +65,20 @@ def _about(study: Study) -> str:
         f"classes. {len(study.methods)} methods, {count}; T is a ResNet18 of width "
         f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; "
         f"the selectors for {train['cotrain']['epochs']} (VAAL {train['vaal']['epochs']}). "
-        f"Device: {train['device']}."
+        f"Device: {train['device']}. {_libraries(study)}"
     )
+
+
+def _libraries(study: Study) -> str:
+    """Return a sentence that names the versions of the libraries, all that occur in the records."""
+    versions: dict[str, set[str]] = {}
+    for record in study.records:
+        for name, version in record.libraries.items():
+            versions.setdefault(name, set()).add(version)
+    if not versions:
+        return "The records do not name the versions of the libraries."
+    named = (f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items()))
+    return f"Libraries: {', '.join(named)}."
 
 
 def _by_round(
@@ -73,39 +91,61 @@ def _by_round(
     )
 
 
-def _accuracies(study: Study, methods: Sequence[Method], rounds: Sequence[int]) -> Table:
-    return _by_round(study, methods, rounds, lambda name, index: _percent(study.accuracy(name, index)))
+def _accuracies(
+    study: Study, methods: Sequence[Method], rounds: Sequence[int], among: Sequence[str] = ()
+) -> Table:
+    return _by_round(study, methods, rounds, lambda name, index: _percent(study.accuracy(name, index, among)))
 
 
-def _against_random(study: Study) -> list[Block]:
-    others = [method for method in study.methods if method.name != BASELINE]
+def _differences(study: Study, baseline: str) -> list[Block]:
+    others = [method for method in study.methods if method.name != baseline]
     # In the first round all methods share one T, and do not differ.
     rounds = [index for index in study.rounds if index > 0]
-    needed = []
-    for method in others:
-        found = study.labels_needed(method.name)
-        if found is None:
-            needed.append([method.title, _MISSING, _MISSING, "0"])
-        elif found.labels is None:
-            needed.append([method.title, f"not with {found.final_labels}", _MISSING, str(found.n)])
-        else:
-            share = found.labels / found.final_labels
-            needed.append([method.title, f"{found.labels:.0f}", f"{share:.0%}", str(found.n)])
+    if len(others) == len(study.methods) or not others or not rounds:
+        return []
+    title = METHODS[baseline].title
     return [
-        Heading("Difference from Random"),
+        Heading(f"Difference from {title}"),
         Paragraph(
-            "Accuracy minus Random's in percentage points, paired by seed: mean, "
-            f"{CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that contains 0 "
-            "shows no difference. Among many methods and rounds, some intervals exclude 0 by chance."
+            f"Accuracy minus that of {title} in percentage points, paired by seed over the n seeds that have "
+            f"both: mean, {CONFIDENCE:.0%} confidence interval (Student's t over seeds), n. An interval that "
+            "contains 0 shows no difference. Among many methods and rounds, some intervals exclude 0 by "
+            "chance."
         ),
-        _by_round(study, others, rounds, lambda name, index: _interval(study.difference(name, index))),
+        _by_round(
+            study, others, rounds, lambda name, index: _interval(study.difference(name, index, baseline))
+        ),
+    ]
+
+
+def _labels_needed(study: Study) -> list[Block]:
+    found = study.labels_needed()
+    if not found:
+        return []
+    blocks: list[Block] = [
         Heading("Labels needed to reach Random's final accuracy"),
         Paragraph(
-            "From the mean curves over the n seeds for which both are complete, linear between rounds. The "
-            "share is of the labels of Random."
+            "The labels at which the mean curve of a method, linear between rounds, first reaches Random's "
+            "mean accuracy in the last round. The same rule counts the labels of Random. All curves of a "
+            "table are means over the same seeds; those of different tables cannot be compared."
         ),
-        Table(["method", "labels", "share", "n"], needed),
     ]
+    for needed in found:
+        seeds, reached = needed.seeds, needed.labels[BASELINE]
+        assert reached is not None  # The curve ends at the goal.
+        named = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} (n = {len(seeds)})"
+        last = study.labelled[study.rounds[-1]]
+        rows = [
+            [METHODS[name].title, f"not with {last}", _MISSING]
+            if labels is None
+            else [METHODS[name].title, f"{labels:.0f}", f"{labels / reached:.0%}"]
+            for name, labels in needed.labels.items()
+        ]
+        blocks += [
+            Paragraph(f"{named}; the goal is {100 * needed.goal:.2f} %:"),
+            Table(["method", "labels", "share of Random's"], rows),
+        ]
+    return blocks
 
 
 def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
@@ -114,8 +154,8 @@ def _table_1(study: Study, ablations: Sequence[Method]) -> list[Block]:
         return []
     blocks: list[Block] = [
         Heading("Ablations, in the layout of the paper's Table 1"),
-        Paragraph(_NOTE_ON_CELLS),
-        _accuracies(study, ablations, rounds),
+        Paragraph(f"{_NOTE_ON_CELLS} All cells of a column are over the same seeds."),
+        _accuracies(study, ablations, rounds, [method.name for method in ablations]),
     ]
     if _is_cifar10(study):
         head = ["the paper's", *(f"{share:.0%}" for share in paper.SHARES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,15 @@ class Figure:
 Block = Heading | Paragraph | Table | Figure
 
 
+_MARKUP = re.compile(
+    r"[\\`*~$|]"  # code, emphasis, formulas, cells
+    r"|<(?=[A-Za-z/!?])|&(?=#|\w+;)"  # HTML
+    r"|(?<!\w)_|_(?!\w)"  # emphasis; inside a word it is text
+    r"|\[(?=[^\]]*\][(\[:])"  # links
+)
+"""The characters that Markdown does not take for text where they stand."""
+
+
 def as_markdown(blocks: Sequence[Block]) -> str:
     """Return Markdown that links figures as `<name>.svg`."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
@@ -69,14 +79,20 @@ def as_html(title: str, blocks: Sequence[Block]) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {_plain(text)}"
         case Paragraph(text):
-            return text
+            return _plain(text)
         case Table(head, rows):
             rule = ["---"] + ["---:"] * (len(head) - 1)
-            return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+            lines = (rule if row is rule else map(_plain, row) for row in (head, rule, *rows))
+            return "\n".join(f"| {' | '.join(line)} |" for line in lines)
         case Figure(name, caption, _):
-            return f"![{caption}]({name}.svg)"
+            return f"![{_plain(caption)}]({name}.svg)"
+
+
+def _plain(text: str) -> str:
+    """Return Markdown that shows a text as it is, in one line."""
+    return _MARKUP.sub(lambda found: "\\" + found.group(), " ".join(text.split()))
 
 
 def _html(block: Block) -> str:

@@ -27,16 +27,22 @@ _COLOURS = (
 )
 
 
-def curves(study: Study, methods: Sequence[Method], title: str) -> str:
-    """Return an <svg> element: mean accuracies in percent, with standard deviations over seeds as bars."""
-    with rc_context({"svg.hashsalt": "topb", "svg.fonttype": "none", "font.size": 10}):
+def curves(study: Study, methods: Sequence[Method], title: str, among: Sequence[str] = ()) -> str:
+    """Return an <svg> element: mean accuracies in percent, with standard deviations over seeds as bars.
+
+    Only the seeds that all methods of `among` have are shown; by default, each method has all of its seeds.
+    """
+    # A dollar sign in a name is a dollar sign.
+    with rc_context(
+        {"svg.hashsalt": "topb", "svg.fonttype": "none", "font.size": 10, "text.parse_math": False}
+    ):
         figure = Figure(figsize=(7.5, 4.8), layout="constrained")
         axes = figure.subplots()
         for place, method in enumerate(methods):
             points = [
                 (100 * study.shares[index], summary)
                 for index in study.rounds
-                if (summary := study.accuracy(method.name, index)) is not None
+                if (summary := study.accuracy(method.name, index, among)) is not None
             ]
             axes.errorbar(
                 [share for share, _ in points],

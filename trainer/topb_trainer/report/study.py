@@ -23,16 +23,15 @@ _QUERY_PARTS = ("labelled_features", "selector", "select")
 
 @dataclass(frozen=True)
 class LabelsNeeded:
-    """The number of labels with which a method reaches Random's final accuracy, by their mean curves."""
+    """The labels with which methods reach Random's final accuracy, by mean curves over the same seeds."""
 
-    labels: float | None
-    """None if the method does not reach it."""
+    seeds: tuple[int, ...]
+    """The seeds over which every curve is averaged."""
     goal: float
     """Random's mean accuracy in the last round."""
-    final_labels: int
-    """Number of labels that Random has in the last round."""
-    n: int
-    """Number of seeds over which both curves are averaged."""
+    labels: Mapping[str, float | None]
+    """The number of labels at which the curve of each method first reaches the goal, Random's included; None
+    if it does not."""
 
 
 class Study:
@@ -50,28 +49,37 @@ class Study:
         self.shares = {record.round: record.share for record in records}
         self.labelled = {record.round: record.labelled for record in records}
 
-    def accuracy(self, method: str, round_index: int) -> Summary | None:
-        """Return the test accuracy over seeds, or None if there is no record."""
+    def accuracy(self, method: str, round_index: int, among: Sequence[str] = ()) -> Summary | None:
+        """Return the test accuracy over seeds, or None if there is no record.
+
+        Only those seeds count that all methods of `among` have, except those without a record of the round.
+        """
         found = self._by_round.get((method, round_index), {})
-        return summary_of([record.accuracy for record in found.values()])
+        others = [self._by_round.get((other, round_index), {}) for other in among]
+        shared = set(found).intersection(*(other for other in others if other))
+        return summary_of([record.accuracy for seed, record in found.items() if seed in shared])
 
-    def difference(self, method: str, round_index: int) -> Summary | None:
-        """Return the accuracy minus Random's accuracy, paired by seed, or None if no seed has both."""
-        theirs = self._by_round.get((method, round_index), {})
-        baseline = self._by_round.get((BASELINE, round_index), {})
-        shared = sorted(theirs.keys() & baseline.keys())
-        return summary_of([theirs[seed].accuracy - baseline[seed].accuracy for seed in shared])
+    def difference(self, method: str, round_index: int, other: str = BASELINE) -> Summary | None:
+        """Return the accuracy minus that of another method, paired by seed, or None if no seed has both."""
+        ours = self._by_round.get((method, round_index), {})
+        theirs = self._by_round.get((other, round_index), {})
+        shared = sorted(ours.keys() & theirs.keys())
+        return summary_of([ours[seed].accuracy - theirs[seed].accuracy for seed in shared])
 
-    def labels_needed(self, method: str) -> LabelsNeeded | None:
-        """Return the labels needed for Random's final accuracy, or None if no seed has both curves."""
-        seeds = sorted(self._complete_seeds(method) & self._complete_seeds(BASELINE))
-        if not seeds:
-            return None
-        goal = self._mean_curve(BASELINE, seeds)[-1]
-        labels = [float(self.labelled[round_index]) for round_index in self.rounds]
-        return LabelsNeeded(
-            crossing(labels, self._mean_curve(method, seeds), goal), goal, int(labels[-1]), len(seeds)
-        )
+    def labels_needed(self) -> list[LabelsNeeded]:
+        """Return the labels needed for Random's final accuracy, for each set of seeds that a method shares
+        with Random, the largest first. A set has all methods that have all its seeds."""
+        complete = {method.name: self._complete_seeds(method.name) for method in self.methods}
+        baseline = complete.pop(BASELINE, set())
+        shared = {tuple(sorted(seeds & baseline)) for seeds in complete.values()}
+        labels = [float(self.labelled[index]) for index in self.rounds]
+        found = []
+        for seeds in sorted(filter(None, shared), key=lambda seeds: (-len(seeds), seeds)):
+            goal = self._mean_curve(BASELINE, seeds)[-1]
+            names = [BASELINE, *(name for name, theirs in complete.items() if theirs >= set(seeds))]
+            needed = {name: crossing(labels, self._mean_curve(name, seeds), goal) for name in names}
+            found.append(LabelsNeeded(seeds, goal, needed))
+        return found
 
     def query_seconds(self, method: str) -> Summary | None:
         """Return the query time in seconds per 100 picks, over rounds and seeds; None without picks."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from support.command_line import topb
 from topb_trainer.errors import ConfigurationError, InvalidDataError
@@ -42,7 +44,9 @@ ACCURACIES = {
 SECONDS = {"task": 9.0, "test": 1.0, "labelled_features": 0.5, "select": 1.5, "export": 7.0}
 
 
-def records(settings: Settings) -> list[Record]:
+def records(
+    settings: Settings, accuracies_of: Mapping[tuple[str, int], Sequence[float]] = ACCURACIES
+) -> list[Record]:
     return [
         Record(
             method=method,
@@ -58,7 +62,7 @@ def records(settings: Settings) -> list[Record]:
             settings_sha256=settings.sha256,
             seconds={**SECONDS, "selector": 2.0 + index},
         )
-        for (method, seed), accuracies in ACCURACIES.items()
+        for (method, seed), accuracies in accuracies_of.items()
         for index, accuracy in enumerate(accuracies)
     ]
 
@@ -95,10 +99,33 @@ def test_differences_are_paired_by_seed(study: Study) -> None:
 
 def test_labels_needed_come_from_the_mean_curves_over_common_seeds(study: Study) -> None:
     # Random ends at a mean of 0.71; AALU goes from 0.66 at 150 labels to 0.77 at 200.
-    crossed = pytest.approx(150 + 50 * 5 / 11)
-    assert study.labels_needed("aalu") == LabelsNeeded(crossed, pytest.approx(0.71), 200, 2)
-    assert study.labels_needed("entropy") == LabelsNeeded(None, pytest.approx(0.70), 200, 1)
-    assert study.labels_needed("adv_vae") is None
+    both = {"random": 200.0, "aalu": pytest.approx(150 + 50 * 5 / 11)}
+    # With seed 0 alone, Random ends at 0.70; AALU goes from 0.66 to 0.74.
+    first = {"random": 200.0, "entropy": None, "aalu": pytest.approx(175)}
+    assert study.labels_needed() == [
+        LabelsNeeded((0, 1), pytest.approx(0.71), both),
+        LabelsNeeded((0,), pytest.approx(0.70), first),
+    ]
+
+
+def test_the_labels_of_random_are_counted_like_those_of_any_method() -> None:
+    # Random passes its final accuracy of 0.66 on the way to 0.70.
+    settings = Settings(SETTINGS)
+    falling = {("random", 0): (0.50, 0.70, 0.66), ("entropy", 0): (0.50, 0.70, 0.80)}
+    study = Study(records(settings, falling), settings.values)
+    labels = pytest.approx(100 + 50 * 16 / 20)
+    assert study.labels_needed() == [LabelsNeeded((0,), 0.66, {"random": labels, "entropy": labels})]
+    needed = table_after(contents(study), "Labels needed")
+    assert list(needed.rows) == [["Random", "140", "100%"], ["Entropy", "140", "100%"]]
+
+
+def test_methods_are_compared_on_the_seeds_that_they_share(study: Study) -> None:
+    # Entropy has seed 0 alone, where AALU has 0.74.
+    assert study.difference("entropy", 2, "aalu") == Summary(pytest.approx(-0.09), None, 1)
+    assert study.accuracy("aalu", 2) == Summary(pytest.approx(0.77), pytest.approx(0.03 * math.sqrt(2)), 2)
+    assert study.accuracy("aalu", 2, ["aalu", "entropy"]) == Summary(pytest.approx(0.74), None, 1)
+    # A method without a record of the round takes no seed from the others.
+    assert study.accuracy("aalu", 2, ["aalu", "adv_vae"]) == study.accuracy("aalu", 2)
 
 
 def test_query_time_is_the_selector_training_and_selection_time_per_100_picks(study: Study) -> None:
@@ -122,8 +149,14 @@ def test_the_tables_hold_the_expected_numbers_and_every_mean_has_its_n(study: St
     assert ["AALU", "+5.00 [-7.71, +17.71] (2)", "+6.00 [-19.41, +31.41] (2)"] in map(list, against.rows)
     assert ["Entropy", "-5.00 (1)", "-5.00 (1)"] in map(list, against.rows)
     needed = table_after(blocks, "Labels needed")
-    assert ["AALU", "173", "86%", "2"] in map(list, needed.rows)
-    assert ["Entropy", "not with 200", "–", "1"] in map(list, needed.rows)
+    assert list(needed.rows) == [["Random", "200", "100%"], ["AALU", "173", "86%"]]
+    after = blocks[blocks.index(needed) + 1 :]
+    assert isinstance(after[0], Paragraph)
+    assert after[0].text == "Seed 0 (n = 1); the goal is 70.00 %:"
+    on_seed_0 = table_after([Heading("after"), *after], "after")
+    assert ["Entropy", "not with 200", "–"] in map(list, on_seed_0.rows)
+    aalu = table_after(blocks, "Difference from AALU")
+    assert ["Entropy", "-11.00 (1)", "-9.00 (1)"] in map(list, aalu.rows)
     ablations = table_after(blocks, "Table 1")
     assert [row[0] for row in ablations.rows] == ["Random", "advVAE", "lossLearn without prediction", "AALU"]
     times = table_after(blocks, "Table 2")
@@ -249,3 +282,23 @@ def test_records_that_do_not_follow_from_each_other_are_refused(
     with pytest.raises(InvalidDataError, match=match) as caught:
         read_study([written(tmp_path, settings, kept)])
     assert caught.value.reason == "RECORD_MISPLACED"
+
+
+def test_names_are_shown_as_they_are() -> None:
+    name = r"$\frac{1}$ <b>a*b*</b> a|b [x](y) `z` _u_ a_b &amp; \\ x < y"
+    settings = {**SETTINGS, "data": {**SETTINGS["data"], "name": name}}
+    blocks = contents(Study(records(Settings(settings)), settings))
+    (figure,) = (block for block in blocks if isinstance(block, Figure) and block.name == "curves")
+    assert html.escape(f"Query strategies · {name}", quote=False) in figure.svg
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(as_markdown(blocks))
+    assert f"<h1>{html.escape(f'Experiment on {name}')}</h1>" in page
+    table = as_markdown([Table([name, "1"], [[name, "2"]])])
+    shown = MarkdownIt("gfm-like", {"linkify": False}).render(table)
+    assert shown.count(f">{html.escape(name)}</t") == 2
+
+
+def test_a_report_names_the_versions_of_the_libraries(study: Study) -> None:
+    assert "do not name the versions" in as_markdown(contents(study))
+    versions = ({"torch": "2.9"}, {"torch": "2.10", "numpy": "2.4"})
+    named = [replace(one, libraries=versions[at % 2]) for at, one in enumerate(study.records)]
+    assert "Libraries: numpy 2.4, torch 2.10 and 2.9." in as_markdown(contents(Study(named, SETTINGS)))
