@@ -5,8 +5,10 @@ images; for AALU, T's outputs for the pool and co-training; for VAAL, its traini
 the pool with the exported bundle and picking b images through the scorer's own code. It excludes T's training
 and the export.
 
-Selection runs in full. Training runs for --cotrain-epochs and --vaal-steps, and its time is extrapolated to
-the number of epochs in the paper: all steps process tensors of the same size, so they take equally long.
+Selection runs in full. Training is timed once with one and once with more epochs or steps (--cotrain-epochs,
+--vaal-steps), and extrapolated to the number of epochs in the paper along the line through both times: all
+steps process tensors of the same size, so they take equally long, and what training takes before its first
+step, such as building the networks and copying images to a GPU, is counted once.
 Usage:
 
   python tests/benchmarks/query_time.py --data cifar10_train.parquet --test cifar10_test.parquet --out table_2
@@ -18,6 +20,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,8 +74,8 @@ def main() -> None:
     result = {
         "setting": setting,
         "extrapolated": {
-            "vaal training": f"{arguments.vaal_steps} steps to {EPOCHS} epochs",
-            "aalu co-training": f"{arguments.cotrain_epochs} epochs to {EPOCHS}",
+            "vaal training": f"1 and {arguments.vaal_steps} steps to {EPOCHS} epochs",
+            "aalu co-training": f"1 and {arguments.cotrain_epochs} epochs to {EPOCHS}",
         },
         "methods": {name: summed(seconds, size // 20) for name, seconds in parts.items()},
         "paper": PAPER,
@@ -124,10 +127,9 @@ def timed(
             some = replace(config, cotrain=replace(config.cotrain, epochs=epochs))
             cotrain(known, losses, unlabelled, replace(context, config=some))
 
-        train(1)  # Excludes the one-time costs of the first step.
-        with watch.timing("training of the selector"):
-            train(arguments.cotrain_epochs)
-        watch.seconds["training of the selector"] *= EPOCHS / arguments.cotrain_epochs
+        watch.seconds["training of the selector"] = extrapolated(
+            train, arguments.cotrain_epochs, EPOCHS, context
+        )
     if name == "vaal":
         size = config.vaal.batch_size
 
@@ -136,16 +138,33 @@ def timed(
             images = data.pool.images[: steps * size]
             train_vaal(data.labelled.images, images, replace(context, config=one))
 
-        train_on(1)
-        with watch.timing("training of the selector"):
-            train_on(arguments.vaal_steps)
         steps = EPOCHS * -(-len(data.pool.ids) // size)
-        watch.seconds["training of the selector"] *= steps / arguments.vaal_steps
+        watch.seconds["training of the selector"] = extrapolated(
+            train_on, arguments.vaal_steps, steps, context
+        )
     with tempfile.TemporaryDirectory() as directory:
         bundle = exported(name, task_model, data, config, Path(directory))
         with watch.timing("scoring and picking"):
             select_in_memory(bundle, data.pool, budget, name, seed=0, device=arguments.device)
     return watch.seconds
+
+
+def extrapolated(train: Callable[[int], None], many: int, total: int, context: RoundContext) -> float:
+    """Return the seconds of `train(total)` on the line through those of `train(1)` and `train(many)`.
+
+    Raises:
+        SystemExit: `many` is less than 2, or took no longer than 1.
+    """
+    watch = Stopwatch(context.device)
+    train(1)  # Excludes what a process does only once, such as choosing kernels.
+    with watch.timing("one"):
+        train(1)
+    with watch.timing("many"):
+        train(many)
+    one, more = watch.seconds["one"], watch.seconds["many"]
+    if many < 2 or more <= one:
+        raise SystemExit(f"{many} steps or epochs took {more} s, and one took {one} s; time more of them")
+    return one + (total - 1) * (more - one) / (many - 1)
 
 
 def exported(name: str, task_model: torch.nn.Module, data: RoundData, config: TrainConfig, parent: Path):
