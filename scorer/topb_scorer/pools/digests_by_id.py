@@ -19,7 +19,7 @@ _AT_ONCE = 1 << 16
 
 
 class DigestsById(Mapping[str, bytes]):
-    """An immutable mapping from ids to content digests. An image takes 40 bytes and its id; in a dict, 250.
+    """An immutable mapping from ids to content digests. An image takes 40 bytes and its id.
 
     The order is that of the ids. Of an id that occurs several times, the last digest counts.
 

@@ -27,7 +27,7 @@ from topb_scorer.jobs.state_directory import StateDirectory
 from topb_scorer.scoring.model_catalog import ModelCatalog
 from topb_scorer.service.admission import Admission
 from topb_scorer.service.errors import errors_as_status
-from topb_scorer.service.interceptors import AroundCalls
+from topb_scorer.service.interceptors import AroundCalls, RowLimit
 from topb_scorer.service.listening import check_free, host_and_port, listen_failed
 from topb_scorer.service.metrics import Metrics
 from topb_scorer.service.metrics_port import MetricsPort
@@ -101,7 +101,10 @@ class Server:
         pong_ms = round(min(_PONG_SECONDS, settings.keepalive_seconds) * 1000)
         self._server = grpc.aio.server(
             # The timer is outermost, so that it sees the status into which an error is translated.
-            interceptors=[AroundCalls(self._metrics.timed), AroundCalls(errors_as_status, services="/")],
+            interceptors=[
+                AroundCalls(self._metrics.timed),
+                AroundCalls(errors_as_status, services="/", limits=_row_limits(settings)),
+            ],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -165,6 +168,19 @@ class Server:
             await asyncio.to_thread(self._host.take_up)
             await asyncio.to_thread(self._host.expire)
             await asyncio.sleep(self._settings.lease_seconds / 4)
+
+
+def _row_limits(settings: ServerSettings) -> dict[str, RowLimit]:
+    """Return how often fields may occur in a request. Parsed, an empty row takes many times its size."""
+    chunk = RowLimit(settings.max_chunk_rows, "CHUNK_TOO_LARGE", "images in a chunk", "send smaller chunks")
+    images = RowLimit(
+        settings.max_images_per_score_call, "TOO_MANY_IMAGES", "images", "use SelectBatch for more"
+    )
+    return {
+        "topb.v1.PoolChunk.ids": chunk,
+        "topb.v1.EncodedImages.data": chunk,
+        "topb.v1.ScoreImagesRequest.images": images,
+    }
 
 
 async def serve(settings: ServerSettings, *, on_ready: Callable[[int], None]) -> None:
