@@ -53,13 +53,7 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
         DeviceError: there are fewer devices than processes.
     """
     task, device, seed = context.config.task, context.device, context.seed("task")
-    if len(labelled.ids) < _MIN_IMAGES_PER_PROCESS * task.processes:
-        raise InvalidDataError(
-            f"{len(labelled.ids)} labelled images are too few for {task.processes} processes, each of which "
-            f"needs {_MIN_IMAGES_PER_PROCESS}; lower task.processes",
-            reason="TOO_FEW_IMAGES",
-            images=len(labelled.ids),
-        )
+    require_images_for_processes(len(labelled.ids), task)
     with reproducible(seed, device):
         model = untrained_task(labelled, context.config).to(device)
         train = partial(
@@ -70,6 +64,21 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
         else:
             train_in_parallel(train, model, labelled.images, device, task.processes)
     return model.eval().requires_grad_(False)
+
+
+def require_images_for_processes(labelled: int, task: TaskConfig) -> None:
+    """Raise an error if there are too few labelled images for the number of processes.
+
+    Raises:
+        InvalidDataError: a process would get fewer images than batch norm needs.
+    """
+    if labelled < _MIN_IMAGES_PER_PROCESS * task.processes:
+        raise InvalidDataError(
+            f"{labelled} labelled images are too few for {task.processes} processes, each of which "
+            f"needs {_MIN_IMAGES_PER_PROCESS}; lower task.processes",
+            reason="TOO_FEW_IMAGES",
+            images=labelled,
+        )
 
 
 def untrained_task(labelled: LabelledSet, config: TrainConfig) -> ResNet18:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from topb.commands.options import Choice, Command, Option, section
@@ -108,21 +109,34 @@ def preset_option(names: Sequence[str], load: Callable[[str], Any], *, default: 
     )
 
 
-def output_directory(path: Path) -> Path:
-    """Create a directory for output if it is missing, and return it.
+def given_settings(context: click.Context, defaults: Any) -> dict[str, Any]:
+    """Return the settings that the command line gives, such as `train.seed`, with their values.
+
+    Args:
+        context: the context of the command.
+        defaults: the instance from which `dataclass_options` derived the options.
+    """
+    return {
+        ".".join(leaf.path): context.params[leaf.parameter]
+        for leaf in _leaves(defaults)
+        if context.get_parameter_source(leaf.parameter) is ParameterSource.COMMANDLINE
+    }
+
+
+def require_writable(path: Path) -> None:
+    """Raise an error unless output can be written to a directory, or to one that is created there later.
 
     Raises:
         ConfigurationError: there is a file of this name, or nothing can be written there.
     """
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ConfigurationError(
             f"--out {path} cannot be written to: {error.strerror}; name a directory", reason="OUT_UNUSABLE"
         ) from error
-    return path
 
 
 class _Leaf(NamedTuple):

@@ -16,11 +16,12 @@ from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
     from_options,
-    output_directory,
+    given_settings,
     preset_option,
+    require_writable,
 )
 from topb_trainer.errors import ConfigurationError
-from topb_trainer.experiment.config import ExperimentConfig
+from topb_trainer.experiment.config import ExperimentConfig, refuse_replaced
 from topb_trainer.methods import METHODS, methods_named
 from topb_trainer.presets import experiment_preset_names, load_experiment_preset
 
@@ -80,8 +81,11 @@ def run(
     from topb_trainer.data.opening import open_dataset
     from topb_trainer.experiment.records import writing_records
     from topb_trainer.experiment.run import run_experiment, settings_of
+    from topb_trainer.runtime.data_parallel import devices_from
     from topb_trainer.runtime.device import torch_device
+    from topb_trainer.task import require_images_for_processes
 
+    refuse_replaced(given_settings(click.get_current_context(), ExperimentConfig()))
     config = from_options(ExperimentConfig(), settings)
     # Fail before minutes of reading and training.
     compared = methods_named(methods)
@@ -90,15 +94,23 @@ def run(
             f"--seeds is {seeds} and --first-seed is {first_seed}; expected at least 1 and at least 0",
             reason="INVALID_CONFIGURATION",
         )
-    torch_device(config.train.device)
-    output_directory(out)
+    devices_from(torch_device(config.train.device), config.train.task.processes)
+    require_writable(out)
     if config.data is None:
         raise ConfigurationError(
             "no data set is named: give --data, or a --preset that has one", reason="DATASET_MISSING"
         )
-    data = open_dataset(config.data, test, data_root, config.train.image, progress=not quiet).limited(
-        config.protocol.train_images, config.protocol.test_images, seed=0
+    data = open_dataset(
+        config.data,
+        test,
+        data_root,
+        config.train.image,
+        train_images=config.protocol.train_images,
+        test_images=config.protocol.test_images,
+        progress=not quiet,
     )
+    counts = config.protocol.labelled_counts(len(data.train.ids))
+    require_images_for_processes(counts[0], config.train.task)
     with writing_records(out, settings_of(config, data)) as store:
         run_experiment(
             data,

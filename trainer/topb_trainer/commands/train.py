@@ -15,8 +15,8 @@ from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
     from_options,
-    output_directory,
     preset_option,
+    require_writable,
 )
 from topb_trainer.config import TrainConfig
 from topb_trainer.presets import load_preset, preset_names
@@ -86,16 +86,22 @@ def run(
     from topb_trainer.data.sets import RoundData
     from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext
+    from topb_trainer.runtime.data_parallel import devices_from
+    from topb_trainer.task import require_images_for_processes
 
     config = from_options(TrainConfig(), settings)
     # Fail before minutes of decoding and training.
     context = RoundContext(config, round_index, progress=not as_json)
-    output_directory(out)
+    require_writable(out)
+    if weights is None:
+        devices_from(context.device, config.task.processes)
     for path in (labelled, pool, test):
         if path is not None:
             open_images(path)
     target = image_input(config.image, labelled)
     labelled_set = read_labelled(labelled, target, progress=not as_json)
+    if weights is None:
+        require_images_for_processes(len(labelled_set.ids), config.task)
     data = RoundData(
         labelled_set,
         read_pool(pool, target, labelled_set.digest_of(), progress=not as_json),

@@ -6,21 +6,30 @@ from pathlib import Path
 
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.published import PUBLISHED
-from topb_trainer.data.reading import image_input, read_labelled, read_test
-from topb_trainer.data.sets import Dataset
+from topb_trainer.data.reading import image_input, open_images, read_labelled, read_test
+from topb_trainer.data.sets import Dataset, require_images
 from topb_trainer.errors import InvalidDataError
 
 
 def open_dataset(
-    data: str, test: Path | None, root: Path, image: ImageConfig, *, progress: bool = False
+    data: str,
+    test: Path | None,
+    root: Path,
+    image: ImageConfig,
+    *,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    progress: bool = False,
 ) -> Dataset:
-    """Read a data set.
+    """Read a data set, or a part of it.
 
     Args:
         data: a name in `PUBLISHED`, or the path of labelled training images; see `read_labelled`.
         test: path of test images, laid out like the training images; None for a published data set.
         root: directory of published data sets. Missing ones are downloaded into it.
         image: the size to which images are resized, and the method.
+        train_images: number of training images to draw, always the same ones; by default, all are kept.
+        test_images: number of test images to draw.
         progress: whether to show progress bars.
 
     Raises:
@@ -32,7 +41,7 @@ def open_dataset(
             raise InvalidDataError(
                 f"{data} has its own test set; give --test only if --data is a path", reason="TEST_NOT_WANTED"
             )
-        return PUBLISHED[data](root, image)
+        return PUBLISHED[data](root, image).limited(train_images, test_images, seed=0)
     path = Path(data)
     if not path.exists():
         raise InvalidDataError(
@@ -43,6 +52,10 @@ def open_dataset(
         )
     if test is None:
         raise InvalidDataError(f"{data} has no test set; give one with --test", reason="TEST_MISSING")
+    # Fail before minutes of decoding.
+    for images, count in ((path, train_images), (test, test_images)):
+        require_images(count or 0, open_images(images).rows)
     target = image_input(image, path)
     train = read_labelled(path, target, progress=progress)
-    return Dataset(path.stem, train, read_test(test, target, train.classes, progress=progress), target)
+    whole = Dataset(path.stem, train, read_test(test, target, train.classes, progress=progress), target)
+    return whole.limited(train_images, test_images, seed=0)

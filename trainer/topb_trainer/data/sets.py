@@ -113,15 +113,24 @@ def with_row_ids(
     return LabelledSet(ids, images, labels, classes)
 
 
-def _sample(whole: LabelledSet, count: int | None, seed: int) -> LabelledSet:
-    if count is None:
-        return whole
-    if count > len(whole.ids):
+def require_images(count: int, available: int) -> None:
+    """Raise an error if `count` images cannot be drawn from those that are available.
+
+    Raises:
+        InvalidDataError: there are fewer.
+    """
+    if count > available:
         raise InvalidDataError(
-            f"cannot draw {count} images from {len(whole.ids)}; lower protocol.train_images or "
+            f"cannot draw {count} images from {available}; lower protocol.train_images or "
             "protocol.test_images",
             reason="TOO_FEW_IMAGES",
             count=count,
         )
+
+
+def _sample(whole: LabelledSet, count: int | None, seed: int) -> LabelledSet:
+    if count is None:
+        return whole
+    require_images(count, len(whole.ids))
     rows = np.random.default_rng(seed).choice(len(whole.ids), count, replace=False)
     return whole.subset(np.sort(rows).astype(np.int64))

@@ -3,7 +3,9 @@ round."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from topb_trainer.config import TrainConfig
@@ -39,6 +41,8 @@ class ProtocolConfig:
                 f"protocol: final is {self.final}; expected {self.initial} plus a multiple of {self.step}",
                 reason="INVALID_CONFIGURATION",
             )
+        if self.train_images is not None:
+            self.labelled_counts(self.train_images)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -62,6 +66,33 @@ class ProtocolConfig:
         return counts
 
 
+REPLACED = {
+    "train.seed": "--first-seed",
+    "train.cotrain.adversary": "--methods",
+    "train.cotrain.prediction": "--methods",
+    "train.cotrain.ranking": "--methods",
+    "train.vaal.kl_reduction": "--methods",
+}
+"""The settings of the training that an experiment sets itself, each with the option that decides it."""
+
+
+def refuse_replaced(given: Mapping[str, Any]) -> None:
+    """Raise an error if a setting is given that the experiment would replace.
+
+    Args:
+        given: the values that are given, by setting.
+
+    Raises:
+        ConfigurationError: one of them is in `REPLACED`.
+    """
+    for name in REPLACED:
+        if name in given:
+            raise ConfigurationError(
+                f"{name} is {given[name]}, but an experiment sets it by {REPLACED[name]}; leave it out",
+                reason="SETTING_NOT_USED",
+            )
+
+
 @dataclass(frozen=True)
 class ExperimentConfig:
     """The data set, the protocol and the training of an experiment."""
@@ -75,19 +106,11 @@ class ExperimentConfig:
     switches and the KL reduction of VAAL. These five settings must keep their defaults."""
 
     def __post_init__(self) -> None:
-        default, train = TrainConfig(), self.train
-        for name, given, usual, instead in (
-            ("seed", train.seed, default.seed, "--first-seed"),
-            ("cotrain.adversary", train.cotrain.adversary, default.cotrain.adversary, "--methods"),
-            ("cotrain.prediction", train.cotrain.prediction, default.cotrain.prediction, "--methods"),
-            ("cotrain.ranking", train.cotrain.ranking, default.cotrain.ranking, "--methods"),
-            ("vaal.kl_reduction", train.vaal.kl_reduction, default.vaal.kl_reduction, "--methods"),
-        ):
-            if given != usual:
-                raise ConfigurationError(
-                    f"train.{name} is {given}, but an experiment sets it by {instead}; leave it out",
-                    reason="SETTING_NOT_USED",
-                )
+        for name in REPLACED:
+            value, usual = (
+                attrgetter(name.removeprefix("train."))(one) for one in (self.train, TrainConfig())
+            )
+            refuse_replaced({name: value} if value != usual else {})
 
     def as_settings(self) -> dict[str, Any]:
         """Return the settings that determine results, as JSON values.

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from topb_trainer.config import TrainConfig
 from topb_trainer.errors import ConfigurationError
-from topb_trainer.experiment.config import ExperimentConfig
+from topb_trainer.experiment.config import ExperimentConfig, refuse_replaced
 
 Config = TypeVar("Config")
 
@@ -51,7 +51,10 @@ def load_preset(name: str) -> TrainConfig:
 
 def load_experiment_preset(name: str) -> ExperimentConfig:
     """Return the settings of an experiment from a preset, or from a TOML file; see `load_preset`."""
-    return from_mapping(ExperimentConfig, _settings(name, _EXPERIMENTS), f"preset {name}")
+    settings = _settings(name, _EXPERIMENTS)
+    config = from_mapping(ExperimentConfig, settings, f"preset {name}")
+    refuse_replaced(_flat(settings))
+    return config
 
 
 def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str) -> Config:
@@ -85,6 +88,16 @@ def from_mapping(config: type[Config], settings: Mapping[str, Any], source: str)
     # pydantic names members of a StrEnum by their repr, <ResizeRule.STRETCH: 'stretch'>.
     expected = re.sub(r"<[\w.]+: (.+?)>", r"\1", found["msg"])
     raise ConfigurationError(f"{where} is {found['input']!r}. {expected}", reason="INVALID_SETTING")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _known_settings(config: Any, path: list[str]) -> list[str]:

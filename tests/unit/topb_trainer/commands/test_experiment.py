@@ -56,19 +56,29 @@ def test_each_record_is_printed_and_found_again_on_resume(files: Path, tmp_path:
     [
         (["--methods", "bald"], ["no method 'bald'", "random, entropy"]),
         (["--train.seed", "3"], ["train.seed is 3", "--first-seed", "[SETTING_NOT_USED]"]),
+        (["--train.seed", "0"], ["train.seed is 0", "--first-seed", "[SETTING_NOT_USED]"]),
+        (["--train.cotrain.ranking"], ["train.cotrain.ranking is True", "--methods"]),
         (["--train.cotrain.no-ranking"], ["train.cotrain.ranking is False", "--methods"]),
         (["--train.vaal.kl-reduction", "mean"], ["train.vaal.kl_reduction is mean", "--methods"]),
         (["--out", "/dev/null"], ["--out /dev/null cannot be written to", "[OUT_UNUSABLE]"]),
         (["--seeds", "0"], ["seeds is 0", "[INVALID_CONFIGURATION]"]),
+        (["--protocol.train-images", "5"], ["with 5 training images", "[INVALID_CONFIGURATION]"]),
+        (["--protocol.train-images", "101"], ["cannot draw 101 images from 100", "[TOO_FEW_IMAGES]"]),
+        (["--test", "/nowhere"], ["no pool at /nowhere"]),
+        (
+            ["--train.task.processes", "6"],
+            ["10 labelled images are too few for 6 processes", "[TOO_FEW_IMAGES]"],
+        ),
         (["--data", "None"], ["no data set is named", "[DATASET_MISSING]"]),
     ],
 )
 def test_errors_of_the_experiment_command_name_the_mistake(
     files: Path, tmp_path: Path, more: list[str], said: list[str]
 ) -> None:
-    outcome = topb("experiment", *arguments(files, tmp_path, *more))
+    outcome = topb("experiment", *arguments(files, tmp_path / "new", *more))
     assert outcome.exit_code == 1
     assert all(words in outcome.err for words in said), outcome.err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.kill

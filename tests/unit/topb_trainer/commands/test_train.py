@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from support.command_line import Outcome, topb
 from support.images import encode
@@ -121,6 +122,10 @@ def test_test_classes_that_could_not_be_learned_are_reported(
             ["--cotrain.batch-size", "3"],
             ["batch_size is 3; expected an even number", "[INVALID_CONFIGURATION]"],
         ),
+        (
+            ["--task.processes", "31", "--task.batch-size", "64", "--pool", "labelled.parquet"],
+            ["60 labelled images are too few for 31 processes", "[TOO_FEW_IMAGES]"],
+        ),
     ],
 )
 def test_errors_of_the_train_command_have_reasons(
@@ -131,6 +136,23 @@ def test_errors_of_the_train_command_have_reasons(
     assert outcome.exit_code == 1
     assert all(words in outcome.err for words in said), outcome.err
     assert not list(tmp_path.glob("*/*.onnx"))
+
+
+def test_too_few_gpus_are_reported_before_any_image_is_read(
+    tmp_path: Path, tiny_preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    outcome = train(
+        tmp_path / "nowhere", tmp_path / "b", tiny_preset, "--device", "cuda", "--task.processes", 2
+    )
+    assert "task.processes is 2, starting at cuda, but torch sees 1" in outcome.err
+    assert "[DEVICE_UNAVAILABLE]" in outcome.err
+
+
+def test_a_failed_call_leaves_no_directory(digit_files: Path, tmp_path: Path, tiny_preset: str) -> None:
+    outcome = train(digit_files, tmp_path / "new" / "bundles", tiny_preset, "--test", tmp_path / "nowhere")
+    assert "[POOL_NOT_FOUND]" in outcome.err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,12 @@ def test_every_published_data_set_has_its_presets() -> None:
     assert {f"{kind}-{data}" for kind in ("paper", "small") for data in PAPER} <= set(names)
 
 
+def test_a_preset_cannot_set_what_an_experiment_sets_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[train.cotrain]\nadversary = true")
+    with pytest.raises(ConfigurationError, match=r"train\.cotrain\.adversary is True, but .* --methods"):
+        load_experiment_preset(str(tmp_path / "mine.toml"))
+
+
 @pytest.mark.parametrize("data", PAPER)
 def test_the_paper_presets_change_no_default_setting(data: str) -> None:
     preset = load_experiment_preset(f"paper-{data}")
