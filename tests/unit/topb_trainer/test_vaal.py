@@ -59,6 +59,22 @@ def test_the_default_vaal_layers_are_the_published_ones() -> None:
     assert sizes(discriminator.layers, nn.Linear) == [(512, 32), (512, 512), (1, 512)]
 
 
+def test_weights_are_initialised_as_in_the_published_code() -> None:
+    torch.manual_seed(0)
+    vae, discriminator = ImageVae(32, 32, (64, 64, 64, 64), 32), Discriminator(32, (512, 512))
+    convolutions = [layer for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
+    linear = [layer for layer in discriminator.layers if isinstance(layer, nn.Linear)]
+    for layer in (*convolutions, vae.decoder_input, *linear):
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.square().mean().item() == pytest.approx(2 / fan_in, rel=0.2)
+        assert layer.bias is None or not layer.bias.any()
+    transposed = [layer for layer in vae.decoder if isinstance(layer, nn.ConvTranspose2d)]
+    for layer in (vae.mean, vae.log_variance, *transposed):
+        # torch's default is uniform, and its largest value is the root of 1 / fan-in.
+        assert layer.weight.abs().max().item() == pytest.approx(layer.weight[0].numel() ** -0.5, rel=0.05)
+    assert vae.mean.bias.any()
+
+
 def test_the_kl_is_summed_as_published_or_weighted_as_in_an_elbo() -> None:
     random = torch.Generator().manual_seed(0)
     view, reconstruction = torch.rand(2, 5, 3, 4, 4, generator=random).double()

@@ -56,11 +56,8 @@ class ImageVae(nn.Module):
                 nn.ReLU(),
             ]
         self.decoder = nn.Sequential(*decoder, nn.ConvTranspose2d(channels[0], 3, 1))
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        # As in the public code, mean, log-variance and transposed convolutions keep torch's initialisation.
+        _initialise(self.encoder, self.decoder_input)
 
     def view(self, images: Tensor) -> Tensor:
         """Return the views, float32 (N, 3, h, w) in [−1, 1], of uint8 images (N, H, W, 3)."""
@@ -92,8 +89,18 @@ class Discriminator(nn.Module):
     def __init__(self, latent_size: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.layers = mlp([latent_size, *hidden, 1])
+        _initialise(self.layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return logits, float (N), for z (N, Z). Their sigmoid is 0 for labelled and 1 for unlabelled."""
         logits: Tensor = self.layers(latent).squeeze(1)  # (N)
         return logits
+
+
+def _initialise(*modules: nn.Module) -> None:
+    """Draw the weights of convolutions and linear layers by Kaiming's rule, and set their biases to 0."""
+    for layer in (layer for module in modules for layer in module.modules()):
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
