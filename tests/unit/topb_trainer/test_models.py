@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torchvision.models import resnet18
@@ -40,6 +43,28 @@ def test_the_cifar_stem_keeps_the_resolution_and_the_imagenet_stem_quarters_it()
     batch = torch.rand(2, 3, 32, 32)
     assert ResNet18(HALF, 7, 4, "cifar").stem(batch).shape == (2, 4, 32, 32)
     assert ResNet18(HALF, 7, 4, "imagenet").stem(batch).shape == (2, 4, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_narrow_task_model_trains_on_images_of_224_pixels(width: int) -> None:
+    # In a process of its own, which crashed.
+    program = (
+        "import torch; from topb_trainer.models.resnet import Normalisation, ResNet18\n"
+        "torch.set_num_threads(1)\n"
+        f"model = ResNet18(Normalisation((0, 0, 0), (1, 1, 1)), 2, {width}, 'imagenet')\n"
+        "model.to(memory_format=torch.channels_last)\n"
+        "for _ in range(4):\n"
+        "    model(torch.randint(0, 256, (16, 224, 224, 3), dtype=torch.uint8))[1].sum().backward()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_training_and_scoring_compute_the_same_shortcut(size: int) -> None:
+    convolution = ResNet18(HALF, 7, 4, "cifar").stages[1][0].downsample[0]
+    pixels = torch.rand(2, 4, size, size)
+    torch.testing.assert_close(convolution.train()(pixels), convolution.eval()(pixels))
 
 
 def test_auto_takes_the_cifar_stem_up_to_64_pixels() -> None:
