@@ -158,7 +158,9 @@ def cotrain(
             if not torch.isfinite(totals).all():
                 raise TrainingDivergedError("VAE and assistant", epoch + 1)
             vae_mean, assistant_mean = (totals / steps).tolist()
-            epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}")
+            epochs.set_postfix(
+                refresh=False, vae_loss=f"{vae_mean:.3f}", assistant_loss=f"{assistant_mean:.3f}"
+            )
     return Selector(scaling, vae, assistant)
 
 

@@ -175,7 +175,7 @@ def _train(
         mean_loss, correct_share = (group.sum(totals) / len(images)).tolist()
         if not np.isfinite(mean_loss):
             raise TrainingDivergedError("the task model", epoch + 1)
-        epochs.set_postfix(loss=f"{mean_loss:.4f}", accuracy=f"{correct_share:.1%}")
+        epochs.set_postfix(refresh=False, loss=f"{mean_loss:.4f}", accuracy=f"{correct_share:.1%}")
 
 
 def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRScheduler:

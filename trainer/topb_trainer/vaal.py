@@ -168,5 +168,7 @@ def train_vaal(
             if not torch.isfinite(totals).all():
                 raise TrainingDivergedError("VAAL", epoch + 1)
             vae_mean, discriminator_mean = (totals / steps).tolist()
-            epochs.set_postfix(vae_loss=f"{vae_mean:.3f}", discriminator_loss=f"{discriminator_mean:.3f}")
+            epochs.set_postfix(
+                refresh=False, vae_loss=f"{vae_mean:.3f}", discriminator_loss=f"{discriminator_mean:.3f}"
+            )
     return VaalSelector(vae.eval().requires_grad_(False), discriminator.eval().requires_grad_(False))

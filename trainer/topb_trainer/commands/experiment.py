@@ -57,7 +57,7 @@ if TYPE_CHECKING:
             default=Path("data"),
         ),
         preset_option(experiment_preset_names(), load_experiment_preset),
-        Option("--quiet", "Show no progress bars; each record still prints one line."),
+        Option("--quiet", "Show no progress within a round; each record still prints one line."),
         *dataclass_options(ExperimentConfig()),
     ],
 )

@@ -30,7 +30,7 @@ def open_dataset(
         image: the size to which images are resized, and the method.
         train_images: number of training images to draw, always the same ones; by default, all are kept.
         test_images: number of test images to draw.
-        progress: whether to show progress bars.
+        progress: whether to show progress on standard error.
 
     Raises:
         InvalidDataError: the data is missing or cannot be used.

@@ -109,7 +109,7 @@ def read_pool(
         target: the input of the model.
         labelled: images to leave out because they are labelled already: the content digest of each by its id.
             An image is found by either, so its file may lie elsewhere in the pool.
-        progress: whether to show a progress bar.
+        progress: whether to show progress on standard error.
 
     Raises:
         InvalidDataError: no unlabelled image is left.

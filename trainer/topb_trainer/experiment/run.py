@@ -77,7 +77,7 @@ def run_experiment(
         seeds: every method is run once with each seed.
         store: the records. Its settings must be those of `data` and `config`.
         on_record: called in order with each record and whether the record is new.
-        progress: whether to show progress bars on a terminal.
+        progress: whether to show progress on standard error.
 
     Raises:
         ConfigurationError: the protocol does not fit the training set.

@@ -29,7 +29,7 @@ class RoundContext:
     index: int = 0
     """0 for the round that trains on the initial labelled set. Weights and shuffles differ between rounds."""
     progress: bool = False
-    """Whether to show progress bars on a terminal."""
+    """Whether to show progress on standard error."""
     device: torch.device = field(init=False)
     """The device that `config.device` names."""
 
