@@ -6,7 +6,8 @@ TopbError
     ├── InvalidDataError        the images or labels cannot be trained on
     ├── DeviceError             a requested device cannot be used
     ├── TrainingDivergedError   a loss is no longer finite
-    └── ExportGateError         the exported graph does not reproduce the trained model
+    ├── ExportGateError         the exported graph does not reproduce the trained model
+    └── ModelImportError        a model cannot be imported as it is
 """
 
 from __future__ import annotations
@@ -67,3 +68,7 @@ class ExportGateError(TrainerError):
             **self.metadata,
             weights=path,
         )
+
+
+class ModelImportError(TrainerError):
+    """A model cannot be imported as it is, or not as the command asked."""

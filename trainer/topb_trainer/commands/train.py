@@ -82,7 +82,8 @@ def run(
     The defaults are the settings of the paper. With --json no progress is shown.
     """
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
-    from topb_trainer.data.reading import image_input, open_images, read_labelled, read_pool, read_test
+    from topb_trainer.data.decoding import open_images
+    from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
     from topb_trainer.data.sets import RoundData
     from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from topb_trainer.config import ImageConfig
+from topb_trainer.data.decoding import open_images
 from topb_trainer.data.published import PUBLISHED
-from topb_trainer.data.reading import image_input, open_images, read_labelled, read_test
+from topb_trainer.data.reading import image_input, read_labelled, read_test
 from topb_trainer.data.sets import Dataset, require_images
 from topb_trainer.errors import InvalidDataError
 

@@ -5,50 +5,28 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from topb.image_input import ImageInput
-from topb_scorer import imaging
-from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import (
-    AllowedRoots,
     OpenPool,
     PoolItem,
-    Unreadable,
     content_digest,
-    open_pool,
 )
 from topb_scorer.pools.pool import NO_DIGEST
-from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.config import ImageConfig
+from topb_trainer.data.decoding import decode, image_items, open_images, pool_items, usable_images
 from topb_trainer.data.labels import folder_class_name, read_class_names
-from topb_trainer.data.mapped import ImageFile
 from topb_trainer.data.sets import LabelledSet, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.models.resnet import SMALL_IMAGE
-from topb_trainer.runtime.progress import bar
 
 LARGE_IMAGE_INPUT = 224
 """Height and width, in pixels, to which larger images are resized. It is the usual size for the ImageNet
 stem."""
-
-_DECODE_BATCH = 256
-
-
-def open_images(path: Path) -> OpenPool:
-    """Open a pool of any kind, without reading images.
-
-    Raises:
-        ScorerError: the path does not exist, or it cannot be read as a pool.
-    """
-    # Training reads with the rights of its caller, so every root is allowed.
-    return open_pool(str(path), roots=AllowedRoots.anywhere())
 
 
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
@@ -117,7 +95,7 @@ def read_pool(
     """
     pool = open_images(path)
     left_out = _LeftOut(labelled)
-    ids, images, skipped = _decode(left_out.others(_items(pool)), pool.rows, target, "pool", progress)
+    ids, images, skipped = decode(left_out.others(pool_items(pool)), pool.rows, target, "pool", progress)
     if not ids:
         raise InvalidDataError(
             f"{path} holds {pool.rows} rows and no unlabelled image: {left_out.labelled} are labelled, "
@@ -128,25 +106,6 @@ def read_pool(
     return UnlabelledSet(
         ids, images, left_out.labelled, left_out.absent, left_out.duplicates, dict(sorted(reasons.items()))
     )
-
-
-def _items(pool: OpenPool) -> Iterator[PoolItem]:
-    for shard in pool.shards:
-        yield from shard.items()
-
-
-def _images(pool: OpenPool) -> Iterator[PoolItem]:
-    """Yield the items of a labelled set, except files without an image suffix."""
-    for item in _items(pool):
-        if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
-            yield item
-
-
-def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[PoolItem]:
-    """Yield the items, and add the content digest of each to `digests` by its id."""
-    for item in items:
-        digests[item.id] = content_digest(item.image)
-        yield item
 
 
 class _LeftOut:
@@ -187,62 +146,18 @@ def _read_labelled(
     pool = open_images(path)
     # Labels are read before images because a missing column is then reported at once.
     labels_read = read_class_names(pool, known)
-    digests: dict[str, bytes] = {}
-    items = _digested(_images(pool), digests)
-    ids, images, skipped = _decode(items, pool.rows, target, name, progress)
-    if skipped:
-        id_, error = next(iter(skipped.items()))
-        others = f" ({len(skipped) - 1} others as well)" if len(skipped) > 1 else ""
-        raise InvalidDataError(
-            f"{path}: the {name} image {id_} cannot be used: {error}{others}; repair it or leave it out",
-            reason="IMAGE_UNUSABLE",
-            id=id_,
-            image_reason=error.reason,
-        )
-    if not ids:
-        raise InvalidDataError(f"{path} holds no {name} image", reason="NO_IMAGES")
+    ids, images, digests = usable_images(path, image_items(pool), pool.rows, target, name, progress=progress)
     class_of, declared = labels_read or ({id_: folder_class_name(id_) for id_ in ids}, None)
     classes = known or declared or sorted(set(class_of.values()), key=_numbers_by_value)
     index = {class_name: i for i, class_name in enumerate(classes)}
     labels = np.array([index.get(class_of[id_], -1) for id_ in ids], np.int64)  # (N)
-    return LabelledSet(ids, images, labels, tuple(classes), tuple(digests[id_] for id_ in ids))
-
-
-def _decode(
-    items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
-) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
-    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of other items by id."""
-    ids: list[str] = []
-    skipped: dict[str, SkippedImageError] = {}
-    remaining = iter(bar(items, f"decoding {name}", "image", show=progress, total=rows))
-    with (
-        ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders,
-        ImageFile(target.height, target.width) as images,
-    ):
-        while batch := list(islice(remaining, _DECODE_BATCH)):
-            decoded = decoders.map(lambda item: _load(item, target), batch)
-            for item, image in zip(batch, decoded, strict=True):
-                if isinstance(image, SkippedImageError):
-                    skipped[item.id] = image
-                else:
-                    images.append(image)
-                    ids.append(item.id)
-        return tuple(ids), images.mapped(), skipped
-
-
-def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImageError:
-    if isinstance(item.image, Unreadable):
-        return SkippedImageError(item.image.reason, item.image.detail)
-    try:
-        return imaging.load(item.image, target)
-    except SkippedImageError as error:
-        return error
+    return LabelledSet(ids, images, labels, tuple(classes), digests)
 
 
 def _common_small_size(pool: OpenPool) -> tuple[int, int] | None:
     """Return the common height and width of the images, or None if they differ or are large."""
     sizes = set()
-    for item in _items(pool):
+    for item in pool_items(pool):
         if not isinstance(item.image, bytes):
             continue
         try:

@@ -46,6 +46,7 @@ _DESCRIPTIONS: Mapping[str, _Description] = {
     "model": _Description("Show, verify and list bundles.", "scorer"),
     "results": _Description("Delete selections that ended long ago.", "scorer"),
     "scores": _Description("List, verify and prune the scores that servers keep.", "scorer"),
+    "import": _Description("Make a bundle of a model that you have, without training.", "trainer"),
     "train": _Description("Train one round and export its bundle.", "trainer"),
     "experiment": _Description("Compare methods over rounds and seeds, as the paper does.", "trainer"),
     "report": _Description("Turn the records of an experiment into tables and figures.", "report"),

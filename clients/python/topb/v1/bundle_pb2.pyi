@@ -123,7 +123,9 @@ class Bundle(_message.Message):
     bundle's directory has the same name.
     """
     method: _builtins.str
-    """The method that trained the model's selector, such as "aalu" or "vaal"; "task" if there is none."""
+    """The method that trained the model's selector, such as "aalu" or "vaal"; "task" if there is none, and
+    "imported" if nothing was trained.
+    """
     round: _builtins.int
     """Index of the round. 0 is the round that was trained on the initial labelled set."""
     labelled_count: _builtins.int
@@ -243,7 +245,8 @@ class ModelOutput(_message.Message):
     MEANING_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the output in its graph. The encoder gives "features", and VAAL's encoder also "latent". The head gives
+    """Name of the output in its graph. The encoder gives "features", VAAL's encoder also "latent", and that of an
+    imported model possibly "logits" or "class_probabilities", for the head. The head gives
     "score" if there is an assistant, "probabilities" if there is a classifier, and possibly "hidden", its last hidden
     layer.
     """

@@ -12,6 +12,8 @@ from topb_trainer.export import gates
 from topb_trainer.export.gates import (
     Gate,
     extreme_images,
+    in_first_order,
+    other_order,
     relative_difference,
     row_independence,
     top_b_difference,
@@ -71,3 +73,17 @@ def test_an_image_whose_outputs_change_with_its_batch_is_counted() -> None:
     changed[[1, 3], 0] = np.nextafter(1, 2, dtype=np.float32)
     gate = row_independence(outputs, outputs | {"features": changed})
     assert (gate.measured, gate.passed) == (2, False)
+
+
+@pytest.mark.parametrize("count", [104, 128, 256, 320])
+def test_no_image_keeps_the_images_of_its_batch_in_the_other_order(count: int) -> None:
+    batch = 64
+    before = {row: row // batch for row in range(count)}
+    order = other_order(count).tolist()
+    for start in range(0, count, batch):
+        assert len({before[row] for row in order[start : start + batch]}) == -(-count // batch)
+    outputs = {"features": np.arange(count, dtype=np.float32)[:, None]}
+    shuffled = {"features": outputs["features"][other_order(count)]}
+    np.testing.assert_array_equal(
+        in_first_order(shuffled, other_order(count))["features"], outputs["features"]
+    )

@@ -1,0 +1,129 @@
+"""Decode images of a pool with the decoder of the scorer. This module needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topb.image_input import ImageInput
+from topb_scorer import imaging
+from topb_scorer.imaging import SkippedImageError
+from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, content_digest, open_pool
+from topb_scorer.scoring.cores import usable_cores
+from topb_trainer.data.mapped import ImageFile
+from topb_trainer.errors import InvalidDataError
+from topb_trainer.runtime.progress import bar
+
+_DECODE_BATCH = 256
+
+
+def open_images(path: Path) -> OpenPool:
+    """Open a pool of any kind, without reading images.
+
+    Raises:
+        ScorerError: the path does not exist, or it cannot be read as a pool.
+    """
+    # Training reads with the rights of its caller, so every root is allowed.
+    return open_pool(str(path), roots=AllowedRoots.anywhere())
+
+
+def pool_items(pool: OpenPool) -> Iterator[PoolItem]:
+    """Yield the rows of all shards."""
+    for shard in pool.shards:
+        yield from shard.items()
+
+
+def image_items(pool: OpenPool) -> Iterator[PoolItem]:
+    """Yield the items of a labelled set, except files without an image suffix."""
+    for item in pool_items(pool):
+        if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
+            yield item
+
+
+def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[PoolItem]:
+    """Yield the items, and add the content digest of each to `digests` by its id."""
+    for item in items:
+        digests[item.id] = content_digest(item.image)
+        yield item
+
+
+def usable_images(
+    path: Path, items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, *, progress: bool = False
+) -> tuple[tuple[str, ...], NDArray[np.uint8], tuple[bytes, ...]]:
+    """Return ids, images (N, H, W, 3) and content digests of rows that must all be images.
+
+    Args:
+        path: where the rows come from, for errors.
+        items: the rows, of distinct ids.
+        rows: how many there are, for the progress bar.
+        target: the size of the images.
+        name: what they are called, such as "labelled".
+        progress: whether to show a progress bar.
+
+    Raises:
+        InvalidDataError: an image cannot be used, or there is none.
+    """
+    of_id: dict[str, bytes] = {}
+    ids, images, skipped = decode(_digested(items, of_id), rows, target, name, progress)
+    if skipped:
+        id_, error = next(iter(skipped.items()))
+        others = f" ({len(skipped) - 1} others as well)" if len(skipped) > 1 else ""
+        raise InvalidDataError(
+            f"{path}: the {name} image {id_} cannot be used: {error}{others}; repair it or leave it out",
+            reason="IMAGE_UNUSABLE",
+            id=id_,
+            image_reason=error.reason,
+        )
+    if not ids:
+        raise InvalidDataError(f"{path} holds no {name} image", reason="NO_IMAGES")
+    return ids, images, tuple(of_id[id_] for id_ in ids)
+
+
+def first_images(path: Path, count: int, target: ImageInput) -> NDArray[np.uint8]:
+    """Return the first images of a pool that can be decoded, (n, H, W, 3), at most `count`.
+
+    Raises:
+        InvalidDataError: none can be decoded.
+        ScorerError: the path does not exist, or it cannot be read as a pool.
+    """
+    decoded = (_load(item, target) for item in pool_items(open_images(path)))
+    found = list(islice((image for image in decoded if not isinstance(image, SkippedImageError)), count))
+    if not found:
+        raise InvalidDataError(f"{path} holds no image that can be decoded", reason="NO_IMAGES")
+    return np.stack(found)
+
+
+def decode(
+    items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
+) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
+    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of other items by id."""
+    ids: list[str] = []
+    skipped: dict[str, SkippedImageError] = {}
+    remaining = iter(bar(items, f"decoding {name}", "image", show=progress, total=rows))
+    with (
+        ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders,
+        ImageFile(target.height, target.width) as images,
+    ):
+        while batch := list(islice(remaining, _DECODE_BATCH)):
+            decoded = decoders.map(lambda item: _load(item, target), batch)
+            for item, image in zip(batch, decoded, strict=True):
+                if isinstance(image, SkippedImageError):
+                    skipped[item.id] = image
+                else:
+                    images.append(image)
+                    ids.append(item.id)
+        return tuple(ids), images.mapped(), skipped
+
+
+def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImageError:
+    if isinstance(item.image, Unreadable):
+        return SkippedImageError(item.image.reason, item.image.detail)
+    try:
+        return imaging.load(item.image, target)
+    except SkippedImageError as error:
+        return error
