@@ -18,6 +18,7 @@ from topb_scorer.pools import AllowedRoots, open_pool, read_exclusion
 from topb_scorer.pools.digests_by_id import DigestsById
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
+from topb_scorer.selecting.serving import check_no_model_needed, scored_by
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 
 
@@ -25,7 +26,7 @@ def select_batch(
     pool: str | os.PathLike[str] | Pool,
     budget: int,
     *,
-    bundle: str | Path,
+    bundle: str | Path | None = None,
     strategy: str = DEFAULT_STRATEGY,
     seed: int = 0,
     exclude: Iterable[str] | Mapping[str, bytes] | SelectionResult = (),
@@ -37,13 +38,13 @@ def select_batch(
     batch_size: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> SelectionResult:
-    """Select the b best images of a pool that this process can read.
+    """Select the b best images or vectors of a pool that this process can read.
 
     Args:
         pool: a path, a glob, or a file:// or s3:// URI of a pool in any format, or a `topb.Pool`, which also
             describes its layout.
         budget: b, at least 1.
-        bundle: the directory of the model's bundle.
+        bundle: the directory of the model's bundle; None to select from a pool of vectors without a model.
         strategy: the name of a query strategy.
         seed: the seed of strategies that draw at random.
         exclude: images to leave out: their ids, the content digest of each by its id (`b""` if it is not
@@ -73,8 +74,12 @@ def select_batch(
     if exclude_uri is not None:
         excluded = excluded.updated(read_exclusion(exclude_uri, exclude_column, roots))
     spec = SelectionSpec(budget, strategy, seed, excluded, dict(strategy_options or {}), include_labelled)
-    engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(device=device, batch_size=batch_size))
+    if bundle is None:
+        check_no_model_needed(spec)
+    model = None if bundle is None else open_bundle(Path(bundle))
     opened = open_pool(pool, roots=roots)
+    scoring = scored_by(model, spec, opened.vectors)
+    engine = LocalEngine(scoring, EngineSettings(device=device, batch_size=batch_size))
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
     result = select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
     return replace(result, pool=os.fspath(pool.uri if isinstance(pool, Pool) else pool))

@@ -129,7 +129,7 @@ class StreamServer:
 
     @property
     def rows(self) -> list[tuple[str, bytes]]:
-        return [row for chunk in self.chunks for row in zip(chunk.ids, chunk.encoded.data, strict=True)]
+        return [row for chunk in self.chunks for row in zip(chunk.ids, _rows_of(chunk), strict=True)]
 
     def __call__(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         def reached(what: str, seq: int = 0) -> None:
@@ -157,7 +157,8 @@ class StreamServer:
                 break
             chunk = request.chunk
             assert chunk.seq == len(self.chunks)
-            assert chunk.crc32 == zlib.crc32(b"".join(chunk.encoded.data))
+            data = b"".join(chunk.encoded.data) + chunk.vectors.data + chunk.vectors.probabilities
+            assert chunk.crc32 == zlib.crc32(data)
             self.sent.append(chunk.seq)
             reached("received", chunk.seq)
             self.chunks.append(chunk)
@@ -170,6 +171,15 @@ class StreamServer:
         for event in whole_answer(response, pick_count=self.pick_count, read=read):
             yield event
             reached("summary")
+
+
+def _rows_of(chunk: selection_pb2.PoolChunk) -> list[bytes]:
+    size = 4 * chunk.vectors.width
+    vectors = chunk.vectors.data
+    return [
+        *chunk.encoded.data,
+        *(vectors[row * size :][:size] for row in range(len(vectors) // max(1, size))),
+    ]
 
 
 class ScriptedServer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from topb._chunking import Chunker
+from topb._chunking import Chunker, sizes_of
 from topb._collecting import ProgressCallback, ResultCollector
+from topb._requests import NO_MODEL
 from topb.errors import InvalidRequestError, ProtocolError
 from topb.results import SelectionResult
 from topb.v1 import selection_pb2
@@ -46,6 +47,7 @@ class PoolStream:
         self._start = selection_pb2.StreamStart(spec=spec, request_id=request_id)
         self._collector = ResultCollector(progress, request_id=request_id, total=total)
         self._chunker: Chunker | None = None
+        self._declared: list[object] = []
         self._unacknowledged: dict[int, Request] = {}
         self._rows_ended = False
         self.reached = 0
@@ -53,6 +55,26 @@ class PoolStream:
         self._window = self._next_seq = 0
         self._to_send: deque[int] = deque()
         self._under_way: set[int] = set()
+
+    @property
+    def declares_sizes(self) -> bool:
+        """Whether to call `declare` with the first row before the first connection, if there is a row."""
+        return self._start.spec.model == NO_MODEL
+
+    def declare(self, row: object | None) -> None:
+        """Take the first row of the pool, None if it has none, and declare its sizes to the server.
+
+        Raises:
+            InvalidRequestError: If the row is invalid.
+        """
+        if row is None:
+            self._start.vectors.width = 0
+            self._start.vectors.SetInParent()
+            return
+        sizes = sizes_of(row)
+        if sizes is not None:
+            self._start.vectors.width, self._start.vectors.classes = sizes.width, sizes.classes
+        self._declared.append(row)
 
     @property
     def wants_row(self) -> bool:
@@ -158,6 +180,9 @@ class PoolStream:
                 max_chunk_rows=accepted.max_chunk_rows,
                 max_id_bytes=accepted.max_id_bytes,
             )
+            for row in self._declared:
+                self._chunker.add(row)
+            self._declared.clear()
         self._collector.selection = accepted.selection
         self._accepted, self._complete = True, accepted.complete
         self._window, self._next_seq = accepted.window, accepted.next_seq

@@ -22,11 +22,20 @@ _FORMATS: dict[str, selection_pb2.PoolFormat.ValueType] = {
     "image-folder": selection_pb2.POOL_FORMAT_IMAGE_FOLDER,
     "webdataset": selection_pb2.POOL_FORMAT_WEBDATASET,
     "csv": selection_pb2.POOL_FORMAT_CSV,
+    "vectors": selection_pb2.POOL_FORMAT_VECTORS,
 }
 MODELS_A_PAGE = 100
 _SELECTIONS_A_PAGE = 100
 Exclude = Iterable[str | int] | Mapping[str | int, bytes] | SelectionResult | ExcludeFile
 """What a selection can leave out: ids, content digests by id, the picks of another selection, or a file."""
+
+EXPECTED_ROWS = (
+    "(id, encoded bytes), (id, uint8 array (height, width, 3)), (id, vector) or (id, vector, probabilities), "
+    "with floating-point arrays (D,) and (C,)"
+)
+"""The forms of rows of a pool that a client sends, for error messages."""
+NO_MODEL = "none"
+"""Given in place of a model's id to select from vectors without a model."""
 
 _UINT64_LIMIT = 2**64
 _INT64_LIMIT = 2**63
@@ -119,6 +128,8 @@ def served_pool(pool: str | os.PathLike[str] | Pool) -> selection_pb2.Pool:
         id_column=pool.id_column or "",
         image_column=pool.image_column or "",
         path_column=pool.path_column or "",
+        embedding_column=pool.embedding_column or "",
+        probabilities_column=pool.probabilities_column or "",
     )
 
 
@@ -185,7 +196,7 @@ def check_rows(pool: object, *, types: tuple[type, ...], detached: bool) -> None
     if isinstance(pool, (bytes, bytearray, Mapping)) or not isinstance(pool, types):
         raise InvalidRequestError(
             f"pool is of type {type(pool).__name__}; expected a path, a URI or a topb.Pool that the server "
-            "reads, or rows of (id, encoded bytes) or (id, uint8 array (height, width, 3))",
+            f"reads, or rows of {EXPECTED_ROWS}",
             reason="POOL_INVALID",
         )
     if detached:

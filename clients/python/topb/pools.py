@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 """The suffixes of the files that `images_in` takes for images."""
 
-PoolFormatName = Literal["parquet", "image-folder", "webdataset", "csv"]
+PoolFormatName = Literal["parquet", "image-folder", "webdataset", "csv", "vectors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Pool:
     """The column of encoded images in Parquet files; "image" by default."""
     path_column: str | None = None
     """The column of paths or URIs of images in Parquet files and CSV lists; "path" by default."""
+    embedding_column: str | None = None
+    """The column of vectors in Parquet files, lists of floating-point numbers; "embedding" by default."""
+    probabilities_column: str | None = None
+    """The column of predicted class probabilities beside vectors, lists of floating-point numbers; by default
+    "probabilities", if there is such a column."""
 
 
 @dataclass(frozen=True, slots=True)

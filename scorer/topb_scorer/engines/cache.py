@@ -29,6 +29,9 @@ class EngineCache:
         Raises:
             DeviceError: the device cannot be used.
         """
+        if not bundle.graph_bytes:
+            # There is nothing to load, and without a model each pool has its own sizes of rows.
+            return LocalEngine(bundle, self._settings, self._budget)
         with self._lock:
             engine = self._engines.pop(bundle.model_id, None) or LocalEngine(
                 bundle, self._settings, self._budget

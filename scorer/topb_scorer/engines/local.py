@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits, PixelBudget
 from topb_scorer.pools.pool import Shard
+from topb_scorer.pools.vectors import VectorShard
 from topb_scorer.scoring.cores import usable_cores
 from topb_scorer.scoring.model_session import HeadStage, ModelSession
-from topb_scorer.scoring.pipeline import encode_shards
+from topb_scorer.scoring.pipeline import EncodedRows, encode_shards
 from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
+from topb_scorer.scoring.vector_rows import read_vectors
 
 _PIXELS_A_DECODER = 2**24
 
@@ -95,7 +100,8 @@ class LocalEngine:
     ) -> None:
         """Score shards and commit each one to the log as soon as it is finished.
 
-        The encoder runs in batches that span shards; the head runs on the encoder's outputs for each shard.
+        The encoder runs in batches that span shards of images. The head runs on its outputs for each shard,
+        or on vectors that take their place.
 
         Args:
             log: the log to which the shards are committed.
@@ -106,23 +112,14 @@ class LocalEngine:
             on_commit: called with each shard after it was committed.
 
         Raises:
-            InvalidRequestError: with reason MODEL_WITHOUT_ENCODER.
+            InvalidRequestError: the model cannot score such shards: MODEL_WITHOUT_ENCODER, VECTOR_WIDTH or
+                IMAGES_NEEDED.
             SelectionCancelledError: `cancelled` was set.
             UnreadablePoolError: a shard cannot be read to its end.
         """
         head = HeadStage(self.session, with_features=log.with_features)
         parts: list[ScoredRows] = []
-        with closing(
-            encode_shards(
-                shards,
-                self.session.encoder,
-                self.bundle.input,
-                limits=self._settings.limits,
-                budget=self.budget,
-                decode_threads=self._settings.decoders,
-                cancelled=cancelled,
-            )
-        ) as encoded:
+        with closing(self._encoded(shards, cancelled)) as encoded:
             for part in encoded:
                 parts += head.take(part)
                 on_rows(len(part.ids))
@@ -130,3 +127,41 @@ class LocalEngine:
                     log.commit(part.shard.identity, parts)
                     parts = []
                     on_commit(part.shard)
+
+    def _encoded(
+        self, shards: Iterable[Shard | None], cancelled: threading.Event
+    ) -> Generator[EncodedRows, None, None]:
+        """Yield the rows of all shards in order, with the encoder's outputs or vectors in their place."""
+        for has_vectors, of_one_kind in groupby(shards, _kind_of_last_shard()):
+            run: Iterator[Any] = of_one_kind
+            if has_vectors is None:
+                deque(run, maxlen=0)  # No shard is ready yet.
+                continue
+            rows = (
+                read_vectors(run, self.bundle, cancelled=cancelled)
+                if has_vectors
+                else encode_shards(
+                    run,
+                    self.session.encoder,
+                    self.bundle.input,
+                    limits=self._settings.limits,
+                    budget=self.budget,
+                    decode_threads=self._settings.decoders,
+                    cancelled=cancelled,
+                )
+            )
+            with closing(rows):
+                yield from rows
+
+
+def _kind_of_last_shard() -> Callable[[Shard | None], bool | None]:
+    """Return a function that says whether the last shard has vectors; None before the first shard."""
+    has_vectors: bool | None = None
+
+    def key(shard: Shard | None) -> bool | None:
+        nonlocal has_vectors
+        if shard is not None:
+            has_vectors = isinstance(shard, VectorShard)
+        return has_vectors
+
+    return key

@@ -20,10 +20,18 @@ from topb_scorer.pools.parquet import parquet_shards
 from topb_scorer.pools.pool import Columns, OpenPool, Shard
 from topb_scorer.pools.read_ahead import map_ahead
 from topb_scorer.pools.storage import AllowedRoots, FoundFile, Location, Stores
+from topb_scorer.pools.vectors import VectorLayout, VectorShard
+from topb_scorer.pools.vectors_npy import SIDE_FILES, npy_shards
+from topb_scorer.pools.vectors_parquet import has_vectors, vector_parquet_shards
 from topb_scorer.pools.webdataset import webdataset_shards
 
-_FORMATS: dict[str, PoolFormatName] = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv"}
-"""The format of a file by its suffix."""
+_FORMATS: dict[str, PoolFormatName] = {
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".csv": "csv",
+    ".npy": "vectors",
+}
+"""The format of a file by its suffix. A Parquet file may hold vectors too."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,18 @@ class _Found:
         """Return the files to read. Files named by a glob or by their own URI may have any suffix."""
         if self.files is None:
             return [self.location]
-        return [self._child(file) for file in self.files if self.by_glob or _format_of(file.id) == format]
+        return [self._child(file) for file in self.files if self._is_read(file.id, format)]
 
     def name_of(self, file: Location) -> str:
         """Return the path of a file below the folder that was listed, or the name of a single file."""
         folder = str(self.location).rstrip("/") if self.files is not None else str(file).rpartition("/")[0]
         return str(file).removeprefix(f"{folder}/")
+
+    def _is_read(self, name: str, format: PoolFormatName) -> bool:
+        if self.by_glob:
+            return format != "vectors" or not name.endswith(SIDE_FILES)
+        found = _format_of(name)
+        return found == format or (format == "vectors" and found == "parquet")
 
     def _child(self, file: FoundFile) -> Location:
         if not file.is_utf8:
@@ -63,8 +77,10 @@ def open_pool(
 ) -> OpenPool:
     """Open the pool at a path, a file:// URI or an s3:// URI.
 
-    If no format is given, the suffix of a file (.parquet, .tar or .csv) determines it. In a folder, Parquet
-    files and tars take precedence over images, and images take precedence over CSV files.
+    If no format is given, the suffix of a file (.parquet, .tar, .npy or .csv) determines it. In a folder,
+    Parquet files, tars and NumPy files take precedence over images, and images over CSV files. Parquet files
+    are a pool of vectors if the first of them has a column of vectors but neither images nor paths, or if the
+    pool names a column of vectors.
 
     Args:
         pool: one file, a folder, or a glob; a `topb.Pool` also gives the format and the columns.
@@ -84,10 +100,20 @@ def open_pool(
             f"pool format {pool.format!r} is unknown; expected one of {', '.join(get_args(PoolFormatName))}",
             reason="POOL_FORMAT",
         )
-    columns = Columns(pool.id_column or "id", pool.image_column or "image", pool.path_column or "path")
+    columns = Columns(
+        pool.id_column or "id",
+        pool.image_column or "image",
+        pool.path_column or "path",
+        pool.embedding_column or "embedding",
+        pool.probabilities_column,
+    )
     stores = Stores(roots, limits)
     found = _find(uri, stores)
     format = pool.format or _format_by_names(found)
+    if pool.format is None and format == "parquet":
+        files = found.locations(format)
+        if pool.embedding_column or pool.probabilities_column or (files and has_vectors(files[0], columns)):
+            format = "vectors"
     if format == "image-folder":
         if found.files is None:
             raise InvalidRequestError(
@@ -96,6 +122,10 @@ def open_pool(
         return OpenPool(folder_shards(found.location, found.files, limits.max_bytes), format)
 
     def shards_of(file: Location) -> Sequence[Shard]:
+        if format == "vectors":
+            if str(file).lower().endswith(".npy"):
+                return npy_shards(file, columns.id, stores, found.name_of(file))
+            return vector_parquet_shards(file, columns, found.name_of(file))
         if format == "webdataset":
             return webdataset_shards(file, limits.max_bytes)
         if format == "csv":
@@ -103,8 +133,30 @@ def open_pool(
         return parquet_shards(file, columns, stores, found.name_of(file))
 
     files = found.locations(format)
-    opened = map_ahead(shards_of, files, is_remote=lambda file: file.is_remote)
-    return OpenPool([shard for shards in opened for shard in shards], format, files)
+    opened = list(map_ahead(shards_of, files, is_remote=lambda file: file.is_remote))
+    layout = _common_layout(files, opened) if format == "vectors" else None
+    return OpenPool([shard for shards in opened for shard in shards], format, files, layout)
+
+
+def _common_layout(files: Sequence[Location], shards: Sequence[Sequence[Shard]]) -> VectorLayout:
+    """Return the sizes of the rows of all files.
+
+    Raises:
+        InvalidRequestError: with reason POOL_VECTORS_DIFFER.
+    """
+    common, first = VectorLayout(0), None
+    for file, of_file in zip(files, shards, strict=True):
+        layout = of_file[0].layout if of_file and isinstance(of_file[0], VectorShard) else common
+        if not layout.width or layout == common:
+            continue
+        if first is not None:
+            raise InvalidRequestError(
+                f"{first} has {common}, but {file} has {layout}; expected the same sizes in all files",
+                reason="POOL_VECTORS_DIFFER",
+                file=file,
+            )
+        common, first = layout, file
+    return common
 
 
 def _find(uri: str, stores: Stores) -> _Found:
@@ -133,22 +185,21 @@ def _find(uri: str, stores: Stores) -> _Found:
 def _format_by_names(found: _Found) -> PoolFormatName:
     names = [str(found.location)] if found.files is None else [file.id for file in found.files]
     formats = {_format_of(name) for name in names}
-    if {"parquet", "webdataset"} <= formats:
+    by_suffix = {format: suffix for suffix, format in _FORMATS.items() if format in formats - {"csv"}}
+    if len(by_suffix) > 1:
         raise InvalidRequestError(
-            f"{found.uri} contains both .parquet and .tar files; give the format of the pool",
+            f"{found.uri} contains {' and '.join(by_suffix.values())} files; give the format of the pool",
             reason="POOL_FORMAT",
             uri=found.uri,
         )
-    if "parquet" in formats:
-        return "parquet"
-    if "webdataset" in formats:
-        return "webdataset"
+    for format in by_suffix:
+        return format
     if found.files is not None and any(map(is_image_name, names)):
         return "image-folder"
     if "csv" in formats:
         return "csv"
     raise InvalidRequestError(
-        f"{found.uri} is neither a .parquet, .tar or .csv file nor a folder of those or of images; "
+        f"{found.uri} is neither a .parquet, .tar, .csv or .npy file nor a folder of those or of images; "
         "give its format if its files have other suffixes or if the pool is empty",
         reason="POOL_FORMAT",
         uri=found.uri,
@@ -156,7 +207,7 @@ def _format_by_names(found: _Found) -> PoolFormatName:
 
 
 def _format_of(name: str) -> PoolFormatName | None:
-    return _FORMATS.get(Path(name).suffix.lower())
+    return None if name.endswith(SIDE_FILES) else _FORMATS.get(Path(name).suffix.lower())
 
 
 def _matches(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:

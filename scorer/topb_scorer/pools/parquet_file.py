@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -41,30 +41,36 @@ def image_column(location: Location, schema: pa.Schema, columns: Columns) -> str
     Raises:
         InvalidRequestError: a column is missing, occurs more than once or has the wrong type.
     """
-    for column in (columns.id, columns.image, columns.path):
-        if schema.names.count(column) > 1:
-            raise InvalidRequestError(
-                f"{location} has {schema.names.count(column)} columns named {column!r}; expected only one",
-                reason="POOL_COLUMN_AMBIGUOUS",
-                file=location,
-            )
+    check_unique(location, schema, (columns.id, columns.image, columns.path))
     if not numbers_rows(schema, columns):
         check_id_column(location, schema, columns.id)
     if columns.image in schema.names:
         type_ = schema.field(columns.image).type
         if _holds_images(type_):
             return columns.image
-        raise _unfit(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
+        raise unfit_column(location, schema, columns.image, "binary, or a struct with a binary field `bytes`")
     if columns.path in schema.names:
         if _value_type(schema.field(columns.path).type) in _STRINGS:
             return columns.path
-        raise _unfit(location, schema, columns.path, "strings")
+        raise unfit_column(location, schema, columns.path, "strings")
     raise InvalidRequestError(
-        f"{location} has neither an image column {columns.image!r} nor a path column {columns.path!r}; "
+        f"{location} has no image column {columns.image!r}, no path column {columns.path!r}, and no column "
+        f"of vectors {columns.embedding!r}; "
         f"choose one of its columns: {', '.join(schema.names)}",
         reason="POOL_COLUMN_MISSING",
         file=location,
     )
+
+
+def check_unique(location: Location, schema: pa.Schema, columns: Iterable[str]) -> None:
+    """Raise InvalidRequestError if the file has several columns with one of these names."""
+    for column in columns:
+        if schema.names.count(column) > 1:
+            raise InvalidRequestError(
+                f"{location} has {schema.names.count(column)} columns named {column!r}; expected only one",
+                reason="POOL_COLUMN_AMBIGUOUS",
+                file=location,
+            )
 
 
 def numbers_rows(schema: pa.Schema, columns: Columns) -> bool:
@@ -83,7 +89,7 @@ def check_id_column(location: Location, schema: pa.Schema, column: str) -> None:
         )
     type_ = _value_type(schema.field(column).type)
     if not (type_ in _STRINGS or pa.types.is_integer(type_)):
-        raise _unfit(location, schema, column, "strings or integers")
+        raise unfit_column(location, schema, column, "strings or integers")
 
 
 def ids_as_strings(ids: pa.Array | pa.ChunkedArray) -> list[str | None]:
@@ -92,7 +98,8 @@ def ids_as_strings(ids: pa.Array | pa.ChunkedArray) -> list[str | None]:
     return strings
 
 
-def _unfit(location: Location, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
+def unfit_column(location: Location, schema: pa.Schema, column: str, expected: str) -> InvalidRequestError:
+    """Return the error to raise if a column has a type that cannot be used."""
     return InvalidRequestError(
         f"{location}: column {column!r} contains {schema.field(column).type}; expected {expected}",
         reason="POOL_COLUMN_TYPE",

@@ -1,4 +1,4 @@
-"""Define what all kinds of pools have in common: shards, items, and columns of ids and images."""
+"""Define what all kinds of pools have in common: shards, items, and the columns of files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topb.pools import PoolFormatName
+from topb_scorer.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from topb_scorer.pools.storage import Location
+    from topb_scorer.pools.vectors import VectorLayout
 
 MAX_ID_BYTES = 1024
 """The largest id of an image, in bytes of UTF-8. S3 allows keys of the same size."""
@@ -45,21 +47,26 @@ class PoolItem:
 
 def with_bounded_id(item: PoolItem) -> PoolItem:
     """Return the item, or an unreadable one with the start of its id if that exceeds `MAX_ID_BYTES`."""
+    fault = id_fault(item.id)
+    return item if fault is None else PoolItem(f"{item.id[:64]}…", fault)
+
+
+def id_fault(id_: str) -> Unreadable | None:
+    """Return the reason why a row with this id is skipped, if the id exceeds `MAX_ID_BYTES`."""
     # A character takes four bytes at most.
-    if len(item.id) <= MAX_ID_BYTES // 4 or (size := len(item.id.encode())) <= MAX_ID_BYTES:
-        return item
-    fault = f"the id has {size} bytes; an id may have {MAX_ID_BYTES}"
-    return PoolItem(f"{item.id[:64]}…", Unreadable("ID_TOO_LONG", fault))
+    if len(id_) <= MAX_ID_BYTES // 4 or (size := len(id_.encode())) <= MAX_ID_BYTES:
+        return None
+    return Unreadable("ID_TOO_LONG", f"the id has {size} bytes; an id may have {MAX_ID_BYTES}")
 
 
-def content_digest(image: bytes | NDArray[np.uint8] | Unreadable) -> bytes:
-    """Return the 128-bit BLAKE2b digest of an image as it was given, or `NO_DIGEST` if it cannot be read.
+def content_digest(image: bytes | NDArray[np.uint8] | NDArray[np.float32] | Unreadable) -> bytes:
+    """Return the 128-bit BLAKE2b digest of a row as it was given, or `NO_DIGEST` if it cannot be read.
 
     It identifies an image wherever its file lies. With BLAKE2b, nobody can prepare two images with the same
     digest. docs/results/content_digest.md has what it costs.
 
     Args:
-        image: the bytes of an image file, or uint8 (h, w, 3) in RGB.
+        image: the bytes of an image file, uint8 (h, w, 3) in RGB, or a vector as float32 (D,).
     """
     if isinstance(image, Unreadable):
         return NO_DIGEST
@@ -68,7 +75,7 @@ def content_digest(image: bytes | NDArray[np.uint8] | Unreadable) -> bytes:
 
 
 class Shard(Protocol):
-    """A part of a pool that is scored and logged as a unit."""
+    """A part of a pool that is scored and logged as a unit: an `ImageShard` or a `VectorShard`."""
 
     @property
     def identity(self) -> str:
@@ -76,7 +83,11 @@ class Shard(Protocol):
 
     @property
     def rows(self) -> int:
-        """The number of items."""
+        """The number of rows."""
+
+
+class ImageShard(Shard, Protocol):
+    """A shard of images."""
 
     def items(self) -> Iterator[PoolItem]:
         """Yield the items, starting with the first at each call."""
@@ -91,6 +102,23 @@ class OpenPool:
     """The format of the pool."""
     files: Sequence[Location] = ()
     """The files of the pool, in the order of their shards; none for an image folder, whose files are rows."""
+    vectors: VectorLayout | None = None
+    """The sizes of the rows of a pool of vectors; None for images."""
+
+    @property
+    def image_shards(self) -> Sequence[ImageShard]:
+        """The shards of a pool of images.
+
+        Raises:
+            InvalidRequestError: with reason IMAGES_NEEDED, if the pool has vectors.
+        """
+        if self.vectors is not None:
+            raise InvalidRequestError(
+                f"the pool has {self.vectors}; expected images: give Parquet files with a column of images "
+                "or of their paths, a folder of images, tars or CSV files",
+                reason="IMAGES_NEEDED",
+            )
+        return cast("Sequence[ImageShard]", self.shards)
 
     @property
     def rows(self) -> int:
@@ -109,6 +137,11 @@ class Columns:
     path: str
     """The column of paths and URLs of images. Relative paths are relative to the file's folder. In Parquet
     this column is read only if there is no image column."""
+    embedding: str = "embedding"
+    """The column of vectors, in Parquet only: lists of float16, float32 or float64."""
+    probabilities: str | None = None
+    """The column of predicted class probabilities beside vectors, lists of floats; None for `probabilities`
+    if there is such a column."""
 
 
 def identity_of(*parts: object) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.errors import SelectionCancelledError
-from topb_scorer.pools.pool import PoolItem, Unreadable
+from topb_scorer.pools.pool import PoolItem, Shard, Unreadable
+from topb_scorer.pools.vectors import GivenNumbers, VectorLayout, VectorRows, checked_rows
 
 _IDLE_SECONDS = 0.02
 _POLL_SECONDS = 0.1
@@ -44,6 +45,38 @@ class ChunkShard:
                 yield PoolItem(where, Unreadable("ID_MISSING", f"image {row} of chunk {self.seq} has no id"))
 
 
+@dataclass(frozen=True)
+class VectorChunkShard:
+    """The vectors of one chunk."""
+
+    seq: int
+    ids: Sequence[str]
+    vectors: NDArray[np.float32]
+    """float32 (n, D)."""
+    probabilities: NDArray[np.float32]
+    """float32 (n, C); (n, 0) if the chunk has none."""
+
+    @property
+    def identity(self) -> str:
+        return _identity(self.seq)
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    @property
+    def layout(self) -> VectorLayout:
+        return VectorLayout(self.vectors.shape[1], self.probabilities.shape[1])
+
+    def blocks(self, *, with_probabilities: bool) -> Iterator[VectorRows]:
+        yield checked_rows(
+            self.ids,
+            GivenNumbers(self.vectors, {}),
+            GivenNumbers(self.probabilities, {}) if with_probabilities else None,
+            lambda row: f"{self.seq}:{row}",
+        )
+
+
 def chunks_without_a_gap(identities: Sequence[str]) -> int:
     """Return how many chunks from the start of the stream are present without a gap.
 
@@ -57,10 +90,10 @@ class ChunkQueue:
     """A bounded queue of chunks between the thread that receives them and the thread that scores them."""
 
     def __init__(self, capacity: int, cancelled: threading.Event) -> None:
-        self._chunks: queue.Queue[ChunkShard | None] = queue.Queue(capacity)
+        self._chunks: queue.Queue[Shard | None] = queue.Queue(capacity)
         self._cancelled = cancelled
 
-    def put(self, chunk: ChunkShard | None) -> None:
+    def put(self, chunk: Shard | None) -> None:
         """Add a chunk, waiting for room if the queue is full. None ends the stream.
 
         Raises:
@@ -74,7 +107,7 @@ class ChunkQueue:
             return
         raise SelectionCancelledError
 
-    def shards(self) -> Iterator[ChunkShard | None]:
+    def shards(self) -> Iterator[Shard | None]:
         """Yield chunks as they arrive. `None` means that none is ready: run the partial batch now.
 
         Raises:

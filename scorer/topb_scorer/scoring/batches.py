@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from topb_scorer.pools.pool import PoolItem, Shard, with_bounded_id
+from topb_scorer.pools.pool import ImageShard, PoolItem, with_bounded_id
 
 _POLL_SECONDS = 0.1
 
@@ -20,7 +20,7 @@ Element = TypeVar("Element")
 class Segment:
     """Rows `start` to `stop` (exclusive) of a batch, which belong to one shard."""
 
-    shard: Shard
+    shard: ImageShard
     start: int
     stop: int
     ends_shard: bool
@@ -36,7 +36,7 @@ class Batch:
     """The shards that the items come from, in the same order."""
 
 
-def batches(shards: Iterable[Shard | None], size: int) -> Iterator[Batch | None]:
+def batches(shards: Iterable[ImageShard | None], size: int) -> Iterator[Batch | None]:
     """Yield the items of all shards in order, in batches of `size`. A batch may span several shards.
 
     Where `shards` yields None, yield the partial batch and then None, which means that no further batch is

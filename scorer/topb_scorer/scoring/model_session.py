@@ -63,12 +63,7 @@ class ModelSession:
             InvalidRequestError: with reason MODEL_WITHOUT_ENCODER.
         """
         if self._encoder is None:
-            raise InvalidRequestError(
-                f"model {self.bundle.model_id} has no encoder and cannot score images; give vectors of "
-                f"{self.bundle.output_shape('features')[0]} numbers, or choose a model with an encoder",
-                reason="MODEL_WITHOUT_ENCODER",
-                model=self.bundle.model_id,
-            )
+            raise model_without_encoder(self.bundle)
         return self._encoder
 
     def score(self, images: NDArray[np.uint8], *, check: Check = never_cancelled) -> dict[str, Float32Array]:
@@ -151,6 +146,16 @@ class HeadStage:
         taken = {name: values[:rows] for name, values in outputs.items()}
         digests = self._digests[:rows].copy()
         return scored_rows(ids, taken, skips, digests=digests, with_features=self._with_features)
+
+
+def model_without_encoder(bundle: Bundle) -> InvalidRequestError:
+    """Return the error to raise if a model without an encoder is to score images."""
+    return InvalidRequestError(
+        f"model {bundle.model_id} has no encoder and cannot score images; give vectors of "
+        f"{bundle.output_shape('features')[0]} numbers, or choose a model with an encoder",
+        reason="MODEL_WITHOUT_ENCODER",
+        model=bundle.model_id,
+    )
 
 
 def _check_graphs(bundle: Bundle, encoder: GraphSession | None, head: GraphSession | None) -> None:

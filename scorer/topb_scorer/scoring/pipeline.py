@@ -17,7 +17,7 @@ from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.cancellation import Check, check_of, checked
 from topb_scorer.imaging import ImageLimits, PixelBudget, SkippedImageError
-from topb_scorer.pools.pool import DIGEST_BYTES, PoolItem, Shard, Unreadable, content_digest
+from topb_scorer.pools.pool import DIGEST_BYTES, ImageShard, PoolItem, Shard, Unreadable, content_digest
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
 from topb_scorer.scoring.score_log import Skip
 from topb_scorer.scoring.session import Buffers, Float32Array, GraphSession
@@ -37,9 +37,10 @@ class EncodedRows:
     ids: list[str]
     """n ids."""
     digests: NDArray[np.uint8]
-    """uint8 (n, 16): the content digests of the images."""
+    """uint8 (n, 16): the content digests of the images or vectors."""
     outputs: Mapping[str, Float32Array]
-    """The encoder's outputs by name, float32 (n, …). They are overwritten when the next rows are taken."""
+    """The encoder's outputs by name, or vectors in their place, float32 (n, …). They are overwritten when the
+    next rows are taken."""
     skips: Mapping[int, Skip]
     """Rows that could not be decoded, by index. Their outputs have no meaning."""
     ends_shard: bool
@@ -52,13 +53,13 @@ class _InFlight:
 
     batch: Batch
     digests: NDArray[np.uint8]
-    """uint8 (n, 16): the content digests of the images."""
+    """uint8 (n, 16): the content digests of the images or vectors."""
     buffers: Buffers
     decoding: list[Future[dict[int, Skip]]]
 
 
 def encode_shards(
-    shards: Iterable[Shard | None],
+    shards: Iterable[ImageShard | None],
     encoder: GraphSession,
     target: ImageInput,
     *,

@@ -20,10 +20,11 @@ from topb_scorer.pools.pool import Shard
 from topb_scorer.scoring.score_log import AlteredShardError, ScoreLog
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.pointwise import select_pointwise
+from topb_scorer.selecting.serving import check_strategy_served
 from topb_scorer.selecting.set_based import select_set_based
 from topb_scorer.selecting.set_memory import SetMemory
 from topb_scorer.selecting.settings import SelectingSettings
-from topb_scorer.selecting.spec import SelectionSpec, check_strategy_served
+from topb_scorer.selecting.spec import SelectionSpec
 from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy
 
 _log = logging.getLogger(__name__)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError
-from topb_scorer.strategies import QueryStrategy, SetBasedStrategy, configured, served_by
+from topb_scorer.strategies import QueryStrategy, SetBasedStrategy, configured
 
 DEFAULT_STRATEGY = "aalu"
 MAX_BUDGET = 1_000_000
@@ -68,16 +67,3 @@ class SelectionSpec:
     def needs_features(self) -> bool:
         """Whether the strategy needs a score log with features."""
         return isinstance(self.query_strategy, SetBasedStrategy)
-
-
-def check_strategy_served(spec: SelectionSpec, bundle: Bundle) -> None:
-    """Raise InvalidRequestError with reason STRATEGY_NOT_SERVED if the model cannot serve the strategy."""
-    allowed = sorted(served_by(bundle.strategies, bundle.output_shapes))
-    if spec.strategy not in allowed:
-        raise InvalidRequestError(
-            f"model {bundle.model_id} cannot serve strategy {spec.strategy!r}; "
-            f"choose one of {', '.join(allowed)}",
-            reason="STRATEGY_NOT_SERVED",
-            strategy=spec.strategy,
-            model=bundle.model_id,
-        )

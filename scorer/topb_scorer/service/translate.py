@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 
 from topb.pools import Pool, PoolFormatName
 from topb.progress import Progress, QueuePlace
@@ -19,8 +20,8 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.errors import InvalidRequestError, LimitExceededError, ScorerError
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.pools.digests_by_id import DigestsById
-from topb_scorer.pools.pool import DIGEST_BYTES
-from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.pools.pool import DIGEST_BYTES, Shard
+from topb_scorer.pools.stream import ChunkShard, VectorChunkShard
 from topb_scorer.selecting.spec import DEFAULT_STRATEGY, SelectionSpec
 from topb_scorer.strategies import served_by
 
@@ -34,6 +35,7 @@ _FORMATS: dict[int, PoolFormatName | None] = {
     selection_pb2.POOL_FORMAT_IMAGE_FOLDER: "image-folder",
     selection_pb2.POOL_FORMAT_WEBDATASET: "webdataset",
     selection_pb2.POOL_FORMAT_CSV: "csv",
+    selection_pb2.POOL_FORMAT_VECTORS: "vectors",
 }
 
 
@@ -115,23 +117,23 @@ def pool_of(message: selection_pb2.Pool) -> Pool:
         id_column=message.id_column or None,
         image_column=message.image_column or None,
         path_column=message.path_column or None,
+        embedding_column=message.embedding_column or None,
+        probabilities_column=message.probabilities_column or None,
     )
 
 
-def shard_of(
-    chunk: selection_pb2.PoolChunk, expected_seq: int, *, max_bytes: int, max_rows: int
-) -> ChunkShard:
+def shard_of(chunk: selection_pb2.PoolChunk, expected_seq: int, *, max_bytes: int, max_rows: int) -> Shard:
     """Return the chunk as a shard.
 
     Args:
         chunk: the chunk as the caller sent it.
         expected_seq: the sequence number that the chunk must have.
-        max_bytes: the maximum number of image bytes in the chunk, and also of the bytes of its ids.
-        max_rows: the maximum number of images in the chunk.
+        max_bytes: the maximum number of bytes of images or vectors, and also of the bytes of the ids.
+        max_rows: the maximum number of images or vectors in the chunk.
 
     Raises:
         InvalidRequestError: the chunk is out of sequence, malformed, or was altered in transit.
-        LimitExceededError: the chunk contains more than `max_bytes` or `max_rows` of images.
+        LimitExceededError: the chunk contains more than `max_bytes` or `max_rows`.
     """
     if chunk.seq != expected_seq:
         raise InvalidRequestError(
@@ -142,11 +144,11 @@ def shard_of(
         )
     kind = chunk.WhichOneof("images")
     if kind is None:
-        raise _malformed(chunk, "contains neither packed nor encoded images")
+        raise _malformed(chunk, "contains neither images nor vectors")
     rows = max(len(chunk.ids), len(chunk.encoded.data))
     if rows > max_rows:
         raise LimitExceededError(
-            f"chunk {chunk.seq} has {rows} images; the limit is {max_rows}: send smaller chunks",
+            f"chunk {chunk.seq} has {rows} rows; the limit is {max_rows}: send smaller chunks",
             reason="CHUNK_TOO_LARGE",
             seq=chunk.seq,
         )
@@ -161,15 +163,16 @@ def shard_of(
     # Each access to a bytes field copies it, so access each field only once.
     packed = chunk.packed.data
     encoded = list(chunk.encoded.data)
-    size = len(packed) + sum(map(len, encoded))
+    vectors, probabilities = chunk.vectors.data, chunk.vectors.probabilities
+    size = len(packed) + sum(map(len, encoded)) + len(vectors) + len(probabilities)
     if size > max_bytes:
         raise LimitExceededError(
-            f"chunk {chunk.seq} has {size} bytes of images; the limit is {max_bytes}: send smaller chunks",
+            f"chunk {chunk.seq} has {size} bytes of rows; the limit is {max_bytes}: send smaller chunks",
             reason="CHUNK_TOO_LARGE",
             seq=chunk.seq,
         )
     crc32 = zlib.crc32(packed)
-    for image in encoded:
+    for image in (*encoded, vectors, probabilities):
         crc32 = zlib.crc32(image, crc32)
     if crc32 != chunk.crc32:
         raise InvalidRequestError(
@@ -177,6 +180,13 @@ def shard_of(
             f"expected {chunk.crc32:08x}; send it again",
             reason="CHUNK_CHECKSUM",
             seq=chunk.seq,
+        )
+    if kind == "vectors":
+        return VectorChunkShard(
+            chunk.seq,
+            ids,
+            _matrix(chunk, vectors, chunk.vectors.width, "vectors"),
+            _matrix(chunk, probabilities, chunk.vectors.classes, "rows of probabilities"),
         )
     if kind == "encoded":
         if len(encoded) != len(ids):
@@ -297,6 +307,14 @@ def _accounts_message(accounts: Accounts) -> selection_pb2.Accounts:
     for row in accounts.skipped_examples:
         message.skipped_examples.add(id=row.id, reason=row.reason, detail=row.detail)
     return message
+
+
+def _matrix(chunk: selection_pb2.PoolChunk, data: bytes, width: int, what: str) -> NDArray[np.float32]:
+    """Return numbers of a chunk as float32 (n, width)."""
+    rows = len(chunk.ids)
+    if len(data) != rows * width * 4 or (rows and not width and what == "vectors"):
+        raise _malformed(chunk, f"has {len(data)} bytes for {rows} {what} of {width} float32 numbers")
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(rows, width)
 
 
 def _malformed(chunk: selection_pb2.PoolChunk, fault: str) -> InvalidRequestError:

@@ -106,12 +106,30 @@ def test_ids_of_other_types_are_refused_with_their_row(bad_id):
         (("a", np.zeros((4, 4, 3), np.float32)), r"float32 \(4, 4, 3\)"),
         (("a", np.zeros((0, 4, 3), np.uint8)), r"uint8 \(0, 4, 3\)"),
         (("a", np.zeros((2, 4, 4, 3), np.uint8)), r"uint8 \(2, 4, 4, 3\)"),
+        (("a", np.zeros(3, np.int64)), r"int64 \(3,\)"),
+        (("a", np.zeros(0)), r"float64 \(0,\)"),
+        (("a", np.zeros(3), [0.5, 0.5]), " are list"),
+        (("a", np.zeros(3), np.zeros((1, 2))), r"float64 \(1, 2\)"),
+        (("a", np.zeros(3), np.zeros(2), "b"), "tuple of 4"),
     ],
 )
 def test_an_invalid_row_is_refused_and_described(bad_row, said):
     with pytest.raises(topb.InvalidRequestError, match=rf"row 1 of the pool.*{said}.*expected") as caught:
         chunks_of([("a", b"x"), bad_row])
     assert caught.value.reason == "POOL_ROW_INVALID"
+
+
+def test_vectors_are_packed_as_float32_and_share_chunks_of_one_size():
+    three, four = np.arange(3, dtype=np.float64), np.arange(4, dtype=np.float16)
+    halves = np.array([0.5, 0.5])
+    chunks = chunks_of([("a", three), ("b", three + 1), ("c", four), ("d", three, halves), ("e", b"image")])
+    assert [list(chunk.ids) for chunk in chunks] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [(chunk.vectors.width, chunk.vectors.classes) for chunk in chunks[:3]] == [(3, 0), (4, 0), (3, 2)]
+    assert chunks[0].vectors.data == np.array([0, 1, 2, 1, 2, 3], "<f4").tobytes()
+    assert chunks[1].vectors.data == np.arange(4, dtype="<f4").tobytes()
+    assert chunks[2].vectors.probabilities == halves.astype("<f4").tobytes()
+    assert chunks[2].crc32 == zlib.crc32(chunks[2].vectors.data + chunks[2].vectors.probabilities)
+    assert chunks[3].encoded.data == [b"image"]
 
 
 images = st.one_of(

@@ -100,7 +100,7 @@ def completed(monkeypatch, line):
         ("topb selections ", ["list", "show", "cancel", "result"]),
         ("topb selections list --st", ["--state"]),
         ("topb selections list --state s", ["succeeded"]),
-        ("topb select --format ", ["parquet", "image-folder", "webdataset", "csv"]),
+        ("topb select --format ", ["parquet", "image-folder", "webdataset", "csv", "vectors"]),
     ],
 )
 def test_commands_options_and_choices_are_completed(monkeypatch, line, offered):

@@ -34,7 +34,7 @@ def open_images(path: Path) -> OpenPool:
 
 def pool_items(pool: OpenPool) -> Iterator[PoolItem]:
     """Yield the rows of all shards."""
-    for shard in pool.shards:
+    for shard in pool.image_shards:
         yield from shard.items()
 
 

@@ -66,7 +66,7 @@ def images_at(path: Path) -> list[LabelledImage]:
     names, _ = read_class_names(pool, None) or ({}, None)
     return [
         LabelledImage(item.id, item.image, names.get(item.id) or folder_class_name(item.id))
-        for shard in pool.shards
+        for shard in pool.image_shards
         for item in shard.items()
         if isinstance(item.image, bytes)
     ]

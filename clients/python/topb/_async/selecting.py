@@ -79,6 +79,8 @@ async def stream_pool(
     """
     retries = Retries(connection.retry, deadline, connection.contact)
     async with aclosing(rows_of(pool)) as rows:
+        if stream.declares_sizes:
+            stream.declare(await _first_row(rows))
         while True:
             try:
                 return await _converse(connection, stream, rows, deadline)
@@ -115,6 +117,12 @@ async def _converse(
         return stream.result()
     finally:
         await call.abandon()
+
+
+async def _first_row(rows: AsyncIterator[object]) -> object | None:
+    async for row in rows:
+        return row
+    return None
 
 
 async def _add_row(stream: PoolStream, rows: AsyncIterator[object]) -> None:

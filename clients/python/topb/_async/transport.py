@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PoolRows = Iterable[tuple[Any, Any]] | AsyncIterable[tuple[Any, Any]]
+PoolRows = Iterable[tuple[Any, ...]] | AsyncIterable[tuple[Any, ...]]
 POOL_TYPES = (Iterable, AsyncIterable)
 
 # Events are small. A caller that reads them slowly slows the server down.

@@ -195,13 +195,16 @@ class Client:
 
         Args:
             pool: A path, glob or URI that the server reads (Parquet, WebDataset, CSV list or folder of
-                images), a `Pool` that also describes its layout, or an iterable of rows to send. Each row
-                is `(id, encoded bytes)` or `(id, uint8 array (height, width, 3), RGB)`; ids are strings or
-                integers.
+                images, Parquet or .npy files of vectors), a `Pool` that also describes its layout, or an
+                iterable of rows to send. Each row is `(id, encoded bytes)`, `(id, uint8 array (height,
+                width, 3), RGB)`, or `(id, vector)` with a floating-point array (D,) in place of the features
+                of an image; ids are strings or integers. Without a model, a row of vectors may have the
+                predicted class probabilities too: `(id, vector, array (C,))`.
             budget: Number of images to select. If the pool has fewer, all of them are returned and
                 `SelectionResult.fell_short` is true.
             strategy: Name of a query strategy, one of `server_info().strategies`.
-            model: Id of the model; None for the server's default model.
+            model: Id of the model; None for the server's default model, "none" to select from vectors
+                without a model.
             exclude: Images to leave out, usually because they are labelled already: their ids; a mapping from
                 ids to content digests (`b""` if unknown), by which images are found under other ids too; the
                 result of an earlier selection, whose picks are left out; or a file that the server reads.

@@ -81,6 +81,8 @@ def stream_pool(
     """
     retries = Retries(connection.retry, deadline, connection.contact)
     with closing(rows_of(pool)) as rows:
+        if stream.declares_sizes:
+            stream.declare(_first_row(rows))
         while True:
             try:
                 return _converse(connection, stream, rows, deadline)
@@ -117,6 +119,12 @@ def _converse(
         return stream.result()
     finally:
         call.abandon()
+
+
+def _first_row(rows: Iterator[object]) -> object | None:
+    for row in rows:
+        return row
+    return None
 
 
 def _add_row(stream: PoolStream, rows: Iterator[object]) -> None:

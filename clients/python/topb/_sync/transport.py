@@ -23,7 +23,7 @@ from topb._rpc_errors import ConnectionLostError, client_closed, mapped_errors
 from topb.errors import ServerUnavailableError
 from topb.v1 import model_pb2_grpc, selection_pb2_grpc
 
-PoolRows = Iterable[tuple[Any, Any]]
+PoolRows = Iterable[tuple[Any, ...]]
 POOL_TYPES = (Iterable,)
 
 # Events are small. A caller that reads them slowly slows the server down.

@@ -32,7 +32,11 @@ def _parsed_strategy_options(
     return {name: value for name, _, value in pairs}
 
 
-_MODEL = Option("--model ID", "Model of the server.", show_default="the server's default model")
+_MODEL = Option(
+    "--model ID",
+    'Model of the server, or "none" to select from vectors without a model.',
+    show_default="the server's default model",
+)
 _WHAT_TO_SELECT = section(
     "What to select",
     Option("--strategy NAME", "Query strategy.", default="aalu"),
@@ -67,6 +71,12 @@ _LAYOUT = section(
     ),
     Option("--image-column NAME", "Column with encoded images.", default="image"),
     Option("--path-column NAME", "Column with the paths of image files.", default="path"),
+    Option("--embedding-column NAME", "Column with vectors.", show_default="embedding"),
+    Option(
+        "--probabilities-column NAME",
+        "Column with predicted class probabilities beside vectors.",
+        show_default="probabilities, if there is one",
+    ),
 )
 _WITH_SERVER = section(
     "With --server",
@@ -104,7 +114,8 @@ def run(context: click.Context, /, **parameters: Any) -> None:
     """Select the images of a pool that are most worth labelling next.
 
     POOL is a path, a glob or an s3:// URI, as the scorer sees it. Give --server (or set TOPB_SERVER) to score
-    at a server, or --bundle to score in this process.
+    at a server, or --bundle to score in this process. Vectors need neither of them, if the strategy needs no
+    model.
     """
     options = SimpleNamespace(**parameters)
     _check(context, options)
@@ -112,7 +123,7 @@ def run(context: click.Context, /, **parameters: Any) -> None:
         _submit(options)
         return
     with shown_progress(quiet=options.quiet) as progress:
-        if options.bundle is not None:
+        if _is_in_process(options):
             result = _select_in_process(options, progress)
         else:
             arguments = _arguments_at_server(options)
@@ -127,14 +138,12 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
     def is_given(option: str | None) -> bool:
         return context.get_parameter_source(str(option)) is ParameterSource.COMMANDLINE
 
-    if options.bundle is None and options.server is None:
-        raise click.UsageError("neither --server nor --bundle is given; give one of them, or set TOPB_SERVER")
     if options.bundle is not None and is_given("server"):
         raise click.UsageError("--server and --bundle cannot be used together")
-    needed, misplaced = "--bundle", _WITH_BUNDLE
-    if options.bundle is not None:
-        needed, misplaced = "--server", [_MODEL, *_WITH_SERVER, *TLS_OPTIONS]
-    for option in misplaced:
+    misplaced = [(option, "--bundle") for option in _WITH_BUNDLE if options.bundle is None]
+    if _is_in_process(options):
+        misplaced += [(option, "--server") for option in (_MODEL, *_WITH_SERVER, *TLS_OPTIONS)]
+    for option, needed in misplaced:
         if is_given(option.name):
             raise click.UsageError(f"{option.opts[0]} requires {needed}")
     if options.detach and options.out is not None:
@@ -142,6 +151,10 @@ def _check(context: click.Context, options: SimpleNamespace) -> None:
             "--out cannot be used with --detach, which does not wait for the picks; "
             "write them later with topb selections result --out"
         )
+
+
+def _is_in_process(options: SimpleNamespace) -> bool:
+    return options.bundle is not None or options.server is None
 
 
 def _submit(options: SimpleNamespace) -> None:
@@ -166,7 +179,8 @@ def _arguments_at_server(options: SimpleNamespace) -> dict[str, Any]:
 
 def _arguments(options: SimpleNamespace) -> dict[str, Any]:
     """Return the arguments that selecting at a server and in this process share."""
-    layout = {name: getattr(options, name) for name in ("format", "id_column", "image_column", "path_column")}
+    columns = ("id_column", "image_column", "path_column", "embedding_column", "probabilities_column")
+    layout = {name: getattr(options, name) for name in ("format", *columns)}
     names = ("budget", "strategy", "strategy_options", "seed", "include_labelled")
     same = {name: getattr(options, name) for name in names}
     return {"pool": Pool(options.pool, **layout), **same}
@@ -189,5 +203,6 @@ def _select_in_process(
             progress=progress,
         )
     except ModuleNotFoundError as error:
-        raise MissingPackageError("topb select --bundle", error, extra="scorer") from error
+        command = "topb select without --server" if options.bundle is None else "topb select --bundle"
+        raise MissingPackageError(command, error, extra="scorer") from error
     return result

@@ -37,6 +37,10 @@ class _PoolFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolFormat
     """WebDataset: .tar files of images. The id of an image is its key."""
     POOL_FORMAT_CSV: _PoolFormat.ValueType  # 4
     """CSV files with a column of ids and a column of paths or URLs of images."""
+    POOL_FORMAT_VECTORS: _PoolFormat.ValueType  # 5
+    """Vectors instead of images: Parquet files with a column of embeddings, or .npy files with their ids beside
+    them. They take the place of the features of the model's encoder.
+    """
 
 class PoolFormat(_PoolFormat, metaclass=_PoolFormatEnumTypeWrapper):
     """The layout of a pool."""
@@ -51,6 +55,10 @@ POOL_FORMAT_WEBDATASET: PoolFormat.ValueType  # 3
 """WebDataset: .tar files of images. The id of an image is its key."""
 POOL_FORMAT_CSV: PoolFormat.ValueType  # 4
 """CSV files with a column of ids and a column of paths or URLs of images."""
+POOL_FORMAT_VECTORS: PoolFormat.ValueType  # 5
+"""Vectors instead of images: Parquet files with a column of embeddings, or .npy files with their ids beside
+them. They take the place of the features of the model's encoder.
+"""
 Global___PoolFormat: _TypeAlias = PoolFormat  # noqa: Y015
 
 class _SelectionState:
@@ -119,7 +127,9 @@ class SelectionSpec(_message.Message):
     strategy: _builtins.str
     """Name of a query strategy; GetServerInfo lists them. Empty for "aalu"."""
     model: _builtins.str
-    """Model id; empty for the server's default model."""
+    """Model id; empty for the server's default model. "none" for a pool of vectors to select from it without a
+    model: the strategy gets nothing but the vectors and, if the pool has them, the probabilities.
+    """
     seed: _builtins.int
     """Seeds the strategies that draw at random. The others ignore it."""
     include_labelled: _builtins.bool
@@ -203,6 +213,8 @@ class Pool(_message.Message):
     ID_COLUMN_FIELD_NUMBER: _builtins.int
     IMAGE_COLUMN_FIELD_NUMBER: _builtins.int
     PATH_COLUMN_FIELD_NUMBER: _builtins.int
+    EMBEDDING_COLUMN_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_COLUMN_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     """A path, a glob, or a file:// or s3:// URI, within the server's allowed roots."""
     format: Global___PoolFormat.ValueType
@@ -218,6 +230,14 @@ class Pool(_message.Message):
     """Column of paths and URLs of images, absolute or relative to the file, in Parquet and CSV files. In
     Parquet files it is read only if there is no image column. Empty for "path".
     """
+    embedding_column: _builtins.str
+    """Column of vectors in Parquet files: lists of float16, float32 or float64, all of one size. Empty for
+    "embedding".
+    """
+    probabilities_column: _builtins.str
+    """Column of predicted class probabilities beside the vectors: lists of floating-point numbers, all of one size.
+    Empty for "probabilities" if there is such a column. They are read only if there is no model.
+    """
     def __init__(
         self,
         *,
@@ -226,10 +246,12 @@ class Pool(_message.Message):
         id_column: _builtins.str = ...,
         image_column: _builtins.str = ...,
         path_column: _builtins.str = ...,
+        embedding_column: _builtins.str = ...,
+        probabilities_column: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "id_column", b"id_column", "image_column", b"image_column", "path_column", b"path_column", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_column", b"embedding_column", "format", b"format", "id_column", b"id_column", "image_column", b"image_column", "path_column", b"path_column", "probabilities_column", b"probabilities_column", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,29 +389,61 @@ class StreamStart(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request, such as a UUID; with it the stream can be resumed. At most 200
     characters, and not in the form of a selection's id. Empty to have the server generate one.
     """
     @_builtins.property
     def spec(self) -> Global___SelectionSpec: ...
+    @_builtins.property
+    def vectors(self) -> Global___VectorLayout:
+        """The sizes of the rows of the pool if its chunks have vectors. Needed only if `spec.model` is "none"."""
+
     def __init__(
         self,
         *,
         spec: Global___SelectionSpec | None = ...,
         request_id: _builtins.str = ...,
+        vectors: Global___VectorLayout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamStart: _TypeAlias = StreamStart  # noqa: Y015
 
 @_typing.final
+class VectorLayout(_message.Message):
+    """The sizes of the rows of a pool of vectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """D, the number of elements of a vector; 0 only for a pool without rows."""
+    classes: _builtins.int
+    """C, the number of predicted class probabilities of a row; 0 if the pool has none."""
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        classes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorLayout: _TypeAlias = VectorLayout  # noqa: Y015
+
+@_typing.final
 class PoolChunk(_message.Message):
-    """Some images of the pool; about 2 MiB is a good size."""
+    """Some rows of the pool, images or vectors; about 2 MiB is a good size."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -398,22 +452,25 @@ class PoolChunk(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     PACKED_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Chunks are numbered 0, 1, 2, … A chunk that is sent again is acknowledged and otherwise ignored. A gap is
     an error.
     """
     crc32: _builtins.int
-    """CRC-32 (ISO-HDLC, as computed by zlib) of the image bytes: of `packed.data`, or of the concatenated
-    encoded images.
+    """CRC-32 (ISO-HDLC, as computed by zlib) of the image bytes: of `packed.data`, of the concatenated
+    encoded images, or of `vectors.data` followed by `vectors.probabilities`.
     """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One id for each image."""
+        """One id for each image or vector."""
 
     @_builtins.property
     def packed(self) -> Global___PackedImages: ...
     @_builtins.property
     def encoded(self) -> Global___EncodedImages: ...
+    @_builtins.property
+    def vectors(self) -> Global___PackedVectors: ...
     def __init__(
         self,
         *,
@@ -422,12 +479,13 @@ class PoolChunk(_message.Message):
         ids: _abc.Iterable[_builtins.str] | None = ...,
         packed: Global___PackedImages | None = ...,
         encoded: Global___EncodedImages | None = ...,
+        vectors: Global___PackedVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "packed", b"packed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "packed", b"packed", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32", b"crc32", "encoded", b"encoded", "ids", b"ids", "images", b"images", "packed", b"packed", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32", b"crc32", "encoded", b"encoded", "ids", b"ids", "images", b"images", "packed", b"packed", "seq", b"seq", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["packed", "encoded"]  # noqa: Y015
+    _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["packed", "encoded", "vectors"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_images) -> _WhichOneofReturnType_images | None: ...
 
@@ -481,6 +539,40 @@ class EncodedImages(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodedImages: _TypeAlias = EncodedImages  # noqa: Y015
+
+@_typing.final
+class PackedVectors(_message.Message):
+    """Vectors of one width, which take the place of the features of the model's encoder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """float32 of shape (N, width), little-endian, in C order."""
+    width: _builtins.int
+    probabilities: _builtins.bytes
+    """Predicted class probabilities: float32 of shape (N, classes), little-endian, in C order. They are used only if
+    there is no model.
+    """
+    classes: _builtins.int
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        width: _builtins.int = ...,
+        probabilities: _builtins.bytes = ...,
+        classes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "data", b"data", "probabilities", b"probabilities", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PackedVectors: _TypeAlias = PackedVectors  # noqa: Y015
 
 @_typing.final
 class StreamEnd(_message.Message):
@@ -561,11 +653,11 @@ class StreamAccepted(_message.Message):
     MAX_CHUNK_ROWS_FIELD_NUMBER: _builtins.int
     MAX_ID_BYTES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model to which the selection is pinned."""
+    """The model to which the selection is pinned; "none" if there is no model."""
     window: _builtins.int
     """How many chunks may be sent before the first of them is acknowledged."""
     max_chunk_bytes: _builtins.int
-    """The size limit of a chunk, in bytes of image data. It is also the limit for the bytes of its ids."""
+    """The size limit of a chunk, in bytes of images or vectors. It is also the limit for the bytes of its ids."""
     selection: _builtins.str
     """The selection's id."""
     next_seq: _builtins.int

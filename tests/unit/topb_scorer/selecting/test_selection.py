@@ -29,7 +29,8 @@ from topb_scorer.pools import AllowedRoots, PoolItem, Shard, open_pool
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.selecting.selection import select_from_pool
-from topb_scorer.selecting.spec import MAX_BUDGET, SelectionSpec, check_strategy_served
+from topb_scorer.selecting.serving import check_strategy_served
+from topb_scorer.selecting.spec import MAX_BUDGET, SelectionSpec
 
 pytestmark = pytest.mark.scorer
 
