@@ -1,10 +1,11 @@
 """Measure the memory in which `topb train` trains on photos.
 
-    python tests/benchmarks/training_memory.py --out docs/results/training_memory.json
+    python tests/benchmarks/training_memory.py --run after --out docs/results/training_memory.json
 
 Trains one round on two numbers of labelled photos, with a pool of as many, each in a new process with one
 epoch of a narrow task model. The photos are crops of scikit-learn's `china.jpg`, JPEGs of 224 × 224.
-RssAnon is the memory that the process needs; RssFile is the part of its mapped files that happens to be in
+A file that exists keeps the runs that it holds under other names, so it can compare two commits. RssAnon is
+the memory that the process needs; RssFile is the part of its mapped files that happens to be in
 memory, which the operating system takes back when it needs the room.
 """
 
@@ -30,13 +31,17 @@ POLL_SECONDS = 0.02
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--photos", type=int, nargs="+", default=[500, 4000], help="labelled photos")
-    parser.add_argument("--out", type=Path, help="where to write the JSON; default: standard output")
+    parser.add_argument("--run", default="rounds", help="name of the run in the JSON")
+    parser.add_argument("--out", type=Path, help="JSON to which the run is added; default: standard output")
     parser.add_argument("--child", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.child)))
     else:
-        write_json(arguments.out, {"machine": machine(), "rounds": [one(n) for n in arguments.photos]})
+        path = arguments.out
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+        run = {arguments.run: [one(photos) for photos in arguments.photos]}
+        write_json(path, {**earlier, "machine": machine(), **run})
 
 
 def one(photos: int) -> dict[str, object]:
