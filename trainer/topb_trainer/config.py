@@ -148,9 +148,9 @@ class CotrainConfig:
     VAE sees them. The exported graph then does the same. It is off by default because the paper does not
     mention it."""
     threads: int | None = None
-    """Number of CPU threads; by default, torch's own number. One thread suits small layers and shared
-    machines: a step of the preset "small" took 4 to 7 ms on one thread, and 35 to 210 ms on two that other
-    programs used as well."""
+    """Number of CPU threads; by default, one. The layers are small, so more threads gain little, and lose
+    much where other programs use the cores as well: on two cores of a busy machine, a step with the default
+    sizes took 9 to 23 times as long on two threads as on one, and 10 to 12 times the processor time."""
 
     def __post_init__(self) -> None:
         _at_least(1, "cotrain", epochs=self.epochs, threads=1 if self.threads is None else self.threads)

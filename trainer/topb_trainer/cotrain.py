@@ -134,7 +134,7 @@ def cotrain(
     config, seed = context.config, context.seed("cotrain")
     device = labelled.features.device
     feature_size, class_count = labelled.features.shape[1], labelled.logits.shape[1]
-    with reproducible(seed, device, threads=config.cotrain.threads):
+    with reproducible(seed, device, threads=config.cotrain.threads or 1):
         raw = torch.cat([labelled.features, unlabelled.features])  # (N + M, D)
         scaling = FeatureScaling(raw) if config.cotrain.standardise_features else nn.Identity()
         untrained = untrained_selector(feature_size, class_count, config)

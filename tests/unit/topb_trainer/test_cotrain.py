@@ -195,6 +195,26 @@ def test_a_seed_gives_the_same_scores_after_other_draws_and_restores_the_random_
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize(("threads", "expected"), [(None, 1), (2, 2)])
+def test_co_training_uses_one_thread_unless_told_otherwise(
+    threads: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, update = set(), CoTraining.update_vae
+
+    def spy(training: CoTraining, batch: Batch) -> Tensor:
+        seen.add(torch.get_num_threads())
+        return update(training, batch)
+
+    monkeypatch.setattr(CoTraining, "update_vae", spy)
+    torch.set_num_threads(3)
+    random = torch.Generator().manual_seed(0)
+    few = TaskOutputs(torch.randn(4, 8, generator=random), torch.randn(4, 2, generator=random))
+    config = TrainConfig(cotrain=CotrainConfig(epochs=1, threads=threads))
+    cotrain(few, torch.rand(4, generator=random), few, RoundContext(config))
+    assert (seen, torch.get_num_threads()) == ({expected}, 3)
+    torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize(("labelled_count", "unlabelled_count"), [(2, 1), (3, 5), (7, 300)])
 def test_very_few_samples_of_either_kind_are_enough(labelled_count: int, unlabelled_count: int) -> None:
     labelled = TaskOutputs(torch.rand(labelled_count, 6), torch.rand(labelled_count, 3))
