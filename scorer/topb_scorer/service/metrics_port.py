@@ -1,6 +1,6 @@
 """Serve metrics over HTTP to Prometheus, on the event loop.
 
-A connection takes no thread, and is closed if it sends no request in time or if there are too many.
+A connection takes no thread. It is closed if it sends no request in time, or if it is the oldest of too many.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MetricsPort:
         """
         self._app = make_wsgi_app(registry)
         self._request_seconds = request_seconds
-        self._open = 0
+        self._open: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -47,14 +47,19 @@ class MetricsPort:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= _MAX_CONNECTIONS:
+            # The latest may be an honest one, which others could otherwise keep out by silence.
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.cancel()
+        answering = asyncio.create_task(self._answer(reader, writer))
+        self._open[answering] = None
         try:
-            if self._open <= _MAX_CONNECTIONS:
-                # The connection may be slow, send too much or be lost.
-                with suppress(OSError, EOFError, asyncio.LimitOverrunError):
-                    await asyncio.wait_for(self._answer(reader, writer), self._request_seconds)
+            # The connection may make room for another, be slow, send too much or be lost.
+            with suppress(asyncio.CancelledError, OSError, EOFError, asyncio.LimitOverrunError):
+                await asyncio.wait_for(answering, self._request_seconds)
         finally:
-            self._open -= 1
+            self._open.pop(answering, None)
             # Not close(), which would wait for a reader that reads nothing.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
