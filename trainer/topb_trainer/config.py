@@ -6,7 +6,7 @@ A preset sets some of them, and the command line overrides the preset. Every bun
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from topb.image_input import ResizeRule
@@ -15,6 +15,11 @@ from topb_trainer.errors import ConfigurationError
 Stem = Literal["auto", "cifar", "imagenet"]
 Reduction = Literal["mean", "sum"]
 MixedPrecision = Literal["auto", "on", "off"]
+Trained = Literal["all", "head"]
+KnownRule = Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP]
+
+RESNET18 = "resnet18"
+"""The encoder that is not taken from elsewhere: the ResNet18 of the paper."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +27,33 @@ class ImageConfig:
     """How an image becomes the input of the task model."""
 
     height: int | None = None
-    """Height in pixels. By default, the height of the labelled images if they all have the same size, at most
-    64 × 64; otherwise 224."""
+    """Height in pixels. By default, that of the encoder's own input. For an encoder without one, such as
+    resnet18, it is the height of the labelled images if they all have the same size, at most 64 × 64;
+    otherwise 224."""
     width: int | None = None
     """Width in pixels. If only one of height and width is given, the images become squares of that size."""
-    resize: Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP] = ResizeRule.STRETCH
+    resize: KnownRule | None = None
     """How images are resized. "stretch" resizes them to height × width whatever their aspect ratio, so no
     part is lost. "cover_and_center_crop" keeps the aspect ratio, resizes until the image covers height ×
-    width, and crops the centre."""
-    normalisation: Literal["labelled", "imagenet"] = "labelled"
-    """Mean and standard deviation with which each channel is standardised. "labelled" computes them from the
-    labelled images, which suits any data set; "imagenet" takes those of ImageNet."""
+    width, and crops the centre. The default is the encoder's own rule, or "stretch" if it has none."""
+    normalisation: Literal["labelled", "imagenet"] | None = None
+    """Mean and deviation with which each channel is standardised. "labelled" computes them from the labelled
+    images, which suits any data set; "imagenet" takes those of ImageNet. By default, an encoder of timm
+    brings its own, resnet18 takes "labelled" if all of it is trained, and others take "imagenet"."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, of values from 0 to 1, in place of those that `normalisation` names."""
+    deviation: tuple[float, ...] = ()
+    """Standard deviation of each channel, likewise. 0 0 0 and 1 1 1 leave values from 0 to 1."""
 
     def __post_init__(self) -> None:
         for size in (self.height, self.width):
             _require(size is None or size >= 1, f"an image size is {size} pixels; expected at least 1")
+        _require(
+            {len(self.mean), len(self.deviation)} in ({0}, {3})
+            and all(value > 0 for value in self.deviation),
+            f"image.mean is {self.mean} and image.deviation is {self.deviation}; expected three numbers for "
+            "each, and deviations above 0",
+        )
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -47,29 +64,48 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The task model T, a ResNet18, and its training."""
+    """The task model T and its training. T is an encoder, which gives features, and a classifier of them."""
 
     width: int = 64
-    """Channels of the first stage. ResNet18 has 64. With 16, training takes a sixteenth of the arithmetic,
-    which suits studies on a CPU."""
+    """Channels of the first stage of the encoder resnet18. ResNet18 has 64. With 16, training takes a
+    sixteenth of the arithmetic, which suits studies on a CPU."""
     stem: Stem = "auto"
-    """First layers of T. "cifar" is a 3×3 convolution that keeps the resolution. "imagenet" is a 7×7
-    convolution and pooling, which reduce the resolution by a factor of 4; small images become cheap as well.
-    "auto" means "cifar" for images of up to 64 × 64 pixels, and "imagenet" otherwise."""
-    epochs: int = 100
-    """Passes over the labelled images. The paper trains each module for 100 epochs."""
+    """First layers of the encoder resnet18. "cifar" is a 3×3 convolution that keeps the resolution.
+    "imagenet" is a 7×7 convolution and pooling, which reduce the resolution by a factor of 4; small images
+    become cheap as well. "auto" means "cifar" for images of up to 64 × 64 pixels, and "imagenet" above."""
+    encoder: str = RESNET18
+    """What turns images into features: "resnet18", as in the paper; the name of a model of timm, such as
+    mobilenetv3_small_100.lamb_in1k, which needs topb[timm]; package.module:factory, a function without
+    arguments that returns a torch module; the path of an ONNX file with the input and output of a bundle's
+    encoder; or the path of a bundle."""
+    weights: str | None = None
+    """Where the weights of the encoder come from: "pretrained", which downloads those of timm; "random"; or a
+    .safetensors or .pth file, of which only tensors are read. By default, resnet18 has random weights, a
+    model of timm has pretrained ones, and a factory's module keeps those that it has."""
+    train: Trained | None = None
+    """What is trained: "all", encoder and classifier; or "head", only what follows the features of the
+    encoder, which stays as it is. The features are then computed once, and a pool whose features are kept
+    is scored in seconds. By default, "all" for resnet18, and "head" for other encoders."""
+    head: tuple[int, ...] = ()
+    """Hidden layers between features and classes, if only the head is trained. By default there are none, and
+    T is linear. With hidden layers, the f of the paper is the last of them."""
+    epochs: int | None = None
+    """Passes over the labelled images. The default is 100; the paper trains each module for 100 epochs.
+    For an encoder other than resnet18 that is trained as a whole it is 30."""
     batch_size: int = 128
     """Images in a mini-batch; 128 in the paper. A last batch of a single image is merged with the one before,
     because batch norm needs at least two."""
-    learning_rate: float = 5e-4
-    """Learning rate of Adam; 5·10⁻⁴ in the paper."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over time. It is constant by default because the paper mentions no schedule. "cosine"
-    lowers it to 0 along half a cosine (Loshchilov and Hutter, SGDR, 2017, without restarts), which helps when
-    epochs are few."""
-    horizontal_flip: bool = True
-    """Whether training images are mirrored with probability ½, as in the paper. Turn it off where mirroring
-    changes the class, as it does for digits."""
+    learning_rate: float | None = None
+    """Learning rate of Adam. The default is 5·10⁻⁴, as in the paper; 10⁻³ for a head; and 10⁻⁴ for another
+    encoder that is trained as a whole."""
+    schedule: Literal["constant", "cosine"] | None = None
+    """Learning rate over time. For resnet18 it is constant by default because the paper mentions no schedule.
+    "cosine", the default for heads and for other encoders, lowers it to 0 along half a cosine (Loshchilov and
+    Hutter, SGDR, 2017, without restarts), which helps when epochs are few."""
+    horizontal_flip: bool | None = None
+    """Whether training images are mirrored with probability ½, as in the paper, and by default. Turn it off
+    where mirroring changes the class, as it does for digits. A head is trained on features of images as they
+    are."""
     processes: int = 1
     """Number of processes that train T together, each on its share of every mini-batch. On GPUs, each process
     has its own device, starting at `device`, and batch norm covers the whole mini-batch. On the CPU, batch
@@ -79,9 +115,54 @@ class TaskConfig:
     float32."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "task", width=self.width, epochs=self.epochs, processes=self.processes)
+        _at_least(1, "task", width=self.width, processes=self.processes)
         _at_least(2 * self.processes, "task", batch_size=self.batch_size)
-        _positive("task", learning_rate=self.learning_rate)
+        if self.epochs is not None:
+            _at_least(1, "task", epochs=self.epochs)
+        if self.learning_rate is not None:
+            _positive("task", learning_rate=self.learning_rate)
+        _require(bool(self.encoder), "task.encoder is empty; expected the name or the path of an encoder")
+        if self.head:
+            _layer_sizes("task.head", self.head)
+            _require(
+                self.trains_head,
+                f"task.head is {self.head}, but all of T is trained; leave it out, or give --task.train head",
+            )
+        _require(
+            not (self.trains_head and self.horizontal_flip),
+            "task.horizontal_flip is on, but only the head is trained, on the features of images as they "
+            "are; leave it out, or give --task.train all",
+        )
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the encoder is frozen, and only what follows its features is trained."""
+        return (self.train or ("all" if self.encoder == RESNET18 else "head")) == "head"
+
+    def resolved(self) -> ResolvedTask:
+        """Return the settings with the defaults that suit encoder and mode."""
+        scratch, head = self.encoder == RESNET18, self.trains_head
+        given = {field.name: getattr(self, field.name) for field in fields(TaskConfig)}
+        defaults = {
+            "train": "head" if head else "all",
+            "epochs": 100 if head or scratch else 30,
+            "learning_rate": 1e-3 if head else 5e-4 if scratch else 1e-4,
+            "schedule": "constant" if scratch and not head else "cosine",
+            "horizontal_flip": not head,
+        }
+        missing = {name: value for name, value in defaults.items() if given[name] is None}
+        return ResolvedTask(**given | missing)
+
+
+@dataclass(frozen=True)
+class ResolvedTask(TaskConfig):
+    """The settings of T in which the defaults that depend on encoder and mode are filled in."""
+
+    train: Trained = "all"
+    epochs: int = 100
+    learning_rate: float = 5e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    horizontal_flip: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from topb_trainer.errors import ExportGateError
 from topb_trainer.export.bundle import export_bundle
 from topb_trainer.export.weights import keep_weights, load_weights
 from topb_trainer.methods import SelectorKind, assistant_method
-from topb_trainer.models.resnet import ResNet18
 from topb_trainer.models.scoring import AssistantModel, ScoringModel, TaskModel, VaalModel
+from topb_trainer.models.task_network import TaskNetwork
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import (
@@ -90,7 +90,7 @@ def export_round(weights: Path, data: RoundData, context: RoundContext, parent: 
 
 
 def finish_round(
-    task_model: ResNet18,
+    task_model: TaskNetwork,
     data: RoundData,
     kind: SelectorKind,
     context: RoundContext,
@@ -157,7 +157,7 @@ def _exported(
 
 
 def _with_selector(
-    task_model: ResNet18, labelled: TaskOutputs, data: RoundData, kind: SelectorKind, context: RoundContext
+    task_model: TaskNetwork, labelled: TaskOutputs, data: RoundData, kind: SelectorKind, context: RoundContext
 ) -> ScoringModel:
     if kind == "none":
         return TaskModel(task_model)

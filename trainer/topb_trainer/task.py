@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler
 
-from topb_trainer.config import ImageConfig, TaskConfig, TrainConfig
+from topb_trainer.config import RESNET18, ImageConfig, ResolvedTask, TaskConfig, TrainConfig
 from topb_trainer.data.sets import LabelledSet
+from topb_trainer.encoders.opening import open_encoder
+from topb_trainer.encoders.resnet18 import resnet18
+from topb_trainer.encoders.source import GraphEncoder, normalisation_moments
 from topb_trainer.errors import InvalidDataError, TrainingDivergedError
-from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
+from topb_trainer.models.resnet import Normalisation
+from topb_trainer.models.task_network import EncoderNetwork, HeadNetwork, TaskNetwork
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.data_parallel import SINGLE_PROCESS, ProcessGroup, train_in_parallel
 from topb_trainer.runtime.device import autocast, resident
 from topb_trainer.runtime.progress import bar
 from topb_trainer.runtime.seeding import derived_seed, generator, reproducible
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 _INFERENCE_BATCH = 256
 _COUNTED_IMAGES = 64
@@ -42,7 +43,7 @@ class TaskOutputs:
     """float32 (N, C); their softmax is the prediction p."""
 
 
-def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
+def train_task(labelled: LabelledSet, context: RoundContext) -> TaskNetwork:
     """Train a new T by cross-entropy (lines 1–6), and return it frozen, in evaluation mode.
 
     The weights depend only on the data, the seed and the round.
@@ -52,7 +53,7 @@ def train_task(labelled: LabelledSet, context: RoundContext) -> ResNet18:
         InvalidDataError: there are too few images for the number of processes.
         DeviceError: there are fewer devices than processes.
     """
-    task, device, seed = context.config.task, context.device, context.seed("task")
+    task, device, seed = context.task, context.device, context.seed("task")
     require_images_for_processes(len(labelled.ids), task)
     with reproducible(seed, device):
         model = untrained_task(labelled, context.config).to(device)
@@ -81,18 +82,29 @@ def require_images_for_processes(labelled: int, task: TaskConfig) -> None:
         )
 
 
-def untrained_task(labelled: LabelledSet, config: TrainConfig) -> ResNet18:
-    """Return a T of the configured size, for the labelled images and their classes, with new weights."""
+def untrained_task(labelled: LabelledSet, config: TrainConfig) -> TaskNetwork:
+    """Return a T as configured, for the labelled images and their classes, with the weights before training.
+
+    Raises:
+        ConfigurationError, ScorerError: the encoder or its weights cannot be used.
+    """
+    task, classes = config.task, len(labelled.classes)
+    if task.trains_head:
+        return HeadNetwork(torch.from_numpy(labelled.images), classes, task.head)
     height, width = labelled.images.shape[1:3]
     normalisation = _normalisation(labelled.images, config.image)
-    stem = stem_for(config.task.stem, height, width)
-    model = ResNet18(normalisation, len(labelled.classes), config.task.width, stem)
+    if task.encoder == RESNET18:
+        model: TaskNetwork = resnet18(task, normalisation, classes, height, width)
+    else:
+        encoder = open_encoder(task, config.image)
+        assert not isinstance(encoder, GraphEncoder)  # only its head can be trained
+        model = EncoderNetwork(encoder.build(normalisation, height, width), classes)
     return model.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def task_outputs(
-    model: ResNet18, images: NDArray[np.uint8], context: RoundContext, *, name: str = "images"
+    model: TaskNetwork, images: NDArray[np.uint8], context: RoundContext, *, name: str = "images"
 ) -> TaskOutputs:
     """Return features and logits of T for images (line 7), as tensors on the device of the round.
 
@@ -123,7 +135,7 @@ def accuracy(outputs: TaskOutputs, labels: NDArray[np.int64]) -> float:
     return float((outputs.logits.argmax(1).cpu().numpy() == labels).mean())
 
 
-def accuracy_on(model: ResNet18, test: LabelledSet, context: RoundContext) -> float:
+def accuracy_on(model: TaskNetwork, test: LabelledSet, context: RoundContext) -> float:
     """Return the accuracy of T on a test set."""
     return accuracy(task_outputs(model, test.images, context, name="test"), test.labels)
 
@@ -140,7 +152,7 @@ def _train(
     group: ProcessGroup,
     *,
     labels: Tensor,
-    task: TaskConfig,
+    task: ResolvedTask,
     seed: int,
     progress: bool,
 ) -> None:
@@ -178,7 +190,7 @@ def _train(
         epochs.set_postfix(refresh=False, loss=f"{mean_loss:.4f}", accuracy=f"{correct_share:.1%}")
 
 
-def _scheduler(optimizer: Optimizer, task: TaskConfig, steps: int) -> LRScheduler:
+def _scheduler(optimizer: Optimizer, task: ResolvedTask, steps: int) -> LRScheduler:
     if task.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
     return ConstantLR(optimizer, factor=1.0)
@@ -193,8 +205,8 @@ def _batches(order: Tensor, size: int, smallest: int) -> list[Tensor]:
 
 
 def _normalisation(images: NDArray[np.uint8], image: ImageConfig) -> Normalisation:
-    if image.normalisation == "imagenet":
-        return Normalisation(_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+    if (moments := normalisation_moments(image)) is not None:
+        return Normalisation(*moments)
     # A histogram of the 256 values gives exact moments without a floating-point copy of the images.
     values = np.arange(256) / 255  # (256)
     means, deviations = [], []

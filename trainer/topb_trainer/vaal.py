@@ -143,7 +143,7 @@ def train_vaal(
         TrainingDivergedError: a loss is no longer finite.
     """
     config, device, seed = context.config.vaal, context.device, context.seed("vaal")
-    flip_probability = 0.5 if context.config.task.horizontal_flip else 0.0
+    flip_probability = 0.5 if context.task.horizontal_flip else 0.0
     height, width = labelled.shape[1:3]
     with reproducible(seed, device):
         vae = ImageVae(height, width, config.channels, config.latent_size)

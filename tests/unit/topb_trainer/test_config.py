@@ -9,12 +9,13 @@ from topb_trainer.errors import ConfigurationError
 
 
 def test_the_defaults_are_the_papers() -> None:
-    config = TrainConfig()
-    assert (config.task.width, config.task.epochs, config.task.batch_size) == (64, 100, 128)
+    config, task = TrainConfig(), TrainConfig().task.resolved()
+    assert (task.encoder, task.train, task.schedule) == ("resnet18", "all", "constant")
+    assert (task.width, task.epochs, task.batch_size) == (64, 100, 128)
     assert (config.cotrain.epochs, config.cotrain.batch_size) == (100, 128)
-    assert config.task.learning_rate == config.cotrain.learning_rate == 5e-4
+    assert task.learning_rate == config.cotrain.learning_rate == 5e-4
     assert (config.cotrain.beta, config.cotrain.ranking_weight, config.cotrain.margin) == (1, 10, 0.1)
-    assert config.task.horizontal_flip
+    assert task.horizontal_flip
     assert len(config.vae.hidden) == len(config.assistant.hidden) == 2
 
 

@@ -195,7 +195,7 @@ def _option(leaf: _Leaf) -> Option:
 def _parameter_type(kind: Any) -> click.ParamType[Any]:
     if typing.get_origin(kind) is Literal:
         return Choice(typing.get_args(kind))
-    if typing.get_origin(kind) is types.UnionType:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
         return _OrNone(_parameter_type(kind))
     return {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING}[kind]

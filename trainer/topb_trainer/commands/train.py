@@ -85,12 +85,13 @@ def run(
     from topb_trainer.data.decoding import open_images
     from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
     from topb_trainer.data.sets import RoundData
+    from topb_trainer.encoders.opening import completed
     from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext
     from topb_trainer.runtime.data_parallel import devices_from
     from topb_trainer.task import require_images_for_processes
 
-    config = from_options(TrainConfig(), settings)
+    config = completed(from_options(TrainConfig(), settings))
     # Fail before minutes of decoding and training.
     context = RoundContext(config, round_index, progress=not as_json)
     require_writable(out)

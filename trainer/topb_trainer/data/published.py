@@ -12,7 +12,7 @@ import numpy as np
 import torchvision.datasets as tv
 from numpy.typing import NDArray
 
-from topb.image_input import ImageInput
+from topb.image_input import ImageInput, ResizeRule
 from topb_scorer import imaging
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.idx import idx_file, read_idx
@@ -179,7 +179,7 @@ def _missing(name: str, root: Path, why: str) -> InvalidDataError:
 
 def _target(image: ImageConfig, size: int) -> ImageInput:
     height, width = image.size or (size, size)
-    return ImageInput(height, width, image.resize)
+    return ImageInput(height, width, image.resize or ResizeRule.STRETCH)
 
 
 def _fitted(images: NDArray[np.uint8], target: ImageInput) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from topb.image_input import ImageInput
+from topb.image_input import ImageInput, ResizeRule
 from topb_scorer.pools import (
     OpenPool,
     PoolItem,
@@ -32,7 +32,7 @@ stem."""
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
     """Return the model's input as configured. A missing size is derived from the labelled images."""
     size = config.size or _common_small_size(open_images(labelled))
-    return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), config.resize)
+    return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), config.resize or ResizeRule.STRETCH)
 
 
 def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:

@@ -4,7 +4,7 @@ round."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -117,7 +117,7 @@ class ExperimentConfig:
 
         The path of the data and the index of the GPU are left out because they may change between runs.
         """
-        train = self.train.as_dict()
+        train = replace(self.train, task=self.train.task.resolved()).as_dict()
         del train["seed"]
         train["device"] = self.train.device.partition(":")[0]
         for switch in ("adversary", "prediction", "ranking"):

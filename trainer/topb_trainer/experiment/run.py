@@ -28,13 +28,13 @@ from topb_trainer.experiment.chain import ids_sha256, labelled_sha256, require_c
 from topb_trainer.experiment.config import ExperimentConfig
 from topb_trainer.experiment.records import Record, RecordStore, Settings
 from topb_trainer.methods import Method
-from topb_trainer.models.resnet import Normalisation, ResNet18, stem_for
+from topb_trainer.models.task_network import TaskNetwork
 from topb_trainer.rounds import finish_round
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.runtime.libraries import library_versions
 from topb_trainer.runtime.seeding import derived_seed
 from topb_trainer.runtime.stopwatch import Stopwatch
-from topb_trainer.task import accuracy_on, train_task
+from topb_trainer.task import accuracy_on, train_task, untrained_task
 
 _SHARD_IMAGES = 4096
 
@@ -141,7 +141,7 @@ def select_in_memory(
 
 @dataclass(frozen=True)
 class _TrainedTask:
-    model: ResNet18
+    model: TaskNetwork
     accuracy: float
     seconds: dict[str, float]
 
@@ -246,13 +246,7 @@ class _Round:
             raise InvalidDataError(
                 f"{file} holds the model of another experiment or seed; {advice}", reason="RECORD_MISPLACED"
             )
-        target, settings = self.data.target, self.context.config.task
-        model = ResNet18(
-            Normalisation((0, 0, 0), (1, 1, 1)),  # overwritten: the moments are part of the weights
-            len(self.data.train.classes),
-            settings.width,
-            stem_for(settings.stem, target.height, target.width),
-        )
+        model = untrained_task(self.data.train.subset(self.labelled), self.context.config)
         model.load_state_dict(weights)
         model.to(self.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return _TrainedTask(model.eval().requires_grad_(False), accuracy, seconds)

@@ -10,6 +10,7 @@ from torch import Tensor, nn, tensor
 from torchvision.models.resnet import BasicBlock
 
 from topb_trainer.config import Stem
+from topb_trainer.models.task_network import TaskNetwork
 
 SMALL_IMAGE = 64
 """Largest height and width, in pixels, at which the stem "auto" keeps the full resolution."""
@@ -35,7 +36,7 @@ class Normalisation(nn.Module):
         return (images.float() * self.scale + self.shift).permute(0, 3, 1, 2)  # (N, 3, H, W)
 
 
-class ResNet18(nn.Module):
+class ResNet18(TaskNetwork):
     """Four stages of two basic blocks each, from `width` to 8 × `width` channels; the usual width is 64.
 
     The stem "cifar" is a 3×3 convolution with stride 1. The stem "imagenet" is a 7×7 convolution with stride
@@ -62,14 +63,9 @@ class ResNet18(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features f (N, D) and logits (N, C), float32, for uint8 images (N, H, W, 3)."""
-        features = self.encode(images)  # (N, D)
-        return features, self.classifier(features)  # (N, D), (N, C)
-
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, inputs: Tensor) -> Tensor:
         """Return features f, float32 (N, D), for uint8 images (N, H, W, 3)."""
-        x = self.normalisation(images)  # (N, 3, H, W)
+        x = self.normalisation(inputs)  # (N, 3, H, W)
         x = self.stages(self.stem(x))  # (N, D, h, w)
         features: Tensor = x.mean((2, 3))  # (N, D)
         return features

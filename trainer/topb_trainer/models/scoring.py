@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topb_trainer.models.assistant import Assistant
-from topb_trainer.models.resnet import ResNet18
+from topb_trainer.models.task_network import TaskNetwork
 from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.models.vae import Vae
 
@@ -52,7 +52,7 @@ class ScoringModel(nn.Module, ABC):
     }
     """The outputs in words, by name."""
 
-    def __init__(self, task_model: ResNet18) -> None:
+    def __init__(self, task_model: TaskNetwork) -> None:
         super().__init__()
         self.task_model = task_model
         self.feature_type: FeatureType = "float32"
@@ -93,7 +93,7 @@ class AssistantModel(ScoringModel):
     }
 
     def __init__(
-        self, task_model: ResNet18, scaling: FeatureScaling | nn.Identity, vae: Vae, assistant: Assistant
+        self, task_model: TaskNetwork, scaling: FeatureScaling | nn.Identity, vae: Vae, assistant: Assistant
     ) -> None:
         super().__init__(task_model)
         self.scaling = scaling
@@ -120,7 +120,7 @@ class VaalModel(ScoringModel):
         ),
     }
 
-    def __init__(self, task_model: ResNet18, vae: ImageVae, discriminator: Discriminator) -> None:
+    def __init__(self, task_model: TaskNetwork, vae: ImageVae, discriminator: Discriminator) -> None:
         super().__init__(task_model)
         self.vae = vae
         self.discriminator = discriminator

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from topb_trainer.config import TrainConfig
+from topb_trainer.config import ResolvedTask, TrainConfig
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.runtime.device import torch_device
 from topb_trainer.runtime.seeding import derived_seed
@@ -25,11 +25,13 @@ class RoundContext:
     """
 
     config: TrainConfig
-    """The resolved settings of the round."""
+    """The settings of the round. The defaults of T that depend on its encoder are filled in."""
     index: int = 0
     """0 for the round that trains on the initial labelled set. Weights and shuffles differ between rounds."""
     progress: bool = False
     """Whether to show progress on standard error."""
+    task: ResolvedTask = field(init=False)
+    """The settings of T."""
     device: torch.device = field(init=False)
     """The device that `config.device` names."""
 
@@ -39,6 +41,9 @@ class RoundContext:
                 f"the round is {self.index}; expected an integer from 0 to {_MAX_INDEX}",
                 reason="INVALID_CONFIGURATION",
             )
+        task = self.config.task.resolved()
+        object.__setattr__(self, "task", task)
+        object.__setattr__(self, "config", replace(self.config, task=task))
         object.__setattr__(self, "device", torch_device(self.config.device))
 
     def seed(self, purpose: str) -> int:
