@@ -15,6 +15,7 @@ from topb_trainer.cotrain import cotrain, untrained_selector
 from topb_trainer.data.sets import RoundData
 from topb_trainer.errors import ExportGateError
 from topb_trainer.export.bundle import export_bundle
+from topb_trainer.export.frozen import FrozenEncoder, encoded_round
 from topb_trainer.export.weights import keep_weights, load_weights
 from topb_trainer.methods import SelectorKind, assistant_method
 from topb_trainer.models.scoring import AssistantModel, ScoringModel, TaskModel, VaalModel
@@ -30,7 +31,7 @@ from topb_trainer.task import (
     train_task,
     untrained_task,
 )
-from topb_trainer.vaal import train_vaal
+from topb_trainer.vaal import require_images, train_vaal
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
             `parent`, for `export_round`.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
+    data, encoder = _inputs(data, context)
     task_model = train_task(data.labelled, context)
     test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
     return finish_round(
@@ -67,8 +69,14 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
         context,
         test_accuracy=test_accuracy,
         parent=parent,
+        encoder=encoder,
         keep_weights_on_failure=True,
     )
+
+
+def _inputs(data: RoundData, context: RoundContext) -> tuple[RoundData, FrozenEncoder | None]:
+    """Return what T is trained on: images, or the features of an encoder that is not trained."""
+    return encoded_round(data, context) if context.task.trains_head else (data, None)
 
 
 def export_round(weights: Path, data: RoundData, context: RoundContext, parent: Path) -> TrainedRound:
@@ -78,6 +86,7 @@ def export_round(weights: Path, data: RoundData, context: RoundContext, parent: 
         ConfigurationError: the weights cannot be read, or belong to another round.
         ExportGateError, BundleError: see `train_round`.
     """
+    data, encoder = _inputs(data, context)
     task_model = untrained_task(data.labelled, context.config)
     selector = untrained_selector(task_model.feature_size, task_model.class_count, context.config)
     model = AssistantModel(task_model, selector.scaling, selector.vae, selector.assistant)
@@ -86,7 +95,7 @@ def export_round(weights: Path, data: RoundData, context: RoundContext, parent: 
     test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
     labelled = task_outputs(task_model, data.labelled.images, context, name="labelled")
     watch = Stopwatch(context.device)
-    return _exported(model, labelled, data, "assistant", context, watch, test_accuracy, parent)
+    return _exported(model, labelled, data, "assistant", context, watch, test_accuracy, parent, encoder)
 
 
 def finish_round(
@@ -97,6 +106,7 @@ def finish_round(
     *,
     test_accuracy: float | None,
     parent: Path,
+    encoder: FrozenEncoder | None = None,
     keep_weights_on_failure: bool = False,
 ) -> TrainedRound:
     """Train a selector beside a trained T, and publish the bundle of both in `parent`.
@@ -108,6 +118,7 @@ def finish_round(
         context: the round.
         test_accuracy: accuracy of T on the test set, for the manifest.
         parent: directory of bundles.
+        encoder: the encoder, if it was not trained; `data` then holds its features in place of images.
         keep_weights_on_failure: whether to keep the weights in `parent` if the model cannot be exported.
 
     Raises:
@@ -121,7 +132,7 @@ def finish_round(
     with watch.timing("selector"):
         model = _with_selector(task_model, labelled, data, kind, context)
     try:
-        return _exported(model, labelled, data, kind, context, watch, test_accuracy, parent)
+        return _exported(model, labelled, data, kind, context, watch, test_accuracy, parent, encoder)
     except ExportGateError as error:
         if not keep_weights_on_failure:
             raise
@@ -137,11 +148,15 @@ def _exported(
     watch: Stopwatch,
     test_accuracy: float | None,
     parent: Path,
+    encoder: FrozenEncoder | None,
 ) -> TrainedRound:
-    features = labelled.features.cpu().numpy()
-    model.feature_type = context.config.export.feature_type
-    if model.feature_type == "float16":
-        features = features.astype(np.float16).astype(np.float32)
+    if encoder is None:
+        features = labelled.features.cpu().numpy()
+        model.feature_type = context.config.export.feature_type
+        if model.feature_type == "float16":
+            features = features.astype(np.float16).astype(np.float32)
+    else:
+        features, model.feature_type = data.labelled.images, encoder.feature_type
     train_accuracy = accuracy(labelled, data.labelled.labels)
     with watch.timing("export"):
         bundle = export_bundle(
@@ -152,6 +167,7 @@ def _exported(
             method=_method_name(kind, context.config),
             test_accuracy=test_accuracy,
             parent=parent,
+            encoder=encoder,
         )
     return TrainedRound(bundle, train_accuracy, test_accuracy, watch.seconds)
 
@@ -162,6 +178,7 @@ def _with_selector(
     if kind == "none":
         return TaskModel(task_model)
     if kind == "vaal":
+        require_images(context.task)
         vaal = train_vaal(data.labelled.images, data.pool.images, context)
         return VaalModel(task_model, vaal.vae, vaal.discriminator)
     losses = task_losses(labelled, data.labelled.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,13 +105,13 @@ def untrained_task(labelled: LabelledSet, config: TrainConfig) -> TaskNetwork:
 
 @torch.no_grad()
 def task_outputs(
-    model: TaskNetwork, images: NDArray[np.uint8], context: RoundContext, *, name: str = "images"
+    model: TaskNetwork, images: NDArray[Any], context: RoundContext, *, name: str = "images"
 ) -> TaskOutputs:
     """Return features and logits of T for images (line 7), as tensors on the device of the round.
 
     Args:
         model: T, in evaluation mode.
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, 3), or the features of an encoder that is not trained, float32 (N, D).
         context: the round.
         name: name of the images in the progress bar.
     """
@@ -156,7 +157,7 @@ def _train(
     seed: int,
     progress: bool,
 ) -> None:
-    """Train the model in place on uint8 images (N, H, W, 3), on any device, with labels (N)."""
+    """Train the model in place on images (N, H, W, 3) or features (N, D), on any device, with labels (N)."""
     labels = labels.to(device)  # (N)
     wrapped = group.wrap(model, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate, fused=True)
@@ -173,7 +174,7 @@ def _train(
         for batch in _batches(order, task.batch_size, smallest):
             index = group.share(batch)  # (B)
             raw = images[index.to(images.device)].to(device, non_blocking=True)  # (B, H, W, 3)
-            augmented = mirrored(raw, flipped[index].to(device))  # (B, H, W, 3)
+            augmented = mirrored(raw, flipped[index].to(device)) if task.horizontal_flip else raw
             target = labels[index.to(device)]  # (B)
             with autocast(device, task.mixed_precision):
                 _, logits = wrapped(augmented)  # (B, C)

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topb_trainer.config import Reduction, VaalConfig
+from topb_trainer.config import Reduction, TaskConfig, VaalConfig
 from topb_trainer.cotrain import epoch_batches
-from topb_trainer.errors import TrainingDivergedError
+from topb_trainer.errors import ConfigurationError, TrainingDivergedError
 from topb_trainer.losses import assistant_adversarial_loss, vae_adversarial_loss
 from topb_trainer.models.vaal import Discriminator, ImageVae
 from topb_trainer.models.vae import sample
@@ -124,6 +124,17 @@ class VaalTraining:
         loss.backward(inputs=self._discriminator_parameters)  # type: ignore[no-untyped-call]
         self._discriminator_optimizer.step()
         return loss.detach()
+
+
+def require_images(task: TaskConfig) -> None:
+    """Raise ConfigurationError, with reason METHOD_NEEDS_IMAGES, if a round has features and no images."""
+    if task.trains_head:
+        raise ConfigurationError(
+            "VAAL trains an auto-encoder on images, for which it would have to read the whole pool in each "
+            "round, but with --task.train head a round has only the features of the encoder; leave VAAL out, "
+            "or give --task.train all",
+            reason="METHOD_NEEDS_IMAGES",
+        )
 
 
 def train_vaal(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,9 @@ class LabelledSet:
 
     ids: tuple[str, ...]
     """N distinct ids."""
-    images: NDArray[np.uint8]
-    """(N, H, W, 3), RGB."""
+    images: NDArray[Any]
+    """uint8 (N, H, W, 3), RGB. If only a head is trained, the features of the encoder take their place:
+    float32 (N, D)."""
     labels: NDArray[np.int64]
     """(N), indices into `classes`. In a test set, −1 stands for a class that T does not know."""
     classes: tuple[str, ...]
@@ -51,8 +53,8 @@ class UnlabelledSet:
 
     ids: tuple[str, ...]
     """M distinct ids."""
-    images: NDArray[np.uint8]
-    """(M, H, W, 3), RGB."""
+    images: NDArray[Any]
+    """uint8 (M, H, W, 3), RGB, or features: see `LabelledSet.images`."""
     labelled: int = 0
     """Number of rows left out because they have the id or the content of a labelled image."""
     labelled_absent: int = 0

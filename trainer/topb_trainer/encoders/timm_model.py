@@ -88,7 +88,10 @@ class TimmEncoder(TorchEncoder):
                 f"{f'. Did you mean {near[0]}?' if near else ''}",
                 reason="ENCODER_UNKNOWN",
             )
-        about = self._timm.get_pretrained_cfg(name)
+        try:
+            about = self._timm.get_pretrained_cfg(name)
+        except RuntimeError:
+            about = None
         if about is None:
             known = self._timm.list_pretrained(f"{name.partition('.')[0]}.*")
             raise ConfigurationError(

@@ -12,7 +12,8 @@ from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle
 from topb_trainer.data.sets import RoundData
 from topb_trainer.export import gates
-from topb_trainer.export.graph import onnx_graphs
+from topb_trainer.export.frozen import FrozenEncoder
+from topb_trainer.export.graph import head_graphs, onnx_graphs
 from topb_trainer.export.publishing import UNIVERSAL_STRATEGIES, LabelledFeatures, publish_bundle
 from topb_trainer.models.scoring import ScoringModel
 from topb_trainer.runtime.context import RoundContext
@@ -32,6 +33,7 @@ def export_bundle(
     method: str,
     test_accuracy: float | None,
     parent: Path,
+    encoder: FrozenEncoder | None = None,
 ) -> Bundle:
     """Publish the bundle of a trained model as `parent/<model id>`, and open it.
 
@@ -45,12 +47,17 @@ def export_bundle(
         method: name of the method, such as "aalu" or "vaal"; "task" without a selector.
         test_accuracy: accuracy of T on the test set; None without a test set.
         parent: directory of bundles, which is created if it is missing.
+        encoder: the encoder, if it was not trained; `data` then holds its features in place of images.
 
     Raises:
         ExportGateError: the graphs do not reproduce the model; nothing was published.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
-    graphs = onnx_graphs(model, data.target.height, data.target.width)
+    graphs = (
+        onnx_graphs(model, data.target.height, data.target.width)
+        if encoder is None
+        else head_graphs(model, encoder.graph, encoder.feature_size)
+    )
     config = context.config
     manifest = bundle_pb2.Bundle(
         method=method,
@@ -65,8 +72,12 @@ def export_bundle(
     json_format.ParseDict(config.as_dict(), manifest.configuration)
 
     def measured() -> list[gates.Gate]:
-        real = gates.evenly_spaced(data.pool.images, config.export.gate_images)  # (G, H, W, 3)
-        return gates.measure(model, graphs, real, config.export.difference_limit)
+        limit = config.export.difference_limit
+        real = gates.evenly_spaced(data.pool.images, config.export.gate_images)  # (G, H, W, 3) or (G, D)
+        if encoder is None:
+            return gates.measure(model, graphs, real, limit)
+        assert graphs.head is not None, "a trained model has at least a classifier"
+        return [*encoder.gates, *gates.measure_head(model, graphs.head, real, limit)]
 
     return publish_bundle(
         graphs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,6 +96,63 @@ def measure(model: ScoringModel, graphs: Graphs, real: NDArray[np.uint8], limit:
     ]
 
 
+def measure_encoder(
+    graph: bytes,
+    original: Callable[[Tensor], Tensor] | None,
+    real: NDArray[np.uint8],
+    limit: float,
+    *,
+    float16: bool,
+) -> list[Gate]:
+    """Run an encoder that is not trained on the CPU, and measure it.
+
+    Args:
+        graph: the encoder.
+        original: the torch module of which it was made, from images to features; None if there is none.
+        real: uint8 (N, H, W, 3), images of the pool.
+        limit: largest relative difference from the module that is allowed.
+        float16: whether features are rounded to float16.
+    """
+    extreme = extreme_images(real)
+    images = np.concatenate([real, extreme])  # (N + M, H, W, 3)
+    session = GraphSession(graph, batch_size=_BATCH)
+    encoded = session.apply({"images": images})
+    in_reverse = session.apply({"images": images[::-1]})
+    # Without a module the graph is the original, and is only examined by itself.
+    expected: Outputs = encoded
+    if original is not None:
+        expected = _applied(lambda images: {"features": original(images)}, {"images": images})
+    on = f"over {len(real)} images of the pool and {len(extreme)} extreme ones"
+    limits = {"features": max(limit, _FLOAT16_STEP) if float16 else limit}
+    found = gates_of(expected, encoded, on, limits)
+    return [
+        *(gate for gate in found if original is not None or gate.name == "not_finite"),
+        *([_not_float16(encoded["features"], on)] if float16 else []),
+        row_independence(encoded, {name: values[::-1] for name, values in in_reverse.items()}),
+    ]
+
+
+def measure_head(model: ScoringModel, head: bytes, features: Float32Array, limit: float) -> list[Gate]:
+    """Run the head of a model and its graph on the CPU, and measure how they differ.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        head: its graph.
+        features: float32 (N, D), features of the pool.
+        limit: largest relative difference that is allowed.
+    """
+    session = GraphSession(head, batch_size=HEAD_BATCH_SIZE)
+    expected = _applied(lambda **arrays: model.head(arrays), {"features": features})
+    scored = session.apply({"features": features})
+    in_reverse = session.apply({"features": features[::-1]})
+    on = f"over the features of {len(features)} images of the pool"
+    found = [
+        *gates_of(expected, scored, on, dict.fromkeys(scored, limit)),
+        row_independence(scored, {name: values[::-1] for name, values in in_reverse.items()}),
+    ]
+    return [replace(gate, name=f"head_{gate.name}") for gate in found]
+
+
 def gates_of(
     expected: Outputs,
     exported: Outputs,
@@ -172,10 +229,10 @@ def extreme_images(real: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([uniform, 255 - some, stretched])
 
 
-def evenly_spaced(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Return at most `count` of the images (M, H, W, 3)."""
-    rows = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
-    return images[rows]
+def evenly_spaced(rows: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return at most `count` of the images or features (M, …)."""
+    chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
+    return rows[chosen]
 
 
 def relative_difference(expected: Float32Array, exported: Float32Array, unit: float) -> float:

@@ -13,8 +13,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from topb_trainer.errors import ConfigurationError
 from topb_trainer.export.publishing import Graphs
-from topb_trainer.models.scoring import Outputs, ScoringModel
+from topb_trainer.models.scoring import FeatureType, Outputs, ScoringModel, rounded
 
 _EXAMPLES = 2
 """Rows in the exporter's example. With one row, the exporter would treat the batch size as a constant."""
@@ -35,6 +36,49 @@ def onnx_graphs(model: ScoringModel, height: int, width: int) -> Graphs:
     )
 
 
+def encoder_graph(encoder: nn.Module, feature_type: FeatureType, height: int, width: int) -> bytes:
+    """Return the graph of an encoder that is not trained.
+
+    Args:
+        encoder: maps uint8 (N, height, width, 3) to features (N, D), on the CPU, in evaluation mode.
+        feature_type: the precision to which the graph rounds the features.
+        height, width: the size of the images.
+
+    Raises:
+        ConfigurationError: with reason ENCODER_NOT_EXPORTABLE.
+    """
+    images = torch.zeros(_EXAMPLES, height, width, 3, dtype=torch.uint8)
+    try:
+        return _graph(_FrozenEncoder(encoder, feature_type), {"images": images}, ["features"])
+    except Exception as error:
+        # torch raises errors of many types for modules that it cannot trace or translate.
+        raise ConfigurationError(
+            f"torch cannot export the encoder to ONNX: {str(error).strip().partition(chr(10))[0]}; the "
+            "module must compute its features with tensors alone, for any number of images",
+            reason="ENCODER_NOT_EXPORTABLE",
+        ) from error
+
+
+def head_graphs(model: ScoringModel, encoder: bytes, feature_size: int) -> Graphs:
+    """Return the graphs of a model whose encoder has one already, which stays the same byte for byte.
+
+    Args:
+        model: the model, whose `head` takes features, float32 (N, D).
+        encoder: the encoder's graph.
+        feature_size: D.
+    """
+    on_cpu = copy.deepcopy(model).to("cpu")
+    encoded = {"features": torch.zeros(_EXAMPLES, feature_size)}  # (2, D)
+    with torch.no_grad():
+        scored = on_cpu.head(encoded)
+    return Graphs(
+        encoder=encoder,
+        head=_graph(_Head(on_cpu, list(encoded)), encoded, list(scored)),
+        encoder_shapes={"features": (feature_size,)},
+        head_shapes={name: tuple(values.shape[1:]) for name, values in scored.items()},
+    )
+
+
 class _Encoder(nn.Module):
     def __init__(self, model: ScoringModel) -> None:
         super().__init__()
@@ -43,6 +87,17 @@ class _Encoder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         (images,) = inputs
         return tuple(self.model.encode(images).values())
+
+
+class _FrozenEncoder(nn.Module):
+    def __init__(self, encoder: nn.Module, feature_type: FeatureType) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.feature_type = feature_type
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        (images,) = inputs
+        return (rounded(self.encoder(images), self.feature_type),)
 
 
 class _Head(nn.Module):

@@ -22,6 +22,11 @@ Outputs = dict[str, Tensor]
 """Outputs by name, float32 (N, …)."""
 
 
+def rounded(features: Tensor, feature_type: FeatureType) -> Tensor:
+    """Return features, float32 (N, D), rounded to the given precision."""
+    return features.half().float() if feature_type == "float16" else features
+
+
 class FeatureScaling(nn.Module):
     """Standardises features to (f − shift) / scale before the VAE sees them."""
 
@@ -60,8 +65,7 @@ class ScoringModel(nn.Module, ABC):
 
     def encode(self, images: Tensor) -> Outputs:
         """Return at least `features`, float32 (N, D), for uint8 images (N, H, W, 3)."""
-        features = self.task_model.encode(images)  # (N, D)
-        return {"features": features.half().float() if self.feature_type == "float16" else features}
+        return {"features": rounded(self.task_model.encode(images), self.feature_type)}  # (N, D)
 
     @abstractmethod
     def head(self, encoded: Outputs) -> Outputs:
@@ -102,9 +106,9 @@ class AssistantModel(ScoringModel):
 
     def head(self, encoded: Outputs) -> Outputs:
         """Return `score` (N), the assistant's logit, and `probabilities` (N, C)."""
-        features = encoded["features"]  # (N, D)
-        probabilities = self.task_model.classifier(features).softmax(1)  # (N, C)
-        latent = self.vae.encode_mean(self.scaling(features))  # (N, Z)
+        f = self.task_model.refine(encoded["features"])  # (N, F)
+        probabilities = self.task_model.classifier(f).softmax(1)  # (N, C)
+        latent = self.vae.encode_mean(self.scaling(f))  # (N, Z)
         return {"score": self.assistant(latent, probabilities), "probabilities": probabilities}  # (N), (N, C)
 
 
@@ -141,4 +145,5 @@ class TaskModel(ScoringModel):
 
     def head(self, encoded: Outputs) -> Outputs:
         """Return `probabilities` (N, C)."""
-        return {"probabilities": self.task_model.classifier(encoded["features"]).softmax(1)}  # (N, C)
+        f = self.task_model.refine(encoded["features"])  # (N, F)
+        return {"probabilities": self.task_model.classifier(f).softmax(1)}  # (N, C)

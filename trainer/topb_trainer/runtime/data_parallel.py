@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def devices_from(device: torch.device, count: int) -> list[torch.device]:
 
 
 def train_in_parallel(
-    train: Train, model: nn.Module, images: NDArray[np.uint8], device: torch.device, processes: int
+    train: Train, model: nn.Module, images: NDArray[Any], device: torch.device, processes: int
 ) -> None:
     """Train `model` in place with several processes. All of them end before this function returns.
 
@@ -111,7 +112,7 @@ def train_in_parallel(
         train: a picklable function. Every process calls it with a copy of the model, the images and its
             device.
         model: the model, on any device.
-        images: uint8 (N, H, W, 3). All processes map the same copy on disk.
+        images: uint8 (N, H, W, 3), or features, float32 (N, D). All processes map the same copy on disk.
         device: the device of the first process.
         processes: number of processes, at least 2.
 

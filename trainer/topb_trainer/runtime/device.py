@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -58,8 +57,8 @@ def autocast(device: torch.device, mixed_precision: MixedPrecision) -> AbstractC
     return torch.autocast(device.type, dtype=torch.bfloat16) if enabled else nullcontext()
 
 
-def resident(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return uint8 images (N, H, W, 3) on `device` if they fit there, otherwise where they are."""
+def resident(images: NDArray[Any], device: torch.device) -> Tensor:
+    """Return images or features (N, …) on `device` if they fit there, otherwise where they are."""
     on_host = torch.from_numpy(images)
     if device.type == "cpu":
         return on_host
