@@ -27,9 +27,8 @@ class ImageConfig:
     """How an image becomes the input of the task model."""
 
     height: int | None = None
-    """Height in pixels. By default, that of the encoder's own input. For an encoder without one, such as
-    resnet18, it is the height of the labelled images if they all have the same size, at most 64 × 64;
-    otherwise 224."""
+    """Height in pixels. By default, that of the encoder's own input. If it has none, like resnet18, it is the
+    height of the labelled images if they all have the same size, at most 64 × 64; otherwise 224."""
     width: int | None = None
     """Width in pixels. If only one of height and width is given, the images become squares of that size."""
     resize: KnownRule | None = None
@@ -75,20 +74,18 @@ class TaskConfig:
     become cheap as well. "auto" means "cifar" for images of up to 64 × 64 pixels, and "imagenet" above."""
     encoder: str = RESNET18
     """What turns images into features: "resnet18", as in the paper; the name of a model of timm, such as
-    mobilenetv3_small_100.lamb_in1k, which needs topb[timm]; package.module:factory, a function without
-    arguments that returns a torch module; the path of an ONNX file with the input and output of a bundle's
-    encoder; or the path of a bundle."""
+    mobilenetv3_small_100.lamb_in1k, with topb[timm]; package.module:factory, a function without arguments
+    that returns a torch module; an ONNX file like the encoder of a bundle; or the path of a bundle."""
     weights: str | None = None
     """Where the weights of the encoder come from: "pretrained", which downloads those of timm; "random"; or a
     .safetensors or .pth file, of which only tensors are read. By default, resnet18 has random weights, a
     model of timm has pretrained ones, and a factory's module keeps those that it has."""
     train: Trained | None = None
-    """What is trained: "all", encoder and classifier; or "head", only what follows the features of the
-    encoder, which stays as it is. The features are then computed once, and a pool whose features are kept
-    is scored in seconds. By default, "all" for resnet18, and "head" for other encoders."""
+    """What is trained: "all", encoder and classifier; or "head", only what follows the encoder, which stays
+    as it is. By default, "all" for resnet18, and "head" for other encoders."""
     head: tuple[int, ...] = ()
-    """Hidden layers between features and classes, if only the head is trained. By default there are none, and
-    T is linear. With hidden layers, the f of the paper is the last of them."""
+    """Hidden layers of the head, between features and classes. By default there are none, and T is linear.
+    With hidden layers, the f of the paper is the last of them."""
     epochs: int | None = None
     """Passes over the labelled images. The default is 100; the paper trains each module for 100 epochs.
     For an encoder other than resnet18 that is trained as a whole it is 30."""
@@ -100,16 +97,15 @@ class TaskConfig:
     encoder that is trained as a whole."""
     schedule: Literal["constant", "cosine"] | None = None
     """Learning rate over time. For resnet18 it is constant by default because the paper mentions no schedule.
-    "cosine", the default for heads and for other encoders, lowers it to 0 along half a cosine (Loshchilov and
-    Hutter, SGDR, 2017, without restarts), which helps when epochs are few."""
+    "cosine", otherwise the default, lowers it to 0 along half a cosine (Loshchilov and Hutter, SGDR, 2017,
+    without restarts), which helps when epochs are few."""
     horizontal_flip: bool | None = None
     """Whether training images are mirrored with probability ½, as in the paper, and by default. Turn it off
-    where mirroring changes the class, as it does for digits. A head is trained on features of images as they
-    are."""
+    where mirroring changes the class, as it does for digits. A head is trained without."""
     processes: int = 1
     """Number of processes that train T together, each on its share of every mini-batch. On GPUs, each process
-    has its own device, starting at `device`, and batch norm covers the whole mini-batch. On the CPU, batch
-    norm covers each share separately."""
+    has its own device, from `device` on, and batch norm covers the whole mini-batch. On the CPU, it covers
+    each share separately."""
     mixed_precision: MixedPrecision = "auto"
     """Whether T trains in bfloat16. "auto" turns it on for GPUs that support it. Features are always
     float32."""

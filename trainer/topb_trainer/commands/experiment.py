@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def run(
     """
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
     from topb_trainer.data.opening import open_dataset
+    from topb_trainer.encoders.opening import completed
     from topb_trainer.experiment.records import writing_records
     from topb_trainer.experiment.run import run_experiment, settings_of
     from topb_trainer.runtime.data_parallel import devices_from
@@ -87,6 +89,7 @@ def run(
 
     refuse_replaced(given_settings(click.get_current_context(), ExperimentConfig()))
     config = from_options(ExperimentConfig(), settings)
+    config = replace(config, train=completed(config.train))
     # Fail before minutes of reading and training.
     compared = methods_named(methods)
     if seeds < 1 or first_seed < 0:
