@@ -90,21 +90,51 @@ def publish_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the file cannot be written. The old file, if any, is unchanged.
     """
-    make_directory(path.parent)
-    temporary = _unpublished_name(path.parent, path.suffix)
+    with unpublished_file(path.parent, path.suffix) as temporary:
+        write(temporary)
+        publish(temporary, path)
+
+
+@contextmanager
+def unpublished_file(directory: Path, suffix: str = "", *, synced: bool = True) -> Iterator[Path]:
+    """Create an empty temporary file in `directory`. The caller fills it and calls `publish`.
+
+    The file is removed on exit unless it was published.
+
+    Args:
+        directory: the directory, which is created if it is missing.
+        suffix: the suffix of the temporary name.
+        synced: whether the name of the directory must survive a power loss.
+    """
+    if synced:
+        make_directory(directory)
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+    temporary = _unpublished_name(directory, suffix)
     try:
         temporary.touch(exist_ok=False)
         step("file created", temporary)
-        write(temporary)
-        step("file written", temporary)
-        _fsync(temporary)
-        step("file synced", temporary)
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def publish(temporary: Path, path: Path, *, synced: bool = True) -> None:
+    """Publish a file of `unpublished_file` as `path`, in the same directory.
+
+    Args:
+        temporary: the complete file.
+        path: the path of the published file; an existing file is replaced.
+        synced: whether the file must survive a power loss.
+    """
+    step("file written", temporary)
+    if synced:
+        _fsync(temporary)
+    step("file synced", temporary)
+    temporary.replace(path)
     step("file renamed", path)
-    _fsync(path.parent)
+    if synced:
+        _fsync(path.parent)
     step("directory synced", path.parent)
 
 

@@ -123,7 +123,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
     from topb_scorer.engines.local import EngineSettings, LocalEngine
     from topb_scorer.pools import AllowedRoots, open_pool
     from topb_scorer.pools.stream import ChunkShard
-    from topb_scorer.scoring.score_log import ScoreLog
+    from topb_scorer.scoring.model_logs import logs_below
     from topb_scorer.selecting.observer import SelectionObserver
     from topb_scorer.selecting.selection import select_from_pool
     from topb_scorer.selecting.spec import SelectionSpec
@@ -142,7 +142,7 @@ def measure(pool: str, bundle: str, log: str, strategy: str, *, leak: bool) -> d
         model_session.scored_rows = leaking
     engine = LocalEngine(open_bundle(Path(bundle)), EngineSettings(batch_size=BATCH))
     opened = open_pool(pool, roots=AllowedRoots.anywhere())
-    held = ScoreLog(Path(log))
+    held = logs_below(Path(log), needs_features=False)
     before = {shard.identity for shard in opened.shards if held.holds(shard.identity)}
 
     class CommittedRows(SelectionObserver):

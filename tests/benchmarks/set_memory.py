@@ -13,16 +13,17 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from measuring import argument_parser, in_a_process, machine, peak_memory, write_json
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.made_up_logs import made_up_features, made_up_scores
 from topb_scorer.cancellation import never_cancelled
 from topb_scorer.errors import LimitExceededError
-from topb_scorer.scoring.score_log import FeatureRows
 from topb_scorer.selecting.set_based import select_set_based
 from topb_scorer.selecting.set_memory import SetMemory
 from topb_scorer.selecting.spec import SelectionSpec
@@ -90,7 +91,8 @@ def select(spec: SelectionSpec, width: int, rows: int, limit: int) -> bool:
             select_set_based(
                 strategy,
                 spec,
-                lambda: log_of(rows, width),
+                made_up_scores(rows, part=PART),
+                made_up_features(width=width, classes=CLASSES, part=PART),
                 {},
                 np.zeros((0, width), np.float32),
                 memory=Recorded(strategy, spec, width, CLASSES, 0, limit),
@@ -102,24 +104,6 @@ def select(spec: SelectionSpec, width: int, rows: int, limit: int) -> bool:
         except LimitExceededError:
             return False
     return True
-
-
-def log_of(rows: int, width: int) -> Iterator[FeatureRows]:
-    """Yield rows with random features."""
-    for start in range(0, rows, PART):
-        random, zeros = np.random.default_rng(start), np.zeros(PART)
-        yield FeatureRows(
-            ids=[f"{i:07d}" for i in range(start, start + PART)],
-            digests=np.zeros((PART, 16), np.uint8),
-            score=zeros.astype(np.float32),
-            entropy=zeros,
-            margin=zeros,
-            confidence=zeros.astype(np.float32),
-            predicted_class=zeros.astype(np.int32),
-            skips={},
-            features=random.standard_normal((PART, width)).astype(np.float32),
-            probabilities=np.full((PART, CLASSES), 1 / CLASSES, np.float32),
-        )
 
 
 if __name__ == "__main__":

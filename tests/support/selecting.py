@@ -17,7 +17,7 @@ from topb.results import Accounts, Pick, SelectionResult
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.pools import AllowedRoots, Shard, open_pool
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import logs_below
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.spec import SelectionSpec
@@ -80,8 +80,8 @@ def streamed(
 ) -> SelectionResult:
     """Select from shards that can be read only once, and score them as they arrive."""
     with tempfile.TemporaryDirectory() as directory:
-        log = ScoreLog(Path(directory), durable=False)
-        return select_from_stream(spec, engine, shards, log, observer=observer, cancelled=threading.Event())
+        logs = logs_below(Path(directory), needs_features=spec.needs_features, durable=False)
+        return select_from_stream(spec, engine, shards, logs, observer=observer, cancelled=threading.Event())
 
 
 def outcome(result: SelectionResult) -> tuple[tuple[Pick, ...], Accounts]:

@@ -1,4 +1,4 @@
-"""`topb scores`: list, verify and prune the scores that servers keep."""
+"""`topb scores`: list, verify and prune the scores and features that servers keep."""
 
 from __future__ import annotations
 
@@ -24,44 +24,50 @@ from topb_scorer.scoring.housekeeping import (
     stored_shards,
     summaries,
 )
-from topb_scorer.scoring.score_log import is_as_committed, shard_identity
+from topb_scorer.scoring.shard_log import is_as_committed, shard_identity
 
 _OPEN_STATES = [state for state in SelectionState if not state.ended]
 _PAGE = 1000
 _COMMON = [
     STATE,
-    Option("--model ID", "Only the scores of this model.", default="", show_default=False),
+    Option(
+        "--model ID",
+        "Only the scores of this model, or the features of this encoder.",
+        name="log_id",
+        default="",
+        show_default=False,
+    ),
     JSON,
 ]
 
 
 @click.group(cls=Group)
 def run() -> None:
-    """List, verify and prune the scores that servers keep."""
+    """List, verify and prune the scores and features that servers keep."""
 
 
 @run.command("list", params=[*_COMMON])
-def _list(state: Path, model: str, as_json: bool) -> None:
-    """List the scores by model."""
+def _list(state: Path, log_id: str, as_json: bool) -> None:
+    """List the scores by model, and the features by encoder."""
     check_state(state)
-    found = summaries(stored_shards(state, model))
+    found = summaries(stored_shards(state, log_id))
     if as_json:
         print_json([dataclasses.asdict(summary) for summary in found])
     elif found:
         print(table_text([_row(summary) for summary in found]))
     else:
-        print("No scores.")
+        print("No scores and no features.")
 
 
-_DISCARD = Option("--discard", "Delete altered shards; they are scored again when needed.")
+_DISCARD = Option("--discard", "Delete altered shards; they are computed again when needed.")
 
 
 @run.command("verify", params=[*_COMMON, _DISCARD])
 @click.pass_context
-def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, discard: bool) -> None:
-    """Read all scores and report altered shards. The exit code is 1 if there are any."""
+def _verify(context: click.Context, /, state: Path, log_id: str, as_json: bool, discard: bool) -> None:
+    """Read all scores and features and report altered shards. The exit code is 1 if there are any."""
     check_state(state)
-    shards = stored_shards(state, model)
+    shards = stored_shards(state, log_id)
     altered = [shard for shard in shards if not is_as_committed(shard.path)]
     if discard:
         for shard in altered:
@@ -73,7 +79,7 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
     else:
         for shard in altered:
             print(f"altered: {shard.path}")
-        discarded = ", discarded: they are scored again when needed" if altered and discard else ""
+        discarded = ", discarded: they are computed again when needed" if altered and discard else ""
         print(f"{len(shards)} shards, {len(altered)} altered{discarded}")
     context.exit(1 if altered else 0)
 
@@ -82,10 +88,10 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
     "prune",
     params=[
         *_COMMON,
-        Option("--older-than DAYS", "Delete shards older than this.", type=Days()),
+        Option("--older-than DAYS", "Delete shards that were not used for this long.", type=Days()),
         Option(
             "--max-bytes N",
-            "Delete the oldest shards until at most this many bytes are left.",
+            "Delete the least recently used shards until at most this many bytes are left.",
             type=click.IntRange(min=0),
         ),
         DRY_RUN,
@@ -94,23 +100,23 @@ def _verify(context: click.Context, /, state: Path, model: str, as_json: bool, d
 )
 def _prune(
     state: Path,
-    model: str,
+    log_id: str,
     as_json: bool,
     older_than: float | None,
     max_bytes: int | None,
     dry_run: bool,
     catalog_url: str,
 ) -> None:
-    """Delete scores by model, age and size.
+    """Delete scores and features by model or encoder, last use and size.
 
-    Streams of selections that have ended and half-written files are deleted as well. Scores that an open
-    selection may need are kept. If a later selection needs deleted scores, the images are scored again.
+    Streams of selections that have ended and half-written files are deleted as well. What an open selection
+    may need is kept. If a later selection needs deleted scores or features, they are computed again.
     """
     check_state(state)
     with closing(existing_catalog(state, catalog_url)) as catalog:
         pruning = plan_pruning(
             state,
-            model=model,
+            log_id=log_id,
             older_than_seconds=older_than,
             max_bytes=max_bytes,
             open_models={record.model for record in _open_selections(catalog)},
@@ -155,27 +161,29 @@ def _as_text(pruning: Pruning, size: int, *, dry_run: bool) -> str:
         f"{mebibytes(size)}"
     ]
     if pruning.spared:
-        models = ", ".join(sorted({shard.model for shard in pruning.spared}))
-        lines.append(f"kept {len(pruning.spared)} shards of {models} that open selections may need")
+        logs = ", ".join(sorted({shard.log for shard in pruning.spared}))
+        lines.append(f"kept {len(pruning.spared)} shards of {logs} that open selections may need")
     return "\n".join(lines)
 
 
 def _row(summary: LogSummary) -> dict[str, str]:
     unreadable = f" ({summary.unreadable} unreadable)" if summary.unreadable else ""
     return {
-        "model": summary.log,
+        "kind": summary.kind,
+        "model or encoder": summary.log,
         "shards": str(summary.shards),
         "rows": f"{summary.rows}{unreadable}",
         "size": mebibytes(summary.bytes),
-        "oldest": minute(summary.oldest),
-        "newest": minute(summary.newest),
+        "first used": minute(summary.first_used),
+        "last used": minute(summary.last_used),
     }
 
 
 def _as_dict(shard: StoredShard) -> dict[str, object]:
     return {
+        "kind": shard.kind,
         "log": shard.log,
         "identity": shard_identity(shard.path),
         "bytes": shard.size,
-        "modified": shard.modified,
+        "used": shard.used,
     }

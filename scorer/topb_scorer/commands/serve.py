@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from topb.commands.options import Command, Option, section
+from topb.commands.options import Choice, Command, Option, section
 from topb_scorer.commands.installation import check_installation
 from topb_scorer.commands.options import catalog_url_option
 
@@ -47,6 +47,13 @@ _STATE = section(
         "--state DIR",
         "Directory for scores, results and selections. A temporary one is deleted when the server stops.",
         show_default="temporary",
+    ),
+    Option(
+        "--keep-features",
+        "Of which encoders features are kept, so that later models with the same encoder need no images: of "
+        "all, of those that training leaves as they are, or only what a set-based strategy needs.",
+        type=Choice(("always", "frozen", "needed")),
+        default="frozen",
     ),
     catalog_url_option(
         "Database of selections. Servers that share one --state need postgresql+psycopg://…; the default is "

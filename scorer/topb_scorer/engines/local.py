@@ -1,4 +1,4 @@
-"""Fill a score log on one device of this machine."""
+"""Fill the logs of a model on one device of this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from itertools import groupby
 from typing import Any
 
 from topb_scorer.bundle import Bundle
+from topb_scorer.cancellation import check_of, checked
 from topb_scorer.imaging import DEFAULT_LIMITS, ImageLimits, PixelBudget
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.vectors import VectorShard
 from topb_scorer.scoring.cores import usable_cores
+from topb_scorer.scoring.encoded_rows import EncodedRows
+from topb_scorer.scoring.model_logs import ModelLogs
 from topb_scorer.scoring.model_session import HeadStage, ModelSession
-from topb_scorer.scoring.pipeline import EncodedRows, encode_shards
-from topb_scorer.scoring.score_log import ScoredRows, ScoreLog
+from topb_scorer.scoring.pipeline import encode_shards
+from topb_scorer.scoring.scored_rows import ScoredRows
+from topb_scorer.scoring.shard_log import AlteredShardError
 from topb_scorer.scoring.vector_rows import read_vectors
 
 _PIXELS_A_DECODER = 2**24
@@ -91,20 +95,20 @@ class LocalEngine:
 
     def fill(
         self,
-        log: ScoreLog,
+        logs: ModelLogs,
         shards: Iterable[Shard | None],
         *,
         cancelled: threading.Event,
         on_rows: Callable[[int], None],
         on_commit: Callable[[Shard], None],
     ) -> None:
-        """Score shards and commit each one to the log as soon as it is finished.
+        """Score shards from their images, and commit each one to the logs as soon as it is finished.
 
         The encoder runs in batches that span shards of images. The head runs on its outputs for each shard,
         or on vectors that take their place.
 
         Args:
-            log: the log to which the shards are committed.
+            logs: the logs to which the shards are committed, first to the feature log if that is written.
             shards: the shards, which are scored in this order. None means that no shard is ready: the partial
                 batch is run now.
             cancelled: setting it stops the work within one batch.
@@ -112,26 +116,70 @@ class LocalEngine:
             on_commit: called with each shard after it was committed.
 
         Raises:
+            BundleError: with reason BUNDLE_FEATURE_TYPE, if features cannot be kept as the manifest says.
             InvalidRequestError: the model cannot score such shards: MODEL_WITHOUT_ENCODER, VECTOR_WIDTH or
                 IMAGES_NEEDED.
             SelectionCancelledError: `cancelled` was set.
             UnreadablePoolError: a shard cannot be read to its end.
         """
-        head = HeadStage(self.session, with_features=log.with_features)
-        parts: list[ScoredRows] = []
-        with closing(self._encoded(shards, cancelled)) as encoded:
-            for part in encoded:
-                parts += head.take(part)
-                on_rows(len(part.ids))
-                if part.ends_shard:
-                    log.commit(part.shard.identity, parts)
-                    parts = []
-                    on_commit(part.shard)
+        with closing(self._encoded(logs, shards, cancelled)) as encoded:
+            self._score(logs, encoded, on_rows=on_rows, on_commit=on_commit)
+
+    def fill_from_features(
+        self,
+        logs: ModelLogs,
+        shards: Iterable[Shard],
+        *,
+        cancelled: threading.Event,
+        on_rows: Callable[[int], None],
+        on_commit: Callable[[Shard], None],
+    ) -> list[Shard]:
+        """Score shards from their features in the feature log, without reading an image.
+
+        Arguments and errors are the same as for `fill`, and so are the scores, bit for bit.
+
+        Returns:
+            the shards whose features were incomplete or altered. They are no longer in the feature log.
+        """
+        lost = []
+        check = check_of(cancelled)
+        for shard in checked(shards, check):
+            try:
+                self._score(
+                    logs, checked(logs.features.read(shard), check), on_rows=on_rows, on_commit=on_commit
+                )
+            except AlteredShardError:
+                logs.features.discard_altered([shard.identity])
+                lost.append(shard)
+        return lost
+
+    def _score(
+        self,
+        logs: ModelLogs,
+        encoded: Iterable[EncodedRows],
+        *,
+        on_rows: Callable[[int], None],
+        on_commit: Callable[[Shard], None],
+    ) -> None:
+        """Apply the head to the rows of shards, and commit each shard to the score log when it ends."""
+        head = HeadStage(self.session)
+        scored: list[ScoredRows] = []
+        for part in encoded:
+            scored += head.take(part)
+            on_rows(len(part.ids))
+            if part.ends_shard:
+                logs.scores.commit(part.shard.identity, scored)
+                scored = []
+                on_commit(part.shard)
 
     def _encoded(
-        self, shards: Iterable[Shard | None], cancelled: threading.Event
+        self, logs: ModelLogs, shards: Iterable[Shard | None], cancelled: threading.Event
     ) -> Generator[EncodedRows, None, None]:
-        """Yield the rows of all shards in order, with the encoder's outputs or vectors in their place."""
+        """Yield the rows of all shards in order, with the encoder's outputs or vectors in their place.
+
+        They have been committed to the feature log, if it keeps them. Vectors are in the pool already, so
+        they are kept only if the selection needs them.
+        """
         for has_vectors, of_one_kind in groupby(shards, _kind_of_last_shard()):
             run: Iterator[Any] = of_one_kind
             if has_vectors is None:
@@ -150,8 +198,9 @@ class LocalEngine:
                     cancelled=cancelled,
                 )
             )
-            with closing(rows):
-                yield from rows
+            keeps = logs.needs_features if has_vectors else logs.writes_features
+            with closing(rows), closing(logs.features.keep(rows, self.bundle) if keeps else rows) as kept:
+                yield from kept
 
 
 def _kind_of_last_shard() -> Callable[[Shard | None], bool | None]:

@@ -268,7 +268,7 @@ class SelectionHost:
         if not self._catalog.succeed(run.record.id, self._owner):
             return None
         if not isinstance(job, PoolJob):
-            job.log.remove()
+            job.logs.remove()
         return result
 
     def _stopped(self, run: Run) -> Outcome:
@@ -324,6 +324,10 @@ class _RunProgress(SelectionObserver):
         self.run.read += count
         for observer in self.observers:
             observer.on_rows(count)
+
+    def on_encoded(self, count: int) -> None:
+        for observer in self.observers:
+            observer.on_encoded(count)
 
     def on_commit(self, shard: Shard) -> None:
         for observer in self.observers:

@@ -15,7 +15,7 @@ from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import ScorerError
 from topb_scorer.jobs.record import SelectionRecord
 from topb_scorer.pools.pool import Shard
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import ModelLogs
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.settings import SelectingSettings
@@ -39,7 +39,7 @@ class PoolJob:
 
     spec: SelectionSpec
     engine: LocalEngine
-    log: ScoreLog
+    logs: ModelLogs
     shards: Sequence[Shard]
 
     @property
@@ -48,8 +48,8 @@ class PoolJob:
         return sum(shard.rows for shard in self.shards)
 
     def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
-        """Score the rows that are not in the log yet, then select."""
-        return select_from_pool(self.spec, self.engine, self.shards, self.log, **options)
+        """Score the rows that are not in the logs yet, then select."""
+        return select_from_pool(self.spec, self.engine, self.shards, self.logs, **options)
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class StreamJob:
 
     spec: SelectionSpec
     engine: LocalEngine
-    log: ScoreLog
-    """The log of this selection only. It is removed when the selection has succeeded."""
+    logs: ModelLogs
+    """The logs of this selection only. They are removed when the selection has succeeded."""
     shards: Iterable[Shard | None] = ()
-    """Shards that are not in the log yet. None means that no shard is ready: run the partial batch now."""
+    """Shards that are not in the logs yet. None means that no shard is ready: run the partial batch now."""
 
     def select(self, **options: Unpack[SelectingOptions]) -> SelectionResult:
         """Score the shards as they arrive, then select."""
-        return select_from_stream(self.spec, self.engine, self.shards, self.log, **options)
+        return select_from_stream(self.spec, self.engine, self.shards, self.logs, **options)
 
 
 Job = PoolJob | StreamJob

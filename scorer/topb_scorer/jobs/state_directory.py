@@ -1,10 +1,11 @@
-"""Open the directory that outlives servers: score logs, requests, results and usually the catalog."""
+"""Open the directory that outlives servers: scores, features, requests, results and usually the catalog."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from topb_scorer.bundle import Bundle
 from topb_scorer.durable import make_directory, publish_file, remove_directory
 from topb_scorer.errors import NewerVersionError, NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
@@ -12,7 +13,7 @@ from topb_scorer.jobs.identifiers import new_selection_id
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.requests import LARGE_REQUEST, RequestStore
 from topb_scorer.jobs.results import ResultStore
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import KeepFeatures, ModelLogs, logs_below, logs_in
 
 LAYOUT_VERSION = 2
 """The version of the layout. Increase it when older versions of topb cannot read the new layout."""
@@ -73,14 +74,18 @@ class StateDirectory:
         """
         return self.catalog.request(record.id) or self.requests.read(record)
 
-    def score_log(self, model_id: str, *, with_features: bool = False) -> ScoreLog:
-        """Return the log of all rows that the model has scored from pools that the servers read."""
-        name = f"{model_id}+features" if with_features else model_id
-        return ScoreLog(self.path / "scores" / name, with_features=with_features)
+    def model_logs(
+        self, bundle: Bundle, *, needs_features: bool, keep_features: KeepFeatures = "needed"
+    ) -> ModelLogs:
+        """Return the logs of a model for pools that the servers read. `logs_in` describes the arguments."""
+        return logs_in(self.path, bundle, needs_features=needs_features, keep_features=keep_features)
 
-    def stream_log(self, selection: str, *, with_features: bool = False) -> ScoreLog:
-        """Return the log of a selection whose pool is sent by the caller."""
-        return ScoreLog(_stream_directory(self.path, selection), with_features=with_features)
+    def stream_logs(self, selection: str, *, needs_features: bool) -> ModelLogs:
+        """Return the logs of a selection whose pool is sent by the caller.
+
+        They end with the selection, so they have features only if its strategy is set-based.
+        """
+        return logs_below(_stream_directory(self.path, selection), needs_features=needs_features)
 
 
 def results_of(path: Path) -> ResultStore:
@@ -94,7 +99,7 @@ def requests_of(path: Path) -> RequestStore:
 
 
 def remove_stream(path: Path, selection: str) -> None:
-    """Remove the score log of a selection whose pool was sent by the caller."""
+    """Remove the logs of a selection whose pool was sent by the caller."""
     remove_directory(_stream_directory(path, selection))
 
 

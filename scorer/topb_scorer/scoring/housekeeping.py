@@ -1,8 +1,8 @@
-"""List and prune the score logs in a state directory.
+"""List and prune the score logs and feature logs in a state directory.
 
-Removing a shard never changes a result, because a selection that needs it scores it again. To save that work,
-pruning keeps all shards of the models that open selections use. The log of a stream is removed only after its
-selection has ended, because a stream cannot be read again.
+Removing a shard never changes a result, because a selection that needs it computes it again. To save that
+work, pruning keeps all shards of the models and encoders that open selections use. The log of a stream is
+removed only after its selection has ended, because a stream cannot be read again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from topb_scorer.durable import is_unpublished
+from topb_scorer.scoring.model_logs import FEATURES, SCORES, encoder_of
+
+Kind = Literal["features", "scores"]
+KINDS: tuple[Kind, ...] = (FEATURES, SCORES)
 
 # Files that are being written and files that a dead server left behind differ only in age.
 _LEFT_BEHIND_SECONDS = 3600.0
@@ -26,38 +31,35 @@ _LEFT_BEHIND_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class StoredShard:
-    """One file of a score log."""
+    """One file of a log."""
 
+    kind: Kind
     log: str
-    """The model, followed by `+features` if the log holds features."""
+    """The model that scored the shard, or the encoder that gave its features."""
     path: Path
     size: int
     """The size in bytes."""
-    modified: float
-    """The time at which the shard was committed, in seconds since the epoch."""
-
-    @property
-    def model(self) -> str:
-        """The id of the model that scored the shard."""
-        return _model_of(self.log)
+    used: float
+    """The time at which the shard was last committed or read, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class LogSummary:
-    """A summary of one score log."""
+    """A summary of one log."""
 
+    kind: Kind
     log: str
-    """The model, followed by `+features` if the log holds features."""
+    """The model that scored the shards, or the encoder that gave their features."""
     shards: int
     rows: int
     """The number of rows in the readable shards."""
     unreadable: int
     """The number of shards whose rows cannot be counted."""
     bytes: int
-    oldest: float
-    """The time at which the oldest shard was committed, in seconds since the epoch."""
-    newest: float
-    """The time at which the newest shard was committed, in seconds since the epoch."""
+    first_used: float
+    """The time since which no shard was used longer ago, in seconds since the epoch."""
+    last_used: float
+    """The time at which a shard was last committed or read, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Pruning:
     leftovers: Sequence[Path]
     """Incomplete files that dead servers left behind."""
     spared: Sequence[StoredShard]
-    """Shards that are kept only because open selections use their models."""
+    """Shards that are kept only because open selections use their models or encoders."""
 
     @property
     def bytes(self) -> int:
@@ -86,16 +88,17 @@ class Pruning:
             shutil.rmtree(stream, ignore_errors=True)
 
 
-def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
-    """Return the shards in a state directory, sorted by log and file name.
+def stored_shards(state: Path, log_id: str = "") -> list[StoredShard]:
+    """Return the shards in a state directory, sorted by kind, log and file name.
 
     Args:
         state: the state directory.
-        model: the model whose shards to return; empty for all.
+        log_id: the model or the encoder whose shards to return; empty for all.
     """
     found = []
-    for log in _directories(state / "scores"):
-        if model and _model_of(log.name) != model:
+    logs = [(kind, log) for kind in KINDS for log in _directories(state / kind)]
+    for kind, log in logs:
+        if log_id and log.name != log_id:
             continue
         for path in log.glob("*/*.parquet"):
             if is_unpublished(path):
@@ -104,19 +107,19 @@ def stored_shards(state: Path, model: str = "") -> list[StoredShard]:
                 status = path.stat()
             except FileNotFoundError:  # It was removed in the meantime.
                 continue
-            found.append(StoredShard(log.name, path, status.st_size, status.st_mtime))
-    return sorted(found, key=attrgetter("log", "path.name"))
+            found.append(StoredShard(kind, log.name, path, status.st_size, status.st_mtime))
+    return sorted(found, key=attrgetter("kind", "log", "path.name"))
 
 
 def summaries(shards: Iterable[StoredShard]) -> list[LogSummary]:
-    """Return a summary of each log. `shards` must be sorted by log."""
-    return [_summary(log, list(of_log)) for log, of_log in groupby(shards, attrgetter("log"))]
+    """Return a summary of each log. `shards` must be sorted by kind and log."""
+    return [_summary(list(of_log)) for _, of_log in groupby(shards, attrgetter("kind", "log"))]
 
 
 def plan_pruning(
     state: Path,
     *,
-    model: str = "",
+    log_id: str = "",
     older_than_seconds: float | None = None,
     max_bytes: int | None = None,
     open_models: Collection[str],
@@ -124,20 +127,22 @@ def plan_pruning(
 ) -> Pruning:
     """Return what to remove from a state directory. Nothing that an open selection may need is removed.
 
-    With neither an age nor a size, all shards of `model` are removed, or none if `model` is empty.
+    With neither an age nor a size, all shards of `log_id` are removed, or none if it is empty.
 
     Args:
         state: the state directory.
-        model: the model whose shards to remove; empty for all.
-        older_than_seconds: remove shards that were committed longer ago than this.
-        max_bytes: after that, remove the oldest shards until the others take at most this many bytes.
-        open_models: ids of the models that open selections use.
+        log_id: the model or the encoder whose shards to remove; empty for all.
+        older_than_seconds: remove shards that were last used longer ago than this.
+        max_bytes: after that, remove the least recently used shards until the others take at most this many
+            bytes.
+        open_models: ids of the models that open selections use. Their encoders are in use as well.
         has_ended: returns whether the selection with an id has ended; False if the id is unknown.
     """
-    shards = sorted(stored_shards(state, model), key=attrgetter("modified"))
-    if older_than_seconds is None and max_bytes is None and not model:
+    shards = sorted(stored_shards(state, log_id), key=attrgetter("used"))
+    if older_than_seconds is None and max_bytes is None and not log_id:
         shards = []
-    removed, spared = _divided(shards, open_models, older_than_seconds, max_bytes)
+    in_use = {*open_models, *(encoder_of(state, model) for model in open_models)}
+    removed, spared = _divided(shards, in_use, older_than_seconds, max_bytes)
     return Pruning(
         shards=removed,
         streams=[stream for stream in _directories(state / "streams") if has_ended(stream.name)],
@@ -147,8 +152,8 @@ def plan_pruning(
 
 
 def _divided(
-    oldest_first: Sequence[StoredShard],
-    open_models: Collection[str],
+    least_recently_used_first: Sequence[StoredShard],
+    in_use: Collection[str],
     older_than_seconds: float | None,
     max_bytes: int | None,
 ) -> tuple[list[StoredShard], list[StoredShard]]:
@@ -157,11 +162,11 @@ def _divided(
     limit = time.time() - older_than_seconds if older_than_seconds is not None else -1.0
     removed: list[StoredShard] = []
     spared: list[StoredShard] = []
-    left = sum(shard.size for shard in oldest_first)
-    for shard in oldest_first:
-        if not everything and shard.modified >= limit and (max_bytes is None or left <= max_bytes):
+    left = sum(shard.size for shard in least_recently_used_first)
+    for shard in least_recently_used_first:
+        if not everything and shard.used >= limit and (max_bytes is None or left <= max_bytes):
             break
-        if shard.model in open_models:
+        if shard.log in in_use:
             spared.append(shard)
         else:
             removed.append(shard)
@@ -179,24 +184,21 @@ def _leftovers(state: Path) -> Iterator[Path]:
             continue
 
 
-def _model_of(log: str) -> str:
-    return log.partition("+")[0]
-
-
 def _directories(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
 
-def _summary(log: str, shards: Sequence[StoredShard]) -> LogSummary:
+def _summary(shards: Sequence[StoredShard]) -> LogSummary:
     rows = [_rows(shard.path) for shard in shards]
     return LogSummary(
-        log=log,
+        kind=shards[0].kind,
+        log=shards[0].log,
         shards=len(shards),
         rows=sum(count for count in rows if count is not None),
         unreadable=rows.count(None),
         bytes=sum(shard.size for shard in shards),
-        oldest=min(shard.modified for shard in shards),
-        newest=max(shard.modified for shard in shards),
+        first_used=min(shard.used for shard in shards),
+        last_used=max(shard.used for shard in shards),
     )
 
 

@@ -11,8 +11,8 @@ from topb_scorer.bundle import Bundle
 from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import BundleError, InvalidRequestError
 from topb_scorer.pools.pool import DIGEST_BYTES
-from topb_scorer.scoring.pipeline import EncodedRows
-from topb_scorer.scoring.score_log import ScoredRows, Skip, scored_rows
+from topb_scorer.scoring.encoded_rows import EncodedRows, Skip
+from topb_scorer.scoring.scored_rows import ScoredRows, scored_rows
 from topb_scorer.scoring.session import Float32Array, GraphSession
 
 HEAD_BATCH_SIZE = 256
@@ -90,15 +90,13 @@ class HeadStage:
     So it does not matter whether the outputs come from the encoder or from where they were kept.
     """
 
-    def __init__(self, session: ModelSession, *, with_features: bool) -> None:
+    def __init__(self, session: ModelSession) -> None:
         """Allocate the memory for one batch.
 
         Args:
             session: the loaded model.
-            with_features: whether the rows have features and probabilities.
         """
         self._head = session.head
-        self._with_features = with_features
         self._buffers = None if self._head is None else self._head.new_buffers()
         self._encoded = {
             name: np.zeros((HEAD_BATCH_SIZE, *shape), np.float32)
@@ -145,7 +143,7 @@ class HeadStage:
             outputs |= self._buffers.outputs
         taken = {name: values[:rows] for name, values in outputs.items()}
         digests = self._digests[:rows].copy()
-        return scored_rows(ids, taken, skips, digests=digests, with_features=self._with_features)
+        return scored_rows(ids, taken, skips, digests=digests)
 
 
 def model_without_encoder(bundle: Bundle) -> InvalidRequestError:

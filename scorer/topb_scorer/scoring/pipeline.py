@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,34 +17,16 @@ from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.cancellation import Check, check_of, checked
 from topb_scorer.imaging import ImageLimits, PixelBudget, SkippedImageError
-from topb_scorer.pools.pool import DIGEST_BYTES, ImageShard, PoolItem, Shard, Unreadable, content_digest
+from topb_scorer.pools.pool import DIGEST_BYTES, ImageShard, PoolItem, Unreadable, content_digest
 from topb_scorer.scoring.batches import Batch, batches, read_ahead
-from topb_scorer.scoring.score_log import Skip
-from topb_scorer.scoring.session import Buffers, Float32Array, GraphSession
+from topb_scorer.scoring.encoded_rows import EncodedRows, Skip
+from topb_scorer.scoring.session import Buffers, GraphSession
 
 _BATCHES_READ_AHEAD = 4
 _BATCHES_IN_FLIGHT = 3
 _DECODE_TASKS_PER_BATCH = 8
 
 _Load = Callable[[bytes | NDArray[np.uint8]], NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """Rows of one shard, in the shard's order, with the encoder's outputs."""
-
-    shard: Shard
-    ids: list[str]
-    """n ids."""
-    digests: NDArray[np.uint8]
-    """uint8 (n, 16): the content digests of the images or vectors."""
-    outputs: Mapping[str, Float32Array]
-    """The encoder's outputs by name, or vectors in their place, float32 (n, …). They are overwritten when the
-    next rows are taken."""
-    skips: Mapping[int, Skip]
-    """Rows that could not be decoded, by index. Their outputs have no meaning."""
-    ends_shard: bool
-    """Whether these are the last rows of the shard."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools.pool import DIGEST_BYTES, NO_DIGEST, content_digest
 from topb_scorer.pools.vectors import Float32Array, VectorLayout, VectorRows, VectorShard
 from topb_scorer.scoring.batches import read_ahead
+from topb_scorer.scoring.encoded_rows import EncodedRows, Skip
 from topb_scorer.scoring.no_model import NoModel
-from topb_scorer.scoring.pipeline import EncodedRows
-from topb_scorer.scoring.score_log import Skip
 
 _BLOCKS_READ_AHEAD = 4
 

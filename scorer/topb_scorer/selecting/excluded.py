@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb_scorer.pools.digests_by_id import DigestsById
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 
 
 class ExcludedImages:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topb.results import Accounts, SkippedRow
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 from topb_scorer.selecting.distinct_ids import DistinctIds
 from topb_scorer.selecting.excluded import ExcludedImages
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 from topb_scorer.selecting.excluded import ExcludedImages
 from topb_scorer.selecting.ledger import Ledger
 from topb_scorer.selecting.ranking import Picked, TopB

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from topb.results import Accounts, Pick
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 
 
 class Candidate(NamedTuple):

@@ -1,4 +1,4 @@
-"""Select from a pool or a stream: fill the score log, then pick from the log."""
+"""Select from a pool or a stream: fill the logs of the model, then pick from the logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,10 @@ from topb_scorer.cancellation import check_of, checked
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.pool import Shard
-from topb_scorer.scoring.score_log import AlteredShardError, ScoreLog
+from topb_scorer.scoring.model_logs import ModelLogs, logs_below
+from topb_scorer.scoring.shard_log import AlteredShardError
+from topb_scorer.selecting.filling import fill, row_count
+from topb_scorer.selecting.kept_features import KeptFeatures
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.pointwise import select_pointwise
 from topb_scorer.selecting.serving import check_strategy_served
@@ -37,35 +40,36 @@ def select_from_pool(
     spec: SelectionSpec,
     engine: LocalEngine,
     shards: Iterable[Shard],
-    log: ScoreLog | None = None,
+    logs: ModelLogs | None = None,
     *,
     settings: SelectingSettings = SelectingSettings(),
     observer: SelectionObserver = SelectionObserver(),
     cancelled: threading.Event,
 ) -> SelectionResult:
-    """Score the shards of a pool that are not in the log yet, then select from the log.
+    """Score the shards of a pool that are not in the logs yet, then select from the logs.
 
     Args:
         spec: the description of what to select.
         engine: scores the shards.
-        shards: the whole pool. A shard is read again if its scores are lost.
-        log: a log of the engine's model, with features if the strategy needs them. Afterwards it holds the
-            whole pool. None for a temporary log, which is removed.
+        shards: the whole pool. A shard is read again if its scores or features are lost.
+        logs: the logs of the engine's model, for a selection that reads features if the strategy needs them.
+            Afterwards they hold the whole pool. None for temporary logs, which are removed.
         settings: the memory limit and the device for selecting.
         observer: receives the progress.
         cancelled: setting it stops the work within one batch, and selecting within one step of the strategy.
 
     Raises:
         InvalidRequestError: the model cannot serve the strategy.
-        LimitExceededError: the strategy needs more memory than `settings` allow.
+        LimitExceededError: the strategy needs more memory than `settings` allow, or the disk has no room for
+            the features.
         SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: a shard cannot be read to its end, or its scores are lost repeatedly.
     """
-    if log is None:
+    if logs is None:
         with tempfile.TemporaryDirectory(prefix="topb-") as directory:
-            log = ScoreLog(Path(directory), durable=False, with_features=spec.needs_features)
+            logs = logs_below(Path(directory), needs_features=spec.needs_features, durable=False)
             return select_from_pool(
-                spec, engine, shards, log, settings=settings, observer=observer, cancelled=cancelled
+                spec, engine, shards, logs, settings=settings, observer=observer, cancelled=cancelled
             )
     started = time.monotonic()
     check_strategy_served(spec, engine.bundle)
@@ -74,22 +78,22 @@ def select_from_pool(
     if isinstance(strategy, SetBasedStrategy):
         # Refuse a pool that is too large now rather than after hours of scoring.
         labelled = engine.bundle.manifest.labelled_count
-        _set_memory(strategy, spec, engine.bundle, labelled, settings).check_pool(_row_count(pool))
+        _set_memory(strategy, spec, engine.bundle, labelled, settings).check_pool(row_count(pool))
     identities = [shard.identity for shard in pool]
     on_rows = observer.on_rows
     for _ in range(_ATTEMPTS):
-        _fill(engine, log, pool, on_rows=on_rows, on_commit=observer.on_commit, cancelled=cancelled)
+        fill(engine, logs, pool, observer=observer, on_rows=on_rows, cancelled=cancelled)
         observer.on_complete(len(pool))
         try:
-            return _selected(spec, engine.bundle, log, identities, settings, cancelled, started)
+            return _selected(spec, engine, logs, identities, settings, cancelled, started)
         except AlteredShardError as error:
             altered = error
             _log.warning("%s; scoring all altered shards of the pool again", error)
-        log.discard_altered(identities)
+        logs.discard_altered(identities)
         # All rows of the pool have already been reported.
         on_rows = SelectionObserver().on_rows
     raise UnreadablePoolError(
-        f"{altered}, {_ATTEMPTS} times in a row; check the disk that holds the score log",
+        f"{altered}, {_ATTEMPTS} times in a row; check the disk that holds the {altered.log}",
         reason="SCORE_LOG_UNREADABLE",
     ) from altered
 
@@ -98,65 +102,44 @@ def select_from_stream(
     spec: SelectionSpec,
     engine: LocalEngine,
     shards: Iterable[Shard | None],
-    log: ScoreLog,
+    logs: ModelLogs,
     *,
     settings: SelectingSettings = SelectingSettings(),
     observer: SelectionObserver = SelectionObserver(),
     cancelled: threading.Event,
 ) -> SelectionResult:
-    """Score shards as they arrive, then select from the whole log.
+    """Score shards as they arrive, then select from the whole logs.
 
     Arguments and errors are the same as for `select_from_pool`, except for the following.
 
     Args:
-        shards: the shards that are not in the log yet. They can be read only once. None means that no shard
+        shards: the shards that are not in the logs yet. They can be read only once. None means that no shard
             is ready: the partial batch is run now.
-        log: a log for this stream only.
+        logs: logs for this stream only.
 
     Raises:
-        UnreadablePoolError: scores in the log are lost, so the caller has to send the pool again.
+        UnreadablePoolError: scores in the logs are lost, so the caller has to send the pool again.
     """
     started = time.monotonic()
     check_strategy_served(spec, engine.bundle)
     # A shard that cannot be read is reported below, when the whole log is read.
     with suppress(AlteredShardError):
-        observer.on_rows(log.rows(log.identities()))
-    engine.fill(log, shards, cancelled=cancelled, on_rows=observer.on_rows, on_commit=observer.on_commit)
-    identities = log.identities()
+        observer.on_rows(logs.scores.rows(logs.identities()))
+
+    def on_rows(count: int) -> None:
+        observer.on_encoded(count)
+        observer.on_rows(count)
+
+    engine.fill(logs, shards, cancelled=cancelled, on_rows=on_rows, on_commit=observer.on_commit)
+    identities = logs.identities()
     observer.on_complete(len(identities))
     try:
-        return _selected(spec, engine.bundle, log, identities, settings, cancelled, started)
+        return _selected(spec, engine, logs, identities, settings, cancelled, started)
     except AlteredShardError as error:
         raise UnreadablePoolError(
             f"the scores of chunk {error.identity} are lost; send the pool with a new request id",
             reason="STREAM_SCORES_LOST",
         ) from error
-
-
-def _fill(
-    engine: LocalEngine,
-    log: ScoreLog,
-    pool: Sequence[Shard],
-    *,
-    on_rows: Callable[[int], None],
-    on_commit: Callable[[Shard], None],
-    cancelled: threading.Event,
-) -> None:
-    """Score the shards of the pool that are not in the log, and report every row of the pool once."""
-    missing = [shard for shard in pool if not log.holds(shard.identity)]
-    on_rows(_row_count(pool) - _row_count(missing))
-    scored_elsewhere: list[Shard] = []
-
-    def still_missing() -> Iterator[Shard]:
-        for shard in missing:
-            # Another process may have committed it to the same log in the meantime.
-            if log.holds(shard.identity):
-                scored_elsewhere.append(shard)
-            else:
-                yield shard
-
-    engine.fill(log, still_missing(), cancelled=cancelled, on_rows=on_rows, on_commit=on_commit)
-    on_rows(_row_count(scored_elsewhere))
 
 
 def _with_class_names(picks: Iterable[Pick], classes: Sequence[str]) -> Iterator[Pick]:
@@ -176,34 +159,32 @@ def _set_memory(
     return SetMemory(strategy, spec, width, bundle.class_count, labelled, settings.max_set_bytes)
 
 
-def _row_count(shards: Iterable[Shard]) -> int:
-    return sum(shard.rows for shard in shards)
-
-
 def _selected(
     spec: SelectionSpec,
-    bundle: Bundle,
-    log: ScoreLog,
+    engine: LocalEngine,
+    logs: ModelLogs,
     identities: Sequence[str],
     settings: SelectingSettings,
     cancelled: threading.Event,
     started: float,
 ) -> SelectionResult:
-    rows = log.rows(identities)
+    bundle = engine.bundle
+    rows = logs.scores.rows(identities)
     strategy = spec.query_strategy
     check = check_of(cancelled)
+    parts = checked(logs.scores.read(identities), check)
     labelled = {} if spec.include_labelled else bundle.labelled_digests()
     with tempfile.TemporaryDirectory(prefix="topb-") as directory:
         scratch = Path(directory)
         if isinstance(strategy, PointwiseStrategy):
-            parts = checked(log.read(identities), check)
             picked = select_pointwise(strategy, spec, parts, labelled, rows=rows, scratch=scratch)
         else:
             features = bundle.labelled_features()
             picked = select_set_based(
                 strategy,
                 spec,
-                lambda: checked(log.read_with_features(identities), check),
+                parts,
+                KeptFeatures(logs.features, identities, engine.session.head, check),
                 labelled,
                 features,
                 memory=_set_memory(strategy, spec, bundle, len(features), settings),

@@ -77,23 +77,23 @@ class Admission:
         return self._pool_job(request, record.model)
 
     def stream_job(self, record: SelectionRecord) -> StreamJob:
-        """Return the job of a streamed selection. It contains only the chunks that are in the log.
+        """Return the job of a streamed selection. It contains only the chunks that are in the logs.
 
         Raises:
             UnreadablePoolError: the pool was complete, but some of its scores are lost.
         """
         start = pb.StreamStart.FromString(self.state.request_of(record))
         spec, engine = self._stream_admitted(start, record.model)
-        log = self.state.stream_log(record.id, with_features=spec.needs_features)
+        logs = self.state.stream_logs(record.id, needs_features=spec.needs_features)
         if record.stream_chunks is not None:
-            held = chunks_without_a_gap(log.identities())
+            held = chunks_without_a_gap(logs.identities())
             if held != record.stream_chunks:
                 raise UnreadablePoolError(
                     f"the scores of chunk {held} are lost; send the pool with a new request id",
                     reason="STREAM_SCORES_LOST",
                     seq=held,
                 )
-        return StreamJob(spec, engine, log)
+        return StreamJob(spec, engine, logs)
 
     def _known(self, request_id: str, content: bytes) -> SelectionRecord | None:
         try:
@@ -120,10 +120,10 @@ class Admission:
         bundle = self._bundle(spec, model)
         pool = open_pool(pool_of(request.pool), roots=self.settings.roots, limits=self.settings.engine.limits)
         engine = self.engines.get(scored_by(bundle, spec, pool.vectors))
-        log = self.state.score_log(engine.bundle.model_id, with_features=True)
-        if not spec.needs_features and not all(log.holds(shard.identity) for shard in pool.shards):
-            log = self.state.score_log(engine.bundle.model_id)
-        return PoolJob(spec, engine, log, pool.shards)
+        logs = self.state.model_logs(
+            engine.bundle, needs_features=spec.needs_features, keep_features=self.settings.keep_features
+        )
+        return PoolJob(spec, engine, logs, pool.shards)
 
     def _stream_admitted(self, start: pb.StreamStart, model: str) -> _Admitted:
         spec = self._spec(start.spec)

@@ -52,6 +52,9 @@ class Metrics(RunObserver):
         self._committed = counter(
             "topb_rows_committed", "Rows that were scored and committed to the score log."
         )
+        self._encoded = counter(
+            "topb_rows_encoded", "Rows whose images were read and encoded; the features of others were kept."
+        )
         self._skipped = counter(
             "topb_rows_skipped", "Rows that successful selections skipped, by reason.", ["reason"]
         )
@@ -82,6 +85,10 @@ class Metrics(RunObserver):
     def on_rows(self, count: int) -> None:
         """Count rows of a pool."""
         self._rows.inc(count)
+
+    def on_encoded(self, count: int) -> None:
+        """Count rows whose images were read."""
+        self._encoded.inc(count)
 
     def on_commit(self, shard: Shard) -> None:
         """Count the rows of a shard."""

@@ -11,8 +11,9 @@ from topb_scorer import imaging
 from topb_scorer.cancellation import check_of, checked
 from topb_scorer.engines.cache import EngineCache
 from topb_scorer.errors import LimitExceededError
+from topb_scorer.scoring.encoded_rows import Skip
 from topb_scorer.scoring.model_catalog import ModelCatalog
-from topb_scorer.scoring.score_log import Skip, scored_rows
+from topb_scorer.scoring.scored_rows import scored_rows
 from topb_scorer.service.settings import ServerSettings
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from topb_scorer.engines.local import EngineSettings
 from topb_scorer.pools import AllowedRoots
+from topb_scorer.scoring.model_logs import KeepFeatures
 from topb_scorer.selecting.settings import SelectingSettings
 
 
@@ -26,6 +27,9 @@ class ServerSettings:
     """The device, batch size, threads and image limits for scoring."""
     selecting: SelectingSettings = field(default_factory=SelectingSettings)
     """The memory limit and the device for selecting from score logs."""
+    keep_features: KeepFeatures = "frozen"
+    """Of which encoders features are kept that no selection has needed yet: of all ("always"), of those that
+    training leaves as they are ("frozen"), or of none ("needed")."""
     default_model: str = ""
     """The model for requests that name none; empty for the most recently created one."""
     grace_seconds: float = 30.0

@@ -110,8 +110,8 @@ class StreamCall:
         record = self.catalog.get(run.record.id)
         job = self.admission.stream_job(record)
         # The accepted message acknowledges these chunks.
-        job.log.make_durable()
-        next_seq = chunks_without_a_gap(job.log.identities())
+        job.logs.make_durable()
+        next_seq = chunks_without_a_gap(job.logs.identities())
         incoming.open(next_seq, complete=record.stream_chunks is not None)
         return replace(job, shards=incoming.queue.shards()) if record.stream_chunks is None else job
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 from topb_scorer.strategies.strategy import Output, PointwiseStrategy
 
 _SIGNIFICAND_BITS = 53

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from topb_scorer.cancellation import Check, never_cancelled
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.geometry.euclidean import blocks, check_features
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 
 _BYTES_A_ROW = 64
 """A few numbers for each row, such as its distance to the nearest pick."""

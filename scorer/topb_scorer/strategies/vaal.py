@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from topb_scorer.scoring.score_log import ScoredRows
+from topb_scorer.scoring.scored_rows import ScoredRows
 from topb_scorer.strategies.strategy import PointwiseStrategy
 
 

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14topb/v1/bundle.proto\x12\x07topb.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\x05\n\x06\x42undle\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12\"\n\x05input\x18\x06 \x01(\x0b\x32\x13.topb.v1.ImageInput\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12%\n\x07outputs\x18\x08 \x03(\x0b\x32\x14.topb.v1.ModelOutput\x12\x12\n\nstrategies\x18\t \x03(\t\x12\x16\n\x0elabelled_count\x18\n \x01(\x03\x12\x1a\n\rtest_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x0c \x01(\x04\x12.\n\rconfiguration\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12>\n\x10library_versions\x18\x0e \x03(\x0b\x32$.topb.v1.Bundle.LibraryVersionsEntry\x12\"\n\x05\x66iles\x18\x0f \x03(\x0b\x32\x13.topb.v1.BundleFile\x12\'\n\x05gates\x18\x10 \x03(\x0b\x32\x18.topb.v1.GateMeasurement\x12\x12\n\nencoder_id\x18\x11 \x01(\t\x12*\n\x0c\x66\x65\x61ture_type\x18\x12 \x01(\x0e\x32\x14.topb.v1.FeatureType\x12-\n\x0f\x65ncoder_outputs\x18\x13 \x03(\x0b\x32\x14.topb.v1.ModelOutput\x12\x17\n\x0flabelled_sha256\x18\x14 \x01(\t\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_test_accuracy\"P\n\nImageInput\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12#\n\x06resize\x18\x03 \x01(\x0e\x32\x13.topb.v1.ResizeRule\";\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x05\">\n\nBundleFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"Q\n\x0fGateMeasurement\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08measured\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0f\n\x07meaning\x18\x04 \x01(\t*_\n\x0b\x46\x65\x61tureType\x12\x1c\n\x18\x46\x45\x41TURE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT16\x10\x02*i\n\nResizeRule\x12\x1b\n\x17RESIZE_RULE_UNSPECIFIED\x10\x00\x12\x17\n\x13RESIZE_RULE_STRETCH\x10\x01\x12%\n!RESIZE_RULE_COVER_AND_CENTER_CROP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14topb/v1/bundle.proto\x12\x07topb.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x05\n\x06\x42undle\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12\"\n\x05input\x18\x06 \x01(\x0b\x32\x13.topb.v1.ImageInput\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12%\n\x07outputs\x18\x08 \x03(\x0b\x32\x14.topb.v1.ModelOutput\x12\x12\n\nstrategies\x18\t \x03(\t\x12\x16\n\x0elabelled_count\x18\n \x01(\x03\x12\x1a\n\rtest_accuracy\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x0c \x01(\x04\x12.\n\rconfiguration\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12>\n\x10library_versions\x18\x0e \x03(\x0b\x32$.topb.v1.Bundle.LibraryVersionsEntry\x12\"\n\x05\x66iles\x18\x0f \x03(\x0b\x32\x13.topb.v1.BundleFile\x12\'\n\x05gates\x18\x10 \x03(\x0b\x32\x18.topb.v1.GateMeasurement\x12\x12\n\nencoder_id\x18\x11 \x01(\t\x12*\n\x0c\x66\x65\x61ture_type\x18\x12 \x01(\x0e\x32\x14.topb.v1.FeatureType\x12-\n\x0f\x65ncoder_outputs\x18\x13 \x03(\x0b\x32\x14.topb.v1.ModelOutput\x12\x17\n\x0flabelled_sha256\x18\x14 \x01(\t\x12\x16\n\x0e\x65ncoder_frozen\x18\x15 \x01(\x08\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_test_accuracy\"P\n\nImageInput\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12#\n\x06resize\x18\x03 \x01(\x0e\x32\x13.topb.v1.ResizeRule\";\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x05\">\n\nBundleFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"Q\n\x0fGateMeasurement\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08measured\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\x12\x0f\n\x07meaning\x18\x04 \x01(\t*_\n\x0b\x46\x65\x61tureType\x12\x1c\n\x18\x46\x45\x41TURE_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x46\x45\x41TURE_TYPE_FLOAT16\x10\x02*i\n\nResizeRule\x12\x1b\n\x17RESIZE_RULE_UNSPECIFIED\x10\x00\x12\x17\n\x13RESIZE_RULE_STRETCH\x10\x01\x12%\n!RESIZE_RULE_COVER_AND_CENTER_CROP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._loaded_options = None
   _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_FEATURETYPE']._serialized_start=1096
-  _globals['_FEATURETYPE']._serialized_end=1191
-  _globals['_RESIZERULE']._serialized_start=1193
-  _globals['_RESIZERULE']._serialized_end=1298
+  _globals['_FEATURETYPE']._serialized_start=1120
+  _globals['_FEATURETYPE']._serialized_end=1215
+  _globals['_RESIZERULE']._serialized_start=1217
+  _globals['_RESIZERULE']._serialized_end=1322
   _globals['_BUNDLE']._serialized_start=97
-  _globals['_BUNDLE']._serialized_end=804
-  _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._serialized_start=732
-  _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._serialized_end=786
-  _globals['_IMAGEINPUT']._serialized_start=806
-  _globals['_IMAGEINPUT']._serialized_end=886
-  _globals['_MODELOUTPUT']._serialized_start=888
-  _globals['_MODELOUTPUT']._serialized_end=947
-  _globals['_BUNDLEFILE']._serialized_start=949
-  _globals['_BUNDLEFILE']._serialized_end=1011
-  _globals['_GATEMEASUREMENT']._serialized_start=1013
-  _globals['_GATEMEASUREMENT']._serialized_end=1094
+  _globals['_BUNDLE']._serialized_end=828
+  _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._serialized_start=756
+  _globals['_BUNDLE_LIBRARYVERSIONSENTRY']._serialized_end=810
+  _globals['_IMAGEINPUT']._serialized_start=830
+  _globals['_IMAGEINPUT']._serialized_end=910
+  _globals['_MODELOUTPUT']._serialized_start=912
+  _globals['_MODELOUTPUT']._serialized_end=971
+  _globals['_BUNDLEFILE']._serialized_start=973
+  _globals['_BUNDLEFILE']._serialized_end=1035
+  _globals['_GATEMEASUREMENT']._serialized_start=1037
+  _globals['_GATEMEASUREMENT']._serialized_end=1118
 # @@protoc_insertion_point(module_scope)

@@ -113,6 +113,7 @@ class Bundle(_message.Message):
     FEATURE_TYPE_FIELD_NUMBER: _builtins.int
     ENCODER_OUTPUTS_FIELD_NUMBER: _builtins.int
     LABELLED_SHA256_FIELD_NUMBER: _builtins.int
+    ENCODER_FROZEN_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """Version of the bundle layout. The current version is 2: two graphs, encoder.onnx and head.onnx. Version 1 had
     one graph, scorer.onnx.
@@ -140,6 +141,10 @@ class Bundle(_message.Message):
     """The precision to which the encoder rounds its features."""
     labelled_sha256: _builtins.str
     """Digest of ids and features of the labelled images, in lower-case hex."""
+    encoder_frozen: _builtins.bool
+    """Whether training leaves the encoder as it is, so that the models of later rounds have the same one. The scorer
+    then keeps features by default.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -199,10 +204,11 @@ class Bundle(_message.Message):
         feature_type: Global___FeatureType.ValueType = ...,
         encoder_outputs: _abc.Iterable[Global___ModelOutput] | None = ...,
         labelled_sha256: _builtins.str = ...,
+        encoder_frozen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "configuration", b"configuration", "create_time", b"create_time", "input", b"input", "test_accuracy", b"test_accuracy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "classes", b"classes", "configuration", b"configuration", "create_time", b"create_time", "encoder_id", b"encoder_id", "encoder_outputs", b"encoder_outputs", "feature_type", b"feature_type", "files", b"files", "gates", b"gates", "input", b"input", "labelled_count", b"labelled_count", "labelled_sha256", b"labelled_sha256", "library_versions", b"library_versions", "method", b"method", "model_id", b"model_id", "outputs", b"outputs", "round", b"round", "schema_version", b"schema_version", "seed", b"seed", "strategies", b"strategies", "test_accuracy", b"test_accuracy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy", "classes", b"classes", "configuration", b"configuration", "create_time", b"create_time", "encoder_frozen", b"encoder_frozen", "encoder_id", b"encoder_id", "encoder_outputs", b"encoder_outputs", "feature_type", b"feature_type", "files", b"files", "gates", b"gates", "input", b"input", "labelled_count", b"labelled_count", "labelled_sha256", b"labelled_sha256", "library_versions", b"library_versions", "method", b"method", "model_id", b"model_id", "outputs", b"outputs", "round", b"round", "schema_version", b"schema_version", "seed", b"seed", "strategies", b"strategies", "test_accuracy", b"test_accuracy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__test_accuracy: _TypeAlias = _typing.Literal["test_accuracy"]  # noqa: Y015
     _WhichOneofArgType__test_accuracy: _TypeAlias = _typing.Literal["_test_accuracy", b"_test_accuracy"]  # noqa: Y015

@@ -8,25 +8,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.bundles import write_bundle
 from support.command_line import Outcome, topb
+from topb_scorer.bundle import open_bundle
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.state_directory import StateDirectory
+from topb_scorer.scoring.encoded_rows import EncodedRows
 from topb_scorer.scoring.housekeeping import Pruning, plan_pruning, stored_shards
-from topb_scorer.scoring.score_log import ScoreLog, scored_rows
+from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.scored_rows import scored_rows
 
 pytestmark = pytest.mark.scorer
 
 DAY = 86400
 
 
+class V:
+    """A shard."""
+
+    identity = "v"
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> StateDirectory:
     """Create three shards of model a, one of which also has features, and two of model b, a day apart."""
     state = StateDirectory.open(tmp_path / "state")
-    for log, names in ((state.score_log("a"), "uvw"), (state.score_log("b"), "xy")):
+    for model, names in (("a", "uvw"), ("b", "xy")):
         for name in names:
-            commit(log, name)
-    commit(state.score_log("a", with_features=True), "v")
+            commit(ScoreLog(state.path / "scores" / model), name)
+    bundle = open_bundle(write_bundle(tmp_path))
+    bundle.manifest.model_id, bundle.manifest.encoder_id = "a", "e"
+    logs = state.model_logs(bundle, needs_features=True)
+    outputs = {"features": np.zeros((3, 8), np.float32)}
+    rows = EncodedRows(V(), ["1", "2", "3"], np.zeros((3, 16), np.uint8), outputs, {}, ends_shard=True)
+    list(logs.features.keep(iter([rows]), bundle))
     now = time.time()
     for age, name in enumerate("uvwxy"):
         for path in shards(state, name):
@@ -35,13 +50,14 @@ def state(tmp_path: Path) -> StateDirectory:
 
 
 def commit(log: ScoreLog, name: str) -> None:
-    outputs = {name: np.full((3, 2), 0.5, np.float32) for name in ("probabilities", "features")}
-    outputs["score"] = np.zeros(3, np.float32)
-    log.commit(name, [scored_rows(["1", "2", "3"], outputs, {}, with_features=log.with_features)])
+    outputs = {"probabilities": np.full((3, 2), 0.5, np.float32), "score": np.zeros(3, np.float32)}
+    log.commit(name, [scored_rows(["1", "2", "3"], outputs, {})])
 
 
 def shards(state: StateDirectory, name: str = "[a-z]") -> list[Path]:
-    return sorted(state.path.glob(f"scores/*/*/{name}-*.parquet"))
+    return sorted(
+        path for kind in ("scores", "features") for path in state.path.glob(f"{kind}/*/*/{name}-*.parquet")
+    )
 
 
 def names_left(state: StateDirectory) -> set[str]:
@@ -59,12 +75,12 @@ def run_on(state: StateDirectory, action: str, *options: str) -> Outcome:
 
 def test_scores_are_listed_by_model(state: StateDirectory) -> None:
     lines = run_on(state, "list").printed.splitlines()
-    shown = [line.split()[:3] for line in lines[1:]]
-    assert shown == [["a", "3", "9"], ["a+features", "1", "3"], ["b", "2", "6"]]
+    shown = [line.split()[:4] for line in lines[1:]]
+    assert shown == [["features", "e", "1", "3"], ["scores", "a", "3", "9"], ["scores", "b", "2", "6"]]
     (listed,) = json.loads(run_on(state, "list", "--json", "--model", "b").printed)
     sizes = [path.stat().st_size for path in (*shards(state, "x"), *shards(state, "y"))]
     assert (listed["log"], listed["shards"], listed["rows"], listed["bytes"]) == ("b", 2, 6, sum(sizes))
-    assert listed["newest"] - listed["oldest"] == pytest.approx(DAY, abs=5)
+    assert listed["last_used"] - listed["first_used"] == pytest.approx(DAY, abs=5)
 
 
 def test_incomplete_files_do_not_stop_a_listing_of_scores(state: StateDirectory) -> None:
@@ -97,7 +113,8 @@ def test_altered_shards_are_reported_and_only_removed_on_request(state: StateDir
     ("options", "left"),
     [
         ([], "uvwxy"),
-        (["--model", "a"], "xy"),
+        (["--model", "a"], "vxy"),
+        (["--model", "e"], "uvwxy"),
         (["--older-than", "1.5"], "uv"),
         (["--older-than", "1.5", "--model", "b"], "uvw"),
         (["--older-than", "0"], ""),
@@ -120,9 +137,9 @@ def test_pruning_to_a_size_removes_the_oldest_first(state: StateDirectory) -> No
 
 def test_pruning_to_a_size_does_not_count_what_an_open_selection_spares(state: StateDirectory) -> None:
     """The oldest shards belong to a model in use, so younger ones of other models have to go."""
-    shards_by_age = sorted(stored_shards(state.path), key=lambda shard: shard.modified)
-    in_use = shards_by_age[0].model
-    others = [shard for shard in shards_by_age if shard.model != in_use]
+    shards_by_age = sorted(stored_shards(state.path), key=lambda shard: shard.used)
+    in_use = shards_by_age[0].log
+    others = [shard for shard in shards_by_age if shard.log != in_use]
     total = sum(shard.size for shard in shards_by_age)
 
     def plan(max_bytes: int) -> Pruning:
@@ -140,10 +157,9 @@ def test_a_dry_run_reports_and_removes_no_scores(state: StateDirectory) -> None:
     assert [(shard["log"], shard["identity"]) for shard in told["shards"]] == [
         ("a", "w"),
         ("a", "v"),
-        ("a+features", "v"),
         ("a", "u"),
     ]
-    assert told["bytes"] == sum(path.stat().st_size for path in shards(state) if "/b/" not in str(path))
+    assert told["bytes"] == sum(path.stat().st_size for path in shards(state) if "/a/" in str(path))
     assert [path for path in state.path.rglob("*") if "sqlite" not in path.name] == before
 
 
@@ -151,19 +167,21 @@ def test_pruning_keeps_scores_that_an_open_selection_may_need(state: StateDirect
     record = selection(state)
     told = run_on(state, "prune", "--max-bytes", "0").printed
     assert names_left(state) == set("uvw")
-    assert "kept 4 shards of a that open selections may need" in told
+    assert "kept 4 shards of a, e that open selections may need" in told
     assert state.catalog.claim(record.id, "server", 30)
     run_on(state, "prune", "--model", "a")
     assert names_left(state) == set("uvw")
     assert state.catalog.succeed(record.id, "server")
     run_on(state, "prune", "--model", "a")
+    assert names_left(state) == set("v")
+    run_on(state, "prune", "--model", "e")
     assert names_left(state) == set()
 
 
 def test_only_streams_whose_selections_have_ended_are_removed(state: StateDirectory) -> None:
     ended, waiting = selection(state, pool_uri=""), selection(state, pool_uri="")
     for id_ in (ended.id, waiting.id, "unheard-of"):
-        commit(state.stream_log(id_), "0")
+        commit(state.stream_logs(id_, needs_features=True).scores, "0")
     assert state.catalog.claim(ended.id, "server", 30)
     assert state.catalog.succeed(ended.id, "server")
     told = run_on(state, "prune").printed
@@ -188,7 +206,7 @@ def test_half_written_files_are_removed_once_they_are_old(state: StateDirectory)
 def test_commands_on_an_empty_state_directory_show_nothing(tmp_path: Path) -> None:
     StateDirectory.open(tmp_path)
     printed = [topb("scores", action, "--state", tmp_path).printed for action in ("list", "verify", "prune")]
-    assert printed[:2] == ["No scores.\n", "0 shards, 0 altered\n"]
+    assert printed[:2] == ["No scores and no features.\n", "0 shards, 0 altered\n"]
     assert printed[2].startswith("deleted 0 shards")
 
 
@@ -197,7 +215,7 @@ def test_the_catalog_url_can_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("TOPB_CATALOG_URL", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
     state = StateDirectory.open(tmp_path / "state", f"sqlite:///{tmp_path / 'elsewhere.sqlite'}")
-    commit(state.score_log("a"), "v")
+    commit(ScoreLog(state.path / "scores" / "a"), "v")
     selection(state)
     outcome = topb("scores", "prune", "--state", state.path, "--model", "a")
     assert "kept 1 shards of a that open selections may need" in outcome.out

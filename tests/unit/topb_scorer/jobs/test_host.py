@@ -93,7 +93,8 @@ def job(state: StateDirectory, engine: LocalEngine) -> Callable[..., PoolJob]:
 
         first = FirstShard(0, *map(list, zip(*rows[:10], strict=True)))
         second = ChunkShard(1, *map(list, zip(*rows[10:], strict=True)))
-        return PoolJob(SelectionSpec(3, "margin"), engine, state.score_log("model"), [first, second])
+        logs = state.model_logs(engine.bundle, needs_features=False)
+        return PoolJob(SelectionSpec(3, "margin"), engine, logs, [first, second])
 
     return job
 

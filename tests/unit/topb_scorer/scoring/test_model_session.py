@@ -13,9 +13,9 @@ from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.errors import InvalidRequestError
 from topb_scorer.pools.stream import ChunkShard
 from topb_scorer.scoring import model_session
+from topb_scorer.scoring.encoded_rows import EncodedRows, Skip
 from topb_scorer.scoring.model_session import HEAD_BATCH_SIZE, HeadStage, ModelSession
-from topb_scorer.scoring.pipeline import EncodedRows
-from topb_scorer.scoring.score_log import FeatureRows, ScoredRows, Skip
+from topb_scorer.scoring.scored_rows import ScoredRows
 
 pytestmark = pytest.mark.scorer
 
@@ -24,7 +24,7 @@ FEATURES = np.random.default_rng(0).normal(0, 1, (ROWS, 8)).astype(np.float32)
 DIGESTS = np.random.default_rng(1).integers(0, 256, (ROWS, 16)).astype(np.uint8)
 IDS = [f"row-{row}" for row in range(ROWS)]
 SKIPPED = {3: Skip("IMAGE_CORRUPT", "torn"), HEAD_BATCH_SIZE: Skip("IMAGE_EMPTY", "no bytes")}
-COLUMNS = ("score", "entropy", "margin", "confidence", "predicted_class", "digests", "features")
+COLUMNS = ("score", "entropy", "margin", "confidence", "predicted_class", "digests")
 
 
 def parts(borders: Sequence[int], features: np.ndarray = FEATURES) -> Iterator[EncodedRows]:
@@ -38,7 +38,7 @@ def parts(borders: Sequence[int], features: np.ndarray = FEATURES) -> Iterator[E
 
 
 def scored(session: ModelSession, encoded: Iterator[EncodedRows]) -> list[ScoredRows]:
-    stage = HeadStage(session, with_features=True)
+    stage = HeadStage(session)
     return [rows for part in encoded for rows in stage.take(part)]
 
 
@@ -71,13 +71,13 @@ def test_kept_features_and_images_give_the_same_bits(session: ModelSession) -> N
     outputs = session.score(images)
     kept = scored(session, parts([7], outputs["features"].copy()))
     assert joined(kept, "score") == outputs["score"].tobytes()
-    assert joined(kept, "probabilities") == outputs["probabilities"].tobytes()
+    assert joined(kept, "confidence") == outputs["probabilities"].max(axis=1).tobytes()
 
 
 def test_the_head_does_not_run_on_rows_that_are_all_skipped(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = HeadStage(ModelSession(bundle), with_features=False)
+    stage = HeadStage(ModelSession(bundle))
     monkeypatch.setattr(model_session.GraphSession, "run", lambda *_: pytest.fail("there is nothing to run"))
     skips = dict.fromkeys(range(5), SKIPPED[3])
     part = EncodedRows(ChunkShard(0, [], []), IDS[:5], DIGESTS[:5], {"features": FEATURES[:5]}, skips, True)
@@ -104,7 +104,6 @@ def test_a_model_without_assistant_or_classifier_has_the_other_columns(
     for column in COLUMNS:
         assert (joined(rows, column) == joined(whole, column)) == (column not in absent), column
     if "probabilities" in missing:
-        assert all(isinstance(part, FeatureRows) and part.probabilities.shape[1] == 0 for part in rows)
         assert all((part.predicted_class == -1).all() for part in rows)
 
 

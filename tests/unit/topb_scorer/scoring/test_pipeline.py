@@ -18,7 +18,8 @@ from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import PoolItem, Shard, Unreadable
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
 from topb_scorer.scoring.batches import Element
-from topb_scorer.scoring.pipeline import EncodedRows, encode_shards
+from topb_scorer.scoring.encoded_rows import EncodedRows
+from topb_scorer.scoring.pipeline import encode_shards
 from topb_scorer.scoring.session import GraphSession
 
 pytestmark = pytest.mark.scorer

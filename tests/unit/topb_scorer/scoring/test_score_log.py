@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
-from topb_scorer.scoring.score_log import SCHEMA, ScoredRows, ScoreLog, Skip, scored_rows
+from topb_scorer.scoring.encoded_rows import Skip
+from topb_scorer.scoring.score_log import SCHEMA, ScoreLog
+from topb_scorer.scoring.scored_rows import ScoredRows, scored_rows
 
 pytestmark = pytest.mark.scorer
 
@@ -82,22 +84,6 @@ def test_a_row_has_the_same_scores_in_any_batch(classes: int) -> None:
             rows = scored_rows(ids[part], {"score": score[part], "probabilities": probabilities[part]}, {})
             for name in COLUMNS:
                 assert getattr(rows, name).tobytes() == getattr(whole, name)[part].tobytes(), (name, size)
-
-
-def test_features_read_back_bit_for_bit(tmp_path: Path) -> None:
-    features = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    probabilities = np.array([[0.25, 0.75]] * 3, np.float32)
-    scores = {"score": np.zeros(3, np.float32), "probabilities": probabilities, "features": features}
-    log = ScoreLog(tmp_path, with_features=True)
-    log.commit("empty", [])
-    log.commit(
-        "shard",
-        [scored_rows(["a", "b", "c"], scores, {1: Skip("IMAGE_EMPTY", "no bytes")}, with_features=True)],
-    )
-    (read,) = log.read_with_features(["empty", "shard"])
-    assert read.features.tobytes() == features.tobytes()
-    assert read.probabilities.tobytes() == probabilities.tobytes()
-    assert (read.ids, list(read.skips)) == (["a", "b", "c"], [1])
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=5)

@@ -13,7 +13,7 @@ from support.selecting import RecordingObserver, selected
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import UnreadablePoolError
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import logs_below
 from topb_scorer.selecting.selection import select_from_pool, select_from_stream
 from topb_scorer.selecting.spec import SelectionSpec
 
@@ -42,9 +42,14 @@ class Altering(RecordingObserver):
 
 
 def test_an_altered_shard_of_a_pool_is_scored_again(engine: LocalEngine, tmp_path: Path) -> None:
-    observer = Altering(tmp_path, times=2)
+    observer, logs = Altering(tmp_path, times=2), logs_below(tmp_path, needs_features=False)
     result = select_from_pool(
-        SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event()
+        SPEC,
+        engine,
+        SHARDS,
+        logs,
+        observer=observer,
+        cancelled=threading.Event(),
     )
     assert result.picks == selected(SPEC, engine, SHARDS).picks
     assert len(observer.committed) == len(SHARDS) + 2
@@ -61,7 +66,14 @@ def test_an_altered_shard_of_a_pool_is_scored_again(engine: LocalEngine, tmp_pat
 def test_scores_that_cannot_be_restored_are_an_error(
     engine: LocalEngine, tmp_path: Path, select: Callable[..., object], times: int, reason: str
 ) -> None:
-    observer = Altering(tmp_path, times)
+    observer, logs = Altering(tmp_path, times), logs_below(tmp_path, needs_features=False)
     with pytest.raises(UnreadablePoolError) as caught:
-        select(SPEC, engine, SHARDS, ScoreLog(tmp_path), observer=observer, cancelled=threading.Event())
+        select(
+            SPEC,
+            engine,
+            SHARDS,
+            logs,
+            observer=observer,
+            cancelled=threading.Event(),
+        )
     assert caught.value.reason == reason

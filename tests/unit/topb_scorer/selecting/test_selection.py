@@ -5,7 +5,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from topb_scorer.errors import (
 )
 from topb_scorer.pools import AllowedRoots, PoolItem, Shard, open_pool
 from topb_scorer.pools.stream import ChunkQueue, ChunkShard
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import logs_below
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.serving import check_strategy_served
 from topb_scorer.selecting.spec import MAX_BUDGET, SelectionSpec
@@ -54,17 +54,17 @@ def test_scores_that_are_not_finite_are_skipped_and_never_ranked(tmp_path: Path)
     assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 3}
 
 
-@pytest.mark.parametrize("with_features", [False, True])
-def test_a_row_with_an_infinite_feature_is_skipped_whether_or_not_the_log_holds_features(
-    with_features: bool, tmp_path: Path
+@pytest.mark.parametrize("keeps_features", [False, True])
+def test_a_row_with_an_infinite_feature_is_skipped_whether_or_not_features_are_kept(
+    keeps_features: bool, tmp_path: Path
 ) -> None:
     bundle = open_bundle(write_bundle(tmp_path, infinite_feature_graph()))
     engine = LocalEngine(bundle, EngineSettings(batch_size=3))
     reds = [0, 4, 0, 2]
     images = np.stack([np.full((16, 16, 3), red, np.uint8) for red in reds])
-    log = ScoreLog(tmp_path / "log", with_features=with_features)
+    logs = replace(logs_below(tmp_path / "logs", needs_features=False), keeps_features=keeps_features)
     shards = [ChunkShard(0, [f"{row}" for row in range(4)], images)]
-    result = select_from_pool(SelectionSpec(4), engine, shards, log, cancelled=threading.Event())
+    result = select_from_pool(SelectionSpec(4), engine, shards, logs, cancelled=threading.Event())
     assert [(pick.id, pick.score) for pick in result.picks] == [("1", 4.0), ("3", 2.0)]
     assert dict(result.accounts.skipped) == {"SCORE_NOT_FINITE": 2}
 
@@ -83,16 +83,22 @@ def test_another_strategy_selects_from_the_same_log_without_scoring(
 ) -> None:
     shards = [shard for shard in stream_shards([*random_pool(40)], chunk=7) if shard]
     engine.fill(
-        ScoreLog(tmp_path),
+        logs_below(tmp_path, needs_features=False),
         shards,
         cancelled=threading.Event(),
         on_rows=lambda _: None,
         on_commit=lambda _: None,
     )
+    logs = logs_below(tmp_path, needs_features=False)
     for strategy in STRATEGIES:
         spec, observer = SelectionSpec(17, strategy, seed=2), RecordingObserver()
         result = select_from_pool(
-            spec, engine, shards[::-1], ScoreLog(tmp_path), observer=observer, cancelled=threading.Event()
+            spec,
+            engine,
+            shards[::-1],
+            logs,
+            observer=observer,
+            cancelled=threading.Event(),
         )
         assert observer.committed == []
         assert result.picks == selected(spec, engine, shards).picks

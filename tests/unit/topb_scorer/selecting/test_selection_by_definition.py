@@ -33,7 +33,7 @@ from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.errors import SelectionCancelledError
 from topb_scorer.pools import Shard, content_digest
 from topb_scorer.pools.pool import NO_DIGEST
-from topb_scorer.scoring.score_log import ScoreLog
+from topb_scorer.scoring.model_logs import logs_below
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 
@@ -110,12 +110,12 @@ def resumed(
     """
     committed: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
-        log = ScoreLog(Path(directory), durable=False)
+        logs = logs_below(Path(directory), needs_features=spec.needs_features, durable=False)
 
         def select(cut_off: CutOff) -> SelectionResult:
             try:
                 return select_from_pool(
-                    spec, engine, shards, log, observer=cut_off, cancelled=cut_off.cancelled
+                    spec, engine, shards, logs, observer=cut_off, cancelled=cut_off.cancelled
                 )
             finally:
                 committed.extend(cut_off.committed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 from support.images import random_pool
+from support.made_up_logs import made_up_features, made_up_scores
 from support.selecting import RecordingObserver
 from topb_scorer.cancellation import never_cancelled
 from topb_scorer.engines.local import LocalEngine
 from topb_scorer.errors import LimitExceededError
 from topb_scorer.pools.stream import ChunkShard
-from topb_scorer.scoring.score_log import FeatureRows
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.set_based import select_set_based
 from topb_scorer.selecting.set_memory import SetMemory
@@ -42,7 +41,7 @@ def memory_of(
     classes: int = 5,
     **options: str,
 ) -> SetMemory:
-    exclude = {f"{i:06d}": b"" for i in range(excluded)}
+    exclude = {f"{i:07d}": b"" for i in range(excluded)}
     spec = SelectionSpec(3, strategy, exclude=exclude, options=options)
     assert isinstance(spec.query_strategy, SetBasedStrategy)
     return SetMemory(spec.query_strategy, spec, WIDTH, classes, labelled, limit)
@@ -104,29 +103,12 @@ def test_a_pool_over_the_limit_is_refused_before_it_is_scored_if_that_is_known(e
     )
 
 
-def log_of(rows: int) -> Iterator[FeatureRows]:
-    for start in range(0, rows, PART):
-        random = np.random.default_rng(start)
-        zeros = np.zeros(PART)
-        yield FeatureRows(
-            ids=[f"{i:06d}" for i in range(start, start + PART)],
-            digests=np.zeros((PART, 16), np.uint8),
-            score=zeros.astype(np.float32),
-            entropy=zeros,
-            margin=zeros,
-            confidence=zeros.astype(np.float32),
-            predicted_class=zeros.astype(np.int32),
-            skips={},
-            features=random.standard_normal((PART, WIDTH)).astype(np.float32),
-            probabilities=np.full((PART, 5), 0.2, np.float32),
-        )
-
-
 def select(memory: SetMemory, rows: int, scratch: Path) -> None:
     select_set_based(
         memory.strategy,
         memory.spec,
-        lambda: log_of(rows),
+        made_up_scores(rows, part=PART),
+        made_up_features(width=WIDTH, classes=5, part=PART),
         {},
         np.zeros((0, WIDTH), np.float32),
         memory=memory,

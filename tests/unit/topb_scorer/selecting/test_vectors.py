@@ -24,9 +24,9 @@ from topb_scorer.in_process import select_batch
 from topb_scorer.pools import AllowedRoots, open_pool
 from topb_scorer.pools.stream import ChunkShard, VectorChunkShard
 from topb_scorer.pools.vectors import VectorLayout
+from topb_scorer.scoring.model_logs import ModelLogs, logs_below
 from topb_scorer.scoring.model_session import ModelSession
 from topb_scorer.scoring.no_model import NO_MODEL, NoModel
-from topb_scorer.scoring.score_log import ScoreLog
 from topb_scorer.scoring.vector_rows import check_vectors_fit
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
@@ -81,17 +81,19 @@ def test_the_vectors_are_rounded_as_the_encoder_rounds_its_features(bundle: Bund
     halves = exact.astype(np.float16).astype(np.float32)
 
     def log_of(model: Bundle, vectors: np.ndarray) -> list[float]:
-        log = ScoreLog(tmp_path / str(len(list(tmp_path.iterdir()))), durable=False, with_features=True)
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        logs = logs_below(directory, needs_features=True, durable=False)
         shard = VectorChunkShard(0, ids(50), vectors, np.zeros((50, 0), np.float32))
-        _fill(LocalEngine(model), log, [shard])
-        (rows,) = log.read_with_features([shard.identity])
-        return [*rows.features.ravel().tolist(), *rows.score.tolist()]
+        _fill(LocalEngine(model), logs, [shard])
+        (rows,) = logs.scores.read([shard.identity])
+        (outputs,) = logs.features.read_outputs(shard.identity)
+        return [*outputs["features"].ravel().tolist(), *rows.score.tolist()]
 
     assert log_of(rounding, exact) == log_of(bundle, halves) != log_of(bundle, exact)
 
 
-def _fill(engine: LocalEngine, log: ScoreLog, shards: list) -> None:
-    engine.fill(log, shards, cancelled=threading.Event(), on_rows=lambda _: None, on_commit=lambda _: None)
+def _fill(engine: LocalEngine, logs: ModelLogs, shards: list) -> None:
+    engine.fill(logs, shards, cancelled=threading.Event(), on_rows=lambda _: None, on_commit=lambda _: None)
 
 
 def test_images_and_vectors_may_share_a_stream(bundle: Bundle, engine: LocalEngine) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from support import reference_selection
 from topb_scorer import strategies
 from topb_scorer.errors import InvalidRequestError
-from topb_scorer.scoring.score_log import ScoredRows, scored_rows
+from topb_scorer.scoring.scored_rows import ScoredRows, scored_rows
 from topb_scorer.strategies import PointwiseStrategy, SetBasedStrategy, configured, names, served_by
 from topb_scorer.strategies.options import option, parsed
 from topb_scorer.strategies.strategy import Shortlist
