@@ -98,7 +98,8 @@ def test_the_encoder_stays_the_same_byte_for_byte_while_the_labelled_set_grows(
     file = tmp_path / "encoder.onnx"
     file.write_bytes(third.encoder.read_bytes())
     fourth = train_round(grown, RoundContext(of_bundle(tiny, file), index=2), tmp_path).bundle
-    assert len({first.bundle.model_id, second.model_id, third.model_id, fourth.model_id}) == 4
+    assert len({first.bundle.model_id, second.model_id, third.model_id}) == 3
+    assert fourth.model_id == third.model_id  # The path of the encoder makes no other model.
     for bundle in (second, third, fourth):
         assert bundle.encoder.read_bytes() == first.bundle.encoder.read_bytes()
         assert bundle.encoder_id == first.bundle.encoder_id

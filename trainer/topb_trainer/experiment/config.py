@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from topb_trainer.config import TrainConfig
+from topb_trainer.encoders.recorded import recorded_settings
 from topb_trainer.errors import ConfigurationError
 
 
@@ -117,7 +118,7 @@ class ExperimentConfig:
 
         The path of the data and the index of the GPU are left out because they may change between runs.
         """
-        train = replace(self.train, task=self.train.task.resolved()).as_dict()
+        train = recorded_settings(replace(self.train, task=self.train.task.resolved()))
         del train["seed"]
         train["device"] = self.train.device.partition(":")[0]
         for switch in ("adversary", "prediction", "ranking"):

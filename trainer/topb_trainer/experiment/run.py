@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from topb_scorer.bundle import Bundle
 from topb_scorer.durable import publish_file, unpublished_directory
 from topb_scorer.engines.local import EngineSettings, LocalEngine
-from topb_scorer.pools.stream import ChunkShard
+from topb_scorer.pools.stream import ChunkShard, VectorChunkShard
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.spec import SelectionSpec
 from topb_trainer.data.mapped import mapped_rows
@@ -27,6 +28,7 @@ from topb_trainer.errors import InvalidDataError
 from topb_trainer.experiment.chain import ids_sha256, labelled_sha256, require_continues
 from topb_trainer.experiment.config import ExperimentConfig
 from topb_trainer.experiment.records import Record, RecordStore, Settings
+from topb_trainer.export.frozen import FrozenEncoder, encoded_dataset
 from topb_trainer.methods import Method
 from topb_trainer.models.task_network import TaskNetwork
 from topb_trainer.rounds import finish_round
@@ -35,6 +37,7 @@ from topb_trainer.runtime.libraries import library_versions
 from topb_trainer.runtime.seeding import derived_seed
 from topb_trainer.runtime.stopwatch import Stopwatch
 from topb_trainer.task import accuracy_on, train_task, untrained_task
+from topb_trainer.vaal import require_images
 
 _SHARD_IMAGES = 4096
 
@@ -85,6 +88,9 @@ def run_experiment(
         TrainerError, ScorerError: a step of a round failed.
     """
     counts = config.protocol.labelled_counts(len(data.train.ids))
+    if any(method.kind == "vaal" for method in methods):
+        require_images(config.train.task)
+    encoder: FrozenEncoder | None = None
     for seed in seeds:
         for method in methods:
             train = replace(method.configured(config.train), seed=seed)
@@ -96,8 +102,11 @@ def run_experiment(
                     require_continues(record, labelled, data.train.ids, store.file(*record.key))
                 else:
                     context = RoundContext(train, index, progress)
+                    if train.task.trains_head and encoder is None:
+                        # Once for all methods, seeds and rounds: none of them changes the encoder.
+                        data, encoder = encoded_dataset(data, context)
                     budget = counts[index + 1] - counts[index] if index + 1 < len(counts) else 0
-                    record = _Round(data, method, store, context, labelled).run(share, budget)
+                    record = _Round(data, encoder, method, store, context, labelled).run(share, budget)
                     store.publish(record)
                 if on_record is not None:
                     on_record(record, is_new)
@@ -125,18 +134,23 @@ def unlabelled_rows(train: LabelledSet, labelled: NDArray[np.int64]) -> NDArray[
 def select_in_memory(
     bundle: Bundle, pool: UnlabelledSet, budget: int, strategy: str, *, seed: int, device: str
 ) -> tuple[str, ...]:
-    """Return the ids that the scorer selects from images in memory, in rank order.
+    """Return the ids that the scorer selects from images or features in memory, in rank order.
 
     Raises:
         ScorerError: the bundle or the device cannot be used.
     """
     engine = LocalEngine(bundle, EngineSettings(device=device))
-    shards = [
-        ChunkShard(start, pool.ids[start : start + _SHARD_IMAGES], pool.images[start : start + _SHARD_IMAGES])
-        for start in range(0, len(pool.ids), _SHARD_IMAGES)
-    ]
+    parts = [slice(start, start + _SHARD_IMAGES) for start in range(0, len(pool.ids), _SHARD_IMAGES)]
+    shards = [_chunk(part.start, pool.ids[part], pool.images[part]) for part in parts]
     spec = SelectionSpec(budget, strategy, seed)
     return tuple(select_from_pool(spec, engine, shards, cancelled=threading.Event()).ids)
+
+
+def _chunk(seq: int, ids: Sequence[str], images: NDArray[Any]) -> ChunkShard | VectorChunkShard:
+    """Return images (n, H, W, 3), or features (n, D), as a shard."""
+    if images.ndim == 2:
+        return VectorChunkShard(seq, ids, images, np.empty((len(ids), 0), np.float32))
+    return ChunkShard(seq, ids, images)
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,8 @@ class _Round:
     """One round of one method and seed."""
 
     data: Dataset
+    encoder: FrozenEncoder | None
+    """The encoder, if it is not trained; `data` then holds its features in place of images."""
     method: Method
     store: RecordStore
     context: RoundContext
@@ -199,6 +215,7 @@ class _Round:
                 self.context,
                 test_accuracy=task.accuracy,
                 parent=directory,
+                encoder=self.encoder,
             )
             with watch.timing("select"):
                 ids = select_in_memory(

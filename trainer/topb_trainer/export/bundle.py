@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle
 from topb_trainer.data.sets import RoundData
+from topb_trainer.encoders.recorded import recorded_settings
 from topb_trainer.export import gates
 from topb_trainer.export.frozen import FrozenEncoder
 from topb_trainer.export.graph import head_graphs, onnx_graphs
@@ -69,7 +70,7 @@ def export_bundle(
         seed=config.seed,
         feature_type=_FEATURE_TYPES[model.feature_type],
     )
-    json_format.ParseDict(config.as_dict(), manifest.configuration)
+    json_format.ParseDict(recorded_settings(config), manifest.configuration)
 
     def measured() -> list[gates.Gate]:
         limit = config.export.difference_limit
