@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from topb_trainer.errors import DeviceError, TrainingDivergedError
 from topb_trainer.runtime.device import resident
+from topb_trainer.runtime.scratch import scratch_directory
 
 _IMAGES, _OUTCOME, _FAILURE, _DIVERGED = "images.npy", "outcome", "failure-", "diverged"
 
@@ -124,8 +124,7 @@ def train_in_parallel(
     devices = devices_from(device, processes)
     threads = max(1, torch.get_num_threads() // processes)
     work = pickle.dumps((train, copy.deepcopy(model).cpu()))
-    with tempfile.TemporaryDirectory(prefix="topb-train-") as directory:
-        folder = Path(directory)
+    with scratch_directory("topb-train-") as folder:
         np.save(folder / _IMAGES, images)
         job = _Job(work, devices, threads, folder)
         try:
