@@ -119,6 +119,12 @@ def test_images_of_one_colour_can_be_trained_on(digit_round: RoundData) -> None:
     assert torch.isfinite(task_outputs(train(plain), plain.images, CONTEXT).logits).all()
 
 
+def test_a_constant_channel_does_not_throw_other_images_far_out(digit_round: RoundData) -> None:
+    black = replace(digit_round.labelled, images=np.zeros_like(digit_round.labelled.images))
+    white = torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)
+    assert train(black).normalisation(white).abs().max() < 5
+
+
 def test_imagenet_normalisation_uses_the_statistics_of_imagenet(digit_round: RoundData) -> None:
     model = train(digit_round.labelled, normalisation="imagenet")
     white = torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)
