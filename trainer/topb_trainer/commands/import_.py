@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from topb_scorer.bundle import Bundle
     from topb_trainer.importing.imported_bundle import CheckedImages
     from topb_trainer.importing.input_rule import InputOptions
+    from topb_trainer.importing.onnx_model import ChosenValues, ImportedModel
 
 _RESIZE_RULES = (ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP)
 
@@ -41,7 +42,22 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.command(
     cls=SettingsCommand,
     params=[
-        click.Argument(["model"], type=PATH),
+        click.Argument(["model"], type=PATH, required=False),
+        Option(
+            "--torch PLACE",
+            "In place of MODEL: package.module:factory, a function without arguments that returns a torch "
+            "module. For normalised images, float32 (N, 3, height, width), it gives features (N, D), or a "
+            "tuple or dict of features and logits.",
+            name="factory",
+        ),
+        Option("--timm NAME", "In place of MODEL: a model of timm, with its own input rule."),
+        Option(
+            "--weights FILE",
+            "Weights for --torch or --timm: a .safetensors or .pth file, of which only tensors are read. "
+            "For --timm also pretrained or random.",
+            type=str,
+            show_default="for --timm pretrained; for --torch those of the module",
+        ),
         Option(
             "--out DIR",
             "Directory of bundles. The new bundle is a subdirectory named after its model id.",
@@ -116,7 +132,10 @@ class _Size(click.ParamType[tuple[int, int]]):
     ],
 )
 def run(
-    model: Path,
+    model: Path | None,
+    factory: str | None,
+    timm: str | None,
+    weights: str | None,
     out: Path,
     features: str | None,
     logits: str | None,
@@ -127,7 +146,7 @@ def run(
     as_json: bool,
     **about_input: Any,
 ) -> None:
-    """Make a bundle of a model in ONNX, without training.
+    """Make a bundle of a model that you have, without training.
 
     MODEL is an ONNX file. A preprocessor_config.json beside it says how images are prepared; options override
     it. The strategies entropy, margin, badge, core_set, typiclust and others then work at once.
@@ -136,12 +155,12 @@ def run(
     from topb_trainer.importing.class_names import read_class_names
     from topb_trainer.importing.imported_bundle import publish_imported
     from topb_trainer.importing.labelled import read_labelled_images
-    from topb_trainer.importing.onnx_file import read_onnx
-    from topb_trainer.importing.onnx_model import ChosenValues, import_onnx
+    from topb_trainer.importing.onnx_model import ChosenValues
 
     require_writable(out)
-    options, remarks = _input_options(model.parent, about_input)
-    imported = import_onnx(read_onnx(model), ChosenValues(features, logits, probabilities), options)
+    chosen = ChosenValues(features, logits, probabilities)
+    options, remarks = _input_options(None if model is None else model.parent, about_input)
+    imported = _imported(model, factory, timm, weights, chosen, options)
     if classes is not None and not imported.class_count:
         raise ConfigurationError(
             "--classes names the classes of a classifier, but neither --logits nor --probabilities is given; "
@@ -162,7 +181,37 @@ def run(
     print(json.dumps(_as_dict(bundle, checked)) if as_json else _as_text(bundle, checked))
 
 
-def _input_options(directory: Path, given: dict[str, Any]) -> tuple[InputOptions, list[str]]:
+def _imported(
+    model: Path | None,
+    factory: str | None,
+    timm: str | None,
+    weights: str | None,
+    chosen: ChosenValues,
+    options: InputOptions,
+) -> ImportedModel:
+    from topb_trainer.importing.onnx_file import read_onnx
+    from topb_trainer.importing.onnx_model import ChosenValues, import_onnx
+
+    if [model, factory, timm].count(None) != 2:
+        raise click.UsageError("Give one of MODEL, --torch and --timm.")
+    if model is not None:
+        if weights is not None:
+            raise click.UsageError("--weights belongs to --torch or --timm; an ONNX file has its own.")
+        return import_onnx(read_onnx(model), chosen, options)
+    if chosen != ChosenValues(None):
+        raise click.UsageError(
+            "--features, --logits and --probabilities name values of an ONNX graph; a torch module gives "
+            "features and logits itself."
+        )
+    # Imported here because torch takes seconds to import.
+    from topb_trainer.importing.torch_model import import_torch, timm_model, torch_module
+
+    if timm is not None:
+        return import_torch(timm_model(timm, weights or "pretrained", options))
+    return import_torch(torch_module(str(factory), None if weights is None else Path(weights), options))
+
+
+def _input_options(directory: Path | None, given: dict[str, Any]) -> tuple[InputOptions, list[str]]:
     """Return the options over what a preprocessor_config.json in the directory says, and remarks about it."""
     from topb_trainer.importing.input_rule import PREPROCESSOR_CONFIG, InputOptions, read_preprocessor_config
 
@@ -171,8 +220,8 @@ def _input_options(directory: Path, given: dict[str, Any]) -> tuple[InputOptions
         **{name: value or None for name, value in given.items()},
         resize=None if resize is None else ResizeRule(resize),
     )
-    path = directory / PREPROCESSOR_CONFIG
-    if not path.is_file():
+    path = None if directory is None else directory / PREPROCESSOR_CONFIG
+    if path is None or not path.is_file():
         return options, []
     beside, remarks = read_preprocessor_config(path)
     return options.over(beside), [f"input: read from {path}", *remarks]

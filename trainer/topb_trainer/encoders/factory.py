@@ -27,7 +27,7 @@ class FactoryEncoder(TorchEncoder):
         """
         if weights in ("pretrained", "random"):
             raise ConfigurationError(
-                f"task.weights is {weights}, but it is the function {place} that makes the module; let it "
+                f"the weights are to be {weights}, but the function {place} makes the module; let it "
                 "give the module such weights, or give a file",
                 reason="WEIGHTS_UNAVAILABLE",
             )
@@ -46,7 +46,7 @@ class FactoryEncoder(TorchEncoder):
         except Exception as error:
             # The user's code raises whatever it likes.
             raise ConfigurationError(
-                f"task.encoder is {self._place}, but calling {name}() of {module_name} failed: "
+                f"the encoder {self._place} cannot be made: calling {name}() of {module_name} failed: "
                 f"{type(error).__name__}: {error}; expected a function without arguments that returns a "
                 "torch module. Is its directory in PYTHONPATH?",
                 reason="FACTORY_UNUSABLE",

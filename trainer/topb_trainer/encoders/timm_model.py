@@ -6,12 +6,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from topb.image_input import ResizeRule
 from topb_trainer.encoders.source import Preprocessing, TorchEncoder
-from topb_trainer.encoders.weights import load_weights
+from topb_trainer.encoders.weights import load_weights, read_tensors
 from topb_trainer.errors import ConfigurationError
+
+_NAMED_WEIGHTS = ("pretrained", "random")
 
 
 class TimmEncoder(TorchEncoder):
@@ -46,19 +48,55 @@ class TimmEncoder(TorchEncoder):
         )
 
     def backbone(self, height: int, width: int) -> nn.Module:
-        """Return the model with its weights, in evaluation mode.
+        """Return the model without its classifier, with its weights, in evaluation mode.
 
         Raises:
             ConfigurationError: with reason WEIGHTS_UNAVAILABLE, WEIGHTS_UNREADABLE or WEIGHTS_MISMATCH, or
                 ENCODER_INPUT if the model does not take images of this size.
         """
+        model = self._created(height, width, classes=0)
+        if self._weights not in _NAMED_WEIGHTS:
+            load_weights(model, Path(self._weights), ignored=[f"{name}." for name in self._classifiers])
+        return model.eval()
+
+    def classifying(self, height: int, width: int) -> nn.Module:
+        """Return the model with the classifier that its weights have, in evaluation mode.
+
+        It maps normalised images, float32 (N, 3, height, width), to features (N, D) and logits (N, C). If the
+        weights have no classifier, or are random, it gives features alone.
+
+        Raises:
+            ConfigurationError: see `backbone`.
+        """
+        classes = self._class_count()
+        if not classes:
+            return self.backbone(height, width)
+        model = self._created(height, width, classes=classes)
+        if self._weights not in _NAMED_WEIGHTS:
+            load_weights(model, Path(self._weights))
+        return _Classifying(model).eval()
+
+    def _class_count(self) -> int:
+        """Return C; 0 if the weights have no classifier."""
+        if self._weights in _NAMED_WEIGHTS:
+            return int(self._about.num_classes) if self._weights == "pretrained" else 0
+        tensors = read_tensors(Path(self._weights))
+        found = [tensors[f"{name}.weight"] for name in self._classifiers if f"{name}.weight" in tensors]
+        return len(found[0]) if found else 0
+
+    @property
+    def _classifiers(self) -> tuple[str, ...]:
+        names = self._about.classifier or ()
+        return (names,) if isinstance(names, str) else tuple(names)
+
+    def _created(self, height: int, width: int, *, classes: int) -> nn.Module:
         options = {}
         if self._about.fixed_input_size and (height, width) != self.preprocessing.size:
             options["img_size"] = (height, width)
         pretrained = self._weights == "pretrained"
         try:
             model: nn.Module = self._timm.create_model(
-                self._name, pretrained=pretrained, num_classes=0, **options
+                self._name, pretrained=pretrained, num_classes=classes, **options
             )
         except Exception as error:
             # Downloads fail in many ways, and each architecture checks its arguments in its own.
@@ -73,11 +111,7 @@ class TimmEncoder(TorchEncoder):
                 f"{self.preprocessing.size}",
                 reason="ENCODER_INPUT",
             ) from error
-        if self._weights not in ("pretrained", "random"):
-            classifier = self._about.classifier or ()
-            names = (classifier,) if isinstance(classifier, str) else classifier
-            load_weights(model, Path(self._weights), ignored=[f"{name}." for name in names])
-        return model.eval()
+        return model
 
     def _described(self, name: str) -> Any:
         if not self._timm.is_model(name):
@@ -100,6 +134,18 @@ class TimmEncoder(TorchEncoder):
                 reason="ENCODER_UNKNOWN",
             )
         return about
+
+
+class _Classifying(nn.Module):
+    """A model of timm that gives the features before its classifier beside its logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # (N, D)
+        return features, self.model.get_classifier()(features)  # (N, D), (N, C)
 
 
 def _timm(name: str) -> Any:

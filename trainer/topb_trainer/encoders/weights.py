@@ -31,7 +31,7 @@ def load_weights(module: nn.Module, path: Path, *, ignored: Collection[str] = ()
     Raises:
         ConfigurationError: with reason WEIGHTS_UNREADABLE, or WEIGHTS_MISMATCH if names or shapes differ.
     """
-    found, expected = _tensors(path), module.state_dict()
+    found, expected = read_tensors(path), module.state_dict()
     missing = [name for name in expected if name not in found and not name.endswith(_COUNTERS)]
     unknown = [name for name in found if name not in expected and not name.startswith(tuple(ignored))]
     shapes = [
@@ -43,7 +43,7 @@ def load_weights(module: nn.Module, path: Path, *, ignored: Collection[str] = ()
         faults = (("it lacks", missing), ("the encoder has no", unknown), ("", shapes))
         told = "; ".join(f"{what} {_some(names)}".strip() for what, names in faults if names)
         raise ConfigurationError(
-            f"{path} holds the weights of another architecture than task.encoder: {told}; give the encoder "
+            f"{path} holds the weights of another architecture than the encoder: {told}; give the encoder "
             "to which the weights belong",
             reason="WEIGHTS_MISMATCH",
             path=path,
@@ -51,7 +51,12 @@ def load_weights(module: nn.Module, path: Path, *, ignored: Collection[str] = ()
     module.load_state_dict({name: found[name] for name in expected if name in found}, strict=False)
 
 
-def _tensors(path: Path) -> Mapping[str, Tensor]:
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Return the tensors in a .safetensors or .pth file by name. No code in the file is run.
+
+    Raises:
+        ConfigurationError: with reason WEIGHTS_UNREADABLE.
+    """
     try:
         content = _read(path)
     except ConfigurationError:

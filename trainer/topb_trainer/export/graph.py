@@ -48,8 +48,22 @@ def encoder_graph(encoder: nn.Module, feature_type: FeatureType, height: int, wi
         ConfigurationError: with reason ENCODER_NOT_EXPORTABLE.
     """
     images = torch.zeros(_EXAMPLES, height, width, 3, dtype=torch.uint8)
+    return module_graph(_FrozenEncoder(encoder, feature_type), {"images": images}, ["features"])
+
+
+def module_graph(module: nn.Module, inputs: Outputs, outputs: Sequence[str]) -> bytes:
+    """Return the graph of somebody's module, with names for what it takes and returns.
+
+    Args:
+        module: takes and returns tensors by position, on the CPU, in evaluation mode.
+        inputs: examples of two rows, by name.
+        outputs: the names of the tensors that it returns.
+
+    Raises:
+        ConfigurationError: with reason ENCODER_NOT_EXPORTABLE.
+    """
     try:
-        return _graph(_FrozenEncoder(encoder, feature_type), {"images": images}, ["features"])
+        return _graph(module, inputs, outputs)
     except Exception as error:
         # torch raises errors of many types for modules that it cannot trace or translate.
         raise ConfigurationError(

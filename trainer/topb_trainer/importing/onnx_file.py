@@ -27,9 +27,15 @@ def read_onnx(path: Path) -> ir.Model:
         ModelImportError: the file is missing or not ONNX, its weights lie outside its directory or are too
             large, or its opset is not supported.
     """
-    proto = _parsed(path)
-    model = ir.from_proto(proto)
+    model = ir.from_proto(_parsed(path))
     _check_opset(model, path)
+    model = simplified(model)
+    _load_weights(model, path)
+    return model
+
+
+def simplified(model: ir.Model) -> ir.Model:
+    """Return a model without local functions, notes and constant nodes, whose inputs are no weights."""
     for simplify in (
         passes.InlinePass(),
         passes.ClearMetadataAndDocStringPass(),
@@ -37,7 +43,6 @@ def read_onnx(path: Path) -> ir.Model:
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
     ):
         model = simplify(model).model
-    _load_weights(model, path)
     return model
 
 

@@ -113,7 +113,7 @@ def import_onnx(source: ir.Model, chosen: ChosenValues, options: InputOptions) -
     return ImportedModel(
         graphs=graphs,
         rule=rule,
-        original=lambda pixels: _outputs(float32_rows(original.values_of(rule.apply(pixels))), chosen),
+        original=lambda pixels: bundle_outputs(float32_rows(original.values_of(rule.apply(pixels))), chosen),
         is_float16=rows[chosen.features].dtype == ir.DataType.FLOAT16,
         gives_logits=chosen.logits is not None,
         mixing=list(_mixing(source)),
@@ -177,7 +177,8 @@ def _check_row(name: str, row: RowShape, graph: ir.Graph) -> None:
         )
 
 
-def _outputs(values: Outputs, chosen: ChosenValues) -> Outputs:
+def bundle_outputs(values: Outputs, chosen: ChosenValues) -> Outputs:
+    """Return what both graphs of a bundle give, float32 (N, …), for the chosen values of the model."""
     outputs = {"features": values[str(chosen.features)]}
     if chosen.logits is not None:
         logits = values[chosen.logits].astype(np.float64)  # (N, C)

@@ -117,3 +117,37 @@ def test_importing_needs_no_torch(model: Path) -> None:
     )
     arguments = [model, "--out", model.parent / "bundles", *VALUES, *IMAGENET]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Give one of MODEL, --torch and --timm."),
+        (("model.onnx", "--timm", "resnet18"), "Give one of MODEL, --torch and --timm."),
+        (("model.onnx", "--weights", "w.pth"), "--weights belongs to --torch or --timm"),
+        (("--torch", "a:b", "--features", "f"), "a torch module gives features and logits itself"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    told = topb("import", *arguments, "--out", tmp_path / "bundles")
+    assert told.exit_code == 2
+    assert message in told.err
+
+
+@pytest.mark.slow
+def test_a_torch_module_is_imported_by_the_name_of_its_factory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+    (tmp_path / "users_model.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    more = ("--size", 8, "--mean", 0.5, "--std", 0.5, "--json")
+    told = topb("import", "--torch", "users_model:make", "--out", tmp_path / "bundles", *more)
+    assert json.loads(told.printed)["features"] == 4
