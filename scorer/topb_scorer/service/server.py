@@ -173,10 +173,18 @@ class Server:
 def _row_limits(settings: ServerSettings) -> dict[str, RowLimit]:
     """Return how often fields may occur in a request. Parsed, an empty row takes many times its size."""
     chunk = RowLimit(settings.max_chunk_rows, "CHUNK_TOO_LARGE", "images in a chunk", "send smaller chunks")
+    excluded = RowLimit(
+        settings.max_excluded_ids,
+        "TOO_MANY_EXCLUDED",
+        "excluded images",
+        "name a Parquet file with their ids instead",
+    )
     images = RowLimit(
         settings.max_images_per_score_call, "TOO_MANY_IMAGES", "images", "use SelectBatch for more"
     )
     return {
+        "topb.v1.Exclusion.ids": excluded,
+        "topb.v1.Exclusion.digests": excluded,
         "topb.v1.PoolChunk.ids": chunk,
         "topb.v1.EncodedImages.data": chunk,
         "topb.v1.ScoreImagesRequest.images": images,

@@ -45,6 +45,8 @@ class ServerSettings:
     """The maximum number of images in a chunk of a streamed pool."""
     max_message_bytes: int = 64 * 2**20
     """The maximum size of a request or response. The default allows about three million excluded ids."""
+    max_excluded_ids: int = 4_000_000
+    """The maximum number of excluded ids in a request; a Parquet file may have more."""
     max_images_per_score_call: int = 256
     """The maximum number of images in a ScoreImages call."""
     state: Path | None = None

@@ -25,12 +25,15 @@ def repeated_too_often(content: bytes, message: Descriptor, limits: Mapping[str,
     Raises:
         DecodeError: the message has groups, which no message of topb.v1 has.
     """
+    limited = frozenset(limits)
+    if all(_at_most(content, number) <= limits[name] for name, number in _limited(message, limited)):
+        return None
     left = dict(limits)
     pending = [(message, 0, len(content))]
     try:
         while pending:
             kind, start, stop = pending.pop()
-            names, messages = _fields_towards(kind, frozenset(limits))
+            names, messages = _fields_towards(kind, limited)
             if not (names or messages):
                 continue
             for number, value, end in _fields(content, start, stop):
@@ -43,6 +46,13 @@ def repeated_too_often(content: bytes, message: Descriptor, limits: Mapping[str,
     except IndexError:
         pass  # It ends in the middle of a field. What is in it before does not exceed the limits.
     return None
+
+
+def _at_most(content: bytes, number: int) -> int:
+    """Return a bound, found fast, of how often a field with a length occurs."""
+    # Each has a tag, which may be followed by superfluous zeros.
+    tag = (number << 3 | _BYTES) & 0x7F
+    return sum(content.count(bytes([first])) for first in (tag, tag | 0x80))
 
 
 def _fields(content: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -91,3 +101,11 @@ def _fields_towards(
         if kind is not message and any(_fields_towards(kind, limited))
     }
     return names, leading
+
+
+@cache
+def _limited(message: Descriptor, limited: frozenset[str]) -> frozenset[tuple[str, int]]:
+    """Return the names and numbers of all fields in a message, and in those inside, that have a limit."""
+    names, messages = _fields_towards(message, limited)
+    own = frozenset((name, number) for number, name in names.items())
+    return own.union(*(_limited(inner, limited) for inner in messages.values()))

@@ -48,7 +48,24 @@ def test_a_message_that_is_cut_short_is_left_to_the_parser() -> None:
     assert exceeded(chunk(9, 0)[:-1]) == IDS
 
 
-@pytest.mark.parametrize("content", [b"\x13" + chunk(9, 9), b"\x80" * 20])
+@pytest.mark.parametrize("content", [b"\x13" + chunk(9, 9), b"\x80" * 20 + chunk(9, 9)])
 def test_what_hides_rows_is_refused(content: bytes) -> None:
     with pytest.raises(DecodeError):
         exceeded(content)
+
+
+def test_a_tag_with_superfluous_zeros_is_counted() -> None:
+    row = b"\x9a\x80\x00\x00"  # Field 3 of a chunk, without a byte.
+    content = b"\x12" + bytes([4 * len(row)]) + 4 * row
+    assert list(Request.FromString(content).chunk.ids) == [""] * 4
+    assert exceeded(content) == IDS
+
+
+@pytest.mark.parametrize("field", ["ids", "digests"])
+def test_excluded_images_are_counted_in_requests_of_both_kinds(field: str) -> None:
+    name = f"topb.v1.Exclusion.{field}"
+    spec = pb.SelectionSpec(exclude={field: [b"x"] * 4 if field == "digests" else ["x"] * 4})
+    for message in (Request(start=pb.StreamStart(spec=spec)), pb.SelectBatchRequest(spec=spec)):
+        content = message.SerializeToString()
+        assert repeated_too_often(content, message.DESCRIPTOR, {name: 3}) == name
+        assert repeated_too_often(content, message.DESCRIPTOR, {name: 4}) is None
