@@ -20,6 +20,8 @@ KnownRule = Literal[ResizeRule.STRETCH, ResizeRule.COVER_AND_CENTER_CROP]
 
 RESNET18 = "resnet18"
 """The encoder that is not taken from elsewhere: the ResNet18 of the paper."""
+NO_ENCODER = "none"
+"""Stands for the encoder where the sets have vectors instead of images."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class TaskConfig:
     encoder: str = RESNET18
     """What turns images into features: "resnet18", as in the paper; the name of a model of timm, such as
     mobilenetv3_small_100.lamb_in1k, with topb[timm]; package.module:factory, a function without arguments
-    that returns a torch module; an ONNX file like the encoder of a bundle; or the path of a bundle."""
+    that returns a torch module; an ONNX file like the encoder of a bundle; or the path of a bundle. "none",
+    if the sets have vectors instead of images; it is then the default."""
     weights: str | None = None
     """Where the weights of the encoder come from: "pretrained", which downloads those of timm; "random"; or a
     .safetensors or .pth file, of which only tensors are read. By default, resnet18 has random weights, a

@@ -15,7 +15,7 @@ from topb_trainer.cotrain import cotrain, untrained_selector
 from topb_trainer.data.sets import RoundData
 from topb_trainer.errors import ExportGateError
 from topb_trainer.export.bundle import export_bundle
-from topb_trainer.export.frozen import FrozenEncoder, encoded_round
+from topb_trainer.export.frozen import FeatureSource, encoded_round
 from topb_trainer.export.weights import keep_weights, load_weights
 from topb_trainer.methods import SelectorKind, assistant_method
 from topb_trainer.models.scoring import AssistantModel, ScoringModel, TaskModel, VaalModel
@@ -74,7 +74,7 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
     )
 
 
-def _inputs(data: RoundData, context: RoundContext) -> tuple[RoundData, FrozenEncoder | None]:
+def _inputs(data: RoundData, context: RoundContext) -> tuple[RoundData, FeatureSource | None]:
     """Return what T is trained on: images, or the features of an encoder that is not trained."""
     return encoded_round(data, context) if context.task.trains_head else (data, None)
 
@@ -106,7 +106,7 @@ def finish_round(
     *,
     test_accuracy: float | None,
     parent: Path,
-    encoder: FrozenEncoder | None = None,
+    encoder: FeatureSource | None = None,
     keep_weights_on_failure: bool = False,
 ) -> TrainedRound:
     """Train a selector beside a trained T, and publish the bundle of both in `parent`.
@@ -148,7 +148,7 @@ def _exported(
     watch: Stopwatch,
     test_accuracy: float | None,
     parent: Path,
-    encoder: FrozenEncoder | None,
+    encoder: FeatureSource | None,
 ) -> TrainedRound:
     if encoder is None:
         features = labelled.features.cpu().numpy()

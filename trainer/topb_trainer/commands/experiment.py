@@ -79,8 +79,8 @@ def run(
     records.
     """
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
-    from topb_trainer.data.opening import open_dataset
-    from topb_trainer.encoders.opening import completed
+    from topb_trainer.data.opening import labelled_vectors, open_dataset
+    from topb_trainer.encoders.opening import completed, for_rows
     from topb_trainer.experiment.records import writing_records
     from topb_trainer.experiment.run import run_experiment, settings_of
     from topb_trainer.runtime.data_parallel import devices_from
@@ -89,7 +89,8 @@ def run(
 
     refuse_replaced(given_settings(click.get_current_context(), ExperimentConfig()))
     config = from_options(ExperimentConfig(), settings)
-    config = replace(config, train=completed(config.train))
+    vectors = labelled_vectors(config.data)
+    config = replace(config, train=completed(for_rows(config.train, vectors)))
     # Fail before minutes of reading and training.
     compared = methods_named(methods)
     if seeds < 1 or first_seed < 0:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topb.commands.options import JSON, Option
+from topb.image_input import ImageInput
 from topb_trainer.commands.dataclass_options import (
     SettingsCommand,
     dataclass_options,
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
         Option(
             "--labelled PATH",
             "Labelled images: Parquet with id, label, and image or path; CSV with id, label and path; a "
-            "folder of class/file.jpg; or WebDataset with a member .cls in each sample.",
+            "folder of class/file.jpg; or WebDataset with a member .cls in each sample. Or labelled vectors: "
+            "Parquet with id, label and embedding.",
             required=True,
         ),
         Option(
             "--pool PATH",
             "Unlabelled images: Parquet with id, and image or path; CSV with id and path; a folder; or "
-            "WebDataset. Labelled images are left out, by id or by content.",
+            "WebDataset. If vectors are labelled: Parquet with id and embedding, or .npy. Labelled rows are "
+            "left out, by id or by content.",
             required=True,
         ),
         Option(
@@ -79,28 +82,31 @@ def run(
 ) -> None:
     """Train one round of AALU on labelled images and a pool of unlabelled ones, and export it as a bundle.
 
-    The defaults are the settings of the paper. With --json no progress is shown.
+    The defaults are the settings of the paper. With --json no progress is shown. Labelled vectors give a
+    bundle without an encoder, whose pools are vectors.
     """
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
     from topb_trainer.data.decoding import open_images
-    from topb_trainer.data.reading import image_input, read_labelled, read_pool, read_test
+    from topb_trainer.data.reading import read_labelled, read_pool, read_test, target_of
     from topb_trainer.data.sets import RoundData
-    from topb_trainer.encoders.opening import completed
+    from topb_trainer.encoders.opening import completed, for_rows
     from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext
     from topb_trainer.runtime.data_parallel import devices_from
+    from topb_trainer.runtime.device import torch_device
     from topb_trainer.task import require_images_for_processes
 
-    config = completed(from_options(TrainConfig(), settings))
+    given = from_options(TrainConfig(), settings)
     # Fail before minutes of decoding and training.
+    if weights is None:
+        devices_from(torch_device(given.device), given.task.processes)
+    config = completed(for_rows(given, open_images(labelled).vectors))
     context = RoundContext(config, round_index, progress=not as_json)
     require_writable(out)
-    if weights is None:
-        devices_from(context.device, config.task.processes)
     for path in (labelled, pool, test):
         if path is not None:
             open_images(path)
-    target = image_input(config.image, labelled)
+    target = target_of(config.image, labelled)
     labelled_set = read_labelled(labelled, target, progress=not as_json)
     if weights is None:
         require_images_for_processes(len(labelled_set.ids), config.task)
@@ -195,10 +201,13 @@ def _as_text(trained: TrainedRound, data: RoundData) -> str:
     if data.test is not None:
         test += f" of {len(data.test.ids)}"
     megabytes = trained.bundle.graph_bytes / 1e6
+    size = f"vectors    {data.target.width} numbers"
+    if isinstance(data.target, ImageInput):
+        size = f"images     {data.target.height} × {data.target.width}"
     lines = [
         f"model      {manifest.model_id} · {manifest.method} · round {manifest.round}",
         f"bundle     {trained.bundle.path} · graphs of {megabytes:.1f} MB",
-        f"images     {data.target.height} × {data.target.width} · {len(data.labelled.ids)} labelled of "
+        f"{size} · {len(data.labelled.ids)} labelled of "
         f"{len(data.labelled.classes)} classes · {len(data.pool.ids)} unlabelled",
         f"accuracy   labelled {trained.train_accuracy:.1%} · {test}",
         "gates      measured    limit",

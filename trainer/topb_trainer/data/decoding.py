@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from topb.image_input import ImageInput
 from topb_scorer import imaging
 from topb_scorer.imaging import SkippedImageError
 from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, content_digest, open_pool
+from topb_scorer.pools.vectors import VectorLayout, VectorShard
 from topb_scorer.scoring.cores import usable_cores
-from topb_trainer.data.mapped import ImageFile
+from topb_trainer.data.mapped import ImageFile, RowFile
+from topb_trainer.data.sets import Target
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.runtime.progress import bar
 
@@ -33,9 +36,37 @@ def open_images(path: Path) -> OpenPool:
 
 
 def pool_items(pool: OpenPool) -> Iterator[PoolItem]:
-    """Yield the rows of all shards."""
-    for shard in pool.image_shards:
-        yield from shard.items()
+    """Yield the rows of all shards. The vectors of a pool of vectors take the place of images."""
+    if pool.vectors is None:
+        for shard in pool.image_shards:
+            yield from shard.items()
+        return
+    for vectors in pool.shards:
+        assert isinstance(vectors, VectorShard)
+        for block in vectors.blocks(with_probabilities=False):
+            for row, id_ in enumerate(block.ids):
+                yield PoolItem(id_, block.faults.get(row) or cast("Any", block.vectors[row]))
+
+
+def check_kind(path: Path, pool: OpenPool, target: Target) -> None:
+    """Check that a pool has rows of the same kind as the labelled set.
+
+    Raises:
+        InvalidDataError: with reason VECTOR_WIDTH or ROWS_DIFFER.
+    """
+    wanted = target if isinstance(target, VectorLayout) else None
+    if (pool.vectors is None) != (wanted is None):
+        raise InvalidDataError(
+            f"{path} has {pool.vectors or 'images'}, but the labelled set has {wanted or 'images'}; expected "
+            "the same in all sets",
+            reason="ROWS_DIFFER",
+        )
+    if pool.vectors and wanted and pool.vectors.width not in (0, wanted.width):
+        raise InvalidDataError(
+            f"{path} has vectors of {pool.vectors.width} numbers, but those of the labelled set have "
+            f"{wanted.width}; expected vectors of the same encoder",
+            reason="VECTOR_WIDTH",
+        )
 
 
 def image_items(pool: OpenPool) -> Iterator[PoolItem]:
@@ -53,15 +84,15 @@ def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[
 
 
 def usable_images(
-    path: Path, items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, *, progress: bool = False
-) -> tuple[tuple[str, ...], NDArray[np.uint8], tuple[bytes, ...]]:
-    """Return ids, images (N, H, W, 3) and content digests of rows that must all be images.
+    path: Path, items: Iterable[PoolItem], rows: int, target: Target, name: str, *, progress: bool = False
+) -> tuple[tuple[str, ...], NDArray[Any], tuple[bytes, ...]]:
+    """Return ids, images (N, H, W, 3) and content digests of rows that must all be images, or vectors (N, D).
 
     Args:
         path: where the rows come from, for errors.
         items: the rows, of distinct ids.
         rows: how many there are, for the progress bar.
-        target: the size of the images.
+        target: the size of the images or vectors.
         name: what they are called, such as "labelled".
         progress: whether to show a progress bar.
 
@@ -70,17 +101,18 @@ def usable_images(
     """
     of_id: dict[str, bytes] = {}
     ids, images, skipped = decode(_digested(items, of_id), rows, target, name, progress)
+    kind = "vector" if isinstance(target, VectorLayout) else "image"
     if skipped:
         id_, error = next(iter(skipped.items()))
         others = f" ({len(skipped) - 1} others as well)" if len(skipped) > 1 else ""
         raise InvalidDataError(
-            f"{path}: the {name} image {id_} cannot be used: {error}{others}; repair it or leave it out",
+            f"{path}: the {name} {kind} {id_} cannot be used: {error}{others}; repair it or leave it out",
             reason="IMAGE_UNUSABLE",
             id=id_,
             image_reason=error.reason,
         )
     if not ids:
-        raise InvalidDataError(f"{path} holds no {name} image", reason="NO_IMAGES")
+        raise InvalidDataError(f"{path} holds no {name} {kind}", reason="NO_IMAGES")
     return ids, images, tuple(of_id[id_] for id_ in ids)
 
 
@@ -99,15 +131,16 @@ def first_images(path: Path, count: int, target: ImageInput) -> NDArray[np.uint8
 
 
 def decode(
-    items: Iterable[PoolItem], rows: int, target: ImageInput, name: str, progress: bool
-) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, SkippedImageError]]:
-    """Return ids and images (N, H, W, 3) in the order of `items`, and the errors of other items by id."""
+    items: Iterable[PoolItem], rows: int, target: Target, name: str, progress: bool
+) -> tuple[tuple[str, ...], NDArray[Any], dict[str, SkippedImageError]]:
+    """Return ids and images (N, H, W, 3) or vectors (N, D) in the order of `items`, and the errors of other
+    items by id."""
     ids: list[str] = []
     skipped: dict[str, SkippedImageError] = {}
     remaining = iter(bar(items, f"decoding {name}", "image", show=progress, total=rows))
     with (
         ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as decoders,
-        ImageFile(target.height, target.width) as images,
+        _file_of(target) as images,
     ):
         while batch := list(islice(remaining, _DECODE_BATCH)):
             decoded = decoders.map(lambda item: _load(item, target), batch)
@@ -120,9 +153,17 @@ def decode(
         return tuple(ids), images.mapped(), skipped
 
 
-def _load(item: PoolItem, target: ImageInput) -> NDArray[np.uint8] | SkippedImageError:
+def _file_of(target: Target) -> RowFile:
+    if isinstance(target, VectorLayout):
+        return RowFile((target.width,), np.float32)
+    return ImageFile(target.height, target.width)
+
+
+def _load(item: PoolItem, target: Target) -> NDArray[Any] | SkippedImageError:
     if isinstance(item.image, Unreadable):
         return SkippedImageError(item.image.reason, item.image.detail)
+    if isinstance(target, VectorLayout):
+        return cast("NDArray[Any]", item.image)
     try:
         return imaging.load(item.image, target)
     except SkippedImageError as error:

@@ -43,7 +43,14 @@ def read_class_names(
     """
     if pool.format == "image-folder":
         return None
-    lists = {file: _declared_classes(file) for file in pool.files} if pool.format == "parquet" else {}
+    without = next((file for file in pool.files if str(file).lower().endswith(".npy")), None)
+    if without is not None:
+        raise InvalidDataError(
+            f"{without} cannot have labels; expected Parquet files with id, {LABEL_COLUMN} and embedding",
+            reason="LABEL_MISSING",
+        )
+    is_parquet = pool.format in ("parquet", "vectors")
+    lists = {file: _declared_classes(file) for file in pool.files} if is_parquet else {}
     declared = list(dict.fromkeys(name for classes in lists.values() for name in classes or ()))
     names: dict[str, str] = {}
     for file in pool.files:
@@ -138,7 +145,7 @@ def _check_columns(file: Location, schema: pa.Schema) -> None:
         if column not in schema.names:
             raise InvalidDataError(
                 f"{file} has no column {column!r}; it has {', '.join(schema.names)}. "
-                "A labelled set has id, label, and image or path",
+                "A labelled set has id, label, and image, path or embedding",
                 reason="COLUMN_MISSING",
                 column=column,
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from topb_scorer.pools.vectors import VectorLayout
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.decoding import open_images
 from topb_trainer.data.published import PUBLISHED
-from topb_trainer.data.reading import image_input, read_labelled, read_test
+from topb_trainer.data.reading import read_labelled, read_test, target_of
 from topb_trainer.data.sets import Dataset, require_images
 from topb_trainer.errors import InvalidDataError
 
@@ -56,7 +57,18 @@ def open_dataset(
     # Fail before minutes of decoding.
     for images, count in ((path, train_images), (test, test_images)):
         require_images(count or 0, open_images(images).rows)
-    target = image_input(image, path)
+    target = target_of(image, path)
     train = read_labelled(path, target, progress=progress)
     whole = Dataset(path.stem, train, read_test(test, target, train.classes, progress=progress), target)
     return whole.limited(train_images, test_images, seed=0)
+
+
+def labelled_vectors(data: str | None) -> VectorLayout | None:
+    """Return the sizes of the vectors of a data set; None if it has images, or cannot be opened yet.
+
+    Args:
+        data: as for `open_dataset`, which reports what is wrong with it.
+    """
+    if data is None or data in PUBLISHED or not Path(data).exists():
+        return None
+    return open_images(Path(data)).vectors

@@ -17,10 +17,11 @@ from topb_scorer.pools import (
     content_digest,
 )
 from topb_scorer.pools.pool import NO_DIGEST
+from topb_scorer.pools.vectors import VectorLayout
 from topb_trainer.config import ImageConfig
-from topb_trainer.data.decoding import decode, image_items, open_images, pool_items, usable_images
+from topb_trainer.data.decoding import check_kind, decode, image_items, open_images, pool_items, usable_images
 from topb_trainer.data.labels import folder_class_name, read_class_names
-from topb_trainer.data.sets import LabelledSet, UnlabelledSet
+from topb_trainer.data.sets import LabelledSet, Target, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.models.resnet import SMALL_IMAGE
 
@@ -29,13 +30,22 @@ LARGE_IMAGE_INPUT = 224
 stem."""
 
 
+def target_of(config: ImageConfig, labelled: Path) -> Target:
+    """Return what the rows of a labelled set become: the width of its vectors, or images as configured.
+
+    A missing size is derived from the labelled images.
+    """
+    pool = open_images(labelled)
+    return image_input(config, labelled) if pool.vectors is None else VectorLayout(pool.vectors.width)
+
+
 def image_input(config: ImageConfig, labelled: Path) -> ImageInput:
     """Return the model's input as configured. A missing size is derived from the labelled images."""
     size = config.size or _common_small_size(open_images(labelled))
     return ImageInput(*(size or (LARGE_IMAGE_INPUT, LARGE_IMAGE_INPUT)), config.resize or ResizeRule.STRETCH)
 
 
-def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> LabelledSet:
+def read_labelled(path: Path, target: Target, *, progress: bool = False) -> LabelledSet:
     """Read labelled training images: a pool of any kind, with labels.
 
     The labels are in the column `label` of Parquet or CSV files, in the `.cls` of WebDataset's samples, or in
@@ -55,9 +65,7 @@ def read_labelled(path: Path, target: ImageInput, *, progress: bool = False) -> 
     return labelled
 
 
-def read_test(
-    path: Path, target: ImageInput, classes: Sequence[str], *, progress: bool = False
-) -> LabelledSet:
+def read_test(path: Path, target: Target, classes: Sequence[str], *, progress: bool = False) -> LabelledSet:
     """Read test images, laid out like labelled ones, for a model of `classes`.
 
     Images of other classes get the label −1.
@@ -78,13 +86,13 @@ def read_test(
 
 
 def read_pool(
-    path: Path, target: ImageInput, labelled: Mapping[str, bytes], *, progress: bool = False
+    path: Path, target: Target, labelled: Mapping[str, bytes], *, progress: bool = False
 ) -> UnlabelledSet:
     """Read a pool as the scorer does. Rows that are left out or cannot be decoded are counted.
 
     Args:
         path: a pool of any kind.
-        target: the input of the model.
+        target: the input of the model, or the width of the vectors.
         labelled: images to leave out because they are labelled already: the content digest of each by its id.
             An image is found by either, so its file may lie elsewhere in the pool.
         progress: whether to show progress on standard error.
@@ -94,6 +102,7 @@ def read_pool(
         ScorerError: the path does not exist, or it cannot be read as a pool.
     """
     pool = open_images(path)
+    check_kind(path, pool, target)
     left_out = _LeftOut(labelled)
     ids, images, skipped = decode(left_out.others(pool_items(pool)), pool.rows, target, "pool", progress)
     if not ids:
@@ -140,10 +149,11 @@ class _LeftOut:
 
 
 def _read_labelled(
-    path: Path, target: ImageInput, known: Sequence[str] | None, name: str, progress: bool
+    path: Path, target: Target, known: Sequence[str] | None, name: str, progress: bool
 ) -> LabelledSet:
     """Read images and labels. The classes are `known`, or else those that the files declare or use."""
     pool = open_images(path)
+    check_kind(path, pool, target)
     # Labels are read before images because a missing column is then reported at once.
     labels_read = read_class_names(pool, known)
     ids, images, digests = usable_images(path, image_items(pool), pool.rows, target, name, progress=progress)

@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
 from topb_scorer.pools import content_digest
+from topb_scorer.pools.vectors import VectorLayout
 from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.errors import InvalidDataError
+
+Target = ImageInput | VectorLayout
+"""What all rows of a set are made: images of one size, or vectors of one width."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class LabelledSet:
     """N distinct ids."""
     images: NDArray[Any]
     """uint8 (N, H, W, 3), RGB. If only a head is trained, the features of the encoder take their place:
-    float32 (N, D)."""
+    float32 (N, D). So do vectors, for which there is no encoder."""
     labels: NDArray[np.int64]
     """(N), indices into `classes`. In a test set, −1 stands for a class that T does not know."""
     classes: tuple[str, ...]
@@ -72,8 +76,8 @@ class RoundData:
     labelled: LabelledSet
     pool: UnlabelledSet
     test: LabelledSet | None
-    target: ImageInput
-    """The size to which all images were resized, and the method."""
+    target: Target
+    """The size to which all images were resized, and the method; or the width of the vectors."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class Dataset:
     train: LabelledSet
     """All images that can be labelled. Their labels are known and stand for the oracle."""
     test: LabelledSet
-    target: ImageInput
-    """The size to which all images were resized, and the method."""
+    target: Target
+    """The size to which all images were resized, and the method; or the width of the vectors."""
 
     def limited(self, train: int | None, test: int | None, seed: int) -> Dataset:
         """Return a data set of `train` training and `test` test images, drawn without replacement.

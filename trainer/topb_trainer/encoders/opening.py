@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from topb.image_input import ResizeRule
-from topb_trainer.config import RESNET18, ImageConfig, KnownRule, TaskConfig, TrainConfig
+from topb_scorer.pools.vectors import VectorLayout
+from topb_trainer.config import NO_ENCODER, RESNET18, ImageConfig, KnownRule, TaskConfig, TrainConfig
 from topb_trainer.encoders.factory import FactoryEncoder
 from topb_trainer.encoders.graph import bundle_encoder, onnx_encoder, require_frozen
 from topb_trainer.encoders.source import Encoder, GraphEncoder
@@ -40,6 +41,8 @@ def completed(config: TrainConfig) -> TrainConfig:
         ConfigurationError, ScorerError: see `open_encoder`.
     """
     task, image = config.task.resolved(), config.image
+    if task.encoder == NO_ENCODER:
+        return replace(config, task=task)
     encoder = None if task.encoder == RESNET18 else open_encoder(task, image)
     if isinstance(encoder, GraphEncoder):
         own = encoder.input
@@ -53,6 +56,34 @@ def completed(config: TrainConfig) -> TrainConfig:
         labelled = task.encoder == RESNET18 and not task.trains_head
         image = replace(image, normalisation="labelled" if labelled else "imagenet")
     return replace(config, task=task, image=image)
+
+
+def for_rows(config: TrainConfig, vectors: VectorLayout | None) -> TrainConfig:
+    """Return the settings for sets of such rows. With vectors, there is no encoder, and T is a head.
+
+    Args:
+        config: the settings as given.
+        vectors: the sizes of the vectors of the labelled set; None if it has images.
+
+    Raises:
+        ConfigurationError: with reason INVALID_CONFIGURATION if the settings name an encoder for vectors, or
+            none for images.
+    """
+    task = config.task
+    if vectors is None:
+        if task.encoder == NO_ENCODER:
+            raise ConfigurationError(
+                "task.encoder is none, but the labelled set has images; name an encoder, or give vectors",
+                reason="INVALID_CONFIGURATION",
+            )
+        return config
+    if task.encoder not in (RESNET18, NO_ENCODER) or task.weights is not None or task.train == "all":
+        raise ConfigurationError(
+            f"the labelled set has {vectors}, which no encoder takes, but task.encoder is {task.encoder}, "
+            f"task.weights {task.weights} and task.train {task.train}; leave them out",
+            reason="INVALID_CONFIGURATION",
+        )
+    return replace(config, task=replace(task, encoder=NO_ENCODER, train="head"))
 
 
 def _of_its_own_size(encoder: GraphEncoder, image: ImageConfig) -> GraphEncoder:

@@ -28,7 +28,7 @@ from topb_trainer.errors import InvalidDataError
 from topb_trainer.experiment.chain import ids_sha256, labelled_sha256, require_continues
 from topb_trainer.experiment.config import ExperimentConfig
 from topb_trainer.experiment.records import Record, RecordStore, Settings
-from topb_trainer.export.frozen import FrozenEncoder, encoded_dataset
+from topb_trainer.export.frozen import FeatureSource, encoded_dataset
 from topb_trainer.methods import Method
 from topb_trainer.models.task_network import TaskNetwork
 from topb_trainer.rounds import finish_round
@@ -90,7 +90,7 @@ def run_experiment(
     counts = config.protocol.labelled_counts(len(data.train.ids))
     if any(method.kind == "vaal" for method in methods):
         require_images(config.train.task)
-    encoder: FrozenEncoder | None = None
+    encoder: FeatureSource | None = None
     for seed in seeds:
         for method in methods:
             train = replace(method.configured(config.train), seed=seed)
@@ -165,7 +165,7 @@ class _Round:
     """One round of one method and seed."""
 
     data: Dataset
-    encoder: FrozenEncoder | None
+    encoder: FeatureSource | None
     """The encoder, if it is not trained; `data` then holds its features in place of images."""
     method: Method
     store: RecordStore

@@ -8,12 +8,13 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
+from topb.image_input import ImageInput
 from topb.v1 import bundle_pb2
 from topb_scorer.bundle import Bundle
 from topb_trainer.data.sets import RoundData
 from topb_trainer.encoders.recorded import recorded_settings
 from topb_trainer.export import gates
-from topb_trainer.export.frozen import FrozenEncoder
+from topb_trainer.export.frozen import FeatureSource
 from topb_trainer.export.graph import head_graphs, onnx_graphs
 from topb_trainer.export.publishing import UNIVERSAL_STRATEGIES, LabelledFeatures, publish_bundle
 from topb_trainer.models.scoring import ScoringModel
@@ -34,7 +35,7 @@ def export_bundle(
     method: str,
     test_accuracy: float | None,
     parent: Path,
-    encoder: FrozenEncoder | None = None,
+    encoder: FeatureSource | None = None,
 ) -> Bundle:
     """Publish the bundle of a trained model as `parent/<model id>`, and open it.
 
@@ -54,16 +55,17 @@ def export_bundle(
         ExportGateError: the graphs do not reproduce the model; nothing was published.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
-    graphs = (
-        onnx_graphs(model, data.target.height, data.target.width)
-        if encoder is None
-        else head_graphs(model, encoder.graph, encoder.feature_size)
-    )
+    target = data.target if isinstance(data.target, ImageInput) else None
+    if encoder is None:
+        assert target is not None, "the encoder was trained, so there are images"
+        graphs = onnx_graphs(model, target.height, target.width)
+    else:
+        graphs = head_graphs(model, encoder.graph, encoder.feature_size)
     config = context.config
     manifest = bundle_pb2.Bundle(
         method=method,
         round=context.index,
-        input=data.target.to_message(),
+        input=None if target is None else target.to_message(),
         classes=data.labelled.classes,
         strategies=sorted({*UNIVERSAL_STRATEGIES, *([model.strategy] if model.strategy else [])}),
         test_accuracy=test_accuracy,
@@ -84,7 +86,7 @@ def export_bundle(
         graphs,
         LabelledFeatures(data.labelled.ids, data.labelled.digests, labelled_features),
         manifest,
-        model.meanings,
+        model.meanings if target else {**model.meanings, "features": "the vectors of the pool"},
         measured=measured,
         differs="the exported graph differs from the trained model",
         parent=parent,

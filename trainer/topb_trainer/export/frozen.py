@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topb.image_input import ImageInput
+from topb_scorer.pools.vectors import VectorLayout
 from topb_scorer.scoring.session import GraphSession
 from topb_trainer.config import RESNET18, TrainConfig
 from topb_trainer.data.mapped import RowFile
@@ -105,6 +106,22 @@ class FrozenEncoder:
         return replace(pool, ids=ids, images=features[finite], skipped=dict(sorted(skipped.items())))
 
 
+@dataclass(frozen=True)
+class GivenVectors:
+    """Stands for the encoder where the sets have vectors instead of images."""
+
+    feature_size: int
+    """The number D of elements of a vector."""
+    feature_type: FeatureType
+    """The precision to which the vectors are rounded."""
+    graph: bytes = b""
+    gates: tuple[Gate, ...] = ()
+
+    def of(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors (N, D) as the scorer rounds them."""
+        return rows.astype(np.float16).astype(np.float32) if self.feature_type == "float16" else rows
+
+
 def freeze(config: TrainConfig, target: ImageInput, real: NDArray[np.uint8]) -> FrozenEncoder:
     """Return the encoder that the settings name, exported unless it is a graph, if it passes its gates.
 
@@ -146,13 +163,22 @@ def freeze(config: TrainConfig, target: ImageInput, real: NDArray[np.uint8]) -> 
     return FrozenEncoder(graph, target, feature_size, feature_type, tuple(measured))
 
 
-def encoded_round(data: RoundData, context: RoundContext) -> tuple[RoundData, FrozenEncoder]:
-    """Freeze the encoder, and return the round with features in place of images.
+def encoded_round(data: RoundData, context: RoundContext) -> tuple[RoundData, FeatureSource]:
+    """Freeze the encoder, and return the round with features in place of images. Vectors are features.
 
     Raises:
         ConfigurationError, ScorerError, ExportGateError: see `freeze`.
         InvalidDataError: with reason FEATURES_NOT_FINITE.
     """
+    if isinstance(data.target, VectorLayout):
+        given = GivenVectors(data.target.width, context.config.export.feature_type)
+        rounded_data = replace(
+            data,
+            labelled=replace(data.labelled, images=given.of(data.labelled.images)),
+            pool=replace(data.pool, images=given.of(data.pool.images)),
+            test=None if data.test is None else replace(data.test, images=given.of(data.test.images)),
+        )
+        return rounded_data, given
     encoder = freeze(context.config, data.target, data.pool.images)
     encoded = replace(
         data,
@@ -163,11 +189,19 @@ def encoded_round(data: RoundData, context: RoundContext) -> tuple[RoundData, Fr
     return encoded, encoder
 
 
-def encoded_dataset(data: Dataset, context: RoundContext) -> tuple[Dataset, FrozenEncoder]:
+def encoded_dataset(data: Dataset, context: RoundContext) -> tuple[Dataset, FeatureSource]:
     """Freeze the encoder, and return the data set with features in place of images. See `encoded_round`."""
+    if isinstance(data.target, VectorLayout):
+        given = GivenVectors(data.target.width, context.config.export.feature_type)
+        train, test = (replace(part, images=given.of(part.images)) for part in (data.train, data.test))
+        return replace(data, train=train, test=test), given
     encoder = freeze(context.config, data.target, data.train.images)
     train = encoder.of_labelled(data.train, "training", context)
     return replace(data, train=train, test=encoder.of_labelled(data.test, "test", context)), encoder
+
+
+FeatureSource = FrozenEncoder | GivenVectors
+"""What the features come from if only a head is trained."""
 
 
 def _module(encoder: TorchEncoder | None, config: TrainConfig, target: ImageInput) -> ImageEncoder:

@@ -78,7 +78,7 @@ def head_graphs(model: ScoringModel, encoder: bytes, feature_size: int) -> Graph
 
     Args:
         model: the model, whose `head` takes features, float32 (N, D).
-        encoder: the encoder's graph.
+        encoder: the encoder's graph; empty if there is no encoder.
         feature_size: D.
     """
     on_cpu = copy.deepcopy(model).to("cpu")

@@ -46,7 +46,8 @@ class Graphs:
     """The bytes of two ONNX files, and the shapes of their outputs for one row, by name."""
 
     encoder: bytes
-    """Maps `images`, uint8 (N, height, width, 3) for any N, to `features`, float32 (N, D), and others."""
+    """Maps `images`, uint8 (N, height, width, 3) for any N, to `features`, float32 (N, D), and others. Empty
+    if the pools are vectors."""
     head: bytes | None
     """Maps the encoder's outputs to `probabilities`, float32 (N, C), and, with a selector, `score` (N). None
     if the model has only features."""
@@ -96,7 +97,8 @@ def publish_bundle(
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
     with unpublished_directory(parent) as directory:
-        (directory / ENCODER).write_bytes(graphs.encoder)
+        if graphs.encoder:
+            (directory / ENCODER).write_bytes(graphs.encoder)
         if graphs.head is not None:
             (directory / HEAD).write_bytes(graphs.head)
         table = _labelled_table(labelled)
