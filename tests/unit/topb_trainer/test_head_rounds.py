@@ -54,6 +54,7 @@ def test_labelled_features_and_scores_are_those_of_the_exported_graphs(
     first: TrainedRound, digit_round: RoundData
 ) -> None:
     bundle = first.bundle
+    assert bundle.manifest.encoder_frozen
     scored = ModelSession(bundle).score(digit_round.labelled.images)
     assert np.array_equal(bundle.labelled_features(), scored["features"])
     again = GraphSession(bundle.head, batch_size=256).apply({"features": scored["features"]})
@@ -212,6 +213,7 @@ def test_all_weights_of_a_factorys_module_are_trained(
     trained = train_round(digit_round, context, tmp_path).bundle
     fixed = frozen.freeze(head(tiny), digit_round.target, digit_round.pool.images)
     assert trained.encoder.read_bytes() != fixed.graph
+    assert not trained.manifest.encoder_frozen
     assert trained.output_shape("features") == (8,)
 
 

@@ -71,6 +71,7 @@ def export_bundle(
         test_accuracy=test_accuracy,
         seed=config.seed,
         feature_type=_FEATURE_TYPES[model.feature_type],
+        encoder_frozen=encoder is not None,
     )
     json_format.ParseDict(recorded_settings(config), manifest.configuration)
 
