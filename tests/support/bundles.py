@@ -105,6 +105,24 @@ def infinite_feature_graph() -> Graphs:
     return _first_red_graphs(features="Reciprocal", score="Reciprocal")
 
 
+def linear_head(features: int, classes: int, *, seed: int = 0) -> bytes:
+    """Return a head of two linear layers, for a score and for probabilities."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "class_weights": rng.normal(0, 0.1, (features, classes)),
+        "class_bias": rng.normal(0, 0.1, classes),
+        "score_weights": rng.normal(0, 0.1, (features, 1)),
+    }
+    nodes = f"""
+        logits = Gemm (features, class_weights, class_bias)
+        probabilities = Softmax <axis = 1> (logits)
+        score_logits = Gemm (features, score_weights)
+        {_SCORE}
+    """
+    vectors = f"float[N, {features}] features"
+    return _model(vectors, f"float[N] score, float[N, {classes}] probabilities", nodes, weights)
+
+
 def null_graph(*, height: int = 16, width: int = 16) -> Graphs:
     """Return graphs with almost no computation: the score and the feature are the first pixel's red."""
     return _first_red_graphs(height=height, width=width)
@@ -120,6 +138,8 @@ def write_bundle(
     labelled: Mapping[str, bytes | None] | None = None,
     encoder: bool = True,
     outputs: Sequence[str] = ("score", "probabilities", "features"),
+    float16: bool = False,
+    encoder_frozen: bool = False,
 ) -> Path:
     """Write the graphs as a bundle below `parent` and return the bundle's directory.
 
@@ -131,6 +151,8 @@ def write_bundle(
             are in no pool, without digests.
         encoder: whether the bundle has an encoder.
         outputs: the outputs that the model has. The others are removed from the head.
+        float16: whether the manifest says that features are rounded to float16.
+        encoder_frozen: field of the manifest.
     """
     graphs = graphs or convolutional_graph()
     images, features = _shapes(graphs.encoder)["images"], _shapes(graphs.encoder)["features"]
@@ -158,7 +180,8 @@ def write_bundle(
         test_accuracy=0.5,
         seed=0,
         outputs=[_described(name, shapes[name]) for name in outputs],
-        feature_type=bundle_pb2.FEATURE_TYPE_FLOAT32,
+        feature_type=bundle_pb2.FEATURE_TYPE_FLOAT16 if float16 else bundle_pb2.FEATURE_TYPE_FLOAT32,
+        encoder_frozen=encoder_frozen,
         encoder_outputs=[_described("features", features)],
         labelled_sha256="0" * 64,
     )
