@@ -16,6 +16,8 @@ from topb_scorer.bundle import open_bundle
 from topb_scorer.engines.local import EngineSettings, LocalEngine
 from topb_scorer.pools import AllowedRoots, open_pool, read_exclusion
 from topb_scorer.pools.digests_by_id import DigestsById
+from topb_scorer.scoring.layout import checked_version
+from topb_scorer.scoring.model_logs import logs_in
 from topb_scorer.selecting.observer import SelectionObserver
 from topb_scorer.selecting.selection import select_from_pool
 from topb_scorer.selecting.serving import check_no_model_needed, scored_by
@@ -36,6 +38,7 @@ def select_batch(
     strategy_options: Mapping[str, str] | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
+    state: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> SelectionResult:
     """Select the b best images or vectors of a pool that this process can read.
@@ -57,14 +60,17 @@ def select_batch(
         strategy_options: options of the strategy: a mapping from name to value, both text.
         device: "cpu" or "cuda:<index>".
         batch_size: images per batch; None for the device's default.
+        state: a directory that keeps scores, and the features of encoders that training leaves as they are,
+            for later selections; None to keep nothing. It may be the state directory of servers.
         progress: called with the progress while images are scored.
 
     Returns:
         the ranked picks, and the accounts, which count every row of the pool.
 
     Raises:
-        ScorerError: the request is invalid, or the pool, the bundle or the device cannot be used; `reason`
-            says why.
+        ScorerError: the request is invalid, or the pool, the bundle, the device or the state directory cannot
+            be used; `reason` says why.
+        OSError: the state directory cannot be written to.
     """
     started = time.monotonic()
     roots = AllowedRoots.anywhere()
@@ -79,9 +85,15 @@ def select_batch(
     model = None if bundle is None else open_bundle(Path(bundle))
     opened = open_pool(pool, roots=roots)
     scoring = scored_by(model, spec, opened.vectors)
+    logs = None
+    if state is not None:
+        checked_version(Path(state))
+        logs = logs_in(Path(state), scoring, needs_features=spec.needs_features, keep_features="frozen")
     engine = LocalEngine(scoring, EngineSettings(device=device, batch_size=batch_size))
     observer = _ProgressObserver(progress, opened.rows, started) if progress else SelectionObserver()
-    result = select_from_pool(spec, engine, opened.shards, observer=observer, cancelled=threading.Event())
+    result = select_from_pool(
+        spec, engine, opened.shards, logs, observer=observer, cancelled=threading.Event()
+    )
     return replace(result, pool=os.fspath(pool.uri if isinstance(pool, Pool) else pool))
 
 

@@ -13,7 +13,8 @@ from topb_scorer.durable import is_unpublished
 SHARD_ROWS = 24
 SHARDS = 5
 # The lease of a dead server ends after half a second, and small batches spread the kills over many batches.
-OPTIONS = ("--lease-seconds=0.5", "--batch-size=8")
+# Features of pools that servers read are kept, so that kills hit their commits as well.
+OPTIONS = ("--lease-seconds=0.5", "--batch-size=8", "--keep-features=always")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Data:
         assert result.content == self.undisturbed.content
 
 
-def committed(state: Path) -> Counter[str]:
-    """Return the number of files of each shard in the score logs of a state directory."""
-    files = [*state.glob("scores/*/*/*.parquet"), *state.glob("streams/*/*/*.parquet")]
+def committed(state: Path, kind: str = "scores") -> Counter[str]:
+    """Return the number of files of each shard in the score logs (or feature logs) of a state directory."""
+    files = [*state.glob(f"{kind}/*/*/*.parquet")]
+    if kind == "scores":
+        files += state.glob("streams/*/*/*.parquet")
     return Counter(file.name.rpartition("-")[0] for file in files if not is_unpublished(file))

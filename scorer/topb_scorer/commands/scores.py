@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ from topb_scorer.commands.options import CATALOG_OF_STATE, DRY_RUN, STATE, Days
 from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.record import SelectionRecord
-from topb_scorer.jobs.state_directory import check_state, existing_catalog
+from topb_scorer.jobs.state_directory import check_state, existing_catalog, was_served
 from topb_scorer.scoring.housekeeping import (
     LogSummary,
     Pruning,
@@ -113,14 +113,16 @@ def _prune(
     may need is kept. If a later selection needs deleted scores or features, they are computed again.
     """
     check_state(state)
-    with closing(existing_catalog(state, catalog_url)) as catalog:
+    with ExitStack() as stack:
+        served = was_served(state, catalog_url)
+        catalog = stack.enter_context(closing(existing_catalog(state, catalog_url))) if served else None
         pruning = plan_pruning(
             state,
             log_id=log_id,
             older_than_seconds=older_than,
             max_bytes=max_bytes,
-            open_models={record.model for record in _open_selections(catalog)},
-            has_ended=lambda selection: _has_ended(catalog, selection),
+            open_models={record.model for record in _open_selections(catalog)} if catalog else set(),
+            has_ended=lambda selection: catalog is not None and _has_ended(catalog, selection),
         )
     size = pruning.bytes
     if not dry_run:

@@ -7,18 +7,15 @@ from pathlib import Path
 
 from topb_scorer.bundle import Bundle
 from topb_scorer.durable import make_directory, publish_file, remove_directory
-from topb_scorer.errors import NewerVersionError, NotFoundError
+from topb_scorer.errors import NotFoundError
 from topb_scorer.jobs.catalog import SelectionCatalog
 from topb_scorer.jobs.identifiers import new_selection_id
 from topb_scorer.jobs.record import NewSelection, SelectionRecord
 from topb_scorer.jobs.requests import LARGE_REQUEST, RequestStore
 from topb_scorer.jobs.results import ResultStore
-from topb_scorer.scoring.model_logs import KeepFeatures, ModelLogs, logs_below, logs_in
+from topb_scorer.scoring.layout import LAYOUT_VERSION, VERSION_FILE, checked_version
+from topb_scorer.scoring.model_logs import SCORES, KeepFeatures, ModelLogs, logs_below, logs_in
 
-LAYOUT_VERSION = 2
-"""The version of the layout. Increase it when older versions of topb cannot read the new layout."""
-
-_VERSION_FILE = "version"
 _SQLITE_FILE = "selections.sqlite"
 
 
@@ -45,8 +42,8 @@ class StateDirectory:
             UnavailableError: the database cannot be reached or written to.
         """
         make_directory(path)
-        if _checked_version(path) < LAYOUT_VERSION:
-            publish_file(path / _VERSION_FILE, lambda file: file.write_text(f"{LAYOUT_VERSION}\n"))
+        if checked_version(path) < LAYOUT_VERSION:
+            publish_file(path / VERSION_FILE, lambda file: file.write_text(f"{LAYOUT_VERSION}\n"))
         catalog = SelectionCatalog(catalog_url or _sqlite_url(path))
         return cls(path, catalog, results_of(path), requests_of(path))
 
@@ -116,7 +113,14 @@ def check_state(path: Path) -> None:
             reason="STATE_NOT_FOUND",
             path=path,
         )
-    _checked_version(path)
+    checked_version(path)
+
+
+def was_served(path: Path, catalog_url: str) -> bool:
+    """Return whether servers may have used a state directory. Selections in process leave only their logs."""
+    if catalog_url or not (path / SCORES).is_dir():
+        return True
+    return any((path / name).is_file() for name in (VERSION_FILE, _SQLITE_FILE))
 
 
 def existing_catalog(path: Path, catalog_url: str) -> SelectionCatalog:
@@ -141,21 +145,3 @@ def _sqlite_url(path: Path) -> str:
 
 def _stream_directory(path: Path, selection: str) -> Path:
     return path / "streams" / selection
-
-
-def _checked_version(path: Path) -> int:
-    """Return the version of the layout, or 0 if there is none yet. Raise NewerVersionError if it is newer."""
-    try:
-        found = (path / _VERSION_FILE).read_text(errors="replace").strip()
-    except FileNotFoundError:
-        return 0  # Version 1 did not have a version file at first.
-    if not found.isdecimal() or int(found) > LAYOUT_VERSION:
-        raise NewerVersionError(
-            f"{path} is a state directory of version {found!r}, but this version of topb can only read up to "
-            f"version {LAYOUT_VERSION}: use the version of topb that wrote it, or a newer one",
-            reason="STATE_VERSION",
-            path=path,
-            found=found,
-            known=LAYOUT_VERSION,
-        )
-    return int(found)

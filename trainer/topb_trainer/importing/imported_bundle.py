@@ -92,6 +92,7 @@ def publish_imported(
     settings = model.settings
     manifest = bundle_pb2.Bundle(
         method=METHOD,
+        encoder_frozen=True,
         input=model.rule.target.to_message(),
         classes=class_names,
         strategies=sorted(UNIVERSAL_STRATEGIES),

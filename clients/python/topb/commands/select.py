@@ -90,6 +90,12 @@ _WITH_BUNDLE = section(
     "With --bundle",
     Option("--device DEVICE", '"cpu" or "cuda:0".', default="cpu"),
     Option("--batch-size N", "Number of images in a batch.", show_default="depends on the device"),
+    Option(
+        "--state DIR",
+        "Directory that keeps scores, and features of encoders that training leaves as they are, so that "
+        "later selections need no images.",
+        show_default="nothing is kept",
+    ),
 )
 
 
@@ -200,6 +206,7 @@ def _select_in_process(
             exclude_column=options.exclude_column,
             device=options.device,
             batch_size=options.batch_size,
+            state=options.state,
             progress=progress,
         )
     except ModuleNotFoundError as error:
