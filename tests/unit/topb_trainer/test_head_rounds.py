@@ -61,6 +61,7 @@ def test_labelled_features_and_scores_are_those_of_the_exported_graphs(
     assert set(again) == {"score", "probabilities"}
     assert all(np.array_equal(again[name], scored[name]) for name in again)
     assert np.mean(scored["probabilities"].argmax(1) == digit_round.labelled.labels) == first.train_accuracy
+    assert bundle.manifest.encoder_frozen
     names = [gate.name for gate in bundle.manifest.gates]
     assert len(set(names)) == len(names)
     assert {"features_difference", "batch_dependence", "head_score_difference"} <= set(names)

@@ -109,5 +109,6 @@ def test_an_ablation_of_a_later_round_exports_like_the_full_method(
     trained = train_round(replace(digit_round, test=None), RoundContext(config, index=1), tmp_path)
     manifest = trained.bundle.manifest
     assert (manifest.method, manifest.round, trained.test_accuracy) == ("adv_vae", 1, None)
+    assert not manifest.encoder_frozen
     assert all(gate.measured <= gate.limit for gate in manifest.gates)
     assert "over 5 images of the pool and 12 extreme ones" in manifest.gates[0].meaning

@@ -72,6 +72,7 @@ def test_the_bundle_tells_where_it_comes_from_and_what_it_was_compared_on(tmp_pa
     assert "over 10 images of pool.parquet and 22 extreme ones" in gates["features_difference"].meaning
     assert all(gate.measured <= gate.limit for gate in manifest.gates)
     assert not bundle.manifest.HasField("test_accuracy")
+    assert manifest.encoder_frozen
 
 
 def test_importing_again_returns_the_same_bundle(tmp_path: Path) -> None:
