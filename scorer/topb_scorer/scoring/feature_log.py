@@ -155,7 +155,9 @@ def _schema(bundle: Bundle) -> pa.Schema:
     for name, shape in bundle.encoder_outputs.items():
         dtype = np.dtype(kept_type(bundle, name))
         metadata = {_TYPE: dtype.name, _SHAPE: json.dumps(shape)}
-        outputs.append(pa.field(name, pa.binary(dtype.itemsize * math.prod(shape)), metadata=metadata))
+        width = dtype.itemsize * math.prod(shape)
+        # A pool of vectors in which all are missing has no width.
+        outputs.append(pa.field(name, pa.binary(width) if width else pa.null(), metadata=metadata))
     return pa.schema([*(pa.field(*column) for column in ROW_COLUMNS.items()), *outputs])
 
 
@@ -173,5 +175,5 @@ def _outputs(table: pa.Table) -> dict[str, Float32Array]:
         if field.name not in ROW_COLUMNS:
             dtype, shape = field.metadata[_TYPE].decode(), json.loads(field.metadata[_SHAPE])
             numbers = binary_rows(table, field.name).view(dtype).astype(np.float32, copy=False)
-            outputs[field.name] = numbers.reshape(-1, *shape)
+            outputs[field.name] = numbers.reshape(table.num_rows, *shape)
     return outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -197,15 +198,19 @@ def row_fields(table: pa.Table) -> dict[str, Any]:
 
 
 def binary_array(rows: NDArray[Any]) -> pa.Array:
-    """Return the bytes of each row of an array (n, …) as an array of fixed-size binary."""
-    width = rows.itemsize * int(np.prod(rows.shape[1:]))
+    """Return the bytes of each row of an array (n, …) as fixed-size binary, or nulls if it has none."""
+    width = rows.itemsize * math.prod(rows.shape[1:])
+    if not width:
+        return pa.nulls(len(rows))
     data = pa.py_buffer(np.ascontiguousarray(rows).data)
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), [None, data])
 
 
 def binary_rows(table: pa.Table, name: str) -> NDArray[np.uint8]:
-    """Return a column of fixed-size binary, uint8 (n, bytes)."""
+    """Return a column of `binary_array`, uint8 (n, bytes)."""
     column = table.column(name).combine_chunks()
+    if pa.types.is_null(column.type):
+        return np.zeros((len(column), 0), np.uint8)
     width = column.type.byte_width
     _, data = column.buffers()
     return np.frombuffer(data or b"", np.uint8, len(column) * width, column.offset * width).reshape(-1, width)

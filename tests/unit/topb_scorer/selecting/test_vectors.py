@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from support.bundles import convolutional_graph, write_bundle
@@ -94,6 +96,14 @@ def test_the_vectors_are_rounded_as_the_encoder_rounds_its_features(bundle: Bund
 
 def _fill(engine: LocalEngine, logs: ModelLogs, shards: list) -> None:
     engine.fill(logs, shards, cancelled=threading.Event(), on_rows=lambda _: None, on_commit=lambda _: None)
+
+
+@pytest.mark.parametrize("strategy", ["random", "typiclust"])
+def test_a_pool_in_which_all_vectors_are_missing_has_nothing_to_pick(strategy: str, tmp_path: Path) -> None:
+    column = pa.array([None, None], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": ["a", "b"], "embedding": column}), tmp_path / "pool.parquet")
+    result = select_batch(tmp_path / "pool.parquet", 1, strategy=strategy)
+    assert (len(result), dict(result.accounts.skipped)) == (0, {"VECTOR_MISSING": 2})
 
 
 def test_images_and_vectors_may_share_a_stream(bundle: Bundle, engine: LocalEngine) -> None:
