@@ -63,8 +63,8 @@ def part(source: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.
     return ir.Model(graph, ir_version=source.ir_version)
 
 
-def cpu_session(model: ir.Model) -> ort.InferenceSession:
-    """Load a model on the CPU.
+def cpu_session(model: ir.Model | bytes) -> ort.InferenceSession:
+    """Load a model on the CPU. It tells its errors, and does not log them too.
 
     Raises:
         ModelImportError: with reason IMPORT_GRAPH if ONNX Runtime cannot load it.
@@ -73,7 +73,8 @@ def cpu_session(model: ir.Model) -> ort.InferenceSession:
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 4
     try:
-        return ort.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+        content = model if isinstance(model, bytes) else to_bytes(model)
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # ONNX Runtime's errors have no public base class in common.
         raise ModelImportError(

@@ -14,13 +14,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
-from topb_scorer.scoring.session import GraphSession
 from topb_trainer.errors import ModelImportError
 from topb_trainer.export.publishing import Graphs
 from topb_trainer.importing.graphs import Classifier, RowShape, bundle_graphs
 from topb_trainer.importing.image_value import find_image_input, size_and_layout
 from topb_trainer.importing.input_rule import InputOptions, InputRule, input_rule
-from topb_trainer.importing.onnx_file import one_line, to_bytes
+from topb_trainer.importing.onnx_file import cpu_session, one_line, to_bytes
 from topb_trainer.importing.original import float32_rows, original_model
 from topb_trainer.importing.values import choices, find_value, type_name
 
@@ -151,19 +150,24 @@ def _check_freed(graphs: Graphs, batch: int, image: NDArray[np.uint8]) -> None:
     """Run graphs that were exported for a fixed number of images on another one."""
     count = batch + 2
     try:
-        outputs = GraphSession(graphs.encoder, batch_size=count).apply(
-            {"images": image.repeat(count, axis=0)}
-        )
+        encoder = cpu_session(graphs.encoder)
+        names = [output.name for output in encoder.get_outputs()]
+        outputs = dict(zip(names, encoder.run(names, {"images": image.repeat(count, axis=0)}), strict=True))
         if graphs.head is not None:
-            GraphSession(graphs.head, batch_size=count).apply(outputs)
+            head = cpu_session(graphs.head)
+            head.run(None, {taken.name: outputs[taken.name] for taken in head.get_inputs()})
+        rows = len(outputs["features"])
+        fault = "" if rows == count else f"it gives {rows} rows for {count} images"
     except Exception as error:
         # ONNX Runtime's errors have no public base class in common.
+        fault = one_line(error)
+    if fault:
         raise ModelImportError(
             f"the model was exported for {batch} image{'s' if batch > 1 else ''} at a time, and its graph "
-            f"could not be changed to take {count}: {one_line(error)}; export it with a dynamic "
-            "batch dimension (dynamic_shapes, or dynamic_axes, of torch.onnx.export)",
+            f"could not be changed to take {count}: {fault}; export it with a dynamic batch dimension "
+            "(dynamic_shapes, or dynamic_axes, of torch.onnx.export)",
             reason="IMPORT_BATCH",
-        ) from error
+        )
 
 
 def _check_row(name: str, row: RowShape, graph: ir.Graph) -> None:
