@@ -48,10 +48,13 @@ class TrainedRound:
     outputs for the pool, "selector" includes computing them."""
 
 
-def train_round(data: RoundData, context: RoundContext, parent: Path) -> TrainedRound:
+def train_round(
+    data: RoundData, context: RoundContext, parent: Path, encoder: FeatureSource | None = None
+) -> TrainedRound:
     """Train one round of AALU or of the configured ablation, and publish its bundle in `parent`.
 
-    On the CPU, the same data, settings and seed give the same model id.
+    On the CPU, the same data, settings and seed give the same model id. If only a head is trained and `data`
+    has features already, `encoder` is where they come from.
 
     Raises:
         TrainingDivergedError: a loss is no longer finite.
@@ -59,7 +62,7 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
             `parent`, for `export_round`.
         BundleError: `parent` already has a bundle of this model, and it is damaged.
     """
-    data, encoder = _inputs(data, context)
+    data, encoder = _inputs(data, context, encoder)
     task_model = train_task(data.labelled, context)
     test_accuracy = None if data.test is None else accuracy_on(task_model, data.test, context)
     return finish_round(
@@ -74,19 +77,29 @@ def train_round(data: RoundData, context: RoundContext, parent: Path) -> Trained
     )
 
 
-def _inputs(data: RoundData, context: RoundContext) -> tuple[RoundData, FeatureSource | None]:
+def _inputs(
+    data: RoundData, context: RoundContext, encoder: FeatureSource | None
+) -> tuple[RoundData, FeatureSource | None]:
     """Return what T is trained on: images, or the features of an encoder that is not trained."""
-    return encoded_round(data, context) if context.task.trains_head else (data, None)
+    if encoder is None and context.task.trains_head:
+        return encoded_round(data, context)
+    return data, encoder
 
 
-def export_round(weights: Path, data: RoundData, context: RoundContext, parent: Path) -> TrainedRound:
+def export_round(
+    weights: Path,
+    data: RoundData,
+    context: RoundContext,
+    parent: Path,
+    encoder: FeatureSource | None = None,
+) -> TrainedRound:
     """Export a round whose export failed, from the weights that `train_round` kept, without training.
 
     Raises:
         ConfigurationError: the weights cannot be read, or belong to another round.
         ExportGateError, BundleError: see `train_round`.
     """
-    data, encoder = _inputs(data, context)
+    data, encoder = _inputs(data, context, encoder)
     task_model = untrained_task(data.labelled, context.config)
     selector = untrained_selector(task_model.feature_size, task_model.class_count, context.config)
     model = AssistantModel(task_model, selector.scaling, selector.vae, selector.assistant)

@@ -159,7 +159,7 @@ def test_features_that_are_not_finite_are_refused(
     digit_round: RoundData, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = RoundContext(head(tiny))
-    encoder = frozen.freeze(context.config, digit_round.target, digit_round.pool.images)
+    encoder = frozen.freeze(context.config, digit_round.target, lambda: digit_round.pool.images)
     exact = encoder.features(digit_round.pool.images, "pool", context)
     exact[[3, 5]] = np.nan
     monkeypatch.setattr(frozen.FrozenEncoder, "features", lambda *_: exact)
@@ -212,7 +212,7 @@ def test_all_weights_of_a_factorys_module_are_trained(
     context = RoundContext(head(tiny, train="all"))
     assert (context.task.learning_rate, context.task.schedule) == (1e-4, "cosine")
     trained = train_round(digit_round, context, tmp_path).bundle
-    fixed = frozen.freeze(head(tiny), digit_round.target, digit_round.pool.images)
+    fixed = frozen.freeze(head(tiny), digit_round.target, lambda: digit_round.pool.images)
     assert trained.encoder.read_bytes() != fixed.graph
     assert not trained.manifest.encoder_frozen
     assert trained.output_shape("features") == (8,)
@@ -224,4 +224,4 @@ def test_statistics_of_the_labelled_images_would_change_the_encoder(
     image = ImageConfig(8, normalisation="labelled")
     config = replace(head(tiny), image=image)
     with pytest.raises(ConfigurationError, match="the encoder would change from round to round"):
-        frozen.freeze(config, digit_round.target, digit_round.pool.images)
+        frozen.freeze(config, digit_round.target, lambda: digit_round.pool.images)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from topb_trainer.config import TrainConfig
 from topb_trainer.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
-    from topb_trainer.data.sets import LabelledSet, RoundData
+    from topb_trainer.data.sets import LabelledSet, RoundData, Target
     from topb_trainer.rounds import TrainedRound
 
 
@@ -65,6 +67,12 @@ if TYPE_CHECKING:
             "Weights that were kept when a gate refused the bundle. They are exported instead of training. "
             "All other options must be those of the training, except --device and --export.*.",
         ),
+        Option(
+            "--state DIR",
+            "State directory in which the features of an encoder that is not trained are kept, for later "
+            "rounds and for servers with the same --state.",
+            show_default="computed in each round",
+        ),
         preset_option(preset_names(), load_preset, default="paper"),
         JSON,
         *dataclass_options(TrainConfig()),
@@ -77,6 +85,7 @@ def run(
     test: Path | None,
     round_index: int,
     weights: Path | None,
+    state: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -86,14 +95,17 @@ def run(
     bundle without an encoder, whose pools are vectors.
     """
     # Imported here because torch takes seconds to import; help, completion and usage errors need not wait.
-    from topb_trainer.data.decoding import open_images
+    from topb_trainer.data.decoding import first_images, open_images
     from topb_trainer.data.reading import read_labelled, read_pool, read_test, target_of
     from topb_trainer.data.sets import RoundData
     from topb_trainer.encoders.opening import completed, for_rows
+    from topb_trainer.export.frozen import freeze
+    from topb_trainer.export.kept import kept_features
     from topb_trainer.rounds import export_round, train_round
     from topb_trainer.runtime.context import RoundContext
     from topb_trainer.runtime.data_parallel import devices_from
     from topb_trainer.runtime.device import torch_device
+    from topb_trainer.runtime.scratch import scratch_directory
     from topb_trainer.task import require_images_for_processes
 
     given = from_options(TrainConfig(), settings)
@@ -107,21 +119,28 @@ def run(
         if path is not None:
             open_images(path)
     target = target_of(config.image, labelled)
-    labelled_set = read_labelled(labelled, target, progress=not as_json)
-    if weights is None:
-        require_images_for_processes(len(labelled_set.ids), config.task)
-    data = RoundData(
-        labelled_set,
-        read_pool(pool, target, labelled_set.digest_of(), progress=not as_json),
-        None if test is None else read_test(test, target, labelled_set.classes, progress=not as_json),
-        target,
-    )
+    progress, encoder = not as_json, None
+    with ExitStack() as stack:
+        rows: Target = target
+        if config.task.trains_head and isinstance(target, ImageInput):
+            encoder = freeze(config, target, partial(first_images, pool, config.export.gate_images, target))
+            kept = state or stack.enter_context(scratch_directory("topb-features-"))
+            rows = kept_features(encoder, kept, context)
+        labelled_set = read_labelled(labelled, rows, progress=progress)
+        if weights is None:
+            require_images_for_processes(len(labelled_set.ids), config.task)
+        data = RoundData(
+            labelled_set,
+            read_pool(pool, rows, labelled_set.digest_of(), progress=progress),
+            None if test is None else read_test(test, rows, labelled_set.classes, progress=progress),
+            target,
+        )
     for remark in _remarks(data):
         print(remark, file=sys.stderr)
     if weights is None:
-        trained = train_round(data, context, out)
+        trained = train_round(data, context, out, encoder)
     else:
-        trained = export_round(weights, data, context, out)
+        trained = export_round(weights, data, context, out, encoder)
     if as_json:
         print(json.dumps(_as_dict(trained, data)))
     else:

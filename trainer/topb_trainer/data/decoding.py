@@ -18,7 +18,7 @@ from topb_scorer.pools import AllowedRoots, OpenPool, PoolItem, Unreadable, cont
 from topb_scorer.pools.vectors import VectorLayout, VectorShard
 from topb_scorer.scoring.cores import usable_cores
 from topb_trainer.data.mapped import ImageFile, RowFile
-from topb_trainer.data.sets import Target
+from topb_trainer.data.sets import EncodedImage, Target
 from topb_trainer.errors import InvalidDataError
 from topb_trainer.runtime.progress import bar
 
@@ -35,8 +35,12 @@ def open_images(path: Path) -> OpenPool:
     return open_pool(str(path), roots=AllowedRoots.anywhere())
 
 
-def pool_items(pool: OpenPool) -> Iterator[PoolItem]:
-    """Yield the rows of all shards. The vectors of a pool of vectors take the place of images."""
+def pool_items(pool: OpenPool, target: Target | None = None) -> Iterator[PoolItem]:
+    """Yield the rows of all shards. Vectors or features, if the target asks for them, take the place of
+    images."""
+    if target is not None and not isinstance(target, (ImageInput, VectorLayout)):
+        yield from target.encoded(pool)
+        return
     if pool.vectors is None:
         for shard in pool.image_shards:
             yield from shard.items()
@@ -69,9 +73,15 @@ def check_kind(path: Path, pool: OpenPool, target: Target) -> None:
         )
 
 
-def image_items(pool: OpenPool) -> Iterator[PoolItem]:
+def digest_of(item: PoolItem) -> bytes:
+    """Return the content digest of a row. That of features is the digest of their image."""
+    image: Any = item.image
+    return image.digest if isinstance(image, EncodedImage) else content_digest(image)
+
+
+def image_items(pool: OpenPool, target: Target | None = None) -> Iterator[PoolItem]:
     """Yield the items of a labelled set, except files without an image suffix."""
-    for item in pool_items(pool):
+    for item in pool_items(pool, target):
         if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
             yield item
 
@@ -79,7 +89,7 @@ def image_items(pool: OpenPool) -> Iterator[PoolItem]:
 def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[PoolItem]:
     """Yield the items, and add the content digest of each to `digests` by its id."""
     for item in items:
-        digests[item.id] = content_digest(item.image)
+        digests[item.id] = digest_of(item)
         yield item
 
 
@@ -154,16 +164,17 @@ def decode(
 
 
 def _file_of(target: Target) -> RowFile:
-    if isinstance(target, VectorLayout):
-        return RowFile((target.width,), np.float32)
-    return ImageFile(target.height, target.width)
+    if isinstance(target, ImageInput):
+        return ImageFile(target.height, target.width)
+    return RowFile((target.width if isinstance(target, VectorLayout) else target.feature_size,), np.float32)
 
 
 def _load(item: PoolItem, target: Target) -> NDArray[Any] | SkippedImageError:
     if isinstance(item.image, Unreadable):
         return SkippedImageError(item.image.reason, item.image.detail)
-    if isinstance(target, VectorLayout):
-        return cast("NDArray[Any]", item.image)
+    if not isinstance(target, ImageInput):
+        given: Any = item.image
+        return cast("NDArray[Any]", given.features if isinstance(given, EncodedImage) else given)
     try:
         return imaging.load(item.image, target)
     except SkippedImageError as error:

@@ -14,12 +14,19 @@ from topb.image_input import ImageInput, ResizeRule
 from topb_scorer.pools import (
     OpenPool,
     PoolItem,
-    content_digest,
 )
 from topb_scorer.pools.pool import NO_DIGEST
 from topb_scorer.pools.vectors import VectorLayout
 from topb_trainer.config import ImageConfig
-from topb_trainer.data.decoding import check_kind, decode, image_items, open_images, pool_items, usable_images
+from topb_trainer.data.decoding import (
+    check_kind,
+    decode,
+    digest_of,
+    image_items,
+    open_images,
+    pool_items,
+    usable_images,
+)
 from topb_trainer.data.labels import folder_class_name, read_class_names
 from topb_trainer.data.sets import LabelledSet, Target, UnlabelledSet
 from topb_trainer.errors import InvalidDataError
@@ -30,7 +37,7 @@ LARGE_IMAGE_INPUT = 224
 stem."""
 
 
-def target_of(config: ImageConfig, labelled: Path) -> Target:
+def target_of(config: ImageConfig, labelled: Path) -> ImageInput | VectorLayout:
     """Return what the rows of a labelled set become: the width of its vectors, or images as configured.
 
     A missing size is derived from the labelled images.
@@ -104,7 +111,9 @@ def read_pool(
     pool = open_images(path)
     check_kind(path, pool, target)
     left_out = _LeftOut(labelled)
-    ids, images, skipped = decode(left_out.others(pool_items(pool)), pool.rows, target, "pool", progress)
+    ids, images, skipped = decode(
+        left_out.others(pool_items(pool, target)), pool.rows, target, "pool", progress
+    )
     if not ids:
         raise InvalidDataError(
             f"{path} holds {pool.rows} rows and no unlabelled image: {left_out.labelled} are labelled, "
@@ -137,7 +146,7 @@ class _LeftOut:
         """Yield the first row of each id, unless it has the id or the content of a labelled image."""
         seen: set[str] = set()
         for item in items:
-            digest = content_digest(item.image)
+            digest = digest_of(item)
             if item.id in self._digest_of or digest in self._contents:
                 self._found |= {item.id} | ({digest} & self._contents)
                 self.labelled += 1
@@ -156,7 +165,9 @@ def _read_labelled(
     check_kind(path, pool, target)
     # Labels are read before images because a missing column is then reported at once.
     labels_read = read_class_names(pool, known)
-    ids, images, digests = usable_images(path, image_items(pool), pool.rows, target, name, progress=progress)
+    ids, images, digests = usable_images(
+        path, image_items(pool, target), pool.rows, target, name, progress=progress
+    )
     class_of, declared = labels_read or ({id_: folder_class_name(id_) for id_ in ids}, None)
     classes = known or declared or sorted(set(class_of.values()), key=_numbers_by_value)
     index = {class_name: i for i, class_name in enumerate(classes)}

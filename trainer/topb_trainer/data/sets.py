@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topb.image_input import ImageInput
-from topb_scorer.pools import content_digest
+from topb_scorer.pools import OpenPool, PoolItem, content_digest
 from topb_scorer.pools.vectors import VectorLayout
 from topb_trainer.data.mapped import mapped_rows
 from topb_trainer.errors import InvalidDataError
 
-Target = ImageInput | VectorLayout
-"""What all rows of a set are made: images of one size, or vectors of one width."""
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The features of an image, which take its place."""
+
+    features: NDArray[np.float32]
+    """(D)."""
+    digest: bytes
+    """The content digest of the image."""
+
+
+class PoolEncoder(Protocol):
+    """Turns the images of pools into their features."""
+
+    @property
+    def feature_size(self) -> int:
+        """The number D of features."""
+
+    def encoded(self, pool: OpenPool) -> Iterator[PoolItem]:
+        """Yield the rows of a pool, each with an `EncodedImage` in place of the image, or unreadable."""
+
+
+Target = ImageInput | VectorLayout | PoolEncoder
+"""What all rows of a set are made: images of one size, vectors of one width, or features of images."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +98,7 @@ class RoundData:
     labelled: LabelledSet
     pool: UnlabelledSet
     test: LabelledSet | None
-    target: Target
+    target: ImageInput | VectorLayout
     """The size to which all images were resized, and the method; or the width of the vectors."""
 
 
@@ -88,7 +110,7 @@ class Dataset:
     train: LabelledSet
     """All images that can be labelled. Their labels are known and stand for the oracle."""
     test: LabelledSet
-    target: Target
+    target: ImageInput | VectorLayout
     """The size to which all images were resized, and the method; or the width of the vectors."""
 
     def limited(self, train: int | None, test: int | None, seed: int) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from topb_trainer.config import TaskConfig
 from topb_trainer.encoders.source import GraphEncoder
 from topb_trainer.errors import ConfigurationError
 
+_ENCODER_GATES = ("not_finite", "not_float16", "features_difference", "batch_dependence")
+"""The gates that concern the encoder of any bundle."""
 _IMAGES, _FEATURES = "images", "features"
 _EXPECTED = (
     "expected the graph of a bundle's encoder: `images`, uint8 (N, height, width, 3), to `features`, float32 "
@@ -36,7 +39,8 @@ def bundle_encoder(path: Path) -> GraphEncoder:
             reason="ENCODER_GRAPH",
         )
     float16 = bundle.manifest.feature_type == bundle_pb2.FEATURE_TYPE_FLOAT16
-    return _encoder(bundle.encoder, bundle.input.resize, float16=float16)
+    passed = tuple(gate for gate in bundle.manifest.gates if gate.name in _ENCODER_GATES)
+    return replace(_encoder(bundle.encoder, bundle.input.resize, float16=float16), passed=passed)
 
 
 def onnx_encoder(path: Path, resize: ResizeRule | None) -> GraphEncoder:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from topb.image_input import ImageInput
+from topb.v1 import bundle_pb2
 from topb_trainer.config import ImageConfig, KnownRule
 from topb_trainer.errors import ConfigurationError
 from topb_trainer.models.resnet import Normalisation
@@ -79,6 +80,8 @@ class GraphEncoder:
     """The number D of features."""
     float16: bool = False
     """Whether the graph rounds its features to float16."""
+    passed: tuple[bundle_pb2.GateMeasurement, ...] = ()
+    """The gates of encoders that the graph has passed before; none if it was never measured."""
 
 
 Encoder = TorchEncoder | GraphEncoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -122,13 +123,14 @@ class GivenVectors:
         return rows.astype(np.float16).astype(np.float32) if self.feature_type == "float16" else rows
 
 
-def freeze(config: TrainConfig, target: ImageInput, real: NDArray[np.uint8]) -> FrozenEncoder:
+def freeze(config: TrainConfig, target: ImageInput, real: Callable[[], NDArray[np.uint8]]) -> FrozenEncoder:
     """Return the encoder that the settings name, exported unless it is a graph, if it passes its gates.
 
     Args:
         config: the settings.
         target: the size of the images and how they are resized, which a graph has to agree with.
-        real: uint8 (N, H, W, 3), images of the pool, some of which the gates use.
+        real: returns images of the pool, uint8 (N, H, W, 3), some of which the gates use. It is not called
+            for the encoder of a bundle, which has passed them.
 
     Raises:
         ConfigurationError, ScorerError: the encoder or its weights cannot be used.
@@ -142,6 +144,11 @@ def freeze(config: TrainConfig, target: ImageInput, real: NDArray[np.uint8]) -> 
                 f"the encoder takes {encoder.input}, but the images are {target}", reason="ENCODER_INPUT"
             )
         feature_type: FeatureType = "float16" if encoder.float16 else "float32"
+        if encoder.passed:
+            passed = tuple(
+                Gate(gate.name, gate.measured, gate.limit, gate.meaning) for gate in encoder.passed
+            )
+            return FrozenEncoder(encoder.graph, target, encoder.feature_size, feature_type, passed)
         graph, feature_size, original = encoder.graph, encoder.feature_size, None
     else:
         feature_type = config.export.feature_type
@@ -151,7 +158,7 @@ def freeze(config: TrainConfig, target: ImageInput, real: NDArray[np.uint8]) -> 
     measured = gates.measure_encoder(
         graph,
         original,
-        gates.evenly_spaced(real, config.export.gate_images),
+        gates.evenly_spaced(real(), config.export.gate_images),
         config.export.difference_limit,
         float16=feature_type == "float16",
     )
@@ -179,7 +186,7 @@ def encoded_round(data: RoundData, context: RoundContext) -> tuple[RoundData, Fe
             test=None if data.test is None else replace(data.test, images=given.of(data.test.images)),
         )
         return rounded_data, given
-    encoder = freeze(context.config, data.target, data.pool.images)
+    encoder = freeze(context.config, data.target, lambda: data.pool.images)
     encoded = replace(
         data,
         labelled=encoder.of_labelled(data.labelled, "labelled", context),
@@ -195,7 +202,7 @@ def encoded_dataset(data: Dataset, context: RoundContext) -> tuple[Dataset, Feat
         given = GivenVectors(data.target.width, context.config.export.feature_type)
         train, test = (replace(part, images=given.of(part.images)) for part in (data.train, data.test))
         return replace(data, train=train, test=test), given
-    encoder = freeze(context.config, data.target, data.train.images)
+    encoder = freeze(context.config, data.target, lambda: data.train.images)
     train = encoder.of_labelled(data.train, "training", context)
     return replace(data, train=train, test=encoder.of_labelled(data.test, "test", context)), encoder
 

@@ -15,7 +15,7 @@ import torchvision.datasets as tv
 from PIL import Image
 from scipy.io import savemat
 
-from topb.image_input import ImageInput
+from topb.image_input import ImageInput, ResizeRule
 from topb_trainer.config import ImageConfig
 from topb_trainer.data.idx import read_idx
 from topb_trainer.data.opening import open_dataset
@@ -99,7 +99,7 @@ def test_caltech256_holds_out_ten_images_per_class_and_omits_the_clutter(tmp_pat
     together = np.concatenate([data.train.images, data.test.images])[:, 12, 12, 0]
     assert len(set(together.tolist())) >= 12  # each file once: its colour is its number
     assert np.array_equal(read("caltech256", tmp_path, small).test.images, data.test.images)
-    assert read("caltech256", tmp_path).target == ImageInput(224, 224, ImageConfig().resize)
+    assert read("caltech256", tmp_path).target == ImageInput(224, 224, ResizeRule.STRETCH)
 
 
 def idx(values: np.ndarray) -> bytes:
