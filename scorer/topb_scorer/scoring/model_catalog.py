@@ -80,7 +80,8 @@ class ModelCatalog:
         bundles = self.bundles()
         if not bundles:
             raise NotFoundError(
-                "there is no model yet; write one to the directory of models with `topb train --out`",
+                "there is no model yet; write one to the directory of models with `topb train --out`, or "
+                'give the model "none" to select from vectors',
                 reason="MODEL_NOT_FOUND",
                 model="",
             )

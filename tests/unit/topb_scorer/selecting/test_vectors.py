@@ -250,3 +250,14 @@ def test_a_model_ignores_the_probabilities_of_the_pool(tmp_path: Path) -> None:
     bare = select_batch(write_vectors(tmp_path / "a.parquet", vectors), 50, bundle=bundle.path)
     beside = select_batch(write_vectors(tmp_path / "b.parquet", vectors, nonsense), 50, bundle=bundle.path)
     assert outcome(bare) == outcome(beside)
+
+
+def test_the_scores_of_vectors_are_kept_in_a_state_directory(tmp_path: Path) -> None:
+    full = write_vectors(tmp_path / "full.parquet", random_vectors(100), random_probabilities(100))
+    bare = write_vectors(tmp_path / "bare.parquet", random_vectors(100, 5))
+    for strategy in ("entropy", "core_set", "badge", "typiclust"):
+        once = select_batch(full, 10, strategy=strategy).picks
+        for _ in range(2):
+            assert select_batch(full, 10, strategy=strategy, state=tmp_path / "state").picks == once
+    # Pools of other sizes share the logs.
+    assert len(select_batch(bare, 10, strategy="core_set", state=tmp_path / "state")) == 10

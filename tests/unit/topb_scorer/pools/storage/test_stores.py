@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.pools import (
@@ -22,6 +24,7 @@ from support.pools import (
     reasons,
     tar_bytes,
 )
+from support.vectors import blocks, fixed_lists, ids, random_vectors
 from topb_scorer.errors import AccessDeniedError, InvalidRequestError, NotFoundError, UnreadablePoolError
 from topb_scorer.imaging import ImageLimits
 from topb_scorer.pools import AllowedRoots, PoolItem, read_exclusion
@@ -347,3 +350,16 @@ def test_a_path_that_the_system_cannot_read_is_unreadable(path: str, tmp_path: P
     with pytest.raises(UnreadablePoolError) as caught:
         opened(tmp_path / path, format="parquet")
     assert caught.value.reason == "POOL_UNREADABLE"
+
+
+def test_vectors_are_read_from_the_store(store: Store) -> None:
+    vectors = random_vectors(300)
+    content = io.BytesIO()
+    np.save(content, vectors)
+    store.put("arrays/v.npy", content.getvalue())
+    store.put("arrays/v.ids.txt", "\n".join(ids(300)).encode())
+    store.put("tables/v.parquet", parquet_bytes({"id": ids(300), "embedding": fixed_lists(vectors)}))
+    for uri in ("arrays/v.npy", "arrays", "tables/v.parquet", "tables", "tables/*.parquet"):
+        read = blocks(opened(store.uri(uri)))
+        np.testing.assert_array_equal(np.concatenate([block.vectors for block in read]), vectors)
+        assert [id_ for block in read for id_ in block.ids] == ids(300)
