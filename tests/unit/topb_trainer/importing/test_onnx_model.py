@@ -202,16 +202,26 @@ def _all_weights() -> dict[str, NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in classifier().graph.initializer}
 
 
-def test_a_model_that_takes_uint8_needs_no_normalisation(tmp_path: Path) -> None:
-    body = "    floats = Cast <to = 1> (pixels)\n" + BODY.replace("(pixels, kernel)", "(floats, kernel)")
-    model = classifier(body, inputs=f"uint8[N, 3, {SIZE}, {SIZE}] pixels")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_a_model_that_takes_uint8_needs_no_normalisation(layout: str, tmp_path: Path) -> None:
+    body, shape = (BODY, f"3, {SIZE}, {SIZE}") if layout == "nchw" else (NHWC, f"{SIZE}, {SIZE}, 3")
+    body = "    floats = Cast <to = 1> (pixels)\n" + body.replace("(pixels", "(floats")
+    model = classifier(body, inputs=f"uint8[N, {shape}] pixels")
     found = imported(model, tmp_path, options=InputOptions())
-    values = outputs_of(model, images().transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(
-        applied(found, images())["features"], values["embedding"], rtol=1e-4, atol=1e-3
-    )
+    given = images() if layout == "nhwc" else images().transpose(0, 3, 1, 2)
+    expected = outputs_of(model, given)["embedding"]
+    np.testing.assert_allclose(applied(found, images())["features"], expected, rtol=1e-4, atol=1e-3)
     with pytest.raises(ModelImportError, match="takes uint8 pixels, but mean and std"):
         imported(model, tmp_path)
+
+
+def test_a_model_that_takes_and_gives_float64_is_converted(tmp_path: Path) -> None:
+    body = "    floats = Cast <to = 1> (pixels)\n" + BODY.replace("(pixels", "(floats")
+    body += "doubles = Cast <to = 11> (embedding)\n"
+    model = classifier(body, inputs=f"double[N, 3, {SIZE}, {SIZE}] pixels")
+    found = imported(model, tmp_path, ChosenValues("doubles", logits="logits"))
+    expected = outputs_of(classifier(), reference(images()))["embedding"]
+    np.testing.assert_allclose(applied(found, images())["features"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_centre_is_cropped_and_channels_are_reversed_in_the_graph(tmp_path: Path) -> None:
