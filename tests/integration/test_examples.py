@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_example_two_rounds_trains_and_selects_twice(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     rounds = run_example("two_rounds.py", str(tmp_path / "rounds")).splitlines()
     assert [line.split(",")[0] for line in rounds] == ["round 0: 60 labels", "round 1: 100 labels"]
+
+
+def test_example_own_model_selects_trains_and_selects_again(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the example trains, and torch is not installed")
+    from support.onnx_models import IMAGENET, classifier, saved
+
+    model, photos, labels = saved(classifier(), tmp_path / "model.onnx"), tmp_path / "photos", {}
+    photos.mkdir()
+    for row, (id_, image) in enumerate(random_pool(70)):
+        (photos / f"{id_}.png").write_bytes(image)
+        labels[f"{id_}.png"] = ("cat", "dog")[row % 2]
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    places = map(str, (model, photos, tmp_path / "labels.json", tmp_path / "rounds"))
+    options = map(str, ("--features", "embedding", "--logits", "logits", *IMAGENET))
+    assert run_example("own_model.py", *places, *options).splitlines() == [
+        "30 photos to label, of 70",
+        "30 more, without the 30 that are labelled",
+    ]
 
 
 def test_the_index_of_examples_lists_every_example() -> None:
