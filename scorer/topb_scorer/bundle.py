@@ -28,6 +28,8 @@ ENCODER = "encoder.onnx"
 HEAD = "head.onnx"
 LABELLED = "labelled.parquet"
 MANIFEST = "manifest.json"
+IMPORTED_METHOD = "imported"
+"""The method of a bundle that was imported, not trained."""
 _ID_LENGTH = 16
 _IDENTITY = (
     "method",

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from topb.commands.options import JSON, PATH, Group
 from topb.commands.output import minute, print_json, table_text
 from topb.v1 import bundle_pb2
-from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.bundle import IMPORTED_METHOD, Bundle, open_bundle
 from topb_scorer.scoring.model_catalog import ModelCatalog
 
 _FEATURE_TYPES: dict[int, str] = {
@@ -59,7 +59,11 @@ def describe(bundle: Bundle) -> str:
     accuracy = _accuracy(bundle) or "not measured: there was no test set"
     lines = [
         ("model", f"{bundle.model_id}, {size / 2**20:.1f} MiB in {bundle.path}"),
-        ("trained by", f"{manifest.method}, round {manifest.round}, seed {manifest.seed}"),
+        (
+            ("origin", "imported")
+            if manifest.method == IMPORTED_METHOD
+            else ("trained by", f"{manifest.method}, round {manifest.round}, seed {manifest.seed}")
+        ),
         ("created", manifest.create_time.ToJsonString()),
         ("input", _input(bundle)),
         ("encoder", bundle.encoder_id or "none"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topb.v1 import bundle_pb2
-from topb_scorer.bundle import Bundle
+from topb_scorer.bundle import IMPORTED_METHOD, Bundle
 from topb_scorer.scoring.model_session import HEAD_BATCH_SIZE
 from topb_scorer.scoring.session import GraphSession
 from topb_trainer.errors import ModelImportError
@@ -28,8 +28,6 @@ from topb_trainer.export.publishing import UNIVERSAL_STRATEGIES, LabelledFeature
 from topb_trainer.importing.labelled import LabelledImages
 from topb_trainer.importing.onnx_model import ImportedModel, Outputs
 
-METHOD = "imported"
-"""The method that the manifest names: nothing was trained."""
 CHECKED_IMAGES = 64
 """Number of images on which model and bundle must agree. Extreme images made from them are checked too."""
 _DIFFERENCE_LIMIT = 1e-4
@@ -91,7 +89,7 @@ def publish_imported(
     """
     settings = model.settings
     manifest = bundle_pb2.Bundle(
-        method=METHOD,
+        method=IMPORTED_METHOD,
         encoder_frozen=True,
         input=model.rule.target.to_message(),
         classes=class_names,

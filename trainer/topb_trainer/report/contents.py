@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from topb_trainer.config import RESNET18
 from topb_trainer.methods import METHODS, Method
 from topb_trainer.report import paper
 from topb_trainer.report.document import Block, Figure, Heading, Paragraph, Table
@@ -62,11 +64,17 @@ def _about(study: Study) -> str:
     count = f"{least} to {most} seeds" if least < most else f"{most} seed{'s' if most > 1 else ''} each"
     return (
         f"{data['train_images']} training and {data['test_images']} test images of {data['classes']} "
-        f"classes. {len(study.methods)} methods, {count}; T is a ResNet18 of width "
-        f"{train['task']['width']}, trained for {train['task']['epochs']} epochs a round; "
+        f"classes. {len(study.methods)} methods, {count}; T is {_task_model(train['task'])}, "
+        f"trained for {train['task']['epochs']} epochs a round; "
         f"the selectors for {train['cotrain']['epochs']} (VAAL {train['vaal']['epochs']}). "
         f"Device: {train['device']}. {_libraries(study)}"
     )
+
+
+def _task_model(task: Mapping[str, Any]) -> str:
+    encoder = task.get("encoder", RESNET18)  # absent from older records
+    name = f"a ResNet18 of width {task['width']}" if encoder == RESNET18 else f"a classifier on {encoder}"
+    return f"{name}, whose encoder is frozen" if task.get("train") == "head" else name
 
 
 def _libraries(study: Study) -> str:

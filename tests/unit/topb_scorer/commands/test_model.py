@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from google.protobuf import json_format
 from support.bundles import deep_graph, write_bundle
 from support.command_line import topb
 from topb.v1 import bundle_pb2
-from topb_scorer.bundle import Bundle, open_bundle
+from topb_scorer.bundle import IMPORTED_METHOD, Bundle, open_bundle
 from topb_scorer.commands.model import describe
 
 pytestmark = pytest.mark.scorer
@@ -34,6 +35,15 @@ def test_model_show_prints_the_bundle_as_text(bundle: Bundle) -> None:
         "float32",
     ):
         assert fact in shown, fact
+
+
+def test_an_imported_model_was_not_trained_by_a_method(bundle: Bundle) -> None:
+    manifest = bundle_pb2.Bundle()
+    manifest.CopyFrom(bundle.manifest)
+    manifest.method = IMPORTED_METHOD
+    shown = describe(replace(bundle, manifest=manifest))
+    assert "\norigin " in shown
+    assert "trained by" not in shown
 
 
 def test_model_show_prints_the_manifest_as_json(bundle: Bundle) -> None:

@@ -81,7 +81,9 @@ def test_the_error_for_a_mistake_in_a_preset_names_the_setting(
 
 
 def test_the_error_for_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="no preset 'papr'; expected one of paper, small,") as caught:
+    with pytest.raises(
+        ConfigurationError, match="no preset 'papr'; expected one of head, paper, small,"
+    ) as caught:
         load_preset("papr")
     assert caught.value.reason == "PRESET_NOT_FOUND"
 

@@ -73,6 +73,25 @@ def study() -> Study:
     return Study(records(settings), settings.values)
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"width": 16}, "T is a ResNet18 of width 16, trained"),
+        ({"width": 64, "encoder": "vit_tiny", "train": "all"}, "T is a classifier on vit_tiny, trained"),
+        (
+            {"width": 64, "encoder": "sha256:01", "train": "head"},
+            "T is a classifier on sha256:01, whose encoder is frozen, trained",
+        ),
+    ],
+)
+def test_a_report_names_the_encoder_of_the_task_model(task: dict[str, object], expected: str) -> None:
+    train = SETTINGS["train"] | {"task": {"epochs": 20} | task}
+    settings = Settings(SETTINGS | {"train": train})
+    about = contents(Study(records(settings), settings.values))[1]
+    assert isinstance(about, Paragraph)
+    assert expected in about.text
+
+
 def test_a_summary_has_the_sample_deviation_and_none_for_a_single_value() -> None:
     five = summary_of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert five == Summary(3.0, pytest.approx(math.sqrt(2.5)), 5)
