@@ -59,7 +59,7 @@ lock: $(INSTALLED)  ## pin what pyproject.toml asks for; LOCK_OPTIONS=--upgrade 
 		--overrides $(VENV)/without-torch.txt -o requirements-dev.lock
 	grep -v never requirements-dev.lock > $(VENV)/lock && cp $(VENV)/lock requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) pyproject.toml $(VENV)/images-besides.txt \
-		--extra trainer --extra scorer-gpu --extra postgresql -c requirements-dev.lock \
+		--extra trainer --extra timm --extra scorer-gpu --extra postgresql -c requirements-dev.lock \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 -o deploy/constraints.txt
 LOCK := --quiet --no-annotate --custom-compile-command 'make lock' $(LOCK_OPTIONS)
 

@@ -14,7 +14,7 @@ COPY trainer trainer
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/topb \
-    && pip --python /opt/topb/bin/python install "$(echo /wheels/topb-*.whl)[trainer]"
+    && pip --python /opt/topb/bin/python install "$(echo /wheels/topb-*.whl)[trainer,timm]"
 
 FROM python:3.12.13-slim-bookworm
 LABEL org.opencontainers.image.title="topb trainer" \
