@@ -278,7 +278,9 @@ def _read_manifest(path: Path) -> bundle_pb2.Bundle:
     except (FileNotFoundError, NotADirectoryError) as error:
         inside = sorted(manifest.parent for manifest in path.glob(f"*/{MANIFEST}"))
         advice = (
-            f"give a bundle in it, such as {inside[0]}" if inside else "`topb train --out` writes bundles"
+            f"give a bundle in it, such as {inside[0]}"
+            if inside
+            else "`topb train` and `topb import` write bundles"
         )
         raise NotFoundError(
             f"{path} is not a bundle: it has no {MANIFEST}; {advice}",

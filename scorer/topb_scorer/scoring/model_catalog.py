@@ -30,7 +30,7 @@ class ModelCatalog:
         """
         if not root.is_dir():
             raise NotFoundError(
-                f"there is no models directory {root}; give a directory that `topb train --out` wrote to",
+                f"there is no models directory {root}; give the --out of `topb train` or `topb import`",
                 reason="MODELS_NOT_FOUND",
                 path=root,
             )
@@ -80,8 +80,8 @@ class ModelCatalog:
         bundles = self.bundles()
         if not bundles:
             raise NotFoundError(
-                "there is no model yet; write one to the directory of models with `topb train --out`, or "
-                'give the model "none" to select from vectors',
+                "there is no model yet; write one to the directory of models with `topb train --out` or "
+                '`topb import --out`, or give the model "none" to select from vectors',
                 reason="MODEL_NOT_FOUND",
                 model="",
             )

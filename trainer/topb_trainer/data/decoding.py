@@ -36,15 +36,19 @@ def open_images(path: Path) -> OpenPool:
 
 
 def pool_items(pool: OpenPool, target: Target | None = None) -> Iterator[PoolItem]:
-    """Yield the rows of all shards. Vectors or features, if the target asks for them, take the place of
-    images."""
+    """Return an iterator over the rows of all shards.
+
+    Vectors or features, if the target asks for them, take the place of images.
+    """
+    # Features that are not kept yet are computed here, before a caller shows the progress of reading them.
     if target is not None and not isinstance(target, (ImageInput, VectorLayout)):
-        yield from target.encoded(pool)
-        return
+        return target.encoded(pool)
     if pool.vectors is None:
-        for shard in pool.image_shards:
-            yield from shard.items()
-        return
+        return (item for shard in pool.image_shards for item in shard.items())
+    return _vector_items(pool)
+
+
+def _vector_items(pool: OpenPool) -> Iterator[PoolItem]:
     for vectors in pool.shards:
         assert isinstance(vectors, VectorShard)
         for block in vectors.blocks(with_probabilities=False):
@@ -80,10 +84,12 @@ def digest_of(item: PoolItem) -> bytes:
 
 
 def image_items(pool: OpenPool, target: Target | None = None) -> Iterator[PoolItem]:
-    """Yield the items of a labelled set, except files without an image suffix."""
-    for item in pool_items(pool, target):
-        if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE"):
-            yield item
+    """Return an iterator over the items of a labelled set, except files without an image suffix."""
+    return (
+        item
+        for item in pool_items(pool, target)
+        if not (isinstance(item.image, Unreadable) and item.image.reason == "FILE_NOT_AN_IMAGE")
+    )
 
 
 def _digested(items: Iterable[PoolItem], digests: dict[str, bytes]) -> Iterator[PoolItem]:

@@ -49,7 +49,9 @@ class KeptFeatures:
         return self.encoder.feature_size
 
     def encoded(self, pool: OpenPool) -> Iterator[PoolItem]:
-        """Yield the rows of a pool, each with an `EncodedImage` in place of the image, or unreadable.
+        """Encode what the log lacks, and return an iterator over the rows of a pool.
+
+        Each row has an `EncodedImage` in place of the image, or is unreadable.
 
         Raises:
             ScorerError: a shard cannot be read to its end.
@@ -57,9 +59,7 @@ class KeptFeatures:
         """
         shards = list({shard.identity: shard for shard in pool.image_shards}.values())
         self._encode([shard for shard in shards if not self.log.holds(shard.identity)])
-        for shard in shards:
-            for part in self._rows(shard):
-                yield from _items(part)
+        return (item for shard in shards for part in self._rows(shard) for item in _items(part))
 
     def _rows(self, shard: ImageShard) -> Iterator[EncodedRows]:
         try:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from topb_trainer.encoders.opening import completed
 from topb_trainer.export import kept
 from topb_trainer.export.frozen import freeze
 from topb_trainer.export.kept import KeptFeatures, kept_features
+from topb_trainer.runtime import progress
 from topb_trainer.runtime.context import RoundContext
 
 from ..conftest import write_parquet
@@ -69,6 +71,19 @@ def test_sets_of_kept_features_are_those_of_images_encoded(
         for found, given in ((known.images, of_images.images), (unknown.images, images.images)):
             assert np.array_equal(found, reader.encoder.features(given, "these", reader.context))
         monkeypatch.setattr(kept, "encode_shards", lambda *_, **__: pytest.fail("no image is read"))
+
+
+def test_a_log_shows_the_features_first_and_then_what_is_read_of_them(
+    reader: KeptFeatures,
+    digit_files: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 1e-9)
+    shown = replace(reader, context=replace(reader.context, progress=True))
+    read_labelled(digit_files / "labelled.parquet", shown, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert list(dict.fromkeys(line.partition(":")[0] for line in lines)) == ["features", "decoding labelled"]
 
 
 def test_an_altered_shard_is_encoded_again_and_what_cannot_be_decoded_is_counted(
