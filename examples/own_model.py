@@ -44,7 +44,7 @@ def main(model: str, photos: Path, oracle: Path, folder: Path, options: list[str
 
     encoder = ["--task.encoder", imported["path"], "--task.train", "head"]
     data = ["--labelled", str(labelled), "--pool", str(photos), "--out", bundles]
-    trained = topb("train", "--preset", "small", *data, *encoder)
+    trained = topb("train", "--preset", "head", *data, *encoder)
 
     second = select_batch(photos, BUDGET, bundle=trained["path"], strategy="aalu", state=state)
     print(f"{len(second)} more, without the {second.accounts.excluded_labelled} that are labelled")

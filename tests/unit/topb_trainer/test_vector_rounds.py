@@ -181,4 +181,4 @@ def test_an_experiment_compares_methods_on_vectors(folder: Path, tmp_path: Path)
         *(f"--train.{option[2:]}" if str(option).startswith("--") else option for option in QUICK),
     )
     assert done.exit_code == 0, done.err
-    assert topb("report", out).exit_code == 0
+    assert topb("report", out, "--out", tmp_path / "report").exit_code == 0

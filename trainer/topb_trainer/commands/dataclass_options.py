@@ -182,6 +182,8 @@ def _field_docs(config: type) -> dict[str, str]:
 def _option(leaf: _Leaf) -> Option:
     *sections, name = (word.replace("_", "-") for word in leaf.path)
     usage, kind = f"--{'.'.join([*sections, name])}", leaf.kind
+    if kind == bool | None:
+        kind = bool  # a flag, which is None unless it is given
     if kind is bool:
         usage += f"/--{'.'.join([*sections, f'no-{name}'])}"
     multiple = typing.get_origin(kind) is tuple

@@ -31,6 +31,7 @@ class Model:
     kind: Literal[Kind.SMALL, Kind.LARGE] = Kind.SMALL
     flip: bool = True
     hidden: tuple[int, ...] = (2, 1)
+    crop: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def run(*arguments: str) -> tuple[Any, str]:
         ("--model.batch-size=4 --model.kind large_one", Settings(model=Model(4, Kind.LARGE))),
         ("--model.batch_size 4", Settings(model=Model(4))),
         ("--model.no-flip", Settings(model=Model(flip=False))),
+        ("--model.crop", Settings(model=Model(crop=True))),
+        ("--model.no-crop", Settings(model=Model(crop=False))),
         ("--model.hidden 4 3 2 --rate 1", Settings(1.0, model=Model(hidden=(4, 3, 2)))),
         ("--model.hidden 4 --model.hidden=3", Settings(model=Model(hidden=(4, 3)))),
         ("--preset two", PRESETS["two"]),
