@@ -6,6 +6,7 @@ TopbError
     ├── NotFoundError             a model, a pool or a file does not exist
     ├── AccessDeniedError         a pool is outside the locations that this scorer may read
     ├── LimitExceededError        the request asks for more than this scorer allows
+    │   └── StorageFullError      the disk of the state directory has too little room
     ├── BundleError               a bundle is incomplete, altered or of an unknown layout
     ├── DeviceError               a requested device cannot be used
     ├── InstallationError         the installed packages are incompatible
@@ -56,6 +57,10 @@ class AccessDeniedError(ScorerError):
 
 class LimitExceededError(ScorerError):
     """The request asks for more than this scorer allows."""
+
+
+class StorageFullError(LimitExceededError):
+    """The disk of the state directory has too little room. The selection stays open until there is room."""
 
 
 class BundleError(ScorerError):
@@ -118,7 +123,7 @@ def storage_error(error: OSError) -> ScorerError:
     fault = f"{error.strerror or type(error).__name__} in the server's storage"
     advice = "completed scores are kept: repair the storage and repeat the request with the same request id"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return LimitExceededError(f"{fault}; {advice}", reason="STORAGE_FULL")
+        return StorageFullError(f"{fault}; {advice}", reason="STORAGE_FULL")
     return ScorerError(f"{fault}; {advice}", reason="STORAGE_FAILED")
 
 

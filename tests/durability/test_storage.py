@@ -70,6 +70,7 @@ def test_on_a_full_disk_a_selection_waits_for_room(
             (disk / "ballast").write_bytes(bytes(max(0, free - free_kilobytes * 1024)))
             assert failure(caller, address) in {
                 (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL"),
+                (grpc.StatusCode.RESOURCE_EXHAUSTED, "FEATURES_OVER_DISK"),
                 (grpc.StatusCode.UNAVAILABLE, "CATALOG_UNAVAILABLE"),
             }
             held, before = set(committed(disk / "state")), len(server.scored)

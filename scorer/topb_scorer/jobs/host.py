@@ -15,6 +15,7 @@ from topb_scorer.errors import (
     CatalogError,
     ScorerError,
     SelectionCancelledError,
+    StorageFullError,
     UnavailableError,
     is_storage_fault,
     storage_error,
@@ -219,7 +220,7 @@ class SelectionHost:
                 outcome = "succeeded" if result is not None else "interrupted"
         except SelectionCancelledError:
             outcome = self._stopped(run)
-        except _CATALOG_ERRORS as error:
+        except (*_CATALOG_ERRORS, StorageFullError) as error:
             reason = self._interrupted(run, error)
         except Exception as error:
             if is_storage_fault(error):

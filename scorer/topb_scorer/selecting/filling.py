@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from topb_scorer.engines.local import LocalEngine
-from topb_scorer.errors import LimitExceededError
+from topb_scorer.errors import StorageFullError
 from topb_scorer.pools.pool import Shard
 from topb_scorer.pools.vectors import VectorShard
 from topb_scorer.scoring.feature_log import expected_bytes
@@ -42,7 +42,7 @@ def fill(
         cancelled: setting it stops the work within one batch.
 
     Raises:
-        LimitExceededError: with reason FEATURES_OVER_DISK.
+        StorageFullError: with reason FEATURES_OVER_DISK.
         SelectionCancelledError: `cancelled` was set.
         UnreadablePoolError: a shard cannot be read to its end.
     """
@@ -70,7 +70,7 @@ def check_disk(engine: LocalEngine, logs: ModelLogs, missing: Iterable[Shard]) -
     """Log how much space the features of shards will take, and refuse them if the disk does not have it.
 
     Raises:
-        LimitExceededError: with reason FEATURES_OVER_DISK.
+        StorageFullError: with reason FEATURES_OVER_DISK.
     """
     if not logs.writes_features:
         return
@@ -84,7 +84,7 @@ def check_disk(engine: LocalEngine, logs: ModelLogs, missing: Iterable[Shard]) -
     free = shutil.disk_usage(_existing(logs.features.directory)).free
     if needed > free:
         unless = "" if logs.needs_features else ", or do not keep them (--keep-features needed)"
-        raise LimitExceededError(
+        raise StorageFullError(
             f"the features of {rows} images take about {needed / 2**20:,.1f} MiB, but the disk has "
             f"{free / 2**20:,.1f} MiB left; free space, for example with topb scores prune{unless}",
             reason="FEATURES_OVER_DISK",

@@ -311,6 +311,7 @@ def test_bundle_option_selects_in_this_process(engine, tmp_path):
         "strategy_options": {},
         "device": "cuda:0",
         "batch_size": 8,
+        "state": None,
         "progress": None,
     }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -11,9 +12,7 @@ pytestmark = pytest.mark.scorer
 
 
 def test_the_error_tree_in_the_docstring_lists_every_error() -> None:
-    drawn = [
-        line.split()[1] for line in (errors.__doc__ or "").splitlines() if line.startswith(("    ├", "    └"))
-    ]
+    _root, *drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     defined = [
         name
         for name, value in vars(errors).items()
