@@ -31,6 +31,12 @@ def open_encoder(task: TaskConfig, image: ImageConfig) -> Encoder:
         return _of_its_own_size(onnx_encoder(path, image.resize), image)
     if ":" in task.encoder:
         return FactoryEncoder(task.encoder, task.weights)
+    if len(path.parts) > 1:  # no name of timm has a slash
+        raise ConfigurationError(
+            f"there is no bundle or ONNX file at {task.encoder}; expected the path of one, "
+            "package.module:factory, or the name of a model of timm",
+            reason="ENCODER_UNKNOWN",
+        )
     return TimmEncoder(task.encoder, task.weights)
 
 

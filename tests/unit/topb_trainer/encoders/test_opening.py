@@ -197,3 +197,9 @@ def test_a_resnet18_takes_its_own_weights_from_a_file_and_has_no_pretrained_ones
     with pytest.raises(ConfigurationError, match=r"resnet18\.tv_in1k") as caught:
         resnet18(TaskConfig(weights="pretrained"), HALF, 10, 8, 8)
     assert caught.value.reason == "WEIGHTS_UNAVAILABLE"
+
+
+def test_a_path_at_which_nothing_lies_is_no_name_of_timm(tmp_path: Path) -> None:
+    error = refused(encoder=str(tmp_path / "missing"))
+    assert error.reason == "ENCODER_UNKNOWN"
+    assert "there is no bundle or ONNX file at" in str(error)
