@@ -120,8 +120,10 @@ def test_scores_stay_distinct_where_the_output_of_the_assistant_rounds_to_1() ->
     model = AssistantModel(
         ResNet18(HALF, 3, 4, "cifar"), torch.nn.Identity(), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
     ).eval()
-    torch.nn.init.constant_(model.assistant.layers[-1].bias, 40.0)
+    batch, last = images(20, 8, 8), model.assistant.layers[-1]
     with torch.no_grad():
-        score = model(images(20, 8, 8))["score"]
+        last.weight *= 1000  # logits far apart for float32, whatever the random weights
+        last.bias += 40 - model(batch)["score"].mean()
+        score = model(batch)["score"]
     assert torch.equal(score.sigmoid(), torch.ones(20))
     assert len(score.unique()) == 20
