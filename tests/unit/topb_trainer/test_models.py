@@ -118,11 +118,11 @@ def test_the_score_is_the_logit_of_the_assistant_on_mean_and_prediction() -> Non
 
 def test_scores_stay_distinct_where_the_output_of_the_assistant_rounds_to_1() -> None:
     model = AssistantModel(
-        ResNet18(HALF, 3, 4, "cifar"), torch.nn.Identity(), Vae(32, 4, (16, 8)), Assistant(4, 3, (8, 8))
+        ResNet18(HALF, 3, 4, "cifar"), torch.nn.Identity(), Vae(32, 4, (16, 8)), Assistant(4, 3, (64, 64))
     ).eval()
     batch, last = images(20, 8, 8), model.assistant.layers[-1]
     with torch.no_grad():
-        last.weight *= 1000  # logits far apart for float32, whatever the random weights
+        last.weight *= 300  # logits far apart for float32, whatever the random weights
         last.bias += 40 - model(batch)["score"].mean()
         score = model(batch)["score"]
     assert torch.equal(score.sigmoid(), torch.ones(20))
