@@ -22,6 +22,8 @@ from topb_trainer.rounds import TrainedRound, export_round, finish_round, train_
 from topb_trainer.runtime.context import RoundContext
 from topb_trainer.task import task_outputs, train_task
 
+pytestmark = pytest.mark.slow
+
 SMALL = "factories:Small"
 
 
@@ -78,7 +80,6 @@ def test_a_seed_gives_the_same_model_id(
     )
 
 
-@pytest.mark.slow
 def test_the_encoder_stays_the_same_byte_for_byte_while_the_labelled_set_grows(
     first: TrainedRound, digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
@@ -107,7 +108,6 @@ def test_the_encoder_stays_the_same_byte_for_byte_while_the_labelled_set_grows(
         assert bundle.encoder_id == first.bundle.encoder_id
 
 
-@pytest.mark.slow
 def test_with_hidden_layers_f_is_the_last_of_them(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
@@ -132,7 +132,6 @@ def test_a_head_learns_what_a_fixed_encoder_shows(digit_round: RoundData, tiny: 
     assert (logits.argmax(1).numpy() == digit_round.labelled.labels).mean() > 0.95
 
 
-@pytest.mark.slow
 def test_rounded_features_are_those_on_which_the_head_is_trained(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:
@@ -189,7 +188,6 @@ def test_vaal_is_refused_because_it_needs_images(
     assert caught.value.reason == "METHOD_NEEDS_IMAGES"
 
 
-@pytest.mark.slow
 def test_weights_of_a_head_that_a_gate_refused_are_exported_later(
     first: TrainedRound, digit_round: RoundData, tiny: TrainConfig, tmp_path: Path, monkeypatch
 ) -> None:
@@ -205,7 +203,6 @@ def test_weights_of_a_head_that_a_gate_refused_are_exported_later(
     assert again.bundle.model_id == first.bundle.model_id
 
 
-@pytest.mark.slow
 def test_all_weights_of_a_factorys_module_are_trained(
     digit_round: RoundData, tiny: TrainConfig, tmp_path: Path
 ) -> None:

@@ -19,6 +19,8 @@ from topb_scorer.bundle import Bundle, open_bundle
 from topb_scorer.in_process import select_batch
 from topb_scorer.scoring.session import GraphSession
 
+pytestmark = pytest.mark.slow
+
 CLASSES, WIDTH = 3, 16
 CENTRES = 2 * np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
 QUICK = ("--task.epochs", 200, "--cotrain.epochs", 2, "--vae.hidden", 16, "--device", "cpu")

@@ -169,6 +169,7 @@ def test_what_another_process_encodes_meanwhile_is_not_encoded_again(
     assert observer.encoded + others.encoded == observer.rows == len(ROWS)
 
 
+@pytest.mark.slow
 def test_rounds_that_are_stopped_anywhere_and_continued_give_the_same_result(
     rounds: list[LocalEngine], tmp_path: Path, rng: random.Random
 ) -> None:

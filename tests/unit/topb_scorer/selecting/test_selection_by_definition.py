@@ -140,6 +140,7 @@ ways = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     rows=rows_of_a_pool,
     budget=st.integers(1, 60),

@@ -119,6 +119,7 @@ def select(memory: SetMemory, rows: int, scratch: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["core_set", "badge"])
 @pytest.mark.parametrize("excluded", [0, 40_000])
 def test_a_selection_takes_no_more_memory_than_the_limit(

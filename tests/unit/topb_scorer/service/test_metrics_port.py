@@ -55,6 +55,7 @@ def test_metrics_are_served() -> None:
     run(client)
 
 
+@pytest.mark.slow
 def test_a_silent_connection_takes_no_thread_and_is_closed_in_time() -> None:
     async def client(port: int) -> None:
         await answer(port, SCRAPE)

@@ -71,6 +71,7 @@ def made(size: int, labelled: int, *, tied: bool) -> SetCandidates:
     return set_candidates(rows[:size], rows[size:], probabilities, random.random(size))
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize(("labelled", "tied"), [(0, False), (400, False), (300, True)])
 def test_a_strategy_stops_within_a_few_steps_of_a_cancel(

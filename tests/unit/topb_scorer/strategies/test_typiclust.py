@@ -63,6 +63,7 @@ def test_copies_of_rows_are_picked_as_by_the_reference(size, values, count, shar
     np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_rows_that_float32_products_cannot_tell_apart_are_picked_as_by_the_reference():
     random = np.random.default_rng(0)
     # Two tight groups far apart in one cluster.
@@ -75,6 +76,7 @@ def test_rows_that_float32_products_cannot_tell_apart_are_picked_as_by_the_refer
     np.testing.assert_allclose(typicality, expected[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_several_blocks_is_searched_as_by_the_reference():
     random = np.random.default_rng(0)
     features = random.standard_normal((5000, 3)).astype(np.float32)

@@ -109,6 +109,7 @@ def test_the_config_of_hugging_face_names_the_classes(model: Path) -> None:
     assert list(open_bundle(Path(told["path"])).manifest.classes) == list("edcba")
 
 
+@pytest.mark.slow
 def test_importing_needs_no_torch(model: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

@@ -33,6 +33,8 @@ from topb_trainer.runtime.context import RoundContext
 
 from ..conftest import write_parquet
 
+pytestmark = pytest.mark.slow
+
 TARGET = ImageInput(8, 8)
 
 
@@ -107,7 +109,6 @@ def selected(bundle: Path, pool: Path, state: Path) -> SelectionResult:
     return select_from_pool(SelectionSpec(20, "aalu", 0), engine, shards, logs, cancelled=threading.Event())
 
 
-@pytest.mark.slow
 def test_a_later_round_and_its_selection_read_no_image_of_the_pool(digit_files: Path, tmp_path: Path) -> None:
     """The pool's images are gone after the first round: only their features are kept."""
     pool = tmp_path / "pool"
